@@ -109,7 +109,7 @@ class EventBus:
             self._log(record)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber(event)` for every later event; returns a function that ends that (harmless when repeated)."""
+        """Call `subscriber(event)` for every later event; returns a function that ends it (harmless when repeated)."""
         self._subscribers.append(subscriber)
 
         def unsubscribe() -> None:
