@@ -1,0 +1,60 @@
+# `make run` and `make test` need Python 3.11 or newer, make and the package registry; nothing else.
+
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+ROOMS := runtime actors db vpn
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench lock clean
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: $(VENV)/run.stamp  ## start everything on this machine: database, node, supervisor (Ctrl-C stops it)
+	@exec $(BIN)/atlas run
+
+test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run; list the others
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/dev.stamp  ## format, lint, types, layers, locks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_locks.py $(ROOMS)
+	$(BIN)/python tools/check_house.py
+
+format: $(VENV)/dev.stamp  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp  ## measure against the targets
+	$(BIN)/python -m benchmarks
+
+lock:  ## resolve pyproject.toml anew into the hashed locks (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --extra embedded --extra build pyproject.toml -o requirements/run.lock
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --extra embedded --extra build --extra dev pyproject.toml -o requirements/dev.lock
+
+clean:  ## remove the environment and the caches (never the data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "atlas needs Python 3.11 or newer; none was found on PATH" >&2; exit 78; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "atlas needs Python 3.11 or newer; $(PYTHON) is older. Say which: make PYTHON=/path/to/python3.11" >&2; exit 78; }
+	@echo "making the environment in $(VENV) (the first time this takes about half a minute)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements/run.lock pyproject.toml | $(BIN)/python
+	@$(PIP) --require-hashes -r requirements/run.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock pyproject.toml | $(BIN)/python
+	@$(PIP) --require-hashes -r requirements/dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/run.stamp

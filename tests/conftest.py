@@ -1,0 +1,18 @@
+"""What holds for every test: marks, and the rule that a skip is a failure where nothing may be missing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+NO_SKIP = "ATLAS_TEST_NO_SKIP"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not os.environ.get(NO_SKIP) or exitstatus != pytest.ExitCode.OK:
+        return
+    if skipped := reporter.stats.get("skipped", []):
+        reporter.write_line(f"{len(skipped)} skipped, but {NO_SKIP} is set: nothing may be missing here", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

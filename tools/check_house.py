@@ -1,0 +1,118 @@
+"""House rules that no linter knows. Prints `file:line: what and why` for each breach and exits 1 if there is one.
+
+Usage: python tools/check_house.py [--root DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LONGEST_FILE = 500
+
+
+class Rule:
+    """A pattern that must not occur in some files, and why."""
+
+    def __init__(self, pattern: str, why: str, *, files: str, allowed: tuple[str, ...] = ()) -> None:
+        self.pattern = re.compile(pattern)
+        self.why = why
+        self.files = re.compile(files)
+        self.allowed = allowed
+
+    def applies_to(self, path: str) -> bool:
+        """Whether the rule reads this file; paths are relative to the root, with forward slashes."""
+        return bool(self.files.search(path)) and path not in self.allowed
+
+
+ROOMS = r"^(runtime|actors|db|vpn)/.*\.py$"
+TEXT = r"\.(py|md|toml|sql|yml|yaml|cfg|lock|txt|sh)$|(^|/)(Makefile|run)$"
+THIS = "tools/check_house.py"
+TEST = "tests/tools/test_check_house.py"
+RULES = (
+    Rule(
+        r"httpx\.(Async)?Client\(",
+        "a bare HTTP client escapes the lease guard; build it with vpn.http.new_client",
+        files=ROOMS,
+        allowed=("vpn/http.py",),
+    ),
+    Rule(
+        r"pg_(try_)?advisory_lock(_shared)?\(",
+        "a session-level lock survives its lease; use pg_advisory_xact_lock",
+        files=r"^(actors|db)/.*\.(py|sql)$",
+        allowed=("db/migrate.py",),
+    ),
+    Rule(
+        r"asyncpg\.(create_pool|Pool)\b",
+        "asyncpg.Pool leaks a holder on every cancel through trio-asyncio; use the pool actor",
+        files=ROOMS,
+    ),
+    Rule(
+        r"\btrio\.sleep\(|\btime\.sleep\(|asyncio\.sleep\(",
+        "a test awaits the event that it needs; it never sleeps",
+        files=r"^tests/.*\.py$",
+    ),
+    Rule(
+        r"(^|[\s\"'`(=])/(work|home|root|Users)/[A-Za-z]",
+        "a path of somebody's machine",
+        files=TEXT,
+        allowed=(THIS, TEST),
+    ),
+    Rule(
+        r"https?://[^\s/]*(pypi|pythonhosted|npmjs|debian)\.",
+        "the host of a package registry",
+        files=TEXT,
+        allowed=(THIS, TEST),
+    ),
+    Rule(r"--index-url|--find-links|--trusted-host", "the address of a package registry", files=r"\.lock$"),
+    Rule(
+        r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b",
+        "unfinished work: finish it, or open an issue",
+        files=r"\.(py|sql|toml)$",
+    ),
+)
+# A planted violation or an unavoidable one says so on its own line, with the reason.
+EXCUSE = "house-ok:"
+
+
+def breaches(root: Path, paths: list[str]) -> Iterator[str]:
+    """One line for each breach in the files named."""
+    for path in paths:
+        try:
+            lines = (root / path).read_text().splitlines()
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+        if path.endswith(".py") and len(lines) > LONGEST_FILE:
+            yield f"{path}:{len(lines)}: longer than {LONGEST_FILE} lines: it holds more than one concept"
+        rules = [rule for rule in RULES if rule.applies_to(path)]
+        for number, line in enumerate(lines, start=1):
+            if EXCUSE in line:
+                continue
+            for rule in rules:
+                if rule.pattern.search(line):
+                    yield f"{path}:{number}: {rule.why}"
+
+
+def tracked(root: Path) -> list[str]:
+    """The files that are, or are about to be, in the repository."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    return sorted(set(printed.splitlines()))
+
+
+def main() -> int:
+    """Check the tree at --root (default: this repository)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
+    root: Path = parser.parse_args().root
+    found = list(breaches(root, tracked(root)))
+    sys.stdout.writelines(f"{line}\n" for line in found)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
