@@ -1,0 +1,228 @@
+"""One PostgreSQL cluster on this machine: prepared, initialised once, described as a foreground command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import attrs
+import trio
+
+from db.embedded.account import Account, ensure_account
+from db.embedded.binaries import Binaries, find_binaries
+from db.embedded.errors import ClusterError
+from db.embedded.layout import Layout, layout_of
+from db.embedded.settings import EmbeddedSettings
+from runtime.child_process import PIPE, ChildProcess, spawn
+
+SUPERUSER = "atlas"
+DATABASE = "atlas"
+_READY_POLL = 0.005
+_STATUS_LINE = 7  # of postmaster.pid, counted from zero: the postmaster's own state
+
+
+@attrs.frozen
+class Cluster:
+    """An embedded cluster that is ready to be started."""
+
+    layout: Layout
+    binaries: Binaries
+    account: Account | None
+    "Who it runs as, if not the current user."
+
+    def start(self) -> ChildProcess:
+        """Start the server in the foreground as a child; its log comes on `stderr`. SIGINT, also sent by the kernel when
+        this process dies, stops it at once and cleanly. Must be called on the main thread."""
+        return spawn(
+            self._argv(),
+            name="postgres",
+            user=None if self.account is None else self.account.uid,
+            group=None if self.account is None else self.account.gid,
+            cwd="/",
+            stderr=PIPE,
+            death_signal=signal.SIGINT,
+        )
+
+    async def until_ready(self, server: ChildProcess) -> None:
+        """Return when the server accepts connections. Raises `ClusterError` if it ends instead."""
+        pid_file = self.layout.data / "postmaster.pid"
+        while True:
+            if (status := server.returncode) is not None:
+                raise ClusterError(
+                    f"PostgreSQL ended with status {status} while it started on {self.layout.data}; its own words are in the "
+                    "lines above",
+                    exit_code=os.EX_UNAVAILABLE,
+                )
+            lines = _lines(pid_file)
+            if len(lines) > _STATUS_LINE and lines[0] == str(server.pid) and lines[_STATUS_LINE].strip() == "ready":
+                return
+            await trio.sleep(_READY_POLL)
+
+    async def wait_for_predecessor(self) -> None:
+        """Return when no server of an earlier supervisor is still shutting down on the same data. Waits for ever."""
+        lines = _lines(self.layout.data / "postmaster.pid")
+        if not lines or not lines[0].isdigit():
+            return
+        pid = int(lines[0])
+        try:
+            if os.fsencode(self.layout.data) not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return  # the number belongs to somebody else by now
+            pidfd = os.pidfd_open(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+
+    def _argv(self) -> list[str]:
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.layout.sockets),
+            "unix_socket_permissions": "0700",
+            "logging_collector": "off",
+            "log_destination": "stderr",
+            "log_line_prefix": "",
+            # a torn cluster after a power cut costs more than the milliseconds that these would save
+            "fsync": "on",
+            "full_page_writes": "on",
+        }
+        argv = [str(self.binaries.program("postgres")), "-D", str(self.layout.data)]
+        for name, value in options.items():
+            argv += ["-c", f"{name}={value}"]
+        return argv
+
+
+async def prepare(settings: EmbeddedSettings) -> Cluster:
+    """Make everything ready to start: account, directories, binaries and, the first time, the cluster itself.
+
+    Safe to repeat and to interrupt: a cluster that was not finished is made anew, a finished one is never touched. Raises
+    `ClusterError` if the data directory is not readable, belongs to somebody else, or was made by another major version.
+    """
+    layout = layout_of(settings)
+    account = None if layout.service_user is None else ensure_account(layout.service_user)
+    try:
+        layout.home.mkdir(parents=True, exist_ok=True)
+        if account is not None:
+            layout.home.chmod(layout.home.stat().st_mode | 0o011)
+        layout.sockets.mkdir(mode=0o700, exist_ok=True)
+        if account is not None:
+            os.chown(layout.sockets, account.uid, account.gid)
+        _check_sockets(layout.sockets, account)
+        cluster = Cluster(layout, find_binaries(settings, layout), account)
+        if layout.data.exists():
+            _check_data(cluster)
+        else:
+            await _initialise(cluster)
+    except PermissionError as error:
+        raise ClusterError(
+            f"the data directory {layout.home} cannot be used by {_who(account)}: {error.strerror} on {error.filename}; "
+            "correct its owner and permissions, or set embedded.data_dir to another place",
+            exit_code=os.EX_NOPERM,
+        ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ClusterError(
+            f"embedded.data_dir = {settings.data_dir}: {error.filename} exists and is not a directory; move it, or set "
+            "embedded.data_dir to another place",
+            exit_code=os.EX_CONFIG,
+        ) from error
+    return cluster
+
+
+def embedded_dsn(settings: EmbeddedSettings) -> str:
+    """How to reach the embedded database; carries no password, because the socket's directory is the key."""
+    return f"postgresql://{SUPERUSER}@/{DATABASE}?host={layout_of(settings).sockets}"
+
+
+def _check_sockets(directory: Path, account: Account | None) -> None:
+    status = directory.stat()
+    if status.st_uid != (os.getuid() if account is None else account.uid) or status.st_mode & 0o077:
+        raise ClusterError(
+            f"the socket directory {directory} must belong to {_who(account)} alone (mode 0700), because whoever may enter it "
+            "owns the database; remove it, and it is made anew",
+            exit_code=os.EX_NOPERM,
+        )
+
+
+def _check_data(cluster: Cluster) -> None:
+    data, account = cluster.layout.data, cluster.account
+    status = data.stat()
+    owner = os.getuid() if account is None else account.uid
+    if status.st_uid != owner:
+        raise ClusterError(
+            f"the data directory {data} belongs to user {status.st_uid}, but PostgreSQL would run as {_who(account)}; "
+            f"`chown -R` it, or set embedded.data_dir to another place",
+            exit_code=os.EX_NOPERM,
+        )
+    try:
+        made_by = (data / "PG_VERSION").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ClusterError(
+            f"{data} is not a PostgreSQL data directory: it has no readable PG_VERSION; restore it from a backup, or move "
+            "it away and a new one is made",
+            exit_code=os.EX_CONFIG,
+        ) from error
+    if made_by != str(cluster.binaries.major):
+        raise ClusterError(
+            f"the data directory {data} was made by PostgreSQL {made_by}, but the programs in "
+            f"{cluster.binaries.directory} are {cluster.binaries.version}; set embedded.binaries to a PostgreSQL "
+            f"{made_by}, or upgrade the data with pg_upgrade. Nothing was changed",
+            exit_code=os.EX_CONFIG,
+        )
+
+
+async def _initialise(cluster: Cluster) -> None:
+    """Make the cluster beside its place and move it there when it is whole: an interruption leaves nothing half made."""
+    layout, account = cluster.layout, cluster.account
+    unfinished = layout.home / "postgres.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    if account is not None:
+        os.chown(unfinished, account.uid, account.gid)
+    initdb = [
+        str(cluster.binaries.program("initdb")),
+        *("--pgdata", str(unfinished), "--username", SUPERUSER),
+        *("--auth-local", "trust", "--auth-host", "reject", "--encoding", "UTF8", "--no-locale"),
+    ]
+    await _run(cluster, initdb, "initdb")
+    single = [str(cluster.binaries.program("postgres")), "--single", "-D", str(unfinished), "postgres"]
+    await _run(cluster, single, "postgres --single", f"CREATE DATABASE {DATABASE};\n".encode())
+    unfinished.rename(layout.data)
+
+
+async def _run(cluster: Cluster, argv: list[str], name: str, stdin: bytes | None = None) -> None:
+    account = cluster.account
+    child = spawn(
+        argv,
+        name=name,
+        user=None if account is None else account.uid,
+        group=None if account is None else account.gid,
+        cwd="/",
+        stdin=stdin,
+        stderr=PIPE,
+    )
+    assert child.stderr is not None
+    try:
+        words = b"".join([part async for part in child.stderr])
+        status = await child.wait()
+    finally:
+        await child.close()
+    if status != 0:
+        said = words.decode(errors="replace").strip()
+        raise ClusterError(
+            f"{name} could not make a cluster in {cluster.layout.home} (status {status}): {said}",
+            exit_code=os.EX_UNAVAILABLE,
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _who(account: Account | None) -> str:
+    return f"user {os.getuid() if account is None else account.uid}"

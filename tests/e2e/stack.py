@@ -1,0 +1,146 @@
+"""A whole installation for one test: `atlas run` on a directory of its own, driven by its own commands as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from runtime.child_process import PIPE, ChildProcess, spawn
+
+REPOSITORY = Path(__file__).parent.parent.parent
+ATLAS = [sys.executable, "-m", "runtime.cli.main"]
+READY = "what to type next"
+"The heading that the start screen ends with; once it is printed, everything is up."
+
+
+@attrs.frozen
+class Outcome:
+    """What a finished command left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, object]:
+        """Standard output read as one JSON object."""
+        value = json.loads(self.stdout)
+        assert isinstance(value, dict)
+        return value
+
+
+@attrs.define(eq=False)
+class Stack:
+    """One installation: its directory, its environment, and `atlas run` while it runs."""
+
+    home: Path
+    env: dict[str, str]
+    supervisor: ChildProcess | None = None
+    screen: str = ""
+    log: str = ""
+
+    async def atlas(self, *arguments: str, within: float = 30.0) -> Outcome:
+        """Run one operator command to its end."""
+        with trio.fail_after(within):
+            done = await trio.run_process(
+                [*ATLAS, *arguments],
+                env=self.env,
+                cwd=self.home,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    async def ok(self, *arguments: str) -> Outcome:
+        """Run one operator command that must succeed."""
+        outcome = await self.atlas(*arguments)
+        assert outcome.status == 0, (
+            f"atlas {' '.join(arguments)} → {outcome.status}\n{outcome.stdout}\n{outcome.stderr}"
+        )
+        return outcome
+
+    def spawn(self, *arguments: str) -> ChildProcess:
+        """Start `atlas …` and leave it running; its two outputs are pipes."""
+        return spawn([*ATLAS, *arguments], name=arguments[0], env=self.env, cwd=self.home, stdout=PIPE, stderr=PIPE)
+
+    @asynccontextmanager
+    async def running(self, *, within: float = 60.0) -> AsyncIterator[ChildProcess]:
+        """`atlas run` from its start screen to its ordered end; its output is collected in `screen` and `log`."""
+        supervisor = self.supervisor = self.spawn("run")
+        assert supervisor.stdout is not None
+        assert supervisor.stderr is not None
+        ready = trio.Event()
+        self.screen = self.log = ""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._collect, supervisor.stdout, ready)
+            nursery.start_soon(self._collect, supervisor.stderr, ready)
+            try:
+                with trio.move_on_after(within) as patience:
+                    await ready.wait()
+                assert not patience.cancelled_caught, f"no start screen after {within} s:\n{self.log}"
+                assert READY in self.screen, f"ended instead of starting:\n{self.log}"
+                yield supervisor
+            finally:
+                with trio.CancelScope(shield=True):
+                    await supervisor.stop(signal.SIGINT, grace=30)
+                    await supervisor.close()
+                nursery.cancel_scope.cancel()
+
+    async def _collect(self, stream: trio.lowlevel.FdStream, ready: trio.Event) -> None:
+        try:
+            async for part in stream:
+                text = part.decode(errors="replace")
+                self.log += text
+                if READY in self.log and not ready.is_set():
+                    self.screen = self.log
+                    ready.set()
+        except trio.ClosedResourceError:
+            pass
+        ready.set()
+
+    def processes(self) -> list[str]:
+        """The command lines of every living process that belongs to this installation."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(self.home) in command + environment:
+                found.append(command.replace(b"\0", b" ").decode(errors="replace").strip())
+        return found
+
+
+@asynccontextmanager
+async def stack(extra: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
+    """An installation in a new directory that is removed at the end. `extra` adds to its environment."""
+    home = Path(tempfile.mkdtemp(prefix="atlas-e2e-"))
+    home.chmod(0o755)
+    shutil.copy(REPOSITORY / "supervisor.toml", home)
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ATLAS_")},
+        "PYTHONPATH": str(REPOSITORY),
+        "ATLAS_TEST_HOME": str(home),
+        "ATLAS__EMBEDDED__DATA_DIR": str(home / "data"),
+        "ATLAS__CONTROL__SOCKET": str(home / "control.sock"),
+        "ATLAS__ADMIN__PORT": "0",
+        **(extra or {}),
+    }
+    try:
+        yield Stack(home, env)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
