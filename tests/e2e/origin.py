@@ -43,8 +43,8 @@ async def _serve(stream: trio.SocketStream) -> None:
             head += part
         if bytes(head).startswith(b"GET /stream"):
             await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n")
-            async for part in stream:
-                await stream.send_all(part)
+            async for echo in stream:
+                await stream.send_all(echo)
             return
         await stream.send_all(
             b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(PAGE), PAGE)
