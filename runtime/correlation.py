@@ -1,0 +1,31 @@
+"""A correlation id: what ties the log lines of one request, payment or operator command together.
+
+It lives in a context variable, so tasks started inside inherit it. It does not travel with messages by itself: whoever
+turns an outside request into messages may put it into them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
+"""The id of what is being served, or an empty string."""
+
+
+def new_correlation_id() -> str:
+    """A fresh id: 12 hexadecimal characters, which redaction leaves alone."""
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def correlated(identifier: str | None = None) -> Iterator[str]:
+    """Everything logged inside carries `identifier` (a fresh one if None). Yields it."""
+    identifier = identifier or new_correlation_id()
+    token = correlation_id.set(identifier)
+    try:
+        yield identifier
+    finally:
+        correlation_id.reset(token)
