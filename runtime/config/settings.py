@@ -23,9 +23,9 @@ class SectionMark:
 def settings(section: str, *, keyed: bool = False) -> Callable[[type[T]], type[T]]:
     """Declare an attrs class as the shape of the table `[section]`.
 
-    Every field is a key of the table; a field with a default may be left out. A field of type `Secret` is never written in
-    the file: it is given as `<key>_file`, by the environment or by the credentials directory. With `keyed=True` the table
-    is a mapping of such entries (`[nodes.paris]`, `[nodes.oslo]`), for use with `for_each`.
+    Every field is a key of the table; a field with a default may be left out. A field of type `Secret` is never written
+    in the file: it is given as `<key>_file`, by the environment or by the credentials directory. With `keyed=True` the
+    table is a mapping of such entries (`[nodes.paris]`, `[nodes.oslo]`), for use with `for_each`.
 
     Raises TypeError when the class is not an attrs class.
 
@@ -36,7 +36,7 @@ def settings(section: str, *, keyed: bool = False) -> Callable[[type[T]], type[T
     """
 
     def mark(cls: type[T]) -> type[T]:
-        if not attrs.has(cls):
+        if "__attrs_attrs__" not in cls.__dict__:
             msg = f"@settings({section!r}) needs an attrs class: put @attrs.frozen between it and class {cls.__name__}"
             raise TypeError(msg)
         setattr(cls, _MARK, SectionMark(section, keyed))

@@ -1,0 +1,68 @@
+"""From `package.module:Class` to the actor's class."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import traceback
+from types import ModuleType
+
+import attrs
+
+from runtime.actor import Actor
+from runtime.config.invalid import Invalid
+from runtime.config.nearest import did_you_mean
+
+_DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def actor_class(path: str) -> type[Actor]:
+    """Import the class. Raises Invalid when there is no such module or name, its import fails or it is no actor."""
+    if not _DOTTED.fullmatch(path):
+        raise Invalid([((), f'expected "package.module:Class", e.g. "actors.pool:PoolActor", got "{path}"')])
+    module_name, _, name = path.partition(":")
+    module = _import(module_name)
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [key for key, value in vars(module).items() if _is_actor(value)]
+        raise Invalid([((), f'module {module_name} has no "{name}"{did_you_mean(name, classes)}')])
+    if not _is_actor(found):
+        raise Invalid([((), f"{path} is not an actor: it must be a subclass of runtime.actor.Actor")])
+    if "__attrs_attrs__" not in vars(found) and inspect.get_annotations(found):
+        raise Invalid([((), f"{path} is not an attrs class: put @attrs.define above class {name}")])
+    checked: type[Actor] = found
+    return checked
+
+
+def _is_actor(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Actor) and value is not Actor and attrs.has(value)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise Invalid([((), f'there is no module "{error.name}"{_neighbours(error.name)}')]) from error
+        raise Invalid([((), f"importing {name} failed: {error}")]) from error
+    except Exception as error:
+        # a class that its own room got wrong (a handler table, say) is an error of this line, with the place to look at
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        raise Invalid([((), f"importing {name} failed: {reason}")]) from error
+
+
+def _neighbours(name: str) -> str:
+    """Modules beside the missing one that are close to its name."""
+    package, _, last = name.rpartition(".")
+    if not package:
+        return ""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return ""
+    import pkgutil
+
+    names = [info.name for info in pkgutil.iter_modules(list(spec.submodule_search_locations))]
+    return did_you_mean(last, names) if names else ""

@@ -1,0 +1,55 @@
+"""A loaded configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import attrs
+
+from runtime.config.sections import (
+    ChaosSettings,
+    ControlSettings,
+    LogSettings,
+    SupervisorSettings,
+    WatchdogSettings,
+)
+from runtime.config.tree import ChildPlan
+
+T = TypeVar("T")
+
+
+def _no_sections(cls: type) -> object:
+    return cls()
+
+
+@attrs.frozen
+class Config:
+    """Everything the file and the environment said, checked. `Config()` is an empty one with all defaults."""
+
+    path: Path | None = None
+    supervisor: SupervisorSettings = attrs.field(factory=SupervisorSettings)
+    log: LogSettings = attrs.field(factory=LogSettings)
+    watchdog: WatchdogSettings = attrs.field(factory=WatchdogSettings)
+    control: ControlSettings = attrs.field(factory=ControlSettings)
+    chaos: ChaosSettings = attrs.field(factory=ChaosSettings)
+    children: tuple[ChildPlan, ...] = ()
+    """In start order."""
+    warnings: tuple[str, ...] = ()
+    """Lines for people about what is legal but unwise."""
+    _sections: dict[type, object] = attrs.field(factory=dict, alias="sections", repr=False)
+    _read_section: Callable[[type], object] = attrs.field(default=_no_sections, alias="read_section", repr=False)
+
+    def section(self, cls: type[T]) -> T:
+        """The settings of this class; the defaults when its table is missing.
+
+        Raises ConfigErrors when the table is wrong and no declared actor has read it yet. For a keyed class use `keyed`.
+        """
+        if cls not in self._sections:
+            self._sections[cls] = self._read_section(cls)
+        return cast("T", self._sections[cls])
+
+    def keyed(self, cls: type[T]) -> Mapping[str, T]:
+        """The entries of a section whose class is declared with `@settings(…, keyed=True)`, in the order of the file."""
+        return cast("Mapping[str, T]", self.section(cast("type[Any]", cls)))

@@ -1,0 +1,130 @@
+"""Reading settings sections, each once, whoever asks first."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar, cast
+
+from runtime.config.convert import convert
+from runtime.config.invalid import Invalid
+from runtime.config.location import KeyPath
+from runtime.config.nearest import did_you_mean
+from runtime.config.problem import ConfigErrors
+from runtime.config.secrets import resolve_secrets
+from runtime.config.sections import NAME, OWN_TABLES
+from runtime.config.settings import section_of
+from runtime.config.source import Source
+
+T = TypeVar("T")
+
+SETTINGS_GROUP: Final = "atlas.settings"
+"""Entry points (table name -> class) of sections that are known although no declared actor takes them."""
+
+
+class SectionReader:
+    """Reads sections by class. Errors are noted in the source, once."""
+
+    def __init__(self, source: Source, env: Mapping[str, str]) -> None:
+        self._source = source
+        self._env = env
+        self.read: dict[type, object] = {}
+        self.wrong: set[type] = set()
+        """Classes whose section has errors: what `section` returned for them is a stand-in and must not be used."""
+
+    def section(self, cls: type[T]) -> T:
+        """The section of this class. Raises TypeError when it is no settings class."""
+        if cls not in self.read:
+            mark = section_of(cls)
+            if mark is None:
+                raise TypeError(f"{cls.__name__} is no settings class: decorate it with @settings")
+            self.read[cls] = self._keyed(mark.name, cls) if mark.keyed else self._entry((mark.name,), cls)
+        return cast("T", self.read[cls])
+
+    def section_or_raise(self, cls: type) -> object:
+        """Like `section`, but raises ConfigErrors when it is wrong. For readers that come after loading."""
+        value: object = self.section(cls)
+        problems, self._source.problems = self._source.problems, []
+        if problems:
+            del self.read[cls]
+            raise ConfigErrors(problems)
+        return value
+
+    def keyed(self, name: str) -> Mapping[str, object] | None:
+        """The entries of the keyed section `[name]` if a class that was read claims it."""
+        for cls, value in self.read.items():
+            mark = section_of(cls)
+            if mark is not None and mark.keyed and mark.name == name:
+                return cast("Mapping[str, object]", value)
+        return None
+
+    def keyed_names(self) -> list[str]:
+        """The names of all keyed sections that were read."""
+        marks = [section_of(cls) for cls in self.read]
+        return [mark.name for mark in marks if mark is not None and mark.keyed]
+
+    def read_all(self, claims: Iterable[tuple[KeyPath, type]]) -> None:
+        """Read every section that something claims (the path is blamed for wrong claims), and blame all other tables."""
+        by_name: dict[str, type] = {}
+        for path, cls in claims:
+            mark = section_of(cls)
+            if mark is None or cls in self.read:
+                continue
+            if mark.name in OWN_TABLES:
+                self._source.blame(path, f"{cls.__qualname__} takes [{mark.name}], a table of the runtime's own")
+                continue
+            other = by_name.setdefault(mark.name, cls)
+            if other is not cls:
+                self._source.blame(
+                    path, f"both {other.__qualname__} and {cls.__qualname__} take the table [{mark.name}]"
+                )
+        installed = {point.name: point for point in importlib.metadata.entry_points(group=SETTINGS_GROUP)}
+        for name in self._source.data:
+            if name in OWN_TABLES or name in by_name:
+                continue
+            if name in installed:
+                by_name[name] = installed[name].load()
+            else:
+                known = OWN_TABLES | by_name.keys() | installed.keys()
+                self._source.blame(
+                    (name,), f"unknown table: no actor declared here takes it{did_you_mean(name, known)}"
+                )
+        for cls in by_name.values():
+            self.section(cls)
+
+    def _keyed(self, name: str, cls: type) -> Mapping[str, object]:
+        keys = self._source.table((name,))
+        paths = [
+            (name, key) for key in keys if is_name(self._source, (name, key)) and is_table(self._source, (name, key))
+        ]
+        return {path[-1]: self._entry(path, cls) for path in paths}
+
+    def _entry(self, path: KeyPath, cls: type) -> object:
+        try:
+            table = resolve_secrets(self._source, path, self._source.table(path), cls, self._env)
+            value: object = convert(table, cls)
+        except Invalid as error:
+            for below, message in error.found:
+                self._source.blame((*path, *below), message)
+            self.wrong.add(cls)
+            return None
+        return value
+
+
+def is_name(source: Source, path: KeyPath) -> bool:
+    """Whether the last part is a legal name; blamed if not."""
+    if re.fullmatch(NAME, str(path[-1])):
+        return True
+    source.blame(path, "a name has letters, digits, dots, hyphens and underscores, at most 63 of them")
+    return False
+
+
+def is_table(source: Source, path: KeyPath) -> bool:
+    """Whether a table stands at `path`; blamed if not."""
+    at: Any = source.data
+    for part in path:
+        at = at[part]
+    if not isinstance(at, dict):
+        source.blame(path, "expected a table")
+    return isinstance(at, dict)

@@ -1,0 +1,135 @@
+"""The tables that belong to the runtime itself. All durations are seconds."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Literal
+
+import attrs
+from attrs.validators import and_, deep_iterable, ge, gt, le, matches_re, optional
+
+from runtime.backoff import Backoff
+from runtime.child import GiveUp, Restart, Strategy
+from runtime.config.settings import settings
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+"""What a system, an actor or a section entry may be called."""
+
+
+class Overflow(enum.StrEnum):
+    """What a full mailbox does with one more message."""
+
+    REFUSE = "refuse"
+    """The sender is told FULL (or waits, with `send`)."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest droppable message makes room."""
+    DROP_NEWEST = "drop_newest"
+    """The new message is dropped, if it is droppable."""
+
+
+@settings("supervisor")
+@attrs.frozen
+class SupervisorSettings:
+    """`[supervisor]`: the root of the tree."""
+
+    name: str = attrs.field(default="atlas", validator=matches_re(NAME))
+    """The system's name: in logs, in the default control socket, in `application_name`."""
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    intensity: int = attrs.field(default=5, validator=ge(0))
+    """Restart attempts allowed within `period` before the root gives up."""
+    period: float = attrs.field(default=60.0, validator=gt(0))
+    shutdown_budget: float = attrs.field(default=30.0, validator=gt(0))
+    """The whole ordered stop takes no longer than this; what still runs then is cancelled."""
+    second_signal_budget: float = attrs.field(default=5.0, validator=ge(0))
+    """What is left of the budget after a second TERM or INT."""
+    next_steps: tuple[str, ...] = ()
+    """Lines for the end of the start screen: what to type next."""
+
+
+@settings("log")
+@attrs.frozen
+class LogSettings:
+    """`[log]`; level and format are reloaded by SIGHUP."""
+
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+@settings("watchdog")
+@attrs.frozen
+class WatchdogSettings:
+    """`[watchdog]`: when a beat is stale; reloaded by SIGHUP."""
+
+    enabled: bool = True
+    interval: float = attrs.field(default=5.0, validator=gt(0))
+    """Seconds between two looks at the beats."""
+    event_loop_stale: float = attrs.field(default=60.0, validator=gt(0))
+    worker_stale: float = attrs.field(default=90.0, validator=gt(0))
+    healthcheck_stale: float = attrs.field(default=90.0, validator=gt(0))
+    worker_critical: float = attrs.field(default=120.0, validator=gt(0))
+    """A worker stale for longer than this, together with a recent wait spike, is reported as CRITICAL."""
+    spike_window: float = attrs.field(default=300.0, validator=gt(0))
+    """How long a wait spike counts as recent."""
+
+
+@settings("control")
+@attrs.frozen
+class ControlSettings:
+    """`[control]`: the operators' socket."""
+
+    socket: Path | None = None
+    """Default: $XDG_RUNTIME_DIR/atlas/<name>.sock, else a directory of the user's own under the temporary directory."""
+    max_request: int = attrs.field(default=65536, validator=and_(ge(1024), le(16 * 1024 * 1024)))
+    """Bytes of the longest request line."""
+    max_connections: int = attrs.field(default=32, validator=and_(ge(1), le(1024)))
+    idle_timeout: float = attrs.field(default=30.0, validator=gt(0))
+    """Seconds a connection may stay silent before it is closed, and an unread answer may wait."""
+
+
+@settings("chaos")
+@attrs.frozen
+class ChaosSettings:
+    """`[chaos]`: tools that break things on purpose."""
+
+    failpoints: bool = False
+    """Allow `atlas kill NAME --at POINT`, which crashes an actor at a named place of its code."""
+
+
+@attrs.frozen
+class MailboxTable:
+    """`mailbox = { capacity = 64, overflow = "refuse" }`."""
+
+    capacity: int = attrs.field(default=64, validator=and_(ge(1), le(1_000_000)))
+    """Messages that wait at most in the user lane."""
+    overflow: Overflow = Overflow.REFUSE
+
+
+@attrs.frozen
+class ActorTable:
+    """`[actor."<name>"]`: one child of the supervisor, or with `for_each` one per entry of a section."""
+
+    actor: str
+    """The class, as `package.module:Class`."""
+    args: dict[str, object] = attrs.field(factory=dict)
+    """Start arguments, checked against the fields of the class."""
+    restart: Restart = Restart.PERMANENT
+    needs: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(matches_re(NAME)))
+    """Children that must be up before this one starts; the name of a `for_each` table means all its children."""
+    significant: bool = False
+    shutdown: float = attrs.field(default=5.0, validator=ge(0))
+    """Seconds to finish the current message and stop in order."""
+    kill_grace: float = attrs.field(default=1.0, validator=ge(0))
+    """Seconds between cancellation and the report that it did not stop."""
+    start_timeout: float = attrs.field(default=10.0, validator=gt(0))
+    backoff: Backoff = attrs.field(factory=Backoff)
+    give_up: GiveUp = GiveUp.ESCALATE
+    mailbox: MailboxTable = attrs.field(factory=MailboxTable)
+    paused: bool = False
+    """Start it suspended; `atlas resume NAME` lets it work."""
+    for_each: str | None = attrs.field(default=None, validator=optional(matches_re(NAME)))
+    """The keyed section that gives one child `<name>.<key>` for each of its entries."""
+
+
+OWN_SECTIONS = (SupervisorSettings, LogSettings, WatchdogSettings, ControlSettings, ChaosSettings)
+OWN_TABLES = frozenset({"supervisor", "log", "watchdog", "control", "chaos", "actor", "env_aliases"})

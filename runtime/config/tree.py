@@ -1,0 +1,97 @@
+"""The declared tree: one plan per child, in start order, and the child specs made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import attrs
+
+from runtime.actor import Actor
+from runtime.child import Child, ChildSpec
+from runtime.config.nearest import did_you_mean
+from runtime.config.sections import ActorTable
+from runtime.config.source import Source
+
+
+@attrs.frozen
+class ChildPlan:
+    """One child as the configuration declares it; checked, so that `make_actor` succeeds."""
+
+    name: str
+    declared: str
+    """The name of its table; differs from `name` for the children of a `for_each` table."""
+    table: ActorTable
+    actor: type[Actor]
+    arguments: Mapping[str, object]
+    needs: tuple[str, ...] = ()
+    """Names of children, with `for_each` tables spelt out."""
+
+    def make_actor(self) -> Actor:
+        """A fresh instance with the declared start arguments."""
+        return self.actor(**self.arguments)
+
+    def spec(self, start: Callable[[], Child]) -> ChildSpec:
+        """The child spec, given what makes the child's address."""
+        return ChildSpec(
+            name=self.name,
+            start=start,
+            restart=self.table.restart,
+            significant=self.table.significant,
+            shutdown=self.table.shutdown,
+            kill_grace=self.table.kill_grace,
+            start_timeout=self.table.start_timeout,
+            backoff=self.table.backoff,
+            give_up=self.table.give_up,
+            needs=self.needs,
+        )
+
+
+def resolve_needs(source: Source, plans: Sequence[ChildPlan], declared: Iterable[str]) -> list[ChildPlan]:
+    """Spell out `for_each` names and put every child behind what it needs, otherwise in the order of the file.
+
+    `declared` are the names of all actor tables, also of those that gave no plan because something is wrong with them or
+    because their section is empty. Unknown names and circles are noted in `source`.
+    """
+    members: dict[str, list[str]] = {name: [] for name in declared}
+    for plan in plans:
+        members.setdefault(plan.declared, []).append(plan.name)
+        members.setdefault(plan.name, [plan.name])
+    blamed: set[tuple[str, str]] = set()
+    resolved: list[ChildPlan] = []
+    for plan in plans:
+        needs: list[str] = []
+        for index, need in enumerate(plan.table.needs):
+            if need in members:
+                needs.extend(name for name in members[need] if name not in needs)
+            elif (plan.declared, need) not in blamed:
+                blamed.add((plan.declared, need))
+                source.blame(
+                    ("actor", plan.declared, "needs", index), f'there is no actor "{need}"{did_you_mean(need, members)}'
+                )
+        resolved.append(attrs.evolve(plan, needs=tuple(needs)))
+    return _in_start_order(source, resolved)
+
+
+def _in_start_order(source: Source, plans: Sequence[ChildPlan]) -> list[ChildPlan]:
+    by_name = {plan.name: plan for plan in plans}
+    ordered: dict[str, ChildPlan] = {}
+    reported: set[str] = set()
+
+    def visit(plan: ChildPlan, path: tuple[str, ...]) -> None:
+        if plan.name in path:
+            circle = (*path[path.index(plan.name) :], plan.name)
+            if not reported.intersection(circle):
+                message = f"these need each other in a circle: {' → '.join(circle)}; leave one of these needs out"
+                source.blame(("actor", plan.declared, "needs"), message)
+            reported.update(circle)
+            return
+        if plan.name in ordered:
+            return
+        for need in plan.needs:
+            if need in by_name:
+                visit(by_name[need], (*path, plan.name))
+        ordered.setdefault(plan.name, plan)
+
+    for plan in plans:
+        visit(plan, ())
+    return list(ordered.values())
