@@ -1,0 +1,92 @@
+"""Customers: who they are to us, and the row that serialises everything done with their money."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import attrs
+
+from db.errors import BusinessError, UnknownCustomer
+from db.tx import Row, Tx
+
+_COLUMNS = (
+    "id, telegram_id, language, referrer_id, is_reachable, is_vip, personal_discount_percent, first_paid_at, created_at"
+)
+
+
+@attrs.frozen
+class Customer:
+    """One row of ``customers``."""
+
+    id: int
+    telegram_id: int
+    language: str
+    referrer_id: int | None
+    is_reachable: bool
+    is_vip: bool
+    personal_discount_percent: int
+    first_paid_at: datetime | None
+    created_at: datetime
+
+
+async def add_customer(
+    tx: Tx, telegram_id: int, *, language: str = "ru", referrer_telegram_id: int | None = None
+) -> Customer:
+    """Note an incoming contact: a new customer is added with a rouble account, a known one becomes reachable again.
+
+    The referrer counts for a new customer only and is final; naming oneself or somebody unknown is ignored, because a
+    bad invitation link must not keep anybody out. Raises ``BusinessError`` if the Telegram id is not positive.
+    """
+    if telegram_id <= 0:
+        raise BusinessError(f"a Telegram id is a positive number, not {telegram_id}")
+    row = await tx.fetchrow(
+        f"""
+        WITH customer AS (
+            INSERT INTO customers (telegram_id, language, referrer_id)
+            VALUES ($1, $2, (SELECT id FROM customers WHERE telegram_id = $3 AND telegram_id <> $1))
+            ON CONFLICT (telegram_id) DO UPDATE SET is_reachable = true
+            RETURNING {_COLUMNS}
+        ), account AS (
+            INSERT INTO accounts (kind, customer_id, currency, balance) SELECT 'customer', id, 'RUB', 0 FROM customer
+            ON CONFLICT (customer_id, kind, currency) DO NOTHING
+        )
+        SELECT * FROM customer
+        """,  # noqa: S608 - our own column list
+        telegram_id,
+        language,
+        referrer_telegram_id,
+    )
+    assert row is not None, "an upsert returns its row"  # noqa: S101 - tells mypy what SQL promises
+    return _customer(row)
+
+
+async def find_customer(tx: Tx, telegram_id: int) -> Customer:
+    """The customer with this Telegram id; raises ``UnknownCustomer``."""
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM customers WHERE telegram_id = $1", telegram_id)  # noqa: S608 - our own column list
+    if row is None:
+        raise UnknownCustomer(f"Telegram id {telegram_id}")
+    return _customer(row)
+
+
+async def lock_customers(tx: Tx, ids: Iterable[int | None]) -> None:
+    """Lock the customers' rows in sorted order; every operation on money or entitlements starts with this.
+
+    A pair that refers to each other therefore waits for one another but never dead-locks. ``None`` is left out.
+    """
+    await tx.fetch(
+        "SELECT FROM customers WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
+        sorted({number for number in ids if number is not None}),
+    )
+
+
+def _customer(row: Row) -> Customer:
+    return Customer(
+        id=row["id"],
+        telegram_id=row["telegram_id"],
+        language=row["language"],
+        referrer_id=row["referrer_id"],
+        is_reachable=row["is_reachable"],
+        is_vip=row["is_vip"],
+        personal_discount_percent=row["personal_discount_percent"],
+        first_paid_at=row["first_paid_at"],
+        created_at=row["created_at"],
+    )

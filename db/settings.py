@@ -1,0 +1,40 @@
+"""The table ``[database]`` of the configuration file."""
+
+import attrs
+
+from runtime.config.secret import Secret
+from runtime.config.settings import settings
+
+
+@settings("database")
+@attrs.frozen
+class DatabaseSettings:
+    """Which database to use, and how patient its sessions are. All times are in seconds."""
+
+    dsn: Secret = attrs.field(factory=Secret)
+    """A PostgreSQL connection string (``postgresql://user@host/name``); empty means the embedded server."""
+
+    purpose: str = attrs.field(default="production", validator=attrs.validators.in_(("production", "demo", "test")))
+    """What a new database is created for. Only ``demo`` and ``test`` let the clock be moved, and it never changes."""
+
+    connect_timeout: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    """How long one attempt to connect may take."""
+
+    statement_timeout: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    """The server ends a statement that runs longer. A belt: leases end sooner."""
+
+    lock_timeout: float = attrs.field(default=3.0, validator=attrs.validators.gt(0))
+    """The server ends a statement that waits longer for one lock."""
+
+    idle_in_transaction_timeout: float = attrs.field(default=15.0, validator=attrs.validators.gt(0))
+    """The server ends a session that sits idle in a transaction for longer."""
+
+    connection_check_interval: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
+    """How often the server looks whether a busy session's client is still there, so that a killed supervisor's locks
+    are freed. 0 switches it off."""
+
+    migrate_on_start: bool = True
+    """Bring the schema up to date before serving; when off, an outdated schema refuses to start."""
+
+    migration_wait: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    """How long to wait for another process that is migrating the same database."""
