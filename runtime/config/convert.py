@@ -57,7 +57,7 @@ def _converter() -> cattrs.Converter:
         converter.register_structure_hook_func(wanted, read)
 
     # cattrs asks the hooks in reverse order of registration
-    hook(lambda wanted: wanted in (object, Any), lambda value, _: str(value) if isinstance(value, EnvText) else value)
+    hook(lambda wanted: wanted in (object, Any), lambda value, _: value)
     hook(_is_attrs, _read_attrs)
     hook(lambda wanted: get_origin(wanted) in _SEQUENCES or wanted in _SEQUENCES, _read_sequence)
     hook(lambda wanted: get_origin(wanted) in _MAPPINGS or wanted in _MAPPINGS, _read_mapping)

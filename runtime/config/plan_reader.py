@@ -48,10 +48,8 @@ class PlanReader:
                 self._blame(path, error)
                 # go on with what can be read, so that errors in `args` and `needs` are found as well
                 readable, _ = read_arguments(raw, ActorTable, convert, injected={})
-                self.tables[name] = ActorTable(actor=str(raw.get("actor", "")))
-                for key in ("args", "needs", "for_each"):
-                    if key in readable:
-                        self.tables[name] = attrs.evolve(self.tables[name], **{key: readable[key]})
+                rest: dict[str, Any] = {key: readable[key] for key in ("args", "needs", "for_each") if key in readable}
+                self.tables[name] = ActorTable(actor=str(raw.get("actor", "")), **rest)
             where = raw.get("actor")
             if isinstance(where, str):
                 try:
@@ -80,7 +78,7 @@ class PlanReader:
                 if first is not plan:
                     where = self._source.place(("actor", first.declared))
                     self._source.blame(("actor", name), f'there is already a child "{plan.name}", from {where}')
-        return resolve_needs(self._source, list(found.values()), self._source.table(("actor",)))
+        return resolve_needs(self._source, list(found.values()), self.tables)
 
     def argument_names(self, name: str) -> list[str] | None:
         """The keys that `args` of this actor may have; None when its class is not known."""

@@ -31,6 +31,10 @@ class Source:
 
     def place(self, path: KeyPath) -> Place:
         """Where the value at `path` came from; for a key that stands nowhere, the nearest table around it."""
+        if path not in self.lines:
+            for set_path, name in self.variables.items():
+                if set_path[: len(path)] == path:
+                    return Place(self.path, variable=name)
         for length in range(len(path), 0, -1):
             prefix = path[:length]
             if prefix in self.variables:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -46,30 +46,28 @@ class ChildPlan:
         )
 
 
-def resolve_needs(source: Source, plans: Sequence[ChildPlan], declared: Iterable[str]) -> list[ChildPlan]:
+def resolve_needs(source: Source, plans: Sequence[ChildPlan], tables: Mapping[str, ActorTable]) -> list[ChildPlan]:
     """Spell out `for_each` names and put every child behind what it needs, otherwise in the order of the file.
 
-    `declared` are the names of all actor tables, also of those that gave no plan because something is wrong with them or
-    because their section is empty. Unknown names and circles are noted in `source`.
+    `tables` are all actor tables, also those that gave no plan because something is wrong with them or because their
+    section is empty. Unknown names and circles are noted in `source`.
     """
-    members: dict[str, list[str]] = {name: [] for name in declared}
+    members: dict[str, list[str]] = {name: [] for name in tables}
     for plan in plans:
         members.setdefault(plan.declared, []).append(plan.name)
         members.setdefault(plan.name, [plan.name])
-    blamed: set[tuple[str, str]] = set()
-    resolved: list[ChildPlan] = []
-    for plan in plans:
-        needs: list[str] = []
-        for index, need in enumerate(plan.table.needs):
-            if need in members:
-                needs.extend(name for name in members[need] if name not in needs)
-            elif (plan.declared, need) not in blamed:
-                blamed.add((plan.declared, need))
-                source.blame(
-                    ("actor", plan.declared, "needs", index), f'there is no actor "{need}"{did_you_mean(need, members)}'
-                )
-        resolved.append(attrs.evolve(plan, needs=tuple(needs)))
-    return _in_start_order(source, resolved)
+    templates = tuple(f"{name}." for name, table in tables.items() if table.for_each is not None)
+    for name, table in tables.items():
+        for index, need in enumerate(table.needs):
+            has_plans = any(need.startswith(template) and members[template[:-1]] for template in templates)
+            if need not in members and (has_plans or not need.startswith(templates)):
+                message = f'there is no actor "{need}"{did_you_mean(need, members)}'
+                source.blame(("actor", name, "needs", index), message)
+    return _in_start_order(source, [attrs.evolve(plan, needs=_spelt_out(plan, members)) for plan in plans])
+
+
+def _spelt_out(plan: ChildPlan, members: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for need in plan.table.needs for name in members.get(need, ())))
 
 
 def _in_start_order(source: Source, plans: Sequence[ChildPlan]) -> list[ChildPlan]:

@@ -119,8 +119,28 @@ needs = ["shp"]
 [shp]
 a = 1
 """
-    print("\n".join(errors(text)))
-    assert errors(text) == []
+    assert errors(text) == [
+        'supervisor.toml:2: supervisor.strategy: expected one of "one_for_one", "one_for_all", "rest_for_one", '
+        'got a string ("one_for_al"); did you mean "one_for_all"?',
+        'supervisor.toml:3: supervisor.intensty: unknown key; did you mean "intensity"?',
+        "supervisor.toml:4: supervisor.period: must be > 0, got -1.0",
+        "supervisor.toml:7: shop.size: must be >= 1, got 0",
+        'supervisor.toml:8: shop.wait: expected a number, got a string ("long")',
+        'supervisor.toml:9: shop.open: expected true or false, got a string ("yes")',
+        'supervisor.toml:10: shop.mode: expected one of "fast", "safe", got a string ("quick")',
+        'supervisor.toml:11: shop.color: expected one of "red", "dark_green", got a string ("blue")',
+        "supervisor.toml:12: shop.window.end: must be <= 24, got 30",
+        'supervisor.toml:13: shop.tags: expected a list of strings, got a string ("a")',
+        "supervisor.toml:14: shop.extra: unknown key; known: color, data, mode, open, password, size, tags, wait, window",
+        'supervisor.toml:18: actor.shop.restart: expected one of "permanent", "transient", "temporary", '
+        'got a string ("sometimes")',
+        "supervisor.toml:19: actor.shop.args.interval: must be >= 1, got 0.5",
+        'supervisor.toml:19: actor.shop.args.intervall: unknown key; did you mean "interval"?',
+        'supervisor.toml:19: actor.shop.args.sizes[1]: expected an integer, got a string ("x")',
+        f'supervisor.toml:22: actor.other.actor: module {HERE} has no "Shp"; did you mean "Shop"?',
+        'supervisor.toml:23: actor.other.needs[0]: there is no actor "shp"; did you mean "shop"?',
+        'supervisor.toml:25: shp: unknown table: no actor declared here takes it; did you mean "shop"?',
+    ]
 
 
 def test_the_text_of_each_error(subtests: pytest.Subtests) -> None:
