@@ -1,0 +1,192 @@
+"""One incarnation from the inside: the actor's instance, its hooks, its tasks, its timers and what it watches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from runtime.actor import Actor
+from runtime.actor_task import ActorTask
+from runtime.ask import Call, PendingAsk, Stage, current_call
+from runtime.child import StopReason
+from runtime.context import Context
+from runtime.deferred import Deferred
+from runtime.message import Request
+from runtime.message_loop import serve
+from runtime.monitor import Monitor
+from runtime.timers import Timers
+
+if TYPE_CHECKING:
+    from runtime.address import Address
+
+R = TypeVar("R")
+
+
+class ActorRun:
+    """Everything that dies with an incarnation. The address makes one for each call of `run`."""
+
+    __slots__ = (
+        "_monitors",
+        "_nursery",
+        "_start_scope",
+        "actor",
+        "address",
+        "call",
+        "current_ask",
+        "deferred",
+        "failure",
+        "number",
+        "stop_reason",
+        "task",
+        "timers",
+    )
+
+    def __init__(self, address: Address, number: int, actor: Actor) -> None:
+        self.address = address
+        self.number = number
+        self.actor = actor
+        self.call = Call(address, number, blocks_actor=True)
+        self.timers = Timers()
+        self.stop_reason: StopReason | None = None
+        self.failure: BaseException | None = None
+        self.current_ask: PendingAsk | None = None
+        """The request being handled, unless what is handled was told."""
+        self.deferred: Deferred[object] | None = None
+        """Made by the handler that runs now."""
+        self.task: trio.lowlevel.Task | None = None
+        self._monitors: list[Monitor] = []
+        self._nursery: trio.Nursery | None = None
+        self._start_scope: trio.CancelScope | None = None
+
+    async def live(self, task_status: trio.TaskStatus[None]) -> None:
+        """From the start handshake to the last words; raises what the incarnation died of."""
+        self.task = trio.lowlevel.current_task()
+        token = current_call.set(self.call)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    await self._live(task_status)
+                except Exception as error:  # noqa: BLE001  # kept, and raised once all tasks have ended
+                    self.fail(error)
+                except BaseException:
+                    self.address.dying(self, None)
+                    raise
+                nursery.cancel_scope.cancel(reason=f"{self.address.name} has ended")
+        finally:
+            current_call.reset(token)
+            self.task = None
+        if self.failure is not None:
+            try:
+                raise self.failure
+            finally:
+                self.failure = None  # its traceback holds this very frame
+
+    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
+        actor, kind = self.actor, type(self.actor)
+        actor.context = Context(self)
+        await actor.on_start()
+        self.address.serving(self)
+        task_status.started()
+        if kind.after_start is not Actor.after_start and self.stop_reason is None:
+            with trio.CancelScope() as self._start_scope:
+                await actor.after_start()
+            self._start_scope = None
+        await serve(self)
+        if self.failure is None and kind.on_stop is not Actor.on_stop:
+            reason = self.stop_reason
+            assert reason is not None, "the message loop ends when the actor is to stop"
+            limit = min(reason.deadline, trio.current_time() + self.address.stop_timeout)
+            with trio.CancelScope(deadline=limit, shield=True):
+                await actor.on_stop(reason)
+
+    def fail(self, error: BaseException) -> None:
+        """The incarnation dies of `error`: whoever waits for it learns that now, not when its tasks are done."""
+        if self.failure is None:
+            self.failure = error
+            self.address.dying(self, error)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=f"{self.address.name} crashed")
+
+    def stop(self, reason: StopReason) -> None:
+        """End after the current message. A start that goes on after the handshake is cut short."""
+        if self.stop_reason is None or reason.deadline < self.stop_reason.deadline:
+            self.stop_reason = reason
+        if self._start_scope is not None:
+            self._start_scope.cancel(reason="asked to stop while starting")
+
+    def start_task(
+        self,
+        function: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        name: str | None,
+        *,
+        inherit_deadline: bool,
+    ) -> ActorTask:
+        """See Context.start_task."""
+        if self._nursery is None:
+            raise RuntimeError(f"{self.address.name!r} does not run yet or any more: it cannot start a task")
+        task = ActorTask(name or getattr(function, "__name__", None) or type(function).__name__)
+        deadline = math.inf
+        if inherit_deadline and (caller := current_call.get()) is not None and caller.address is self.address:
+            deadline = caller.deadline
+        call = Call(self.address, self.number, blocks_actor=False, deadline=deadline)
+        full_name = f"{self.address.name}/{task.name}"
+        self._nursery.start_soon(self._run_task, task, call, function, args, name=full_name)
+        return task
+
+    async def _run_task(
+        self, task: ActorTask, call: Call, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
+    ) -> None:
+        current_call.set(call)
+        try:
+            with task.scope:
+                failpoints = self.address.services.failpoints
+                if failpoints.enabled:
+                    failpoints.visit(self.address.name, f"task:{task.name}")
+                await function(*args)
+        except Exception as error:  # noqa: BLE001  # a crash of the task is a crash of the actor
+            self.fail(error)
+        finally:
+            task.finished()
+
+    def monitor(self, watched: Address) -> Monitor:
+        """See Context.monitor."""
+        monitor = Monitor(self.address, watched)
+        self._monitors.append(monitor)
+        monitor.place()
+        return monitor
+
+    def defer(self, message: Request[R]) -> Deferred[R]:
+        """See Context.defer."""
+        ask = self.current_ask
+        if ask is not None and ask.message is not message:
+            raise RuntimeError(
+                f"{self.address.name!r} can only defer the request it handles now, not another {type(message).__name__}"
+            )
+        deferred: Deferred[R] = Deferred(ask)
+        self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
+        if ask is not None:
+            ask.stage = Stage.DEFERRED
+        return deferred
+
+    def ended(self) -> None:
+        """Forget what others still know of this incarnation."""
+        for monitor in self._monitors:
+            monitor.cancel()
+        self._monitors.clear()
+
+    def stack(self) -> list[str]:
+        """Where the message loop stands, outermost first, as `file:line function`; empty when it does not run."""
+        task = self.task
+        if task is None:
+            return []
+        with contextlib.suppress(RuntimeError):
+            return [
+                f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in task.iter_await_frames()
+            ]
+        return []

@@ -1,0 +1,338 @@
+"""An actor's address: the stable thing behind a name. It owns the mailbox and survives the incarnations."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import trio
+from outcome import Error
+
+from runtime.actor import Actor
+from runtime.actor_run import ActorRun
+from runtime.ask import PendingAsk, Stage, Waiting, current_call, refuse_cycle
+from runtime.child import IDLE, Activity, Exit, StopCause, StopReason
+from runtime.clock import clock_reader
+from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
+from runtime.lease_guard import current_lease, refuse_if_leased
+from runtime.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
+from runtime.message import Delivery, Down, Message, Stop
+from runtime.ref import Ref
+
+if TYPE_CHECKING:
+    from runtime.beats import Handling
+    from runtime.monitor import Monitor
+    from runtime.services import Services
+
+
+class State(enum.Enum):
+    """Where an address stands in its life."""
+
+    NEW = "new"
+    """Not started yet; everything waits in the mailbox."""
+    STARTING = "starting"
+    """In the start handshake."""
+    UP = "up"
+    DOWN = "restarting"
+    """Between two incarnations: tells wait, asks bounce."""
+    PARKED = "parked"
+    """Down until an operator restarts it."""
+    DEAD = "dead"
+    """Stopped for good."""
+
+
+class Address:
+    """What a supervisor runs again and again (a Child), and what refs lead to.
+
+    `make` is called for each incarnation and gives a fresh instance with the same start arguments.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Actor],
+        services: Services,
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        overflow: Overflow = Overflow.REFUSE,
+        stop_timeout: float = 5.0,
+    ) -> None:
+        self.name = name
+        self.services = services
+        self.stop_timeout = stop_timeout
+        """Seconds that `on_stop` may take if the stop itself has no earlier deadline."""
+        self.state = State.NEW
+        self.incarnation = 0
+        self.restarts = 0
+        self.read_clock: Callable[[], float] = time.monotonic
+        self.clock_offset = 0.0
+        """To be added to `read_clock()` for a time on trio's clock."""
+        self.handling: Handling | None = None
+        """What is handled, or was handled last: written once per message."""
+        self.is_busy = False
+        """Whether `handling` is going on."""
+        self.is_draining = False
+        self.expired = 0
+        """Requests dropped because their deadline had passed before their turn came."""
+        self.facts: dict[str, str] = {}
+        self.asks: dict[PendingAsk, None] = {}
+        """All requests to this actor that are not answered, in order."""
+        self.monitors: dict[Monitor, None] = {}
+        self.mailbox = Mailbox(capacity, overflow, self._read)
+        self.ref = Ref(self)
+        self._make = make
+        self._run: ActorRun | None = None
+        self._actor: Actor | None = None
+        self._readiness: tuple[bool, str] = (True, "")
+        self._bounced: list[PendingAsk] = []
+        self._end: str = ""
+        self._down_since = 0.0
+
+    # --- the Child protocol ------------------------------------------------------------------------------------------
+
+    async def run(self, incarnation: int, *, task_status: trio.TaskStatus[None]) -> None:
+        """Live one incarnation. Returns after a stop, raises what the incarnation died of."""
+        self.read_clock, self.clock_offset = clock_reader()
+        if self.state in (State.PARKED, State.DEAD):
+            self.mailbox.open()
+        self.restarts += self.incarnation > 0
+        self.incarnation = incarnation
+        self.state = State.STARTING
+        self.is_draining = False
+        self._bounced.clear()
+        self._readiness = (True, "")
+        self._actor = None
+        self._actor = actor = self._make()
+        self._run = run = ActorRun(self, incarnation, actor)
+        await run.live(task_status)
+
+    def request_stop(self, reason: StopReason) -> None:
+        """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""
+        if self._run is not None:
+            self._run.stop(reason)
+            self.mailbox.put(Stop(reason.detail))  # wakes the message loop, which then looks at the reason
+
+    def request_drain(self) -> None:
+        """Refuse new user messages, handle those that were accepted, then stop."""
+        self.is_draining = True
+        self.mailbox.refuse()
+        self.mailbox.ring()
+
+    def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the record's name in the whole runtime
+        """Fail asks, tell monitors, keep what survives."""
+        run, self._run = self._run, None
+        self.dying(run, exit.error)
+        self._end = f"incarnation {exit.incarnation}: {exit.reason.value}"
+        self.is_busy = False
+        self.facts.clear()
+        if run is not None:
+            run.ended()
+        for monitor in tuple(self.monitors):
+            monitor.report(exit.reason.value)
+        # A stop or a Down that the old incarnation has not seen says nothing to the next one.
+        self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down)))
+
+    def on_parked(self, reason: str) -> None:
+        """Nothing runs until an operator restarts it."""
+        self._close(State.PARKED, reason)
+
+    def on_final(self, reason: str) -> None:
+        """Nothing will run here any more."""
+        self._close(State.DEAD, reason)
+
+    def last_activity(self) -> Activity:
+        """What is handled since when, or was handled last."""
+        handling = self.handling
+        if handling is None:
+            return IDLE
+        kind = handling[1] if isinstance(handling[1], str) else handling[1].__name__
+        return Activity(kind, handling[2] + self.clock_offset if self.is_busy else None)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """See Ref.send."""
+        if current_lease.get() is not None:
+            refuse_if_leased(f"send {type(message).__name__} to {self.name!r}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        delivery = self.mailbox.put(message)
+        if delivery is Delivery.FULL and not self.mailbox.drops(message):
+            await self._send_later(message)
+            return
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if delivery is Delivery.DEAD:
+            raise self._dead(message)
+
+    async def _send_later(self, message: Message) -> None:
+        waiting = Waiting(self, message)
+        call = current_call.get()
+        refusal = refuse_cycle(call, waiting)
+        if refusal is not None:
+            await trio.lowlevel.checkpoint()
+            raise refusal
+        if call is not None:
+            call.waits[waiting] = None
+        try:
+            await self.mailbox.wait_for_room(message)
+        except trio.ClosedResourceError:
+            raise self._dead(message) from None
+        finally:
+            if call is not None:
+                call.waits.pop(waiting, None)
+
+    def refusal(self, message: Message) -> AskError | None:
+        """Why a request need not even be sent."""
+        if self.state is State.DOWN:
+            return self._restarting(message)
+        if self.state in (State.DEAD, State.PARKED) or self.is_draining:
+            return self._dead(message)
+        if self._run is not None and self._run.stop_reason is not None:
+            if self._run.stop_reason.cause is StopCause.RESTART:
+                return self._restarting(message)
+            return self._dead(message)
+        return None
+
+    # --- what the incarnation reports --------------------------------------------------------------------------------
+
+    def serving(self, run: ActorRun) -> None:
+        """The start handshake is done."""
+        if self._run is run:
+            self.state = State.UP
+
+    def dying(self, run: ActorRun | None, error: BaseException | None) -> None:
+        """The incarnation is as good as gone: answer everybody who waits for it."""
+        if run is not None and self._run is not run and self._run is not None:
+            return
+        if self.state in (State.PARKED, State.DEAD):
+            return
+        self.state = State.DOWN
+        self._down_since = trio.current_time()
+        for ask in tuple(self.asks):
+            if ask.stage in (Stage.HANDLED, Stage.DEFERRED):
+                failure = self._crashed(ask, error)
+                failure.__cause__ = error
+                ask.settle(Error(failure))
+            elif ask.settle(Error(self._restarting(ask.message))):
+                self._bounced.append(ask)
+
+    def drop(self, message: Message, reason: str) -> None:
+        """A message will not be handled."""
+        self.services.deadletters.record(self.name, type(message).__name__, reason)
+
+    def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
+        """See Context.ready."""
+        self._readiness = (is_ready, why)
+
+    def _close(self, state: State, reason: str) -> None:
+        self.state = state
+        self._end = f"{self._end}; {reason}" if self._end else reason
+        for ask in self._bounced:
+            ask.worsen(self._dead(ask.message))
+        self._bounced.clear()
+        for ask in tuple(self.asks):
+            ask.settle(Error(self._dead(ask.message)))
+        left = [item for item in self.mailbox.close() if isinstance(item, Message)]
+        for message in left:
+            self.drop(message, f"the actor is {state.value}: {reason}")
+        actor, self._actor = self._actor, None
+        if actor is not None and left:
+            try:
+                actor.on_undelivered(left, reason)
+            except Exception as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
+                self.drop(left[0], f"on_undelivered raised {type(error).__name__}: {error}")
+
+    # --- error texts -------------------------------------------------------------------------------------------------
+
+    def _crashed(self, ask: PendingAsk, error: BaseException | None) -> ActorCrashed:
+        what = "was killed" if error is None else f"crashed with {type(error).__name__}: {error}"
+        state = "handled" if ask.stage is Stage.HANDLED else "owed the reply to"
+        return ActorCrashed(
+            self.name,
+            ask.message,
+            f"{self.name!r} (incarnation {self.incarnation}) {what} while it {state} {type(ask.message).__name__}; "
+            "whether it took effect is unknown: repeat it only if it is idempotent",
+        )
+
+    def _restarting(self, message: Message) -> ActorRestarting:
+        return ActorRestarting(
+            self.name,
+            message,
+            f"{self.name!r} is restarting ({self._end or f'incarnation {self.incarnation} is ending'}) and has not seen "
+            f"{type(message).__name__}: it is safe to repeat",
+        )
+
+    def _dead(self, message: Message) -> ActorDead:
+        state = "draining" if self.is_draining else "stopping" if self.state is State.UP else self.state.value
+        return ActorDead(
+            self.name,
+            message,
+            f"{self.name!r} is {state} ({self._end or f'incarnation {self.incarnation}'}) and will not see "
+            f"{type(message).__name__}; `atlas restart {self.name}` brings it back",
+        )
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Whether an incarnation runs (or is starting)."""
+        return self.state in (State.STARTING, State.UP)
+
+    @property
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the actor can do its work, and why not."""
+        return self._readiness if self.state is State.UP else (False, self.state.value)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the incarnation was asked to stop."""
+        return self._run is not None and self._run.stop_reason is not None
+
+    def waits(self) -> Iterator[Waiting]:
+        """What the message loop waits for, from which it will not turn away until it has it."""
+        return iter(() if self._run is None else tuple(self._run.call.waits))
+
+    def stack(self) -> list[str]:
+        """Where the message loop stands, outermost first; empty if it does not run."""
+        return [] if self._run is None else self._run.stack()
+
+    def inspect(self) -> Mapping[str, object]:
+        """Everything an operator may see, JSON-able. Works while the actor is stuck; never raises."""
+        activity = self.last_activity()
+        mailbox = self.mailbox.statistics()
+        run = self._run
+        now = self._read() + self.clock_offset
+        try:
+            own = dict(self._actor.inspect()) if self._actor is not None else {}
+        except Exception as error:  # noqa: BLE001  # looking at an actor must not hurt the one who looks
+            own = {"error": f"inspect raised {type(error).__name__}: {error}"}
+        return {
+            "name": self.name,
+            "incarnation": self.incarnation,
+            "state": self.state.value,
+            "ready": self.readiness[0],
+            "why_not_ready": self.readiness[1],
+            "handling": activity.message if self.is_busy else None,
+            "handling_for": None if activity.handling_since is None else now - activity.handling_since,
+            "last_message": activity.message,
+            "waiting_on": [waiting.callee.name for waiting in self.waits()],
+            "depth": mailbox.current_buffer_used,
+            "peak": mailbox.peak_buffer_used,
+            "capacity": mailbox.max_buffer_size,
+            "oldest_age": mailbox.oldest_age,
+            "senders_waiting": mailbox.tasks_waiting_send,
+            "postponed": mailbox.postponed,
+            "dropped": mailbox.dropped,
+            "expired": self.expired,
+            "timers": 0 if run is None else len(run.timers),
+            "suspended": not self.mailbox.serve_user,
+            "facts": dict(self.facts),
+            "actor": own,
+        }
+
+    def _read(self) -> float:
+        return self.read_clock()
+
+    def __repr__(self) -> str:
+        return f"<Address {self.name} #{self.incarnation} {self.state.value}>"

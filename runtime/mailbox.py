@@ -1,0 +1,403 @@
+"""A mailbox: a control lane and a bounded user lane, two trio memory channels owned by an actor's address.
+
+Statistics keep trio's names. Two things a memory channel cannot do are done beside it: waiting for whichever of two lanes
+gets something first (`wait`, a bell in `trio.lowlevel`), and putting messages back in front (`replay`).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import attrs
+import trio
+
+from runtime.ask import PendingAsk, Stage
+from runtime.errors import TooManyPostponed
+from runtime.message import Delivery, Message
+
+DEFAULT_CAPACITY = 64
+
+Item: TypeAlias = Message | PendingAsk
+"""What lies in a lane: a told message as it is, an asked one in its slot."""
+
+
+class Overflow(enum.StrEnum):
+    """What happens to a message that finds the user lane full."""
+
+    REFUSE = "refuse"
+    """`tell` returns FULL, `send` and `ask` wait for room."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest droppable message that waits makes room; without one: refuse."""
+    DROP_NEWEST = "drop_newest"
+    """A new droppable message is dropped, `tell` returns FULL and `send` returns at once; any other: refuse."""
+
+
+class Put(Protocol):
+    """The type of `Ref.tell`."""
+
+    def __call__(self, message: Message) -> Delivery:
+        """Deliver without waiting."""
+        ...
+
+
+@attrs.frozen
+class MailboxStatistics:
+    """What waits, by trio's names."""
+
+    current_buffer_used: int
+    """User messages waiting, those of `replayed` included."""
+    max_buffer_size: int
+    tasks_waiting_send: int
+    peak_buffer_used: int
+    control_buffer_used: int
+    replayed: int
+    """Of the waiting ones, those served before the lane: unpostponed, or saved over a restart."""
+    postponed: int
+    dropped: int
+    """Lost to the overflow policy since the address exists."""
+    oldest_age: float
+    """Seconds the oldest user message has been waiting, exact to one turn of the loop; 0 if none waits."""
+
+
+def _refuse(_: Item) -> None:
+    raise trio.ClosedResourceError
+
+
+class Mailbox:
+    """Owned by an address; written by everybody, read by one incarnation at a time."""
+
+    __slots__ = (
+        "_accepted",
+        "_alert",
+        "_bell",
+        "_coalescing",
+        "_control_in",
+        "_control_out",
+        "_marks",
+        "_now",
+        "_put_user",
+        "_user_in",
+        "_user_out",
+        "_waiting",
+        "_yielding",
+        "capacity",
+        "control_waiting",
+        "dropped",
+        "overflow",
+        "postponed",
+        "receive_user",
+        "replay",
+        "serve_user",
+        "urgent",
+    )
+
+    def __init__(self, capacity: int, overflow: Overflow, now: Callable[[], float]) -> None:
+        if capacity < 1:
+            raise ValueError(f"a mailbox needs room for at least one message, not {capacity}")
+        self.capacity = capacity
+        self.overflow = overflow
+        self._now = now
+        self.dropped = 0
+        self.open()
+
+    def open(self) -> None:
+        """Begin with empty lanes. Only for an address that is new, or whose lanes were closed."""
+        self._control_in, self._control_out = trio.open_memory_channel[Item](math.inf)
+        self._user_in, self._user_out = trio.open_memory_channel[Item](self.capacity)
+        self._put_user: Callable[[Item], None] = self._user_in.send_nowait
+        self.receive_user = self._user_out.receive_nowait
+        self.control_waiting = 0
+        self._coalescing: set[type[Message]] = set()
+        self.replay: deque[Item] = deque()
+        self.postponed: deque[Item] = deque()
+        self.serve_user = True
+        self.urgent = False
+        self._waiting = 0
+        # When each message came is known without an envelope. Stamping each would cost a clock read per tell. Inside one turn of the loop all arrive at the same time,
+        # so a mark (position, time) is set for the first one, and for every one while a handler keeps the actor busy.
+        self._accepted = 0
+        self._marks: deque[tuple[int, float]] = deque()
+        self._alert = True
+        self._yielding = False
+        self._bell: trio.lowlevel.Task | None = None
+
+    # --- putting -----------------------------------------------------------------------------------------------------
+
+    def put(self, message: Message) -> Delivery:
+        """See Ref.tell."""
+        if message.in_control_lane:
+            return self._put_control(message)
+        try:
+            self._put_user(message)
+        except trio.WouldBlock:
+            return self._overflowing(message)
+        except trio.ClosedResourceError:
+            return Delivery.DEAD
+        self._accepted += 1
+        if self._alert:
+            self._attend()
+        return Delivery.ACCEPTED
+
+    def put_ask(self, ask: PendingAsk) -> bool:
+        """Deliver a request if there is room in its lane."""
+        ask.stage = Stage.QUEUED
+        if ask.message.in_control_lane:
+            self._control_in.send_nowait(ask)
+            self._control_came()
+            return True
+        try:
+            self._put_user(ask)
+        except trio.WouldBlock:
+            if not self._displace():
+                ask.stage = Stage.OUTSIDE
+                return False
+            self._put_user(ask)
+        self._accepted += 1
+        if self._alert:
+            self._attend()
+        return True
+
+    async def wait_for_room(self, item: Item) -> None:
+        """Deliver as soon as there is room. Atomic with respect to cancellation. Raises trio.ClosedResourceError."""
+        self._waiting += 1
+        self._accepted += 1
+        try:
+            await self._user_in.send(item)
+        except BaseException:
+            self._accepted -= 1
+            raise
+        finally:
+            self._waiting -= 1
+        if self._alert:
+            self._attend()
+
+    def postpone(self, item: Item) -> None:
+        """Keep an item that was taken until `unpostpone`. Raises TooManyPostponed when `capacity` are kept already."""
+        if len(self.postponed) >= self.capacity:
+            raise TooManyPostponed(
+                f"{len(self.postponed)} messages are postponed, as many as the mailbox has room for (mailbox.capacity); "
+                "an actor that never reaches a state to handle them would keep them for ever"
+            )
+        self.postponed.append(item)
+
+    def unpostpone(self) -> None:
+        """Put what was postponed in front of everything that waits in the user lane, in its order."""
+        self.replay.extendleft(reversed(self.postponed))
+        self.postponed.clear()
+        self._refresh()
+        self.ring()
+
+    def refuse(self) -> None:
+        """Take no further user messages; what waits is kept."""
+        self._put_user = _refuse
+
+    def _put_control(self, message: Message) -> Delivery:
+        kind = type(message)
+        if kind.coalesces:
+            if kind in self._coalescing:
+                return Delivery.ACCEPTED
+            self._coalescing.add(kind)
+        try:
+            self._control_in.send_nowait(message)
+        except trio.ClosedResourceError:
+            self._coalescing.discard(kind)
+            return Delivery.DEAD
+        self._control_came()
+        return Delivery.ACCEPTED
+
+    def _control_came(self) -> None:
+        self.control_waiting += 1
+        self.urgent = True
+        self.ring()
+
+    def _overflowing(self, message: Message) -> Delivery:
+        if self._displace():
+            return self.put(message)
+        if self.drops(message):
+            self.dropped += 1
+        return Delivery.FULL
+
+    def drops(self, message: Message) -> bool:
+        """Whether this message, finding the lane full, is dropped rather than made to wait."""
+        return self.overflow is Overflow.DROP_NEWEST and message.droppable
+
+    def _displace(self) -> bool:
+        """Drop the oldest droppable message of the lane; False if the policy or the lane has nothing to drop."""
+        # While senders wait, taking from the channel lets one of them in behind the rest: the order could not be restored.
+        if self.overflow is not Overflow.DROP_OLDEST or self._waiting:
+            return False
+        lane = [self.receive_user() for _ in range(self._user_out.statistics().current_buffer_used)]
+        oldest = next((n for n, item in enumerate(lane) if isinstance(item, Message) and item.droppable), None)
+        if oldest is not None:
+            del lane[oldest]
+            self.dropped += 1
+        for item in lane:
+            self._put_user(item)
+        return oldest is not None
+
+    # --- taking ------------------------------------------------------------------------------------------------------
+
+    def take_urgent(self) -> Item | None:
+        """The next message when `urgent` is set: control lane, then replay, then (unless suspended) the user lane."""
+        if self.control_waiting:
+            item = self._control_out.receive_nowait()
+            self.control_waiting -= 1
+            if isinstance(item, Message) and item.coalesces:
+                self._coalescing.discard(type(item))
+            self._refresh()
+            return item
+        self._refresh()
+        if not self.serve_user:
+            return None
+        if self.replay:
+            item = self.replay.popleft()
+            self._refresh()
+            return item
+        try:
+            return self.receive_user()
+        except trio.WouldBlock:
+            return None
+
+    def set_serving(self, serve_user: bool) -> None:
+        """Serve the user lane, or only the control lane."""
+        self.serve_user = serve_user
+        self._refresh()
+        self.ring()
+
+    def _refresh(self) -> None:
+        self.urgent = bool(self.control_waiting or self.replay or not self.serve_user)
+
+    async def wait(self) -> None:
+        """Wait until something arrives in either lane; the caller has found both empty without a checkpoint since."""
+        self._bell = trio.lowlevel.current_task()
+        self._alert = True
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._bell = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def ring(self) -> None:
+        """Wake the reader, if it waits."""
+        if self._bell is not None:
+            trio.lowlevel.reschedule(self._bell)
+            self._bell = None
+
+    def begin_batch(self) -> None:
+        """The reader will be busy: what arrives from now on may wait for long, so each arrival is marked."""
+        self._alert = True
+        self._yielding = False
+
+    def end_batch(self) -> None:
+        """The reader lets others run for one turn: what arrives meanwhile shares one mark."""
+        self._alert = True
+        self._yielding = True
+
+    def _attend(self) -> None:
+        self._mark()
+        if self._bell is not None:
+            if self.serve_user:
+                trio.lowlevel.reschedule(self._bell)
+                self._bell = None
+                self._alert = False
+        elif self._yielding:
+            self._alert = False
+
+    def _mark(self) -> None:
+        marks = self._marks
+        if len(marks) > 2 * self.capacity:
+            self._forget_marks()
+        marks.append((self._accepted, self._now()))
+
+    def _forget_marks(self) -> int:
+        """Drop the marks of messages that were taken; returns how many wait."""
+        statistics = self._user_out.statistics()
+        waiting = len(self.replay) + statistics.current_buffer_used + statistics.tasks_waiting_send
+        first = self._accepted - waiting + 1
+        while len(self._marks) > 1 and self._marks[1][0] <= first:
+            self._marks.popleft()
+        return waiting
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    def after_exit(self, keep: Callable[[Message], bool]) -> None:
+        """The incarnation has ended: keep the order of what survives, and lose what belonged to it alone.
+
+        Asks have been answered by now and leave the lanes. Of the control lane, `keep` decides.
+        """
+        control = [self._control_out.receive_nowait() for _ in range(self.control_waiting)]
+        self.control_waiting = 0
+        self._coalescing.clear()
+        for item in control:
+            if isinstance(item, Message) and keep(item):
+                self._put_control(item)
+        self.replay.extendleft(reversed(self.postponed))
+        self.postponed.clear()
+        lane = [self.receive_user() for _ in range(self._user_out.statistics().current_buffer_used)]
+        survivors = [item for item in (*self.replay, *lane) if isinstance(item, Message)]
+        # Each message taken let one waiting sender in. If any came, they are in the lane already, behind these.
+        room = 0 if self._user_out.statistics().current_buffer_used else self.capacity
+        split = max(0, len(survivors) - room)
+        self.replay = deque(survivors[:split])
+        for item in survivors[split:]:
+            self._put_user(item)
+        self._refresh()
+        self._alert = True
+        self._yielding = False
+
+    def close(self) -> Sequence[Item]:
+        """Refuse everything from now on; returns the user messages that were still waiting, oldest first."""
+        # The sending ends first: whoever waits for room learns that it was not delivered, before the lane is emptied.
+        self._user_in.close()
+        self._control_in.close()
+        left = [*self.postponed, *self.replay]
+        self.postponed.clear()
+        self.replay.clear()
+        while True:
+            try:
+                left.append(self.receive_user())
+            except trio.EndOfChannel:
+                break
+        # A receiver that is closed drops its buffer silently; by now there is nothing left to drop.
+        self._user_out.close()
+        self._control_out.close()
+        self.control_waiting = 0
+        self._refresh()
+        return left
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no user message waits (postponed ones aside)."""
+        return not self.replay and not self._user_out.statistics().current_buffer_used
+
+    def statistics(self) -> MailboxStatistics:
+        """A snapshot."""
+        lane = self._user_out.statistics()
+        waiting = self._forget_marks()
+        now = self._now()
+        return MailboxStatistics(
+            current_buffer_used=lane.current_buffer_used + len(self.replay),
+            max_buffer_size=self.capacity,
+            tasks_waiting_send=lane.tasks_waiting_send,
+            peak_buffer_used=lane.peak_buffer_used,
+            control_buffer_used=self.control_waiting,
+            replayed=len(self.replay),
+            postponed=len(self.postponed),
+            dropped=self.dropped,
+            oldest_age=now - self._marks[0][1] if waiting and self._marks else 0.0,
+        )
+
+    def describe(self) -> str:
+        """One phrase for error texts."""
+        now = self.statistics()
+        return (
+            f"{now.current_buffer_used} of {now.max_buffer_size} waiting, the oldest for {now.oldest_age:.3f} s, "
+            f"{now.tasks_waiting_send} senders waiting for room"
+        )

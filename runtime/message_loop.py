@@ -1,0 +1,154 @@
+"""The message loop of an incarnation: takes, dispatches, answers; in batches, so that nobody else has to wait for long."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+from outcome import Error, Value
+
+from runtime import beats
+from runtime.ask import PendingAsk, Stage
+from runtime.child import StopCause, StopReason
+from runtime.deferred import Deferred
+from runtime.errors import Unhandled
+from runtime.message import POSTPONE, Inspect, Resume, Stop, Suspend
+
+if TYPE_CHECKING:
+    from runtime.actor_run import ActorRun
+    from runtime.mailbox import Item
+
+BATCH_MESSAGES = 64
+BATCH_SECONDS = 0.001
+
+
+async def serve(run: ActorRun) -> None:
+    """Handle messages until the actor is to stop. Raises what a handler raises."""
+    address, actor = run.address, run.actor
+    mailbox, name = address.mailbox, address.name
+    handlers, failpoints = actor.handlers, address.services.failpoints
+    receive, read_clock = mailbox.receive_user, address.read_clock
+    while True:
+        mailbox.begin_batch()
+        address.is_busy = True
+        now = read_clock()
+        end = now + BATCH_SECONDS
+        is_empty = False
+        while (
+            run.stop_reason is None and mailbox.serve_user and (timer := run.timers.pop_due(now + address.clock_offset))
+        ):
+            await _handle(run, timer.message, now)
+            now = read_clock()
+        for _ in range(BATCH_MESSAGES):
+            if mailbox.urgent:
+                if run.stop_reason is not None:
+                    break
+                urgent = mailbox.take_urgent()
+                if urgent is None:
+                    is_empty = True
+                    break
+                item = urgent
+            else:
+                try:
+                    item = receive()
+                except trio.WouldBlock:
+                    is_empty = True
+                    break
+            kind = item.__class__
+            handle = handlers.get(kind)  # type: ignore[arg-type]  # an ask is in no table: that sends it the slow way
+            if handle is None or failpoints.enabled:
+                await _handle(run, item, now)
+                if run.stop_reason is not None:
+                    break
+            else:
+                address.handling = beats.current = (name, kind, now)
+                if await handle(actor, item) is POSTPONE:
+                    mailbox.postpone(item)
+            now = read_clock()
+            if now >= end:
+                break
+        address.is_busy = False
+        beats.current = None
+        if run.stop_reason is not None:
+            return
+        if not is_empty:
+            mailbox.end_batch()
+            await trio.lowlevel.checkpoint()
+        elif address.is_draining and mailbox.is_empty:
+            run.stop(StopReason(StopCause.TERMINATED, "drained"))
+            return
+        else:
+            due = run.timers.next_due if mailbox.serve_user else math.inf
+            if due == math.inf:
+                await mailbox.wait()
+            else:
+                with trio.CancelScope(deadline=due):
+                    await mailbox.wait()
+
+
+async def _handle(run: ActorRun, item: Item, now: float) -> None:
+    """Anything but the plain case: asks, control messages, messages without a handler, and all while failpoints count."""
+    if isinstance(item, PendingAsk):
+        await _answer(run, item, now)
+        return
+    address, kind = run.address, type(item)
+    handle = run.actor.handlers.get(kind)
+    if handle is not None:
+        address.handling = beats.current = (address.name, kind, now)
+        failpoints = address.services.failpoints
+        if failpoints.enabled:
+            failpoints.visit(address.name, f"before:{kind.__name__}")
+        if await handle(run.actor, item) is POSTPONE:
+            address.mailbox.postpone(item)
+        if failpoints.enabled:
+            failpoints.visit(address.name, f"after:{kind.__name__}")
+    elif isinstance(item, Stop):
+        run.stop(StopReason(StopCause.TERMINATED, item.reason))
+    elif kind is Suspend or kind is Resume:
+        address.mailbox.set_serving(kind is Resume)
+    else:
+        address.drop(item, f"{type(run.actor).__name__} has no handler for it")
+
+
+async def _answer(run: ActorRun, ask: PendingAsk, now: float) -> None:
+    address, message, kind = run.address, ask.message, type(ask.message)
+    if ask.outcome is not None:
+        return  # the asker has gone, and with it the reason to do anything
+    time = now + address.clock_offset
+    if ask.deadline <= time:
+        address.drop(message, "its deadline had passed")
+        address.expired += 1
+        return
+    handle = run.actor.handlers.get(kind)
+    if handle is None:
+        if kind is Inspect:
+            ask.settle(Value(address.inspect()))
+        else:
+            known = [handled.__name__ for handled in run.actor.handlers]
+            ask.settle(Error(Unhandled(address.name, message, known)))
+        return
+    address.handling = beats.current = (address.name, kind, now)
+    ask.stage = Stage.HANDLED
+    ask.handled_since = time
+    run.current_ask = ask
+    run.call.deadline = ask.deadline
+    failpoints = address.services.failpoints
+    if failpoints.enabled:
+        failpoints.visit(address.name, f"before:{kind.__name__}")
+    result = await handle(run.actor, message)
+    if failpoints.enabled:
+        failpoints.visit(address.name, f"after:{kind.__name__}")
+    run.current_ask = None
+    run.call.deadline = math.inf
+    deferred, run.deferred = run.deferred, None
+    if result is POSTPONE:
+        ask.stage = Stage.QUEUED
+        address.mailbox.postpone(ask)
+    elif deferred is None and not isinstance(result, Deferred):
+        ask.settle(Value(result))
+    elif result is not deferred:
+        raise TypeError(
+            f"the handler of {kind.__name__} in {type(run.actor).__name__} must return the Deferred that it made with "
+            f"context.defer(message), and nothing else; it returned {type(result).__name__}"
+        )

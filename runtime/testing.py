@@ -1,0 +1,258 @@
+"""What tests of actors need; public, because everybody who adds an actor needs it.
+
+    async with testing.actor_system() as system:
+        counter = await system.start(Counter(step=2))
+        assert await counter.ask(GetCount(), within=1) == 0
+
+Works on trio's own clock and on a MockClock.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import attrs
+import trio
+
+from runtime.actor import Actor, Handler
+from runtime.address import Address
+from runtime.child import Exit, ExitReason, StopCause, StopReason
+from runtime.errors import Ignore
+from runtime.mailbox import DEFAULT_CAPACITY, Overflow
+from runtime.message import Inspect, Message, Request, Resume, Stop, Suspend
+from runtime.ref import Ref
+from runtime.services import Services
+
+R = TypeVar("R")
+M = TypeVar("M", bound=Message)
+
+
+class OnCrash(enum.Enum):
+    """What a test's system does when an actor crashes."""
+
+    FAIL = "fail"
+    """The crash fails the test: nobody expected it."""
+    RESTART = "restart"
+    """A new incarnation at once."""
+    STOP = "stop"
+    """The actor is gone for good."""
+
+
+@attrs.define(eq=False)
+class _Runner:
+    address: Address
+    on_crash: OnCrash
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    stop_asked: bool = False
+    exits: list[Exit] = attrs.field(factory=list)
+    changed: trio.Event = attrs.field(factory=trio.Event)
+    is_final: bool = False
+
+    def notify(self) -> None:
+        """Wake everybody who waits for the next exit or start."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class ActorSystem:
+    """Runs actors without a supervision tree. Made by `actor_system`."""
+
+    def __init__(self, nursery: trio.Nursery, services: Services) -> None:
+        self.services = services
+        self._nursery = nursery
+        self._runners: dict[str, _Runner] = {}
+
+    async def start(
+        self,
+        actor: Actor,
+        *,
+        name: str | None = None,
+        on_crash: OnCrash = OnCrash.FAIL,
+        capacity: int = DEFAULT_CAPACITY,
+        overflow: Overflow = Overflow.REFUSE,
+    ) -> Ref:
+        """Start an actor and wait until it serves; raises what its start raised.
+
+        `name` defaults to the class's name in lower case. Each incarnation gets a fresh copy of `actor`'s start arguments.
+        """
+        address = Address(
+            name or type(actor).__name__.lower(),
+            lambda: attrs.evolve(actor),
+            self.services,
+            capacity=capacity,
+            overflow=overflow,
+        )
+        self.services.registry.add(address)
+        runner = self._runners[address.name] = _Runner(address, on_crash)
+        await self._nursery.start(self._run, runner)
+        return address.ref
+
+    async def probe(self, name: str = "probe") -> Probe:
+        """Start a Probe."""
+        probe = Probe()
+        probe.ref = await self.start(_ProbeActor(probe), name=name)
+        return probe
+
+    async def _run(self, runner: _Runner, *, task_status: trio.TaskStatus[None]) -> None:
+        address, incarnation = runner.address, 0
+        while True:
+            incarnation += 1
+            runner.scope = trio.CancelScope()
+            began = trio.current_time()
+            error: BaseException | None = None
+            status = _Started(task_status if incarnation == 1 else None)
+            with runner.scope:
+                try:
+                    await address.run(incarnation, task_status=status)
+                except Exception as raised:  # noqa: BLE001  # judged below, after the address was told
+                    error = raised
+            reason = _classify(runner, error, served=status.served)
+            last, lived = address.last_activity().message, trio.current_time() - began
+            record = Exit(address.name, incarnation, reason, error, last, lived)
+            runner.exits.append(record)
+            address.on_exit(record)
+            restarts = record.abnormal and runner.on_crash is OnCrash.RESTART and status.served
+            if not restarts:
+                address.on_final(reason.value)
+                runner.is_final = True
+            runner.notify()
+            if restarts:
+                continue
+            if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL):
+                raise error
+            return
+
+    def address(self, ref: Ref | str) -> Address:
+        """The address behind a reference or a name, with everything that can be seen of it."""
+        return self.services.registry.find(ref if isinstance(ref, str) else ref.name)
+
+    def exits(self, ref: Ref) -> list[Exit]:
+        """How this actor's incarnations have ended so far."""
+        return list(self._runners[ref.name].exits)
+
+    async def exited(self, ref: Ref, incarnation: int = 1) -> Exit:
+        """Wait for the end of an incarnation."""
+        runner = self._runners[ref.name]
+        while len(runner.exits) < incarnation:
+            await runner.changed.wait()
+        return runner.exits[incarnation - 1]
+
+    async def stop(self, ref: Ref, *, within: float = 5.0) -> Exit:
+        """Stop an actor in order, for good; cancel it after `within` seconds. Returns how it ended."""
+        runner = self._runners[ref.name]
+        runner.stop_asked = True
+        reason = StopReason(StopCause.TERMINATED, "stopped by the test", trio.current_time() + within)
+        ref.address.request_stop(reason)
+        with trio.move_on_at(reason.deadline):
+            while not runner.is_final:
+                await runner.changed.wait()
+        if not runner.is_final:
+            return await self.kill(ref)
+        return runner.exits[-1]
+
+    async def kill(self, ref: Ref) -> Exit:
+        """Interrupt the running incarnation; what follows is what follows a crash, except that no test fails of it."""
+        runner = self._runners[ref.name]
+        seen = len(runner.exits)
+        runner.scope.cancel(reason="killed by the test")
+        return await self.exited(ref, seen + 1)
+
+    async def stop_all(self) -> None:
+        """Stop all actors, the last one started first."""
+        for runner in reversed(tuple(self._runners.values())):
+            if not runner.is_final:
+                await self.stop(runner.address.ref)
+
+
+class _Started:
+    """The task status handed to an incarnation: notes whether it served, and passes that on for the first one."""
+
+    def __init__(self, outer: trio.TaskStatus[None] | None) -> None:
+        self.served = False
+        self._outer = outer
+
+    def started(self, value: None = None) -> None:
+        self.served = True
+        if self._outer is not None:
+            self._outer.started(value)
+
+
+def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> ExitReason:
+    if runner.scope.cancelled_caught:
+        return ExitReason.KILLED
+    if isinstance(error, Ignore):
+        return ExitReason.IGNORED
+    if error is not None:
+        return ExitReason.CRASHED if served else ExitReason.START_FAILED
+    return ExitReason.SHUTDOWN if runner.stop_asked else ExitReason.NORMAL
+
+
+@asynccontextmanager
+async def actor_system(services: Services | None = None) -> AsyncIterator[ActorSystem]:
+    """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly fails the test."""
+    async with trio.open_nursery() as nursery:
+        system = ActorSystem(nursery, services or Services())
+        try:
+            yield system
+        finally:
+            with trio.CancelScope(shield=True):
+                await system.stop_all()
+
+
+class Probe:
+    """A place for messages: stands in for any receiver, records what it gets, and lets a test wait for it.
+
+    Made by `ActorSystem.probe`. It takes every type of message; requests are answered as `answer` says, with None otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[Message] = []
+        """Everything so far, oldest first."""
+        self.ref: Ref
+        self._answers: dict[type[Message], object] = {}
+        self._seen = 0
+        self._more = trio.Event()
+
+    def answer(self, kind: type[Request[R]], value: R) -> None:
+        """Answer requests of this type with this value from now on."""
+        self._answers[kind] = value
+
+    async def receive(self, kind: type[M]) -> M:
+        """Wait for the next message that no `receive` has returned yet; AssertionError if it is of another type."""
+        while len(self.received) <= self._seen:
+            await self._more.wait()
+        message = self.received[self._seen]
+        self._seen += 1
+        assert isinstance(message, kind), f"expected {kind.__name__} next, got {message!r}"
+        return message
+
+    def record(self, message: Message) -> object:
+        """For the probe's actor: it got this; returns the reply."""
+        self.received.append(message)
+        self._more.set()
+        self._more = trio.Event()
+        return self._answers.get(type(message))
+
+
+class _AnyHandler(dict[type[Message], Handler]):
+    """A table that has a handler for every type of message but those that the runtime handles itself."""
+
+    def get(self, kind: object, _: object = None) -> Handler | None:  # type: ignore[override]  # narrower on purpose
+        wanted = isinstance(kind, type) and issubclass(kind, Message) and kind not in (Stop, Suspend, Resume, Inspect)
+        return _ProbeActor.record if wanted else None
+
+
+@attrs.define(eq=False)
+class _ProbeActor(Actor):
+    """Role: hands everything it gets to its Probe. Owns nothing. On crash: loses nothing."""
+
+    probe: Probe
+
+    async def record(self, message: Message) -> object:
+        return self.probe.record(message)
+
+
+_ProbeActor.handlers = _AnyHandler()
