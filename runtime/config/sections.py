@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Literal
 
@@ -12,20 +11,10 @@ from attrs.validators import and_, deep_iterable, ge, gt, le, matches_re, option
 from runtime.backoff import Backoff
 from runtime.child import GiveUp, Restart, Strategy
 from runtime.config.settings import settings
+from runtime.mailbox import DEFAULT_CAPACITY, Overflow
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 """What a system, an actor or a section entry may be called."""
-
-
-class Overflow(enum.StrEnum):
-    """What a full mailbox does with one more message."""
-
-    REFUSE = "refuse"
-    """The sender is told FULL (or waits, with `send`)."""
-    DROP_OLDEST = "drop_oldest"
-    """The oldest droppable message makes room."""
-    DROP_NEWEST = "drop_newest"
-    """The new message is dropped, if it is droppable."""
 
 
 @settings("supervisor")
@@ -100,7 +89,7 @@ class ChaosSettings:
 class MailboxTable:
     """`mailbox = { capacity = 64, overflow = "refuse" }`."""
 
-    capacity: int = attrs.field(default=64, validator=and_(ge(1), le(1_000_000)))
+    capacity: int = attrs.field(default=DEFAULT_CAPACITY, validator=and_(ge(1), le(1_000_000)))
     """Messages that wait at most in the user lane."""
     overflow: Overflow = Overflow.REFUSE
 

@@ -10,7 +10,7 @@ from runtime.config.config import Config
 from runtime.config.loader import load, load_control, load_text
 from runtime.config.problem import ConfigErrors
 from runtime.config.secret import Secret
-from runtime.config.sections import Overflow
+from runtime.mailbox import Overflow
 from tests.runtime.config.actors_for_config import Color, Node, NodeSettings, Plain, Shop, ShopSettings, Window
 
 HERE = "tests.runtime.config.actors_for_config"

@@ -1,0 +1,164 @@
+"""`atlas`: finds the commands of all rooms by entry point and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from typing import Final
+
+import click
+
+from runtime.cli.docstring import short_help
+from runtime.cli.exit_codes import CONFIG, INTERRUPTED, USAGE, WEDGED
+
+GROUP: Final = "atlas.commands"
+"""Entry points of this group (name -> `module:command`) are commands."""
+
+OWN: Final = {
+    "run": "runtime.cli.run:run",
+    "check": "runtime.cli.check:check",
+    "status": "runtime.cli.status:status",
+    "inspect": "runtime.cli.look:inspect",
+    "deadletters": "runtime.cli.look:deadletters",
+    "events": "runtime.cli.look:events",
+    "failpoints": "runtime.cli.look:failpoints",
+    "kill": "runtime.cli.act:kill",
+    "restart": "runtime.cli.act:restart",
+    "stop": "runtime.cli.act:stop",
+    "drain": "runtime.cli.act:drain",
+    "pause": "runtime.cli.act:pause",
+    "resume": "runtime.cli.act:resume",
+    "reload": "runtime.cli.act:reload",
+    "completion": "runtime.cli.completion:completion",
+}
+"""The commands of the runtime itself: they are there however it was installed."""
+
+
+class Commands(click.Group):
+    """Commands that are imported when they are called, not before."""
+
+    def __init__(self, *args: object, **settings: object) -> None:
+        super().__init__(*args, **settings)  # type: ignore[arg-type]  # passed through as click gave them
+        self._found: dict[str, str] | None = None
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Name -> `module:command` of every command."""
+        if self._found is None:
+            installed = {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)}
+            self._found = OWN | installed
+        return self._found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, without importing any."""
+        return sorted({*super().list_commands(ctx), *self.targets})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command. One that cannot be imported says so when it is called, and hinders no other."""
+        known = super().get_command(ctx, cmd_name)
+        target = self.targets.get(cmd_name)
+        if known is not None or target is None:
+            return known
+        module, _, name = target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), name)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one room is that room's problem
+            return _broken(cmd_name, f"{target} cannot be loaded: {type(error).__name__}: {error}")
+        if not isinstance(command, click.Command):
+            return _broken(cmd_name, f"{target} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, from the sources' docstrings."""
+        rows = [(name, short_help(self.targets.get(name, "")) or self._loaded_help(ctx, name)) for name in self.targets]
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name in the error."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from runtime.config.nearest import did_you_mean  # only an error needs it
+
+            if args and args[0] not in self.targets:
+                raise click.UsageError(
+                    f'no such command "{args[0]}"{did_you_mean(args[0], self.targets)}', ctx
+                ) from error
+            raise
+
+    def _loaded_help(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(100) if command is not None else ""
+
+
+def _broken(name: str, why: str) -> click.Command:
+    def fail() -> None:
+        raise click.ClickException(why)
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, callback=fail, short_help=f"(broken: {why})", context_settings=settings)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="atlas", prog_name="atlas")
+def cli() -> None:
+    """ATLAS keeps a paid VPN service alive: a tree of supervised actors.
+
+    Exit codes: 0 as asked, 64 usage, 69 gave up or not reachable, 70 wedged or failed, 75 something did not stop, 78
+    configuration.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    code = run(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+    sys.exit(code)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are printed to stderr."""
+    try:
+        result = cli.main(arguments, prog_name="atlas", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return WEDGED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_stdout()
+        return 0
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
+    except Exception as error:
+        from runtime.errors import AtlasError  # `atlas --help` needs no runtime
+
+        if not isinstance(error, AtlasError):
+            raise
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        if error.exit_code == CONFIG and "\n" in str(error):
+            click.echo(f"{len(str(error).splitlines())} errors", err=True)
+        return error.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _discard_stdout() -> None:
+    """Nobody reads any more (`atlas events | head`): keep the interpreter from complaining about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

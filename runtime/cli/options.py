@@ -1,0 +1,128 @@
+"""Options that commands share, and what they stand for.
+
+@click.command
+@config_option
+@json_option
+@click.pass_context
+def leases(ctx: click.Context, as_json: bool) -> None: ...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from runtime.config.config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONFIG = "runtime.config"
+_SOCKET = "runtime.socket"
+_TIMEOUT = "runtime.timeout"
+
+
+def _keep(key: str) -> Callable[[click.Context, click.Parameter, object], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, value: object) -> None:
+        if value is not None:
+            ctx.meta[key] = value
+
+    return callback
+
+
+def config_option(command: F) -> F:
+    """`--config FILE`; read it with `config_path(ctx)` or `load_config(ctx)`."""
+    return click.option(
+        "--config",
+        "-c",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep(_CONFIG),
+        help="The configuration. Default: $ATLAS_CONFIG, ./supervisor.toml, the one shipped with ATLAS.",
+    )(command)
+
+
+def control_options(command: F) -> F:
+    """`--config`, `--socket` and `--timeout`; use `call_control(ctx, …)`."""
+    command = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_keep(_TIMEOUT),
+        help="How long to wait for the answer. Default: 10.",
+    )(command)
+    command = click.option(
+        "--socket",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        expose_value=False,
+        callback=_keep(_SOCKET),
+        help="The control socket. Default: the one that the configuration says.",
+    )(command)
+    return config_option(command)
+
+
+def json_option(command: F) -> F:
+    """`--json`, passed to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def config_path(ctx: click.Context) -> Path:
+    """The configuration file that is meant. Raises ConfigError when there is none."""
+    from runtime.config.lookup import find_config  # keeps `atlas --help` fast
+
+    given = ctx.meta.get(_CONFIG)
+    return find_config(given if isinstance(given, Path) else None, os.environ)
+
+
+def load_config(ctx: click.Context) -> Config:
+    """The whole configuration, checked. Raises ConfigErrors (exit code 78)."""
+    from runtime.config.loader import load  # as above
+
+    return load(config_path(ctx))
+
+
+def control_socket(ctx: click.Context) -> Path:
+    """The control socket that is meant: `--socket`, else what the configuration says."""
+    given = ctx.meta.get(_SOCKET)
+    if isinstance(given, Path):
+        return given
+    from runtime.config.loader import load_control  # as above
+    from runtime.control.socket_path import socket_path  # as above
+
+    return socket_path(load_control(config_path(ctx)), os.environ)
+
+
+def call_control(ctx: click.Context, command: str, **arguments: object) -> Any:  # JSON, whatever it is
+    """Run a command of the running system and return its result. Raises ControlError and its subclasses."""
+    from runtime.control.client import TIMEOUT, call  # as above
+
+    return call(control_socket(ctx), command, timeout=control_timeout(ctx, TIMEOUT), **arguments)
+
+
+def control_timeout(ctx: click.Context, default: float) -> float:
+    """`--timeout`, else the default, in seconds."""
+    given = ctx.meta.get(_TIMEOUT)
+    return given if isinstance(given, float) else default
+
+
+def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion: the names of the running actors, else the declared ones; none rather than an error."""
+    from runtime.control.client import call  # as above
+    from runtime.errors import AtlasError  # as above
+
+    try:
+        found = call(control_socket(ctx), "status", timeout=1.0)
+        names = [child["name"] for child in found["children"]] if isinstance(found, dict) else []
+    except (AtlasError, OSError, KeyError, TypeError):
+        try:
+            names = [plan.name for plan in load_config(ctx).children]
+        except (AtlasError, OSError):
+            names = []
+    return [name for name in names if name.startswith(incomplete)]

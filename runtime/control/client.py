@@ -1,0 +1,83 @@
+"""The command line's end of the control socket. Plain blocking sockets: it must work in a process without a loop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtime.control.protocol import UNAVAILABLE, ControlError, decode, encode
+
+TIMEOUT = 10.0
+"""Seconds that an answer may take unless told otherwise."""
+
+
+class ControlUnreachable(ControlError):
+    """Nobody answers on the socket. Exit code 69."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"cannot reach the system: is `atlas run` running? socket {path}: {why}", UNAVAILABLE)
+
+
+class ControlTimeout(ControlError):
+    """The socket took the request and did not answer in time. Exit code 69."""
+
+    def __init__(self, path: Path, command: str, seconds: float) -> None:
+        text = (
+            f"no answer to {command} within {seconds:g} s on socket {path}: the process lives, but its event loop does "
+            "not turn or the command takes longer (--timeout changes this); its log says what blocks it"
+        )
+        super().__init__(text, UNAVAILABLE)
+
+
+def call(socket_path: Path, command: str, *, timeout: float = TIMEOUT, **arguments: object) -> object:
+    """Run one command and return its result.
+
+    Arguments that are None are left out. Raises ControlUnreachable, ControlTimeout, and ControlError with the system's own
+    words and exit code when it refuses.
+    """
+    result: object = None
+    for is_item, value in _lines(socket_path, command, timeout, timeout, arguments):
+        if not is_item:
+            result = value
+    return result
+
+
+def stream(socket_path: Path, command: str, *, timeout: float = TIMEOUT, **arguments: object) -> Iterator[object]:
+    """Run one command that streams and yield its items as they come, however long that takes. Raises like `call`."""
+    for is_item, value in _lines(socket_path, command, timeout, None, arguments):
+        if is_item:
+            yield value
+
+
+def _lines(
+    path: Path, command: str, connecting: float, waiting: float | None, arguments: dict[str, object]
+) -> Iterator[tuple[bool, object]]:
+    given = {name: value for name, value in arguments.items() if value is not None}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(connecting)
+        try:
+            connection.connect(str(path))
+            connection.sendall(encode({"command": command, "arguments": given}))
+        except TimeoutError as error:
+            raise ControlTimeout(path, command, connecting) from error
+        except OSError as error:
+            raise ControlUnreachable(path, error.strerror or str(error)) from error
+        connection.settimeout(waiting)
+        with connection.makefile("rb") as answers:
+            while True:
+                try:
+                    line = answers.readline()
+                except TimeoutError as error:
+                    raise ControlTimeout(path, command, waiting or 0.0) from error
+                except OSError as error:
+                    raise ControlUnreachable(path, error.strerror or str(error)) from error
+                if not line:
+                    raise ControlUnreachable(path, f"it hung up before it answered {command}")
+                answer = decode(line)
+                if "error" in answer:
+                    error_told = answer["error"]
+                    raise ControlError(str(error_told["message"]), int(error_told["exit_code"]))
+                yield "item" in answer, answer.get("item", answer.get("result"))
+                if "result" in answer:
+                    return

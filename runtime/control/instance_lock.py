@@ -1,0 +1,57 @@
+"""One system per control socket: a lock that the kernel frees when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+
+from runtime.control.protocol import UNAVAILABLE
+from runtime.errors import StartRefused
+from runtime.wording import duration
+
+
+class InstanceLock:
+    """An exclusive flock on `<socket>.lock`, held by the process until it ends. The file itself stays."""
+
+    def __init__(self, socket: Path) -> None:
+        self._path = socket.with_name(socket.name + ".lock")
+        self._socket = socket
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Take the lock. Raises StartRefused (exit code 69) with the holder's pid and age when another process has it."""
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StartRefused(f"the lock {self._path} cannot be opened: {error.strerror}", UNAVAILABLE) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _holder(fd)
+            os.close(fd)
+            raise StartRefused(
+                f"another atlas run holds the control socket {self._socket}: {holder}. Stop it with `atlas stop`, or "
+                "give this one its own name or socket ([supervisor] name, [control] socket)",
+                UNAVAILABLE,
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps({"pid": os.getpid(), "since": time.time()}).encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lock back; harmless when it is not held."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _holder(fd: int) -> str:
+    try:
+        told = json.loads(os.pread(fd, 4096, 0))
+        pid, since = int(told["pid"]), float(told["since"])
+    except (ValueError, KeyError, TypeError):
+        return "it is starting at this moment"
+    return f"pid {pid}, for {duration(max(0.0, time.time() - since))}"

@@ -1,0 +1,75 @@
+"""The lines on the control socket.
+
+A request is one line `{"command": "kill", "arguments": {"name": "pool.main"}}`. The answer is any number of lines
+`{"item": …}` (only from commands that stream) and then exactly one of `{"result": …}` and
+`{"error": {"message": "…", "exit_code": 69}}`. A connection may carry several requests, one after the other.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+
+from runtime.errors import AtlasError
+
+USAGE: Final = 64
+UNAVAILABLE: Final = 69
+INTERNAL: Final = 70
+
+
+class ControlError(AtlasError):
+    """A command was refused or failed. The text is meant for the operator."""
+
+    def __init__(self, message: str, exit_code: int = INTERNAL) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # one error, several codes: the class only holds the default
+
+
+def encode(line: Mapping[str, object]) -> bytes:
+    """One line, ready to send. Values that JSON does not know become text; never raises for what commands return."""
+    return json.dumps(line, default=_plain, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """Raises ControlError (usage) when the line is no JSON object."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ControlError(f"the line is not JSON: {error}", USAGE) from error
+    if not isinstance(value, dict):
+        raise ControlError("the line is not a JSON object", USAGE)
+    return value
+
+
+def decode_request(line: bytes) -> tuple[str, dict[str, Any]]:
+    """The command and its arguments. Raises ControlError (usage) for anything else than a request."""
+    request = decode(line)
+    command, arguments = request.pop("command", None), request.pop("arguments", {})
+    if not isinstance(command, str) or not isinstance(arguments, dict) or request:
+        raise ControlError('a request is {"command": "…", "arguments": {…}} and nothing else', USAGE)
+    return command, arguments
+
+
+def error_line(error: Exception) -> dict[str, object]:
+    """The answer that tells an error: our own in their words, any other with its type."""
+    if isinstance(error, AtlasError):
+        return {"error": {"message": str(error), "exit_code": error.exit_code}}
+    return {"error": {"message": f"{type(error).__name__}: {error}", "exit_code": INTERNAL}}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if attrs.has(type(value)):
+        fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cast("Any", type(value)))
+        return {field.name: getattr(value, field.name) for field in fields if field.repr}
+    return str(value) if isinstance(value, Path | BaseException) else repr(value)
