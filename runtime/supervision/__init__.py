@@ -1,0 +1,1 @@
+"""The parts of the supervisor. Its public names are in `runtime.supervisor`."""

@@ -1,0 +1,154 @@
+"""Administrative calls: which and count, start, terminate, restart, delete and kill a child.
+
+Each answers at once or returns the Reply that its caller waits for; none waits itself, whatever the children are doing.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import trio
+
+from runtime.child import Restart
+from runtime.supervision.errors import AdministrationError, Answer, ChildrenUnstopped, ChildStartFailed
+from runtime.supervision.life import Life, Phase
+from runtime.supervision.slot import PENDING, ChildCounts, ChildInfo, ChildState, Goal, Reply, Slot
+
+
+def which(life: Life) -> tuple[ChildInfo, ...]:
+    """All children, in start order."""
+    return tuple(slot.info() for slot in life.slots.values())
+
+
+def count(life: Life) -> ChildCounts:
+    """How many children there are and live."""
+    slots = list(life.slots.values())
+    supervisors = sum(slot.spec.kind == "supervisor" for slot in slots)
+    active = sum(slot.alive and slot.state is not ChildState.STARTING for slot in slots)
+    return ChildCounts(specs=len(slots), active=active, supervisors=supervisors, workers=len(slots) - supervisors)
+
+
+def start(life: Life, slot: Slot) -> Reply[int]:
+    """Add a child at the end of the start order and start it; if that fails, it is not kept."""
+    refuse_start(life, slot.name)
+    slot.tentative = True
+    slot.enter(ChildState.WAITING, trio.current_time())
+    slot.start_reply = reply = Reply[int]()
+    life.slots[slot.name] = slot
+    life.wake()
+    return reply
+
+
+def refuse_start(life: Life, name: str) -> None:
+    """Raises AdministrationError if a child of this name could not be added now."""
+    _refuse_while_stopping(life, name)
+    present = life.slots.get(name)
+    if present is not None:
+        listed = present.state in (ChildState.DOWN, ChildState.PARKED)
+        answer = Answer.ALREADY_PRESENT if listed else Answer.ALREADY_STARTED
+        raise AdministrationError(answer, life.name, name, f"{name} is {_state(present)}")
+
+
+def restart(life: Life, name: str) -> Reply[int]:
+    """Start a child that is down or parked; if that fails, it stays down."""
+    slot = _find(life, name)
+    _refuse_dynamic(life, name, "a child of a template is started with start_child")
+    _refuse_while_stopping(life, name)
+    _refuse_unless_down(life, slot)
+    slot.goal = Goal.UP
+    slot.proven = False
+    slot.restarts = 0
+    slot.not_before = 0.0
+    slot.window.clear()
+    slot.enter(ChildState.WAITING, trio.current_time())
+    slot.start_reply = reply = Reply[int]()
+    life.wake()
+    return reply
+
+
+def terminate(life: Life, name: str) -> Reply[None]:
+    """Stop a child by its ladder and keep it down; a pending restart is called off. Temporary children are forgotten."""
+    slot = _find(life, name)
+    reply = Reply[None]()
+    slot.goal = Goal.GONE if slot.tentative or life.settings.dynamic or _is_temporary(slot) else Goal.DOWN
+    if slot.alive:
+        slot.stop_replies.append(reply)
+        life.wake()
+    elif slot.zombies:
+        reply.fail(ChildrenUnstopped(life.name, slot.reports))
+    else:
+        _put_down(life, slot)
+        reply.resolve(None)
+    return reply
+
+
+def delete(life: Life, name: str) -> None:
+    """Forget a child that is down or parked."""
+    slot = _find(life, name)
+    _refuse_dynamic(life, name, "a child of a template is forgotten when it ends")
+    _refuse_unless_down(life, slot)
+    life.hooks.finish(slot, "deleted")
+    del life.slots[name]
+    life.wake()
+
+
+def kill(life: Life, name: str, reason: str) -> None:
+    """Interrupt a child now; its restart policy decides what follows, unless it is being stopped anyway."""
+    slot = _find(life, name)
+    if slot.alive:
+        life.control.cancel(slot, reason)
+        life.wake()
+    elif slot.state is ChildState.RESTARTING:
+        raise AdministrationError(Answer.RESTARTING, life.name, name, f"{name} is down and will be started")
+    elif not slot.zombies:
+        raise AdministrationError(Answer.NOT_RUNNING, life.name, name, f"{name} is {_state(slot)}")
+
+
+def _put_down(life: Life, slot: Slot) -> None:
+    now = trio.current_time()
+    if slot.state in PENDING or slot.state is ChildState.PARKED:
+        slot.enter(ChildState.DOWN, now)
+        slot.in_group = False
+        life.hooks.finish(slot, "terminated")
+    if slot.start_reply is not None:
+        slot.start_reply.fail(ChildStartFailed(f"{slot.name} was terminated before it started"))
+        slot.start_reply = None
+    if slot.goal is Goal.GONE:
+        life.slots.pop(slot.name, None)
+    life.wake()
+
+
+def _find(life: Life, name: str) -> Slot:
+    slot = life.slots.get(name)
+    if slot is None:
+        nearest = difflib.get_close_matches(name, life.slots, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise AdministrationError(Answer.NOT_FOUND, life.name, name, f"there is no child {name}{hint}")
+    return slot
+
+
+def _refuse_dynamic(life: Life, name: str, explanation: str) -> None:
+    if life.settings.dynamic:
+        raise AdministrationError(Answer.SIMPLE_ONE_FOR_ONE, life.name, name, explanation)
+
+
+def _refuse_while_stopping(life: Life, name: str) -> None:
+    if life.phase is Phase.STOPPING:
+        raise AdministrationError(Answer.SHUTTING_DOWN, life.name, name, "it stops and starts nothing any more")
+
+
+def _refuse_unless_down(life: Life, slot: Slot) -> None:
+    if slot.state in (ChildState.DOWN, ChildState.PARKED) and not slot.zombies:
+        return
+    coming_back = slot.state is ChildState.RESTARTING or (slot.state is ChildState.STARTING and slot.proven)
+    answer = Answer.RESTARTING if coming_back else Answer.RUNNING
+    raise AdministrationError(answer, life.name, slot.name, f"{slot.name} is {_state(slot)}; terminate it first")
+
+
+def _state(slot: Slot) -> str:
+    seconds = trio.current_time() - slot.since
+    return f"{slot.state.value} since {seconds:.1f} s"
+
+
+def _is_temporary(slot: Slot) -> bool:
+    return slot.spec.restart is Restart.TEMPORARY

@@ -1,0 +1,91 @@
+"""What supervision raises."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from runtime.errors import AtlasError
+from runtime.stop_ladder import Unstopped
+
+if TYPE_CHECKING:
+    from runtime.incarnation import Incarnation
+
+
+class EndedInOrder(AtlasError):
+    """Raised by a child that ended by its own decision and tidied up: a shutdown, not a crash.
+
+    A transient child is not restarted after it, a permanent one is.
+    """
+
+
+class RestartIntensityExceeded(EndedInOrder):
+    """A child used up the restart intensity; the supervisor stopped all its children and ended."""
+
+    exit_code: ClassVar[int] = 69
+
+    def __init__(self, supervisor: str, child: str, attempts: int, period: float, last: str) -> None:
+        self.supervisor = supervisor
+        self.child = child
+        super().__init__(
+            f"supervisor {supervisor} gave up: {child} made restart attempt {attempts} within {period:g} s; its last "
+            f"end: {last}. Remove the cause of that end; to allow more attempts raise intensity or lengthen the "
+            f'backoff, to keep the siblings alive set give_up = "park" for {child}'
+        )
+
+
+class ChildStartFailed(AtlasError):
+    """A child's start failed without an error of its own, or on request of start_child or restart_child."""
+
+
+class ChildrenUnstopped(AtlasError):
+    """Children did not end even after cancellation; their tasks still exist."""
+
+    exit_code: ClassVar[int] = 75
+
+    def __init__(self, supervisor: str, reports: Sequence[Unstopped], incarnations: Sequence[Incarnation] = ()) -> None:
+        self.reports = tuple(reports)
+        self.incarnations = tuple(incarnations)
+        """The incarnations that still exist; nothing may take their place before they are gone."""
+        names = ", ".join(
+            f"{report.name} (handling {report.message or 'nothing'}, waited {report.waited:.1f} s)"
+            for report in self.reports
+        )
+        super().__init__(
+            f"supervisor {supervisor} could not stop {names}: they ignore cancellation. The stacks are in the events "
+            "ChildUnstopped; look for code that catches trio.Cancelled or that waits under a shield"
+        )
+
+
+class Answer(enum.StrEnum):
+    """Why an administrative call is refused; the first six are OTP's words."""
+
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    NOT_FOUND = "not_found"
+    ALREADY_PRESENT = "already_present"
+    ALREADY_STARTED = "already_started"
+    SIMPLE_ONE_FOR_ONE = "simple_one_for_one"
+    NOT_RUNNING = "not_running"
+    """The child, or the supervisor itself, is down."""
+    SHUTTING_DOWN = "shutting_down"
+    """The supervisor stops; it starts nothing any more."""
+
+
+class AdministrationError(AtlasError):
+    """An administrative call that the supervisor refused; nothing was changed."""
+
+    exit_code: ClassVar[int] = 64
+
+    def __init__(self, answer: Answer, supervisor: str, child: str, explanation: str) -> None:
+        self.answer = answer
+        self.supervisor = supervisor
+        self.child = child
+        super().__init__(f"{supervisor}: {answer.value}: {explanation}")
+
+
+class SpecError(AtlasError):
+    """Child specs that cannot work together."""
+
+    exit_code: ClassVar[int] = 78
