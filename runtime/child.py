@@ -139,9 +139,9 @@ class Child(Protocol):
 
     The supervisor guarantees: at most one incarnation is inside `run` at any time, except that after an Exit with
     reason UNSTOPPED the old call may still be running, cancelled, and no new one begins until it has returned;
-    incarnation numbers grow and are never used twice (a failed start used one); for each call of `run` there is
-    exactly one `on_exit`, after which comes the next `run`, one `on_parked` or one `on_final`; none of the
-    callbacks is ever called concurrently with another.
+    incarnation numbers grow and are never used twice (a failed start used one); for each number there is exactly one
+    `on_exit`, after which comes the next `run`, an `on_parked` or an `on_final` (a parked child may still be told the
+    latter). An incarnation that is stopped before its first step is never run, but has its `on_exit` as well.
     """
 
     name: str
@@ -157,7 +157,8 @@ class Child(Protocol):
     def request_stop(self, reason: StopReason) -> None:
         """Ask the running incarnation to finish its current work and end. Never waits, never raises, may be repeated.
 
-        May be called before `started()`: the incarnation then ends as soon as its start is over.
+        May be called before `started()`, but not before `run` has begun: the incarnation then ends as soon as its start
+        is over. A repeated call may bring an earlier deadline.
         """
         ...
 
@@ -172,7 +173,8 @@ class Child(Protocol):
     def on_final(self, reason: str) -> None:
         """No further incarnation is planned; leftovers are given up.
 
-        Only restart_child may still run the child again afterwards; it must then accept work again.
+        Only restart_child, a restart of its supervisor, or a group restart that takes along a child which had finished
+        may still run it again; it must then accept work again.
         """
         ...
 

@@ -66,6 +66,10 @@ class Incarnation:
     async def live(self) -> None:
         """Run the child to its end. Raises nothing, except a cancellation that was never this scope's own."""
         self.task = trio.lowlevel.current_task()
+        if self.stop_asked:
+            # Asked between being spawned and the first step: there is nothing yet that could hear `request_stop`.
+            self._end(None)
+            return
         error: BaseException | None = None
         try:
             with self._scope:

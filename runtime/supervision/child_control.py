@@ -92,7 +92,8 @@ class ChildControl:
             incarnation.kill(f"{detail}; there is no time to ask it")
         else:
             incarnation.stop_asked = True
-            self._hooks.call(slot, "request_stop", lambda: slot.child.request_stop(self._reason(cause, detail, ladder)))
+            if incarnation.task is not None:
+                self._hooks.call(slot, "request_stop", lambda: slot.child.request_stop(self._reason(cause, detail, ladder)))
         self.arm(slot)
 
     def _reason(self, cause: StopCause, detail: str, ladder: StopLadder) -> StopReason:

@@ -207,7 +207,7 @@ class House:
         child.stop = stop
         return child
 
-    def spec(self, name: str, *starts: Start | BaseException, stop: Stop = Stop.OBEY, **settings: Any) -> ChildSpec:  # Any: the fields of ChildSpec
+    def spec(self, name: str, *starts: Start | BaseException, stop: Stop = Stop.OBEY, **settings: Any) -> ChildSpec:
         """A spec that makes that child."""
         child: Child = self.child(name, *starts, stop=stop)
         return ChildSpec(name, lambda: child, **settings)
@@ -216,7 +216,9 @@ class House:
         """A supervisor whose events the house keeps and whose jitter is none."""
         return Supervisor(name, specs, emit=self.events.append, chance=lambda: 0.5, **settings)
 
-    def dynamic(self, template: Callable[[str], ChildSpec], **settings: Any) -> DynamicSupervisor[[str]]:  # Any: as above
+    def dynamic(
+        self, template: Callable[[str], ChildSpec], **settings: Any
+    ) -> DynamicSupervisor[[str]]:  # Any: as above
         """A supervisor of a template with one argument, the name."""
         return DynamicSupervisor("pen", template, emit=self.events.append, chance=lambda: 0.5, **settings)
 
@@ -247,7 +249,7 @@ class House:
             if outcome.error is None:
                 try:
                     yield
-                except Exception as raised:
+                except Exception as raised:  # noqa: BLE001  # raised again below, outside the nursery
                     error = raised
                     for child in self.children.values():
                         child.release()
