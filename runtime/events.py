@@ -15,6 +15,8 @@ from typing import ClassVar
 
 import attrs
 
+from runtime.logs import log_event
+
 RING = 1000
 """Events kept by a bus unless told otherwise."""
 
@@ -84,7 +86,9 @@ class EventBus:
     thread only.
     """
 
-    def __init__(self, *, ring: int = RING, log: LogSink | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, ring: int = RING, log: LogSink | None = log_event, clock: Callable[[], float] = time.time
+    ) -> None:
         self._ring: deque[EventRecord] = deque(maxlen=ring)
         self._subscribers: list[Subscriber] = []
         self._sequence = itertools.count(1)

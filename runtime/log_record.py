@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} 
 class Record:
     """What was said, when, by whom. Holds plain values only, so that nothing changes or leaks while it waits."""
 
-    __slots__ = ("actor", "at", "correlation", "fields", "level", "logger", "message", "trace")
+    __slots__ = ("actor", "at", "correlation", "facts", "fields", "level", "logger", "message", "trace")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Record:
         *,
         actor: str = "",
         correlation: str = "",
+        facts: Mapping[str, object] | None = None,
         error: BaseException | None = None,
     ) -> None:
         self.at = at
@@ -57,6 +59,8 @@ class Record:
         self.logger = logger
         self.message = cut(message, MAX_MESSAGE)
         self.fields: dict[str, Plain] = {name: plain(value) for name, value in fields.items()} if fields else {}
+        # What the message says in words already: for machines only.
+        self.facts: dict[str, Plain] = {name: plain(value) for name, value in facts.items()} if facts else {}
         self.actor = actor
         self.correlation = correlation
         # Source lines are looked up (read from disk) by the writer's thread, not here.
@@ -65,7 +69,7 @@ class Record:
 
 def plain(value: object) -> Plain:
     """`value` as something immutable and of bounded size. Never raises."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     try:
         if isinstance(value, BaseException):
@@ -107,7 +111,7 @@ def as_json(record: Record) -> str:
     if record.correlation:
         entry["correlation"] = record.correlation
     entry["message"] = redact(record.message)
-    for name, value in record.fields.items():
+    for name, value in (*record.fields.items(), *record.facts.items()):
         # A field may not pass itself off as one of the record's own.
         key = f"field_{name}" if name in entry or name == "traceback" else name
         entry[key] = redact_value(name, value) if isinstance(value, str) else value
