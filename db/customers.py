@@ -55,7 +55,7 @@ async def add_customer(
         language,
         referrer_telegram_id,
     )
-    assert row is not None, "an upsert returns its row"  # noqa: S101 - tells mypy what SQL promises
+    assert row is not None, "an upsert returns its row"
     return _customer(row)
 
 

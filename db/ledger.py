@@ -98,8 +98,15 @@ async def post(tx: Tx, journal: Journal) -> int:
                 FROM journal
                 CROSS JOIN unnest($7::text[], $8::bigint[], $9::text[], $10::bigint[])
                      AS leg (kind, customer_id, currency, amount)
-                JOIN accounts a ON a.kind = leg.kind AND a.currency = leg.currency
-                               AND a.customer_id IS NOT DISTINCT FROM leg.customer_id
+                CROSS JOIN LATERAL (  -- two branches, because IS NOT DISTINCT FROM finds no index
+                    SELECT id, currency FROM accounts
+                    WHERE leg.customer_id IS NOT NULL AND customer_id = leg.customer_id
+                      AND kind = leg.kind AND currency = leg.currency
+                    UNION ALL
+                    SELECT id, currency FROM accounts
+                    WHERE leg.customer_id IS NULL AND customer_id IS NULL
+                      AND kind = leg.kind AND currency = leg.currency
+                ) AS a
                 RETURNING 1
             )
             SELECT (SELECT id FROM journal) AS id, (SELECT count(*) FROM posted) AS legs

@@ -1,0 +1,237 @@
+"""Activation of keys in three phases: claim (a short transaction), tell the nodes (no transaction), confirm or give back.
+
+A claim is a lease on database time with an epoch. Everything that changes what is wanted of the key, and every later
+claim, raises the epoch; so whoever comes back with an old one changes nothing that matters.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import attrs
+
+from db.cases import open_case
+from db.claims import Owner
+from db.key_claims import (
+    FIRST_RETRY_SECONDS,
+    LAST_RETRY_SECONDS,
+    Applied,
+    KeyClaim,
+    claims_from,
+    give_back,
+    note_applied,
+)
+from db.locks import LockSpace, lock_for_transaction
+from db.outbox import add_message
+from db.tx import Tx
+
+MAX_ATTEMPTS = 5
+"""Real failures after which a key is given up; an outage or a crash is none."""
+
+
+class ActivationResult(StrEnum):
+    """How a confirmation found the key."""
+
+    ACTIVATED = "activated"
+    """It was pending and is active now, because of this confirmation."""
+    ALREADY_ACTIVE = "already_active"
+    """Somebody confirmed it before; nothing is left to do."""
+    SUPERSEDED = "superseded"
+    """Something newer is wanted of it, or somebody else claimed it: that claim goes on."""
+    UNWANTED = "unwanted"
+    """It is not wanted any more: what the node has now is surplus, and its removal is queued."""
+
+
+class FailureResult(StrEnum):
+    """What a reported failure led to."""
+
+    RETRY = "retry"
+    GAVE_UP = "gave_up"
+    """Terminal: a case is open, the operator is told."""
+    LOST = "lost"
+    """The claim was somebody else's by then; nothing was written."""
+
+
+@attrs.frozen
+class ActivationOutcome:
+    """The answer to a confirmation."""
+
+    result: ActivationResult
+    activated_at: datetime | None
+    expires_at: datetime
+
+
+async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: float) -> list[KeyClaim]:
+    """Claim up to ``limit`` due keys for ``lease_seconds`` of database time, the longest due first, in one statement.
+
+    Skipped: keys that somebody is working on (claims of an earlier incarnation of ``owner`` do not count), whose
+    subscription has ended, or for which there is no node yet. A key without a place is placed on the accepting node
+    with the lowest ``placement_order``. Commit before telling any node.
+    """
+    rows = await tx.fetch(
+        """
+        WITH now AS MATERIALIZED (
+            SELECT atlas_now() AS at
+        ), target AS MATERIALIZED (
+            SELECT id FROM vpn_nodes WHERE accepts_keys ORDER BY placement_order, id LIMIT 1
+        ), due AS MATERIALIZED (
+            SELECT k.id FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id
+            WHERE k.activation_status = 'pending' AND k.next_attempt_at <= (SELECT at FROM now)
+              AND (k.claim_until IS NULL OR k.claim_until <= (SELECT at FROM now)
+                   OR (k.claimed_by = $1 AND k.claimed_incarnation < $2))
+              AND s.expires_at > (SELECT at FROM now)
+              AND (EXISTS (SELECT FROM target) OR EXISTS (SELECT FROM key_placements p WHERE p.key_id = k.id))
+            ORDER BY k.next_attempt_at, k.id LIMIT $3
+            FOR NO KEY UPDATE OF k SKIP LOCKED
+        ), claimed AS (
+            UPDATE vpn_keys k
+            SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = k.claim_epoch + 1,
+                claim_until = now.at + $4::interval
+            FROM due, now WHERE k.id = due.id
+            RETURNING k.*
+        ), placed AS (
+            INSERT INTO key_placements (key_id, node_id)
+            SELECT claimed.id, target.id FROM claimed, target
+            WHERE NOT EXISTS (SELECT FROM key_placements p WHERE p.key_id = claimed.id)
+            RETURNING key_id, node_id
+        ), places AS (
+            SELECT p.key_id, p.node_id FROM key_placements p JOIN claimed ON claimed.id = p.key_id
+            UNION ALL TABLE placed
+        )
+        SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
+               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds
+        FROM claimed k
+        JOIN subscriptions s ON s.id = k.subscription_id
+        JOIN places ON places.key_id = k.id
+        JOIN vpn_nodes n ON n.id = places.node_id
+        ORDER BY k.next_attempt_at, k.id, n.placement_order, n.id
+        """,
+        owner.name,
+        owner.incarnation,
+        limit,
+        timedelta(seconds=lease_seconds),
+    )
+    return claims_from(rows)
+
+
+async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[Applied]) -> ActivationOutcome:
+    """Record that the nodes have the key as claimed, and make it active if it is still wanted so.
+
+    Runs under the key's advisory lock. Confirming twice gives the first result. What the nodes have is noted in any
+    case; if the key is not wanted, its removal is queued and the worker that removes is woken.
+    """
+    await lock_for_transaction(tx, LockSpace.KEY, claim.row)
+    await note_applied(tx, claim, applied, "present")
+    row = await tx.fetchrow(
+        """
+        UPDATE vpn_keys k
+        SET activation_status = 'active', activated_at = coalesce(k.activated_at, atlas_now()), attempts = 0,
+            last_error = NULL, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        FROM subscriptions s, vpn_keys before
+        WHERE k.id = $1 AND k.activation_status = 'pending' AND k.claim_epoch = $2
+          AND s.id = k.subscription_id AND before.id = k.id
+        RETURNING k.activated_at, s.expires_at, before.activated_at IS NULL AS is_first
+        """,
+        claim.row,
+        claim.epoch,
+    )
+    if row is not None:
+        if row["is_first"]:
+            await add_message(tx, "key_active", f"key:{claim.row}", customer_id=claim.customer_id)
+        return ActivationOutcome(ActivationResult.ACTIVATED, row["activated_at"], row["expires_at"])
+    row = await tx.fetchrow(
+        """
+        SELECT k.activation_status, k.activated_at, k.generation, s.expires_at
+        FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id WHERE k.id = $1 FOR NO KEY UPDATE OF k
+        """,
+        claim.row,
+    )
+    if row is None:
+        raise LookupError(f"key row {claim.row} is gone, but keys are never deleted")
+    if row["activation_status"] == "pending":
+        result = ActivationResult.SUPERSEDED
+    elif row["activation_status"] == "active":
+        result = ActivationResult.ALREADY_ACTIVE
+    else:
+        result = ActivationResult.UNWANTED
+        await _queue_surplus(tx, claim.row)
+    return ActivationOutcome(result, row["activated_at"], row["expires_at"])
+
+
+async def postpone_activation(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
+    """Give the claim back because the node cannot be reached: no attempt is counted, it is due again after the delay.
+
+    ``False``: the claim was lost meanwhile and nothing was written.
+    """
+    return await give_back(tx, claim, delay_seconds, error)
+
+
+async def fail_activation(tx: Tx, claim: KeyClaim, error: str) -> FailureResult:
+    """Count a real failure. Up to ``MAX_ATTEMPTS`` it is due again after a growing, jittered delay; then it is given up.
+
+    Giving up is terminal until the customer buys again: a case ``activation_failed`` carries what was paid for the
+    period, for the compensation, and the operator gets a message.
+    """
+    row = await tx.fetchrow(
+        """
+        UPDATE vpn_keys
+        SET attempts = attempts + 1, last_error = $3,
+            activation_status = CASE WHEN attempts + 1 >= $4 THEN 'failed' ELSE 'pending' END,
+            -- full jitter over the upper half, so that keys that failed together do not come back together
+            next_attempt_at = atlas_now() + least($6, $5 * 2 ^ attempts) * (0.5 + random() / 2) * interval '1 second',
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND claim_epoch = $2 AND activation_status = 'pending'
+        RETURNING activation_status, attempts
+        """,
+        claim.row,
+        claim.epoch,
+        error[:500],
+        MAX_ATTEMPTS,
+        FIRST_RETRY_SECONDS,
+        LAST_RETRY_SECONDS,
+    )
+    if row is None:
+        return FailureResult.LOST
+    if row["activation_status"] == "pending":
+        return FailureResult.RETRY
+    paid = await tx.fetchrow(
+        """
+        SELECT m.booked_amount, m.booked_currency, e.order_id, e.id AS event_id FROM entitlement_events e
+        LEFT JOIN money_in m ON m.id = e.money_in_id
+        WHERE e.subscription_id = $1 ORDER BY e.position DESC LIMIT 1
+        """,
+        claim.subscription_id,
+    )
+    await open_case(
+        tx,
+        "activation_failed",
+        f"key:{claim.row}:{claim.generation}",
+        customer_id=claim.customer_id,
+        key_row=claim.row,
+        details={
+            "attempts": row["attempts"],
+            "error": error[:200],
+            "compensate_event": paid and paid["event_id"],
+            "compensate_order": paid and paid["order_id"],
+            "compensate_amount": paid and paid["booked_amount"],
+            "compensate_currency": paid and paid["booked_currency"],
+        },
+    )
+    return FailureResult.GAVE_UP
+
+
+async def _queue_surplus(tx: Tx, row: int) -> None:
+    """Also a key that was given up, or whose removal was confirmed before this late arrival, has to leave the node."""
+    await tx.execute(
+        """
+        WITH queued AS (
+            UPDATE vpn_keys
+            SET wanted = 'absent', activation_status = 'removing', generation = generation + 1,
+                pending_since = atlas_now(), next_attempt_at = atlas_now(), attempts = 0,
+                claim_epoch = claim_epoch + 1, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            WHERE id = $1 AND activation_status IN ('failed', 'removed')
+        )
+        SELECT pg_notify('atlas_wake', 'fast_expiry')
+        """,
+        row,
+    )

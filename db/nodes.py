@@ -1,0 +1,108 @@
+"""VPN nodes as the database knows them: their public facts for links, and when they were last seen."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import attrs
+
+from db.errors import UnknownNode
+from db.tx import Row, Tx
+
+
+@attrs.frozen
+class Node:
+    """One row of ``vpn_nodes``."""
+
+    name: str
+    endpoint: Mapping[str, object]
+    """Public facts that a customer's link is made of: host, port, security, server name and the like. No secrets."""
+    flow: str
+    inbounds: tuple[str, ...]
+    """Tags of the inbounds that customers' keys go to."""
+    accepts_keys: bool
+    placement_order: int
+    boot_id: str | None
+    last_seen_at: datetime | None
+
+
+async def register_node(
+    tx: Tx,
+    name: str,
+    endpoint: Mapping[str, object],
+    *,
+    inbounds: Sequence[str],
+    flow: str = "",
+    accepts_keys: bool = True,
+    placement_order: int = 100,
+) -> Node:
+    """Add the node or bring its facts up to date; keys that wait for a node are claimed from then on.
+
+    Wakes the activation worker.
+    """
+    row = await tx.fetchrow(
+        """
+        WITH node AS (
+            INSERT INTO vpn_nodes (name, endpoint, flow, inbounds, accepts_keys, placement_order)
+            VALUES ($1, $2::text::jsonb, $3, $4, $5, $6)
+            ON CONFLICT (name) DO UPDATE
+                SET endpoint = excluded.endpoint, flow = excluded.flow, inbounds = excluded.inbounds,
+                    accepts_keys = excluded.accepts_keys, placement_order = excluded.placement_order
+            RETURNING *
+        )
+        SELECT node.*, node.endpoint::text AS endpoint_text FROM node, pg_notify('atlas_wake', 'activation')
+        """,
+        name,
+        json.dumps(endpoint),
+        flow,
+        list(inbounds),
+        accepts_keys,
+        placement_order,
+    )
+    assert row is not None, "an upsert returns its row"
+    return _node(row)
+
+
+async def record_node_seen(tx: Tx, name: str, boot_id: str) -> bool:
+    """Note that the node answered; ``True`` if it was started anew since it was last seen. Raises ``UnknownNode``."""
+    row = await tx.fetchrow(
+        """
+        UPDATE vpn_nodes n SET boot_id = $2, last_seen_at = atlas_now()
+        FROM vpn_nodes before WHERE n.name = $1 AND before.id = n.id
+        RETURNING before.boot_id IS DISTINCT FROM n.boot_id AS is_new_boot
+        """,
+        name,
+        boot_id,
+    )
+    if row is None:
+        raise UnknownNode(name)
+    is_new: bool = row["is_new_boot"]
+    return is_new
+
+
+async def find_node(tx: Tx, name: str) -> Node:
+    """The node with this name; raises ``UnknownNode``."""
+    row = await tx.fetchrow("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes WHERE name = $1", name)
+    if row is None:
+        raise UnknownNode(name)
+    return _node(row)
+
+
+async def list_nodes(tx: Tx) -> list[Node]:
+    """All nodes by name."""
+    return [
+        _node(row) for row in await tx.fetch("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes ORDER BY name")
+    ]
+
+
+def _node(row: Row) -> Node:
+    return Node(
+        name=row["name"],
+        endpoint=json.loads(row["endpoint_text"]),
+        flow=row["flow"],
+        inbounds=tuple(row["inbounds"]),
+        accepts_keys=row["accepts_keys"],
+        placement_order=row["placement_order"],
+        boot_id=row["boot_id"],
+        last_seen_at=row["last_seen_at"],
+    )

@@ -1,0 +1,147 @@
+"""The outbox: everything that has to leave the process is first a row, written with the fact it tells.
+
+Delivery is at least once: a message is claimed, sent outside any transaction, and settled. Its key (customer, kind,
+subject) makes telling a fact twice one message.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import attrs
+
+from db.claims import Owner
+from db.tx import Tx
+
+
+@attrs.frozen
+class Message:
+    """A claimed message. ``epoch`` fences its settling: whoever claims it later wins."""
+
+    id: int
+    epoch: int
+    customer_id: int | None
+    """``None``: for the operator."""
+    telegram_id: int | None
+    language: str | None
+    kind: str
+    subject: str
+    payload: Mapping[str, object]
+    attempts: int
+
+
+async def add_message(
+    tx: Tx,
+    kind: str,
+    subject: str,
+    *,
+    customer_id: int | None = None,
+    payload: Mapping[str, object] | None = None,
+) -> None:
+    """Queue a message to the customer, or to the operator without one. A second one with the same key is ignored.
+
+    Payloads hold ids and amounts, never a full UUID or a link; raises ``ValueError`` on a UUID.
+    """
+    values = payload or {}
+    if any(isinstance(value, UUID) for value in values.values()):
+        raise ValueError(f"message {kind!r} would carry a full UUID")
+    await tx.execute(
+        """
+        WITH added AS (
+            INSERT INTO outbox (customer_id, kind, subject, payload) VALUES ($1, $2, $3, $4::text::jsonb)
+            ON CONFLICT (customer_id, kind, subject) DO NOTHING
+            RETURNING 1
+        )
+        SELECT pg_notify('atlas_wake', 'notifications') FROM added
+        """,
+        customer_id,
+        kind,
+        subject,
+        json.dumps(values),
+    )
+
+
+async def claim_messages(tx: Tx, owner: Owner, limit: int, lease_seconds: float) -> Sequence[Message]:
+    """Claim up to ``limit`` due messages, oldest due first, for ``lease_seconds`` of database time."""
+    rows = await tx.fetch(
+        """
+        WITH due AS MATERIALIZED (
+            SELECT id FROM outbox
+            WHERE state = 'pending' AND next_attempt_at <= (SELECT atlas_now())
+              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
+                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+            ORDER BY next_attempt_at, id LIMIT $3
+            FOR NO KEY UPDATE SKIP LOCKED
+        ), claimed AS (
+            UPDATE outbox o
+            SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
+                claim_until = atlas_now() + $4::interval
+            FROM due WHERE o.id = due.id
+            RETURNING o.*
+        )
+        SELECT m.id, m.claim_epoch, m.customer_id, c.telegram_id, c.language, m.kind, m.subject,
+               m.payload::text AS payload, m.attempts
+        FROM claimed m LEFT JOIN customers c ON c.id = m.customer_id
+        ORDER BY m.next_attempt_at, m.id
+        """,
+        owner.name,
+        owner.incarnation,
+        limit,
+        timedelta(seconds=lease_seconds),
+    )
+    return [
+        Message(
+            id=row["id"],
+            epoch=row["claim_epoch"],
+            customer_id=row["customer_id"],
+            telegram_id=row["telegram_id"],
+            language=row["language"],
+            kind=row["kind"],
+            subject=row["subject"],
+            payload=json.loads(row["payload"]),
+            attempts=row["attempts"],
+        )
+        for row in rows
+    ]
+
+
+async def mark_sent(tx: Tx, message: Message) -> bool:
+    """The message was delivered. ``False``: the claim was lost meanwhile and nothing was written."""
+    return await _settle(tx, message, "sent", "")
+
+
+async def mark_undeliverable(tx: Tx, message: Message, error: str) -> bool:
+    """The message can never be delivered (the customer blocked us): terminal for this message only."""
+    return await _settle(tx, message, "undeliverable", error)
+
+
+async def retry_message(tx: Tx, message: Message, delay_seconds: float, error: str) -> bool:
+    """Try again after ``delay_seconds``. ``False``: the claim was lost meanwhile."""
+    tag = await tx.execute(
+        """
+        UPDATE outbox SET attempts = attempts + 1, next_attempt_at = atlas_now() + $3::interval, last_error = $4,
+                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND claim_epoch = $2 AND state = 'pending'
+        """,
+        message.id,
+        message.epoch,
+        timedelta(seconds=delay_seconds),
+        error[:500],
+    )
+    return tag == "UPDATE 1"
+
+
+async def _settle(tx: Tx, message: Message, state: str, error: str) -> bool:
+    tag = await tx.execute(
+        """
+        UPDATE outbox SET state = $3, settled_at = atlas_now(), attempts = attempts + 1, last_error = nullif($4, ''),
+                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND claim_epoch = $2 AND state = 'pending'
+        """,
+        message.id,
+        message.epoch,
+        state,
+        error[:500],
+    )
+    return tag == "UPDATE 1"

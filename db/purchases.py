@@ -1,0 +1,197 @@
+"""What a captured payment leads to. Every one ends in exactly one of: entitlement, balance credit, a case for a human.
+
+``finalize_purchase`` is the one door for money from outside: webhooks, pollers and operators all go through it. It is
+one transaction without any network call; the VPN is told afterwards, by workers that find the key's row.
+"""
+
+from db.audit import record
+from db.charges import find_charge, record_charge, refuse_other_facts
+from db.customers import lock_customers
+from db.errors import BusinessError, ChargeConflict
+from db.money import Money, convert
+from db.orders import Order, find_order, open_order, order_from
+from db.payment import FinalizePurchase, Problem, PurchaseOutcome, Result
+from db.referrals import reward_referrer
+from db.settlement import Payer, Settlement
+from db.tx import Tx
+
+__all__ = ["FinalizePurchase", "Problem", "PurchaseOutcome", "Result", "finalize_purchase", "record_manual_purchase"]
+
+
+async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcome:
+    """Record a captured charge and do what it pays for, all or nothing, once.
+
+    - It pays its pending order in time and exactly: a subscription is extended or created (whatever state the VPN is
+      in), a top-up is credited.
+    - It is late, a second payment of one order, of another amount, or names no order but a known customer: its value
+      is credited to the customer's balance.
+    - Nobody knows whose it is or what it is worth, or somebody else than the order's customer paid: a case is opened,
+      and roubles wait on the ledger's suspense account.
+
+    Repeating a charge returns the first outcome and changes nothing, also when both run at once. Raises
+    ``ChargeConflict`` when it was recorded with another amount, currency, customer or order.
+    """
+    order, owner = await _ordered(tx, command)
+    booked = _value(order, command.amount)
+    paid_by_other = bool(order and owner and command.telegram_id and command.telegram_id != owner.telegram_id)
+    customer = None if paid_by_other else owner
+    money_in_id = await record_charge(
+        tx,
+        command.provider,
+        command.charge_id,
+        command.amount,
+        booked,
+        customer_id=None if customer is None else customer.id,
+        order_id=None if order is None else order.id,
+    )
+    if money_in_id is None:
+        return await _replay(tx, command, owner)
+    if customer is not None:
+        await lock_customers(tx, (customer.id, customer.referrer_id))
+    problem: Problem = ""
+    if order is None:
+        problem = "orphan"
+    elif paid_by_other:
+        problem = "payer"
+    elif command.amount != order.quote.amount:
+        problem = "amount"
+    elif not await _mark_paid(tx, order.id):
+        problem = "duplicate" if (await find_order(tx, order.id)).state == "paid" else "late"
+    settlement = Settlement(tx, command, money_in_id, booked, problem, order, customer)
+    if customer is None or not booked:
+        outcome = await settlement.park()
+    elif order is None or problem:
+        outcome = await settlement.credit(customer, "payment_credit")
+    elif order.kind == "topup":
+        outcome = await settlement.credit(customer, "topup")
+    else:
+        outcome = await settlement.fulfil(customer, order)
+    if customer is not None and outcome.result is not Result.CASE:
+        await reward_referrer(tx, customer.id, money_in_id, booked)
+    await record(
+        tx,
+        command.actor,
+        "finalize_purchase",
+        customer_id=outcome.customer_id,
+        subject=f"money_in:{money_in_id}",
+        details={
+            "provider": command.provider,
+            "result": outcome.result.value,
+            "problem": problem,
+            "order": outcome.order_id,
+            "amount": command.amount.amount,
+            "asset": command.amount.currency,
+            "booked": booked.amount,
+        },
+    )
+    return outcome
+
+
+async def record_manual_purchase(
+    tx: Tx,
+    telegram_id: int,
+    tariff: str,
+    days: int,
+    provider: str,
+    charge_id: str,
+    amount: Money | None = None,
+    *,
+    actor: str = "operator",
+) -> PurchaseOutcome:
+    """Record a payment that an operator saw: open the order and finalize it in one transaction.
+
+    ``amount`` defaults to the customer's price; another one does not buy the plan but is credited, as for any payment.
+    Repeatable by (provider, charge id) like ``finalize_purchase``; raises as that and ``open_order`` do.
+    """
+    known = await find_charge(tx, provider, charge_id)
+    if known is None:
+        order = await open_order(tx, telegram_id, tariff, days, idempotency_key=f"manual:{provider}:{charge_id}")
+    elif known.order_id is None:
+        raise BusinessError(
+            f"{provider} charge {charge_id!r} was recorded before without an order (money_in {known.id})"
+        )
+    else:
+        order = await find_order(tx, known.order_id)
+        if (order.tariff, order.days) != (tariff, days):
+            raise ChargeConflict(
+                f"{provider} charge {charge_id!r} was recorded before for {order.tariff} {order.days} d, "
+                f"not for {tariff} {days} d; nothing was changed"
+            )
+    command = FinalizePurchase(provider, charge_id, amount or order.quote.amount, order.id, telegram_id, actor)
+    return await finalize_purchase(tx, command)
+
+
+async def _ordered(tx: Tx, command: FinalizePurchase) -> tuple[Order | None, Payer | None]:
+    """The order that the charge names, if it exists, and its customer, or else the payer if that is a customer."""
+    row = await tx.fetchrow(
+        """
+        SELECT o.*, c.id AS owner_id, c.telegram_id, c.referrer_id
+        FROM (SELECT) AS always
+        LEFT JOIN orders o ON o.id = $1
+        LEFT JOIN customers c ON c.id = coalesce(o.customer_id, (SELECT id FROM customers WHERE telegram_id = $2))
+        """,
+        command.order_id,
+        command.telegram_id,
+    )
+    if row is None or row["owner_id"] is None:
+        return None, None
+    owner = Payer(row["owner_id"], row["telegram_id"], row["referrer_id"])
+    return (None if row["id"] is None else order_from(row)), owner
+
+
+def _value(order: Order | None, amount: Money) -> Money:
+    """What the ledger books: the order's price if the quote was met, roubles as they are, the rest at the quoted rate."""
+    if order is not None and amount == order.quote.amount:
+        return order.price
+    if amount.currency == "RUB":
+        return amount
+    if order is not None and amount.currency == order.quote.amount.currency:
+        return convert(amount, order.quote.rate)
+    return Money(0)
+
+
+async def _mark_paid(tx: Tx, order_id: int) -> bool:
+    """Guarded ``pending → paid``: ``False`` when it is not pending any more or has outlived its time."""
+    tag = await tx.execute(
+        """
+        UPDATE orders SET state = 'paid', paid_from = 'provider', paid_at = atlas_now()
+        WHERE id = $1 AND state = 'pending' AND expires_at > atlas_now()
+        """,
+        order_id,
+    )
+    return tag == "UPDATE 1"
+
+
+async def _replay(tx: Tx, command: FinalizePurchase, owner: Payer | None) -> PurchaseOutcome:
+    charge = await find_charge(tx, command.provider, command.charge_id)
+    if charge is None:
+        raise BusinessError(f"{command.provider} charge {command.charge_id!r} is being recorded; report it again")
+    payer = owner.telegram_id if owner is not None and command.telegram_id is None else command.telegram_id
+    refuse_other_facts(charge, command.amount, telegram_id=payer, order_id=command.order_id)
+    row = await tx.fetchrow(
+        """
+        SELECT e.subscription_id, e.new_end,
+               (SELECT key_id FROM vpn_keys k WHERE k.subscription_id = e.subscription_id ORDER BY k.id DESC LIMIT 1) AS key_id,
+               EXISTS (SELECT FROM journals WHERE money_in_id = m.id AND kind IN ('topup', 'payment_credit')) AS credited,
+               (SELECT id FROM cases WHERE money_in_id = m.id) AS case_id
+        FROM money_in m LEFT JOIN entitlement_events e ON e.money_in_id = m.id
+        WHERE m.id = $1
+        """,
+        charge.id,
+    )
+    assert row is not None, "the charge was just found and is never deleted"
+    result = Result.BALANCE_CREDIT if row["credited"] else Result.ENTITLEMENT
+    if row["case_id"] is not None:
+        result = Result.CASE
+    return PurchaseOutcome(
+        result,
+        charge.id,
+        replayed=True,
+        order_id=charge.order_id,
+        customer_id=charge.customer_id,
+        subscription_id=row["subscription_id"],
+        expires_at=row["new_end"],
+        key_id=row["key_id"],
+        credited=charge.booked if row["credited"] else None,
+        case_id=row["case_id"],
+    )

@@ -1,0 +1,90 @@
+"""Referral rewards: a share of each rouble that a friend brings in from outside, once."""
+
+import attrs
+
+from db.ledger import Journal, move, post
+from db.money import Money
+from db.outbox import add_message
+from db.tx import Tx
+
+TIERS = ((50, 45), (25, 25), (0, 10))
+"""(from how many distinct paying friends, percent), best first."""
+
+
+@attrs.frozen
+class Reward:
+    """A reward that was paid."""
+
+    id: int
+    referrer_id: int
+    friends: int
+    percent: int
+    amount: Money
+
+
+def referral_percent(friends: int) -> int:
+    """The referrer's share in percent, by the number of distinct paying friends, the buyer included."""
+    return next(percent for least, percent in TIERS if friends >= least)
+
+
+async def paying_friends(tx: Tx, referrer_id: int) -> int:
+    """How many distinct friends have brought in money from outside; a trial does not make one."""
+    friends: int = await tx.fetchval(
+        "SELECT count(*) FROM customers WHERE referrer_id = $1 AND first_paid_at IS NOT NULL", referrer_id
+    )
+    return friends
+
+
+async def reward_referrer(tx: Tx, buyer_id: int, money_in_id: int, booked: Money) -> Reward | None:
+    """Note that the buyer is a paying customer, and pay the referrer's share of this charge, if there is a referrer.
+
+    The caller holds the rows of both (``lock_customers``) and calls this once per charge; nothing outside this
+    database is asked. ``None``: no referrer, or a share below one kopeck.
+    """
+    row = await tx.fetchrow(
+        """
+        UPDATE customers SET first_paid_at = coalesce(first_paid_at, atlas_now()) WHERE id = $1
+        RETURNING referrer_id
+        """,
+        buyer_id,
+    )
+    if row is None or row["referrer_id"] is None:
+        return None
+    referrer_id: int = row["referrer_id"]
+    friends = await paying_friends(tx, referrer_id)
+    percent = referral_percent(friends)
+    share = booked.percent(percent)
+    if not share:
+        return None
+    journal_id = await post(
+        tx,
+        Journal(
+            "referral_reward",
+            f"referral:{money_in_id}",
+            move("referral_expense", referrer_id, share),
+            customer_id=referrer_id,
+            money_in_id=money_in_id,
+        ),
+    )
+    number: int = await tx.fetchval(
+        """
+        INSERT INTO referral_rewards (buyer_id, referrer_id, money_in_id, journal_id, friends, percent, amount, currency)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id
+        """,
+        buyer_id,
+        referrer_id,
+        money_in_id,
+        journal_id,
+        friends,
+        percent,
+        share.amount,
+        share.currency,
+    )
+    await add_message(
+        tx,
+        "referral_reward",
+        f"reward:{number}",
+        customer_id=referrer_id,
+        payload={"amount": share.amount, "currency": share.currency, "percent": percent},
+    )
+    return Reward(number, referrer_id, friends, percent, share)

@@ -1,0 +1,187 @@
+"""Subscriptions: what a customer has now, and the two ways it ends, by time and by revocation.
+
+Both ends are marked here first; the workers take the keys off the nodes afterwards.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+import attrs
+
+from db.audit import record
+from db.customers import find_customer, lock_customers
+from db.entitlements import cut
+from db.errors import BusinessError
+from db.key_rows import want_absent
+from db.tx import Tx
+
+
+@attrs.frozen
+class NodeFacts:
+    """A node that has the key: what a link is rendered from."""
+
+    name: str
+    endpoint: Mapping[str, object]
+    flow: str
+
+
+@attrs.frozen
+class KeyView:
+    """The customer's current key. Its text form shows the first 8 characters of the UUID only."""
+
+    key_id: str
+    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    generation: int
+    status: str
+    """pending, active, failed, removing or removed; a renewal makes an active key pending until the nodes know."""
+    activated_at: datetime | None
+    last_error: str | None
+    nodes: tuple[NodeFacts, ...]
+    """Where the key is confirmed to be present; empty before it is."""
+
+
+@attrs.frozen
+class SubscriptionView:
+    """A customer's subscription, its key, and where that key works."""
+
+    id: int
+    telegram_id: int
+    tariff: str
+    state: str
+    """active, expired or revoked, as marked."""
+    is_running: bool
+    """Active and not past its end at this moment."""
+    source: str
+    expires_at: datetime
+    auto_renew: bool
+    key: KeyView | None
+
+
+@attrs.frozen
+class ExpiredPage:
+    """What one page of expiry did."""
+
+    subscription_ids: tuple[int, ...]
+    last_id: int
+    """Where the next page starts."""
+    more: bool
+    """The page was full: there may be more."""
+
+
+async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
+    """The customer's subscription, or ``None`` if there never was one. Raises ``UnknownCustomer``."""
+    row = await tx.fetchrow(
+        """
+        SELECT s.id, s.tariff, s.state, s.state = 'active' AND s.expires_at > atlas_now() AS is_running, s.source,
+               s.expires_at, s.auto_renew,
+               k.key_id, k.uuid, k.generation, k.activation_status, k.activated_at, k.last_error,
+               (SELECT json_agg(json_build_object('name', n.name, 'endpoint', n.endpoint, 'flow', n.flow)
+                                ORDER BY n.placement_order, n.id)::text
+                FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+                WHERE p.key_id = k.id AND p.applied = 'present') AS nodes
+        FROM customers c
+        JOIN subscriptions s ON s.customer_id = c.id
+        LEFT JOIN LATERAL (SELECT * FROM vpn_keys WHERE subscription_id = s.id
+                           ORDER BY wanted = 'present' DESC, id DESC LIMIT 1) AS k ON true
+        WHERE c.telegram_id = $1
+        ORDER BY s.id LIMIT 1
+        """,
+        telegram_id,
+    )
+    if row is None:
+        await find_customer(tx, telegram_id)
+        return None
+    key = None
+    if row["key_id"] is not None:
+        nodes = [NodeFacts(node["name"], node["endpoint"], node["flow"]) for node in json.loads(row["nodes"] or "[]")]
+        key = KeyView(
+            key_id=row["key_id"],
+            uuid=UUID(int=row["uuid"].int),
+            generation=row["generation"],
+            status=row["activation_status"],
+            activated_at=row["activated_at"],
+            last_error=row["last_error"],
+            nodes=tuple(nodes),
+        )
+    return SubscriptionView(
+        id=row["id"],
+        telegram_id=telegram_id,
+        tariff=row["tariff"],
+        state=row["state"],
+        is_running=row["is_running"],
+        source=row["source"],
+        expires_at=row["expires_at"],
+        auto_renew=row["auto_renew"],
+        key=key,
+    )
+
+
+async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:
+    """End the customer's subscription now and queue the removal of its keys; the node is told afterwards.
+
+    ``False``: it was revoked before, nothing changed. Raises ``UnknownCustomer``, and ``BusinessError`` when the
+    customer never had a subscription. A later purchase makes the subscription active again.
+    """
+    customer = await find_customer(tx, telegram_id)
+    await lock_customers(tx, [customer.id])
+    row = await tx.fetchrow(
+        "SELECT id, state FROM subscriptions WHERE customer_id = $1 ORDER BY id LIMIT 1 FOR NO KEY UPDATE", customer.id
+    )
+    if row is None:
+        raise BusinessError(f"the customer with Telegram id {telegram_id} never had a subscription")
+    if row["state"] == "revoked":
+        return False
+    end = await cut(tx, row["id"], "revoke", actor)
+    await tx.execute("UPDATE subscriptions SET state = 'revoked' WHERE id = $1", row["id"])
+    keys = await want_absent(tx, [row["id"]])
+    await record(
+        tx,
+        actor,
+        "revoke",
+        customer_id=customer.id,
+        subject=f"subscription:{row['id']}",
+        details={"ended_at": end.isoformat(), "keys": keys},
+    )
+    return True
+
+
+async def expire_page(tx: Tx, after_id: int = 0, limit: int = 100) -> ExpiredPage:
+    """Mark up to ``limit`` subscriptions whose end has passed as expired, ids above ``after_id`` first, lowest first.
+
+    In one statement: who has just renewed is skipped, because the end is read again under the row's lock; who is being
+    worked on by another transaction is left for the next round. Their keys are queued for removal and the customers
+    get a message.
+    """
+    rows = await tx.fetch(
+        """
+        WITH due AS MATERIALIZED (
+            SELECT id FROM subscriptions
+            WHERE state = 'active' AND expires_at <= (SELECT atlas_now()) AND id > $1
+        ), seen AS MATERIALIZED (
+            SELECT id FROM due ORDER BY id LIMIT $2
+        ), page AS MATERIALIZED (
+            SELECT s.id FROM subscriptions s JOIN seen ON seen.id = s.id
+            WHERE s.state = 'active' AND s.expires_at <= (SELECT atlas_now())
+            FOR NO KEY UPDATE OF s SKIP LOCKED
+        ), expired AS (
+            UPDATE subscriptions s SET state = 'expired' FROM page WHERE s.id = page.id
+            RETURNING s.id, s.customer_id, s.expires_at
+        ), told AS (
+            INSERT INTO outbox (customer_id, kind, subject, payload)
+            SELECT customer_id, 'subscription_expired', 'subscription:' || id || ':' || extract(epoch FROM expires_at)::bigint,
+                   jsonb_build_object('expired_at', expires_at)
+            FROM expired
+            ON CONFLICT (customer_id, kind, subject) DO NOTHING
+        )
+        SELECT seen.id, expired.id IS NOT NULL AS is_expired FROM seen LEFT JOIN expired ON expired.id = seen.id
+        ORDER BY seen.id
+        """,
+        after_id,
+        limit,
+    )
+    expired = [row["id"] for row in rows if row["is_expired"]]
+    if expired:
+        await want_absent(tx, expired)
+    return ExpiredPage(tuple(expired), rows[-1]["id"] if rows else after_id, len(rows) == limit)
