@@ -1,0 +1,51 @@
+"""Checks the money invariants: every view whose name begins with ``money_`` lists violations and must be empty."""
+
+import attrs
+
+from db.tx import Tx
+
+_SAMPLE = 5
+
+
+@attrs.frozen
+class Invariant:
+    """One invariant and what breaks it."""
+
+    name: str
+    """The view's name."""
+    at_rest: bool
+    """It holds once the workers have caught up; the others hold at every commit."""
+    violations: int
+    sample: tuple[tuple[str, str], ...]
+    """Up to five violations as (subject, problem)."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is no violation."""
+        return self.violations == 0
+
+
+async def verify(tx: Tx) -> tuple[Invariant, ...]:
+    """Evaluate all views, in the order of their names. They read whole tables: run it as housekeeping, not per request."""
+    views = await tx.fetch(
+        """
+        SELECT c.relname AS name, coalesce(obj_description(c.oid, 'pg_class') LIKE 'at rest%', false) AS at_rest
+        FROM pg_class c
+        WHERE c.relkind = 'v' AND c.relname LIKE 'money\\_%' AND pg_table_is_visible(c.oid)
+        ORDER BY c.relname
+        """
+    )
+    checked = []
+    for view in views:
+        rows = await tx.fetch(
+            f'SELECT subject, problem, count(*) OVER () AS violations FROM "{view["name"]}" ORDER BY subject LIMIT {_SAMPLE}'  # noqa: S608 - a name from the catalog
+        )
+        checked.append(
+            Invariant(
+                name=view["name"],
+                at_rest=view["at_rest"],
+                violations=rows[0]["violations"] if rows else 0,
+                sample=tuple((row["subject"], row["problem"]) for row in rows),
+            )
+        )
+    return tuple(checked)

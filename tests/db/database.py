@@ -1,0 +1,103 @@
+"""Plain asyncpg connections for tests of business functions, used from trio."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import asyncpg
+import attrs
+import trio_asyncio
+
+from db.clock import set_clock_offset
+from db.customers import Customer, add_customer
+from db.orders import open_order
+from db.purchases import FinalizePurchase, PurchaseOutcome, finalize_purchase
+from db.tx import Row, Tx
+from db.verify import verify
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Connection:
+    """An asyncpg connection whose methods are awaited from trio; it is a ``Tx``."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
+        rows: Sequence[Row] = await trio_asyncio.aio_as_trio(self.raw.fetch)(query, *args)
+        return rows
+
+    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
+        row: Row | None = await trio_asyncio.aio_as_trio(self.raw.fetchrow)(query, *args)
+        return row
+
+    async def fetchval(self, query: str, /, *args: object) -> Any:
+        return await trio_asyncio.aio_as_trio(self.raw.fetchval)(query, *args)
+
+    async def execute(self, query: str, /, *args: object) -> str:
+        tag: str = await trio_asyncio.aio_as_trio(self.raw.execute)(query, *args)
+        return tag
+
+
+@attrs.define
+class Database:
+    """A fresh database with the current schema."""
+
+    dsn: str
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        """A connection outside any transaction."""
+        raw = await trio_asyncio.aio_as_trio(asyncpg.connect)(self.dsn)
+        try:
+            yield Connection(raw)
+        finally:
+            raw.terminate()
+
+    async def run(self, function: Callable[Concatenate[Tx, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a business function in a transaction of its own connection; commit, or roll back if it raises."""
+        async with self.connect() as connection:
+            await connection.execute("BEGIN")
+            result = await function(connection, *args, **kwargs)
+            await connection.execute("COMMIT")
+            return result
+
+    async def fetchval(self, query: str, *args: object) -> Any:
+        """One value, outside any business function."""
+        async with self.connect() as connection:
+            return await connection.fetchval(query, *args)
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has."""
+        number: int = await self.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - the test's own table name
+        return number
+
+    async def move_clock(self, **offset: float) -> None:
+        """Set the database's clock to this far from the real one, e.g. ``days=31``."""
+        await self.run(set_clock_offset, timedelta(**offset))
+
+    async def add_customer(self, telegram_id: int = 1001, referrer: int | None = None) -> Customer:
+        """A customer with a rouble account."""
+        return await self.run(add_customer, telegram_id, referrer_telegram_id=referrer)
+
+    async def buy(
+        self, telegram_id: int = 1001, tariff: str = "basic", days: int = 30, *, charge_id: str = "charge-1"
+    ) -> PurchaseOutcome:
+        """Open an order and pay it exactly and in time."""
+
+        async def purchase(tx: Tx) -> PurchaseOutcome:
+            order = await open_order(tx, telegram_id, tariff, days, idempotency_key=charge_id)
+            return await finalize_purchase(tx, FinalizePurchase("test", charge_id, order.quote.amount, order.id))
+
+        return await self.run(purchase)
+
+    async def broken_invariants(self, *, at_rest: bool = False) -> list[str]:
+        """What the money views list; those that hold only at rest are looked at on demand."""
+        found = []
+        for invariant in await self.run(verify):
+            if at_rest or not invariant.at_rest:
+                found += [f"{invariant.name}: {subject} {problem}" for subject, problem in invariant.sample]
+        return found
