@@ -1,0 +1,110 @@
+"""Real node agents for tests: separate processes with a real Xray, driven as the supervisor drives them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import attrs
+import trio
+
+from runtime.child_process import PIPE, ChildProcess, spawn
+from runtime.config.secret import Secret
+from vpn.client import AgentClient
+from vpn.link import VlessLink, link_for
+from vpn.protocol import InboundFacts, KeySpec
+from vpn.wire import inbound_from_json
+
+TOKEN = "a-token-for-tests-only"
+
+
+@attrs.define(eq=False)
+class RunningAgent:
+    """An agent that accepts customers."""
+
+    child: ChildProcess
+    directory: Path
+    url: str
+    facts: InboundFacts
+
+    def client(self, token: str = TOKEN) -> AgentClient:
+        """A client with the right token, unless another is given."""
+        return AgentClient("tested", self.url, Secret(token))
+
+    def link(self, spec: KeySpec) -> VlessLink:
+        """The customer's link."""
+        return link_for(spec, self.facts)
+
+    def xray_pids(self) -> list[int]:
+        """The agent's Xray processes that are alive."""
+        return children_of(self.child.pid)
+
+    async def kill(self) -> None:
+        """SIGKILL the agent alone, not its group, and wait for its end."""
+        self.child.send_signal(signal.SIGKILL)
+        await self.child.wait()
+
+
+def children_of(pid: int) -> list[int]:
+    """Children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process that is not our child has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def key(
+    name: str, *, uuid: UUID | None = None, generation: int = 1, expires_at: datetime | None = None, flow: str = ""
+) -> KeySpec:
+    """A key with a fresh UUID."""
+    return KeySpec(name, uuid or uuid4(), flow=flow, generation=generation, expires_at=expires_at)
+
+
+def arguments(directory: Path, *extra: str) -> list[str]:
+    """How an agent is started on this directory."""
+    token_file = directory.parent / f"{directory.name}.token"
+    if not token_file.exists():
+        token_file.write_text(TOKEN)
+    return [sys.executable, "-m", "vpn.agent", "--data-dir", str(directory), "--token-file", str(token_file), *extra]
+
+
+async def read_line(child: ChildProcess) -> bytes:
+    """The first line of a child's standard output; what there is of it, if the child ends before."""
+    assert child.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        part = await child.stdout.receive_some(1 << 16)
+        if not part:
+            return line
+        line += part
+    return line
+
+
+@contextlib.asynccontextmanager
+async def running_agent(directory: Path, *extra: str, argv: Sequence[str] | None = None) -> AsyncIterator[RunningAgent]:
+    """An agent for as long as the block lasts. Its log goes to the test's standard error."""
+    child = spawn(argv or arguments(directory, "--parent-stdin", *extra), name="agent", keep_stdin=True, stdout=PIPE)
+    try:
+        with trio.fail_after(20):
+            line = await read_line(child)
+        assert line, f"the agent ended with {await child.wait()} before it was ready"
+        facts = json.loads(line)
+        yield RunningAgent(child, directory, facts["listening"], inbound_from_json(facts["inbound"]))
+    finally:
+        await child.close()

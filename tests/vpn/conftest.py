@@ -1,0 +1,25 @@
+"""Fixtures of real parts: an origin to reach, and a node agent with a real Xray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.vpn.agents import RunningAgent, running_agent
+from tests.vpn.origin import Origin, origin_server
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """A web server that only loopback reaches."""
+    async with origin_server() as serving:
+        yield serving
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[RunningAgent]:
+    """A fresh node agent on loopback."""
+    async with running_agent(tmp_path / "node") as running:
+        yield running

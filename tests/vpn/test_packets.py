@@ -1,0 +1,78 @@
+"""Real packets through a real node: refused before, through after, refused and cut after removal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from tests.vpn.agents import RunningAgent, key
+from tests.vpn.origin import PAGE, Origin
+from vpn.errors import TunnelError
+from vpn.protocol import KeyState
+from vpn.tunnel import Tunnel, open_tunnel
+
+
+@contextlib.asynccontextmanager
+async def open_stream(tunnel: Tunnel, origin: Origin) -> AsyncIterator[trio.SocketStream]:
+    """An endless answer of the origin, with its first bytes read."""
+    stream = await tunnel.connect("127.0.0.1", origin.port)
+    async with stream:
+        await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: origin\r\n\r\n")
+        await read_more(stream, 50)
+        yield stream
+
+
+async def read_more(stream: trio.SocketStream, count: int) -> None:
+    """Read `count` bytes more."""
+    while count > 0:
+        part = await stream.receive_some(count)
+        assert part, "the node closed a stream that it should serve"
+        count -= len(part)
+
+
+async def read_until_cut(stream: trio.SocketStream) -> None:
+    """Read until the other side closes."""
+    try:
+        while await stream.receive_some():
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+async def test_a_key_works_exactly_while_it_is_wanted(agent: RunningAgent, origin: Origin) -> None:
+    spec = key("customer-1")
+    async with agent.client() as client, open_tunnel(agent.link(spec)) as tunnel:
+        with pytest.raises(TunnelError):
+            await tunnel.fetch(origin.url)
+        applied = await client.put(spec)
+        assert applied.created and applied.state is KeyState.SERVING
+        page = await tunnel.fetch(origin.url)
+        assert (page.status, page.body) == (200, PAGE)
+        removed = await client.remove("customer-1", 1)
+        assert removed.existed
+        with pytest.raises(TunnelError):
+            await tunnel.fetch(origin.url)
+
+
+@pytest.mark.parametrize("mux", [0, 8], ids=["no-mux", "mux"])
+async def test_removal_cuts_the_open_stream_and_nobody_elses(agent: RunningAgent, origin: Origin, mux: int) -> None:
+    leaving, staying = key("leaving"), key("staying")
+    async with (
+        agent.client() as client,
+        open_tunnel(agent.link(leaving), mux=mux) as leaving_tunnel,
+        open_tunnel(agent.link(staying), mux=mux) as staying_tunnel,
+    ):
+        await client.put(leaving)
+        await client.put(staying)
+        async with open_stream(leaving_tunnel, origin) as cut, open_stream(staying_tunnel, origin) as kept:
+            removed = await client.remove("leaving", 1)
+            assert removed.cut == 1
+            with trio.fail_after(1):
+                await read_until_cut(cut)
+            with pytest.raises(TunnelError):
+                await leaving_tunnel.fetch(origin.url)
+            await read_more(kept, 50)
+        assert (await staying_tunnel.fetch(origin.url)).body == PAGE

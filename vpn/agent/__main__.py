@@ -1,0 +1,15 @@
+"""`python -m vpn.agent`: the same as `atlas node run`, for whoever starts a node without the command line's start-up."""
+
+from __future__ import annotations
+
+import sys
+
+from runtime.errors import AtlasError
+from vpn.agent.command import run
+
+if __name__ == "__main__":
+    try:
+        run()
+    except AtlasError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,94 @@
+"""What every request to the agent passes first: the bearer token, and limits."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import Final
+
+import trio
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.config.secret import Secret
+from vpn.agent.metrics import REQUESTS
+
+MAX_AT_ONCE: Final = 128
+_REQUEST_SECONDS: Final = 120.0
+
+
+def error_response(status: int, code: str, message: str, **facts: object) -> JSONResponse:
+    """An error as the agent reports all of them."""
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": {"code": code, "message": message, **facts}}, status, headers)
+
+
+class Gate:
+    """Lets only requests with the right token through, at most 128 at once, each for at most two minutes.
+
+    The comparison takes the same time for every wrong token. Nothing of the body is read before it.
+    """
+
+    def __init__(self, app: ASGIApp, token: Secret) -> None:
+        self._app = app
+        self._expected = hashlib.sha256(token.reveal().encode()).digest()
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; refuses websockets."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        began = time.perf_counter()
+        status = 500
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._inside += 1
+        try:
+            with trio.fail_after(_REQUEST_SECONDS):
+                await self._serve(scope, receive, note)
+        except trio.TooSlowError:
+            status = 504
+        finally:
+            self._inside -= 1
+            REQUESTS.labels(_method(scope), str(status)).observe(time.perf_counter() - began)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._authorized(scope):
+            refusal = error_response(401, "unauthorized", "this node wants: Authorization: Bearer TOKEN")
+            await refusal(scope, receive, send)
+        elif self._inside > MAX_AT_ONCE:
+            busy = error_response(503, "busy", f"more than {MAX_AT_ONCE} requests at once; try again in a moment")
+            await busy(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _authorized(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        kind, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+        # hashed, so that neither its length nor its beginning shows in the time
+        matches = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self._expected)
+        return matches and kind.lower() == b"bearer"
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    # answered here: nothing begins or ends with the interface, and the framework takes a cancellation for a failure
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _method(scope: Scope) -> str:
+    method = scope["method"]
+    return method if method in ("GET", "PUT", "POST", "DELETE") else "other"

@@ -1,0 +1,83 @@
+"""What the agent tells about itself: state, usage, metrics, and that the backend was heard."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+import vpn
+from vpn.agent import metrics
+from vpn.agent.clock import NodeClock
+from vpn.agent.node import Node
+from vpn.cut import Way
+from vpn.protocol import KeyUsage, NodeState, Usage
+
+_TOUCH_SECONDS: Final = 60.0
+
+
+@attrs.define(eq=False)
+class Reporter:
+    """Reports on one node. `heard_file` remembers across restarts when the backend was last heard (by its time)."""
+
+    agent_id: str
+    node: Node
+    clock: NodeClock
+    heard_file: Path
+    _touched: float = attrs.field(init=False, default=0.0)
+
+    def heard(self) -> None:
+        """The backend spoke: with a token, so it is the backend."""
+        now = self.clock.now()
+        self.node.contact.heard(now)
+        if abs(now - self._touched) > _TOUCH_SECONDS:
+            self._touched = now
+            self.heard_file.touch(mode=0o600)
+            os.utime(self.heard_file, (now, now))
+
+    def state(self) -> NodeState:
+        """The node at a glance."""
+        node, life = self.node, self.node.keeper.current
+        serving, expired, pending = node.counts()
+        capabilities = {"sync", "usage", "kick", "expiry"}
+        if life is not None and life.cutter.way is not Way.NONE:
+            capabilities |= {"cut", life.cutter.way.value}
+        if self.clock.offset is not None:
+            capabilities.add("clock")
+        return NodeState(
+            agent_id=self.agent_id,
+            boot_id="" if life is None else life.boot_id,
+            agent_version=vpn.__version__,
+            xray_version="" if life is None else life.version,
+            ready=life is not None,
+            why=node.keeper.why_down,
+            count=len(node.store.desired),
+            serving=serving,
+            expired=expired,
+            pending=pending,
+            digest=node.store.desired.digest,
+            last_generation=node.store.desired.last_generation,
+            capabilities=frozenset(capabilities),
+            inbounds=(node.facts,),
+            now=datetime.fromtimestamp(self.clock.now(), UTC),
+        )
+
+    async def usage(self, after: str, limit: int) -> Usage:
+        """A page of counters. Raises XrayDown or XrayCallFailed."""
+        life = await self.node.keeper.life()
+        traffic = await life.api.traffic()
+        names = sorted(name for name in traffic if name > after)
+        page = tuple(KeyUsage(name, traffic[name].uplink, traffic[name].downlink) for name in names[:limit])
+        return Usage(life.boot_id, page, page[-1].key_id if len(names) > limit else None)
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        for state, value in zip(("serving", "expired", "pending"), self.node.counts(), strict=True):
+            metrics.KEYS.labels(state).set(value)
+        life = self.node.keeper.current
+        metrics.READY.set(life is not None)
+        metrics.STARTS.set(self.node.keeper.starts)
+        metrics.CONNECTIONS.set(0 if life is None else len(life.connections))

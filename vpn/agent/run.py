@@ -1,0 +1,210 @@
+"""The agent's process from start to end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import anycorn
+import attrs
+import trio
+from anycorn.typing import Framework
+
+from runtime import logs
+from runtime.config.secret import Secret
+from runtime.logs import get_logger
+from vpn.agent import files
+from vpn.agent.api import make_app
+from vpn.agent.clock import NodeClock
+from vpn.agent.expiry import BackendContact
+from vpn.agent.identity import load_identity, save_identity
+from vpn.agent.life import Keeper
+from vpn.agent.node import Node
+from vpn.agent.report import Reporter
+from vpn.agent.settings import TAG, AgentSettings, check_settings, read_token
+from vpn.agent.store import open_store
+from vpn.agent.watch import Watch
+from vpn.errors import ListenRefused, StoreUnreadable
+from vpn.groups import sole
+from vpn.ports import choose_lasting, is_free
+from vpn.xray.config import Inbound, Reality
+
+log = get_logger(__name__)
+
+
+async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
+    """Run the node until SIGTERM, SIGINT or, with `parent_stdin`, the end of standard input.
+
+    Once Xray accepts connections, prints one line of JSON on standard output:
+    {"listening": "http://127.0.0.1:8700", "inbound": {…}}. Everything else goes to standard error. Raises the
+    AgentError or XrayError that keeps it from starting.
+    """
+    check_settings(settings)
+    token = read_token(settings.token_file)
+    files.make_private_directory(settings.data_dir)
+    lock = files.lock_directory(settings.data_dir)
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                nursery.start_soon(_until_signal, signals, nursery.cancel_scope)
+                if parent_stdin:
+                    nursery.start_soon(_until_end_of_input, nursery.cancel_scope)
+                await _serve(settings, token)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise sole(group) from None
+    finally:
+        os.close(lock)
+
+
+async def _serve(settings: AgentSettings, token: Secret) -> None:
+    identity = load_identity(settings.data_dir)
+    clock = NodeClock(settings.clock_offset)
+    store, remark = open_store(settings.data_dir, clock.now)
+    if remark:
+        log.warning(remark)
+    try:
+        listener = _listen(settings, identity.listen_port)
+        inbound_port = settings.inbound.port or identity.inbound_port or choose_lasting(settings.inbound.listen)
+        _check_free(settings.inbound.listen, inbound_port)
+        kept = attrs.evolve(identity, inbound_port=inbound_port, listen_port=listener.getsockname()[1])
+        if kept != identity:
+            _keep(settings.data_dir, kept)
+        reality = None
+        if settings.inbound.security == "reality":
+            reality = Reality(kept.private_key, kept.short_id, settings.inbound.target, settings.server_names)
+        keeper = Keeper(
+            directory=settings.data_dir,
+            inbound=Inbound(TAG, settings.inbound.listen, inbound_port, reality),
+            reaches=settings.reaches,
+            users=lambda: node.users(),
+            on_access=lambda life, access: node.on_access(life, access),
+            clock=clock.now,
+        )
+        contact = BackendContact(
+            last_heard=_last_heard(settings.data_dir, clock.now()),
+            grace=settings.expiry.grace,
+            silence=settings.expiry.silence,
+            settle=settings.expiry.settle,
+        )
+        facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
+        node = Node(store, keeper, contact, facts, clock.now)
+        reporter = Reporter(kept.agent_id, node, clock, settings.data_dir / "heard")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(keeper.run)
+            nursery.start_soon(node.run)
+            nursery.start_soon(Watch(node).run)
+            app = make_app(node, reporter, token)
+            (listening,) = await nursery.start(
+                partial(anycorn.serve, cast("Framework", app), _server_config(settings, listener), mode="asgi")
+            )
+            _announce({"listening": listening, "inbound": attrs.asdict(facts), "pid": os.getpid()})
+    finally:
+        store.close()
+
+
+async def _until_signal(signals: object, scope: trio.CancelScope) -> None:
+    async for number in signals:  # type: ignore[attr-defined]  # trio does not name the type of its receiver
+        log.info("asked to stop", signal=signal.Signals(number).name)
+        scope.cancel()
+
+
+async def _until_end_of_input(scope: trio.CancelScope) -> None:
+    stream = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
+    async with stream:
+        while await stream.receive_some(4096):
+            pass
+    log.info("standard input has ended: whoever started this agent is gone")
+    scope.cancel()
+
+
+def _listen(settings: AgentSettings, kept: int) -> socket.socket:
+    host, asked = settings.listen_host, settings.listen_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # a port that was chosen here may be chosen anew, one that was asked for may not
+    for port in (asked,) if asked else (kept, 0) if kept else (choose_lasting(host), 0):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(128)
+        except OSError as error:
+            listener.close()
+            if asked:
+                raise ListenRefused(
+                    f"cannot listen on {settings.listen}: {error.strerror}; stop what uses it, or change `listen` (--listen)"
+                ) from error
+            continue
+        return listener
+    raise ListenRefused(f"cannot listen on {host}: no port is free")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        free = is_free(host, port)
+    except OSError as error:
+        raise ListenRefused(f"cannot listen on {host}:{port}: {error.strerror}; correct inbound.listen") from error
+    if not free:
+        raise ListenRefused(
+            f"cannot listen on {host}:{port} for customers: the port is taken or not allowed. Their links name it, so it is "
+            "not changed by itself: free it, or set inbound.port (--inbound-port) and hand out new links"
+        )
+
+
+def _keep(directory: Path, identity: object) -> None:
+    try:
+        save_identity(directory, identity)  # type: ignore[arg-type]  # an evolved Identity
+    except OSError as error:
+        raise StoreUnreadable(f"cannot write to the data directory {directory}: {error.strerror}") from error
+
+
+def _last_heard(directory: Path, now: float) -> float:
+    try:
+        return min(now, (directory / "heard").stat().st_mtime)
+    except FileNotFoundError:
+        return now
+
+
+def _server_config(settings: AgentSettings, listener: socket.socket) -> anycorn.Config:
+    config = anycorn.Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("anycorn.error")
+    config.errorlog.setLevel(logging.WARNING)
+    config.include_server_header = False
+    config.keep_alive_timeout = 75
+    config.keep_alive_max_requests = 1_000_000
+    config.graceful_timeout = 1.0
+    config.ssl_handshake_timeout = 10.0
+    if settings.tls is not None:
+        config.certfile = str(settings.tls.certificate)
+        config.keyfile = str(settings.tls.key)
+        if settings.tls.client_ca is not None:
+            config.ca_certs = str(settings.tls.client_ca)
+            config.verify_mode = ssl.CERT_REQUIRED
+    return config
+
+
+def _announce(facts: dict[str, object]) -> None:
+    try:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        log.warning("nobody reads standard output")
+
+
+def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info", log_format: str = "text") -> None:
+    """Run the agent in this process; logs go to standard error."""
+    logs.start(log_level, log_format, out=2, err=2)
+    try:
+        trio.run(partial(run_agent, settings, parent_stdin=parent_stdin))
+    finally:
+        logs.stop()

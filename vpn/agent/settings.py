@@ -1,0 +1,208 @@
+"""The agent's own configuration: a TOML file, or flags for an embedded node."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import attrs
+import cattrs
+
+from runtime.config.secret import Secret
+from vpn.errors import AgentMisconfigured
+from vpn.protocol import FLOW_NONE, FLOW_VISION, InboundFacts
+from vpn.xray.config import LOOPBACK
+
+MIN_TOKEN: Final = 16
+TAG: Final = "vless"
+
+
+@attrs.frozen
+class InboundSettings:
+    """`[inbound]`: where customers connect.
+
+    `port` 0 = choose one and keep it. `host` is the name or address in customers' links (default: `listen`). `security`
+    "none" is for loopback only; "reality" needs `target`, an HTTPS server (host:port) that strangers are shown, and
+    `server_names` it answers to (default: the target's host).
+    """
+
+    listen: str = "127.0.0.1"
+    port: int = 0
+    host: str = ""
+    security: str = "none"
+    target: str = ""
+    server_names: tuple[str, ...] = ()
+    fingerprint: str = "chrome"
+
+
+@attrs.frozen
+class TlsSettings:
+    """`[tls]`: the agent's own certificate; with `client_ca`, only clients with a certificate of that authority."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@attrs.frozen
+class ExpirySettings:
+    """`[expiry]`: seconds. See `vpn.agent.expiry.BackendContact`."""
+
+    grace: float = 86_400.0
+    silence: float = 900.0
+    settle: float = 300.0
+
+
+@attrs.frozen
+class AgentSettings:
+    """All of the agent's configuration. `listen` is HOST:PORT of its HTTP interface, port 0 = choose and keep.
+
+    `token_file` holds the bearer token (at least 16 characters). `clock_offset` shifts the agent's clock by that many
+    seconds and may be changed by the backend; None (the default) forbids it: for demonstrations and tests only.
+    """
+
+    data_dir: Path
+    token_file: Path
+    listen: str = "127.0.0.1:0"
+    inbound: InboundSettings = attrs.field(factory=InboundSettings)
+    tls: TlsSettings | None = None
+    expiry: ExpirySettings = attrs.field(factory=ExpirySettings)
+    clock_offset: float | None = None
+
+    @property
+    def listen_host(self) -> str:
+        """The host part of `listen`, without brackets."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def listen_port(self) -> int:
+        """The port part of `listen`."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def reaches(self) -> tuple[str, ...]:
+        """Private networks that customers may reach: this machine itself for a loopback node, else none."""
+        return LOOPBACK if self.inbound.security == "none" else ()
+
+    @property
+    def flow(self) -> str:
+        """The flow that new keys should use here."""
+        return FLOW_VISION if self.inbound.security == "reality" else FLOW_NONE
+
+    def facts(self, port: int, public_key: str, short_id: str) -> InboundFacts:
+        """What a link to this node says."""
+        reality = self.inbound.security == "reality"
+        return InboundFacts(
+            tag=TAG,
+            host=self.inbound.host or self.inbound.listen,
+            port=port,
+            network="tcp",
+            security=self.inbound.security,
+            sni=self.server_names[0] if reality else "",
+            public_key=public_key if reality else "",
+            short_id=short_id if reality else "",
+            fingerprint=self.inbound.fingerprint if reality else "",
+            flow=self.flow,
+        )
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """The names REALITY answers to."""
+        return self.inbound.server_names or (self.inbound.target.rpartition(":")[0].strip("[]"),)
+
+
+def load_settings(path: Path) -> AgentSettings:
+    """Read a configuration file. Paths in it are relative to it. Raises AgentMisconfigured naming every wrong key."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise AgentMisconfigured(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AgentMisconfigured(f"{path}: {error}") from error
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(Path, lambda value, _: path.parent / str(value))
+    for kind in (int, str, float):
+        converter.register_structure_hook(kind, _strict)
+    try:
+        settings = converter.structure(data, AgentSettings)
+    except (cattrs.BaseValidationError, ValueError) as error:
+        problems = (
+            cattrs.transform_error(error, path="") if isinstance(error, cattrs.BaseValidationError) else [str(error)]
+        )
+        raise AgentMisconfigured(
+            f"{path}: " + "; ".join(problem.replace(" @ ", " at ") for problem in problems)
+        ) from error
+    check_settings(settings)
+    return settings
+
+
+def _strict(value: object, kind: type) -> object:
+    fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    if not fits or isinstance(value, bool):
+        raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def check_settings(settings: AgentSettings) -> None:
+    """Raise AgentMisconfigured for settings that cannot work or would be unsafe."""
+    host, colon, port = settings.listen.rpartition(":")
+    _require(
+        bool(colon and host) and port.isdecimal() and int(port) <= 65_535,
+        f"listen: {settings.listen!r} is not HOST:PORT",
+    )
+    _require(
+        is_loopback(settings.listen_host) or settings.tls is not None,
+        f"listen: {settings.listen} is not loopback, and without [tls] the token would cross the network readable",
+    )
+    inbound = settings.inbound
+    _require(0 <= inbound.port <= 65_535, f"inbound.port: {inbound.port} is not between 0 and 65535")
+    _require(
+        inbound.security in ("none", "reality"),
+        f'inbound.security: {inbound.security!r} is neither "none" nor "reality"',
+    )
+    if inbound.security == "none":
+        _require(
+            is_loopback(inbound.listen),
+            f'inbound.listen: {inbound.listen} needs security = "reality"; unencrypted VLESS is for loopback only',
+        )
+    else:
+        _require(
+            bool(inbound.target), "inbound.target: REALITY needs an HTTPS server to show to strangers, as HOST:PORT"
+        )
+        _require(
+            bool(inbound.host) or inbound.listen not in ("0.0.0.0", "::"),  # noqa: S104  # compared, not bound
+            "inbound.host: needed for links, because inbound.listen is no address that customers can use",
+        )
+    _require(
+        min(settings.expiry.grace, settings.expiry.silence, settings.expiry.settle) >= 0,
+        "expiry: seconds are not negative",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this host is this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def read_token(path: Path) -> Secret:
+    """The bearer token. Raises AgentMisconfigured if it is missing, unreadable or too short."""
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise AgentMisconfigured(
+            f"cannot read the token file {path}: {error.strerror}; make one with: "
+            f"(umask 077; head -c 32 /dev/urandom | base64 > {path})"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise AgentMisconfigured(f"the token file {path} is not text") from error
+    _require(
+        len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() and " " not in token,
+        f"the token in {path} needs at least {MIN_TOKEN} characters, without spaces",
+    )
+    return Secret(token)
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise AgentMisconfigured(what)

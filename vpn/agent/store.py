@@ -1,0 +1,260 @@
+"""The wanted set on disk: a snapshot and the changes since, each line with its checksum.
+
+`keys.snapshot` holds everything as of an epoch, `keys.<epoch>.log` the changes after it. A change counts once its line
+is synced to disk. A torn last line is an unfinished change and is dropped; any other damage is refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vpn.agent import files
+from vpn.agent.desired import Change, Conflict, DesiredSet, Entry, Forgotten, UuidTaken
+from vpn.agent.records import Damaged, change_from_json, change_to_json, decode_line, encode_line
+from vpn.errors import StoreCorrupt, StoreFailed
+from vpn.protocol import KeySpec
+
+REMOVALS_KEPT: Final = 30 * 86_400.0
+"Seconds for which a removal is remembered, and so a late put of that generation refused."
+
+_COMPACT_AFTER: Final = 4096
+_LOG: Final = re.compile(r"keys\.(\d+)\.log")
+
+
+class Store:
+    """The wanted set, durable. Made by `open_store`; one per data directory.
+
+    Changing methods return once the change is on disk; they raise StoreFailed if that cannot be, and from then on
+    refuse every change. `clock` gives Unix seconds.
+    """
+
+    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
+        self.desired = DesiredSet()
+        self._directory = directory
+        self._clock = clock
+        self._epoch = 0
+        self._descriptor = -1
+        self._size = 0  # bytes of the current log that are whole lines
+        self._lines = 0
+        self._written = 0
+        self._synced = 0
+        self._sync_lock = trio.Lock()
+        self._compacting = False
+        self._failure = ""
+
+    async def put(self, spec: KeySpec) -> bool:
+        """Want this key. True if that changed anything. Raises Conflict, UuidTaken or StoreFailed."""
+        entry = self.desired.plan_put(spec, self._clock())
+        return await self._change([] if entry is None else [entry])
+
+    async def remove(self, key_id: str, generation: int) -> bool:
+        """Do not want this key. True if that changed anything. Raises Conflict or StoreFailed."""
+        entry = self.desired.plan_remove(key_id, generation, self._clock())
+        return await self._change([] if entry is None else [entry])
+
+    async def forget(self, key_ids: Sequence[str]) -> None:
+        """Drop keys without remembering a removal. Raises StoreFailed."""
+        first = self.desired.sequence + 1
+        await self._change([Forgotten(key_id, first + number) for number, key_id in enumerate(key_ids)])
+
+    async def put_all(self, specs: Sequence[KeySpec], refused: Callable[[KeySpec, Exception], None]) -> list[str]:
+        """Want all these keys with one write; returns the ids of those that changed. Those that cannot be are handed to
+        `refused`. Raises StoreFailed."""
+        changed: list[str] = []
+        lines: list[bytes] = []
+        self._check_usable()
+        for spec in specs:
+            try:
+                entry = self.desired.plan_put(spec, self._clock())
+            except (Conflict, UuidTaken) as error:
+                refused(spec, error)
+                continue
+            if entry is not None:
+                lines.append(encode_line(change_to_json(entry)))
+                self.desired.apply(entry)
+                changed.append(spec.key_id)
+        self._append(lines)
+        await self._durable()
+        return changed
+
+    async def compact(self) -> None:
+        """Write a new snapshot and start a new log. Old removals are dropped. Raises StoreFailed."""
+        if self._compacting:
+            return
+        self._compacting = True
+        old = self._descriptor
+        try:
+            os.fdatasync(old)
+            self._synced = self._written
+            entries = self.desired.entries()
+            sequence, generation = self.desired.sequence, self.desired.last_generation
+            self._open_log(self._epoch + 1)
+            os.close(old)
+            epoch = self._epoch
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._write_snapshot, epoch, entries, sequence, generation)
+        except OSError as error:
+            self._fail(error)
+        finally:
+            self._compacting = False
+
+    def close(self) -> None:
+        """Close the files. Everything that was confirmed is on disk already."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    async def _change(self, changes: Sequence[Change]) -> bool:
+        self._check_usable()
+        self._append([encode_line(change_to_json(change)) for change in changes])
+        for change in changes:
+            self.desired.apply(change)
+        # also when nothing changed: an equal, earlier change may still be on its way to the disk
+        await self._durable()
+        return bool(changes)
+
+    def _append(self, lines: Sequence[bytes]) -> None:
+        data = b"".join(lines)
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._descriptor, data[done:])
+        except OSError as error:
+            self._fail(error)
+        self._size += len(data)
+        self._lines += len(lines)
+        self._written += len(lines)
+
+    async def _durable(self) -> None:
+        wanted = self._written
+        while self._synced < wanted:
+            async with self._sync_lock:
+                # one sync serves everybody who has written before it began
+                if self._synced >= wanted:
+                    break
+                upto = self._written
+                descriptor = os.dup(self._descriptor)
+                try:
+                    await trio.to_thread.run_sync(os.fdatasync, descriptor)
+                except OSError as error:
+                    self._fail(error)
+                finally:
+                    os.close(descriptor)
+                self._synced = max(self._synced, upto)
+        self._check_usable()
+        if self._lines > max(_COMPACT_AFTER, 2 * len(self.desired)):
+            await self.compact()
+
+    def _check_usable(self) -> None:
+        if self._failure:
+            raise StoreFailed(self._failure)
+
+    def _fail(self, error: OSError) -> None:
+        self._failure = (
+            f"changes can no longer be made durable in {self._directory}: {error.strerror}; "
+            "free space or mend the disk, then restart the agent"
+        )
+        raise StoreFailed(self._failure) from error
+
+    def _write_snapshot(self, epoch: int, entries: Sequence[Entry], sequence: int, generation: int) -> None:
+        oldest = self._clock() - REMOVALS_KEPT
+        kept = [entry for entry in entries if entry.spec is not None or entry.changed_at >= oldest]
+        head = {"format": 1, "epoch": epoch, "entries": len(kept), "seq": sequence, "generation": generation}
+        lines = [encode_line(head), *(encode_line(change_to_json(entry)) for entry in kept)]
+        files.replace(self._directory / "keys.snapshot", b"".join(lines))
+        for old_epoch, path in _logs(self._directory):
+            if old_epoch < epoch:
+                path.unlink()
+
+    def _open_log(self, epoch: int) -> None:
+        path = self._directory / f"keys.{epoch}.log"
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._epoch = epoch
+        self._size = os.fstat(self._descriptor).st_size
+        self._lines = 0
+        files.sync_directory(self._directory)
+
+    def load(self) -> str:
+        """Read everything. Returns a remark about a dropped unfinished change, or "". Raises StoreCorrupt or StoreUnreadable."""
+        snapshot = files.read(self._directory / "keys.snapshot")
+        epoch = 0 if snapshot is None else self._load_snapshot(snapshot)
+        logs = [(number, path) for number, path in _logs(self._directory) if number >= epoch]
+        found = [number for number, _ in logs]
+        expected = list(range(epoch, epoch + max(len(logs), 0 if snapshot is None else 1)))
+        if found != expected:
+            missing = min(set(expected) - set(found))
+            raise _corrupt(self._directory / f"keys.{missing}.log", 0, 0, "the file is missing")
+        remark = ""
+        total = 0
+        for position, (_, path) in enumerate(logs):
+            content = files.read(path) or b""
+            whole, lines = self._load_log(path, content, is_last=position == len(logs) - 1)
+            total += lines
+            if whole < len(content):
+                os.truncate(path, whole)
+                remark = f"dropped an unfinished change of {len(content) - whole} bytes at the end of {path.name}"
+        self._open_log(logs[-1][0] if logs else epoch)
+        self._lines = total
+        return remark
+
+    def _load_snapshot(self, content: bytes) -> int:
+        path = self._directory / "keys.snapshot"
+        lines = content.split(b"\n")
+        offset = 0
+        head: dict[str, object] = {}
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                data = decode_line(line)
+                if number == 1:
+                    head = data
+                else:
+                    self.desired.apply(change_from_json(data))
+            except Damaged as error:
+                raise _corrupt(path, number, offset, str(error)) from error
+            offset += len(line) + 1
+        entries, epoch, sequence, generation = (head.get(name) for name in ("entries", "epoch", "seq", "generation"))
+        if lines[-1] or entries != len(lines) - 2:
+            raise _corrupt(path, len(lines), offset, "the file is cut short or has foreign lines")
+        assert isinstance(epoch, int) and isinstance(sequence, int) and isinstance(generation, int)
+        self.desired.sequence = max(self.desired.sequence, sequence)
+        self.desired.last_generation = max(self.desired.last_generation, generation)
+        return epoch
+
+    def _load_log(self, path: Path, content: bytes, *, is_last: bool) -> tuple[int, int]:
+        offset = 0
+        *lines, tail = content.split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            try:
+                self.desired.apply(change_from_json(decode_line(line)))
+            except Damaged as error:
+                raise _corrupt(path, number, offset, str(error)) from error
+            offset += len(line) + 1
+        if tail and not is_last:
+            raise _corrupt(path, len(lines) + 1, offset, "the file is cut short")
+        return offset, len(lines)
+
+
+def _logs(directory: Path) -> list[tuple[int, Path]]:
+    found = ((_LOG.fullmatch(path.name), path) for path in directory.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match is not None)
+
+
+def _corrupt(path: Path, line: int, offset: int, what: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{path} is damaged at line {line} (byte {offset}): {what}. Nothing was started, so that no key is lost or revived "
+        f"by accident. Restore the file from a backup, or move keys.snapshot and keys.*.log out of {path.parent} and start "
+        "again: the backend then sends every key anew, and links stay valid (ports and REALITY keys are in identity.json)"
+    )
+
+
+def open_store(directory: Path, clock: Callable[[], float]) -> tuple[Store, str]:
+    """The store in this directory, and a remark about a dropped unfinished change (or ""). Raises StoreCorrupt or
+    StoreUnreadable."""
+    store = Store(directory, clock)
+    return store, store.load()

@@ -1,0 +1,116 @@
+"""Commands about nodes and tunnels: `atlas node …` and `atlas tunnel`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from runtime.config.secret import Secret
+from vpn.agent.command import run
+from vpn.agent.settings import read_token
+from vpn.client import AgentClient
+from vpn.errors import TunnelError
+from vpn.groups import sole
+from vpn.link import VlessLink, parse_link
+from vpn.protocol import NodeState
+from vpn.tunnel import open_tunnel
+from vpn.wire import state_to_json
+
+
+@click.group()
+def node() -> None:
+    """Run a VPN node on this machine, or ask one how it is."""
+
+
+node.add_command(run)
+
+
+@node.command()
+@click.option("--url", required=True, help="Address of the node's agent, like http://127.0.0.1:8700.")
+@click.option(
+    "--token-file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the bearer token.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def state(url: str, token_file: Path, as_json: bool) -> None:
+    """Show a node: version, keys, capabilities, and what links to it say."""
+    found = trio.run(_state, url, read_token(token_file))
+    if as_json:
+        click.echo(json.dumps(state_to_json(found), indent=2))
+        return
+    for label, value in _rows(found):
+        click.echo(f"{label:<14}{value}")
+
+
+async def _state(url: str, token: Secret) -> NodeState:
+    async with AgentClient(url, url, token) as client:
+        return await client.state()
+
+
+def _rows(found: NodeState) -> list[tuple[str, str]]:
+    inbound = found.inbound
+    return [
+        ("ready", "yes" if found.ready else f"no: {found.why}"),
+        ("xray", f"{found.xray_version or 'down'} (boot {found.boot_id or '-'})"),
+        ("agent", f"{found.agent_version} ({found.agent_id})"),
+        (
+            "keys",
+            f"{found.count} wanted: {found.serving} serving, {found.expired} expired, {found.pending} pending",
+        ),
+        ("digest", found.digest),
+        (
+            "customers",
+            f"{inbound.host}:{inbound.port} {inbound.network}/{inbound.security} flow={inbound.flow or 'none'}",
+        ),
+        ("can", " ".join(sorted(found.capabilities))),
+        ("clock", found.now.isoformat(timespec="seconds")),
+    ]
+
+
+@click.command()
+@click.argument("link")
+@click.option("--socks", type=click.IntRange(0, 65535), default=0, help="Port of the local proxy; 0 chooses one.")
+@click.option("--fetch", "url", help="Fetch this page through the tunnel, print it, and end.")
+@click.option("--mux", type=click.IntRange(0, 1024), default=0, help="Carry this many streams in one connection.")
+@click.option(
+    "--within", type=click.FloatRange(0.1, 3600), default=15.0, show_default=True, help="Seconds for --fetch."
+)
+def tunnel(link: str, socks: int, url: str | None, mux: int, within: float) -> None:
+    """Open a tunnel from a VLESS LINK alone ("-": read it from standard input, where no process list shows it).
+
+    Offers SOCKS5 and HTTP on 127.0.0.1 until Ctrl-C. With --fetch, prints the page and exits with 0, or with 69 and the
+    reason.
+    """
+    text = sys.stdin.readline() if link == "-" else link
+    trio.run(partial(_tunnel, parse_link(text), socks, url, mux, within))
+
+
+async def _tunnel(link: VlessLink, socks: int, url: str | None, mux: int, within: float) -> None:
+    try:
+        async with open_tunnel(link, port=socks, mux=mux) as opened:
+            if url is None:
+                click.echo(json.dumps({"socks": f"127.0.0.1:{opened.port}", "http": f"http://127.0.0.1:{opened.port}"}))
+                sys.stdout.flush()
+                await _until_asked()
+                return
+            page = await opened.fetch(url, within=within)
+    except BaseExceptionGroup as group:
+        raise sole(group) from None
+    if page.status >= 400:
+        raise TunnelError(f"the tunnel works, but the page answered with HTTP {page.status}")
+    sys.stdout.buffer.write(page.body)
+    sys.stdout.flush()
+
+
+async def _until_asked() -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            return

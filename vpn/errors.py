@@ -1,0 +1,152 @@
+"""What can go wrong between ATLAS and a VPN node, sorted by what the caller may do about it.
+
+`NodeUnreachable`, `NodeUnavailable` and `BreakerOpen`: nothing is wrong with the key, try again later. `NodeAmbiguous`: the
+change may have happened; read it back or send the same change again. `NodeConflict`: somebody wrote a newer generation;
+read the desired state again. `NodeRefused`: the node will never accept this request as it is.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from runtime.errors import AtlasError
+
+
+class NodeError(AtlasError):
+    """Base of every failure of a VPN node; `node` names which."""
+
+    exit_code: ClassVar[int] = 69
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(f"node {node}: {message}")
+        self.node = node
+
+
+class NodeUnreachable(NodeError):
+    """No connection to the agent, so nothing was changed. Safe to repeat."""
+
+
+class NodeUnavailable(NodeError):
+    """The agent answered that it cannot apply changes now (its Xray is restarting). It keeps what it wrote down and
+    converges on its own; repeating the same request is safe."""
+
+
+class BreakerOpen(NodeError):
+    """The call was not tried: the node failed repeatedly and is given time. `retry_in` is seconds until the next probe."""
+
+    def __init__(self, node: str, message: str, retry_in: float) -> None:
+        super().__init__(node, message)
+        self.retry_in = retry_in
+
+
+class NodeAmbiguous(NodeError):
+    """The request was sent, no answer came, and reading back did not settle it. It may or may not have been applied."""
+
+
+class NodeConflict(NodeError):
+    """The node knows a newer generation of this key, or a removal of this one; `generation` is what it knows."""
+
+    def __init__(self, node: str, message: str, generation: int) -> None:
+        super().__init__(node, message)
+        self.generation = generation
+
+
+class NodeRefused(NodeError):
+    """The node will not accept this request; `code` is the agent's machine-readable reason."""
+
+    def __init__(self, node: str, message: str, code: str, status: int = 400) -> None:
+        super().__init__(node, message)
+        self.code = code
+        self.status = status
+
+
+class NodeUnauthorized(NodeRefused):
+    """The bearer token is missing or wrong: correct `token` in this node's settings."""
+
+
+class NodeProtocolError(NodeError):
+    """The answer is not what an ATLAS agent says: a wrong address, a proxy in between, or an incompatible version."""
+
+
+class LinkError(AtlasError):
+    """A VLESS link cannot be read. The text names the part at fault and never repeats the link."""
+
+    exit_code: ClassVar[int] = 64
+
+
+class TunnelError(AtlasError):
+    """A tunnel could not be opened, or nothing came through it."""
+
+    exit_code: ClassVar[int] = 69
+
+
+class XrayError(AtlasError):
+    """Base of failures of a local Xray process."""
+
+    exit_code: ClassVar[int] = 69
+
+
+class XrayConfigRefused(XrayError):
+    """The configuration is wrong: found before the start, or refused by Xray itself (exit status 23)."""
+
+    exit_code: ClassVar[int] = 78
+
+
+class XrayCannotListen(XrayError):
+    """Xray could not take its port or socket (exit status 255)."""
+
+
+class XrayEnded(XrayError):
+    """Xray ended, or never said that it had started."""
+
+
+class XrayDown(XrayError):
+    """Xray is not up just now; the agent starts it again with every wanted key."""
+
+
+class XrayCallFailed(XrayError):
+    """A call to Xray's own interface failed or its answer could not be read; `code` is the gRPC status (-1: no answer)."""
+
+    def __init__(self, message: str, code: int = -1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AgentError(AtlasError):
+    """Base of what ends a node agent."""
+
+
+class AgentMisconfigured(AgentError):
+    """A setting of the agent is wrong or missing."""
+
+    exit_code: ClassVar[int] = 78
+
+
+class StoreCorrupt(AgentError):
+    """The agent's own file of keys is damaged; the text names file, line and byte, and how to go on."""
+
+    exit_code: ClassVar[int] = 78
+
+
+class StoreUnreadable(AgentError):
+    """The agent may not read or write its data directory."""
+
+    exit_code: ClassVar[int] = 77
+
+
+class StoreBusy(AgentError):
+    """Another agent runs on the same data directory."""
+
+    exit_code: ClassVar[int] = 69
+
+
+class StoreFailed(AgentError):
+    """A change could not be made durable (disk full or failing). The agent refuses changes until it is restarted."""
+
+    exit_code: ClassVar[int] = 74
+
+
+class ListenRefused(AgentError):
+    """A port the agent needs is taken or not allowed."""
+
+    exit_code: ClassVar[int] = 69

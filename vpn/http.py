@@ -1,0 +1,80 @@
+"""The one place that makes HTTP clients.
+
+Every client refuses to talk while the calling task holds a database lease (D24): the check sits in the transport, so
+no call can go around it.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import attrs
+import httpx
+
+from runtime.lease_guard import refuse_if_leased
+
+
+@attrs.frozen
+class Timeouts:
+    """Seconds allowed for each part of an HTTP exchange."""
+
+    connect: float = 3.0
+    read: float = 10.0
+    write: float = 10.0
+    pool: float = 5.0
+
+    def to_httpx(self) -> httpx.Timeout:
+        """The same for httpx."""
+        return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """Passes requests on, except from a task that holds a database lease: that raises LeaseHeldAcrossCall."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        refuse_if_leased(f"HTTP {request.method} to {request.url.host or 'a local socket'}")
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def new_client(
+    base_url: str = "",
+    *,
+    headers: dict[str, str] | None = None,
+    timeouts: Timeouts | None = None,
+    max_connections: int = 20,
+    uds: str | None = None,
+    http2_only: bool = False,
+    proxy: str | None = None,
+    verify: ssl.SSLContext | bool = True,
+) -> httpx.AsyncClient:
+    """An httpx client for trio, guarded. Use it as an async context manager, or `aclose()` it.
+
+    It takes nothing from the environment (no proxies, no netrc), follows no redirects and never retries by itself.
+    `uds` talks to a Unix socket,
+    `http2_only` speaks HTTP/2 without negotiation (gRPC), `proxy` sends everything through a proxy URL, `verify` is an
+    SSL context for https addresses.
+    """
+    transport = httpx.AsyncHTTPTransport(
+        verify=verify,
+        http1=not http2_only,
+        http2=http2_only,
+        limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+        uds=uds,
+        proxy=None if proxy is None else httpx.Proxy(proxy),
+        trust_env=False,
+        retries=0,
+    )
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers=headers,
+        timeout=(timeouts or Timeouts()).to_httpx(),
+        transport=GuardedTransport(transport),
+        trust_env=False,
+        follow_redirects=False,
+    )

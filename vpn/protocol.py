@@ -1,0 +1,241 @@
+"""What ATLAS says to a VPN node, whichever program runs there."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import AsyncIterable, Iterable
+from datetime import datetime
+from typing import Final, Protocol
+from uuid import UUID
+
+import attrs
+
+FLOW_NONE: Final = ""
+FLOW_VISION: Final = "xtls-rprx-vision"
+FLOWS: Final = frozenset({FLOW_NONE, FLOW_VISION})
+
+KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"The form of a key id. Lower case: Xray compares names without regard to case."
+
+MAX_GENERATION: Final = 2**53 - 1
+
+
+def route_blind(uuid: UUID) -> bytes:
+    """The bytes of a UUID that Xray authenticates by: the 7th and 8th carry a route there and are ignored."""
+    raw = uuid.bytes
+    return raw[:6] + b"\0\0" + raw[8:]
+
+
+def _check_key_id(_: object, __: object, value: str) -> None:
+    if KEY_ID.fullmatch(value) is None:
+        raise ValueError(
+            f"key id {value[:80]!r} is refused: 1 to 64 lower-case letters, digits, dots, dashes or underscores, "
+            "the first a letter or digit"
+        )
+
+
+def _check_flow(_: object, __: object, value: str) -> None:
+    if value not in FLOWS:
+        raise ValueError(
+            f'flow {value[:40]!r} is refused: "" or "{FLOW_VISION}" (Xray takes others and then serves nobody)'
+        )
+
+
+def _check_expiry(_: object, __: object, value: datetime | None) -> None:
+    if value is not None and value.tzinfo is None:
+        raise ValueError("expires_at needs a time zone")
+
+
+def _check_generation(_: object, __: object, value: int) -> None:
+    if not 0 <= value <= MAX_GENERATION:
+        raise ValueError(f"generation {value} is refused: 0 to {MAX_GENERATION}")
+
+
+def _short(uuid: UUID) -> str:
+    return f"{str(uuid)[:8]}…"
+
+
+@attrs.frozen
+class KeySpec:
+    """One customer's key as it is wanted on a node.
+
+    `inbounds` names the node's inbounds; empty means all of them. `expires_at` None means never. A greater
+    `generation` replaces a smaller one; with the same generation only a later `expires_at` is taken. Raises ValueError
+    for a malformed name, an unknown flow, a time without zone or a negative generation. Only eight characters of the
+    UUID appear in its repr.
+    """
+
+    key_id: str = attrs.field(validator=_check_key_id)
+    uuid: UUID = attrs.field(repr=_short)
+    flow: str = attrs.field(default=FLOW_NONE, validator=_check_flow)
+    inbounds: tuple[str, ...] = ()
+    expires_at: datetime | None = attrs.field(default=None, validator=_check_expiry)
+    generation: int = attrs.field(default=1, validator=_check_generation)
+
+
+class KeyState(enum.Enum):
+    """What the node does with a key that is wanted there."""
+
+    SERVING = "serving"  # confirmed by reading it back from Xray
+    EXPIRED = "expired"  # past its time (and the grace, if any): refused and cut
+    PENDING = "pending"  # written down, not yet confirmed
+
+
+@attrs.frozen
+class NodeKey:
+    """A key as the node reports it."""
+
+    spec: KeySpec
+    state: KeyState
+
+
+@attrs.frozen
+class KeyPage:
+    """A page of keys in order of key id; `next` is what to pass as `after` for the following page, None at the end."""
+
+    keys: tuple[NodeKey, ...]
+    next: str | None
+
+
+@attrs.frozen
+class Applied:
+    """A key is on the node, read back from Xray. `created`: this call changed something there. `state` is SERVING, or
+    EXPIRED if its time is over; `expires_at` is what the node holds (never earlier than what was sent for the same
+    generation)."""
+
+    key_id: str
+    generation: int
+    created: bool
+    state: KeyState
+    expires_at: datetime | None
+
+
+@attrs.frozen
+class Removed:
+    """A key is gone: refused by Xray (read back), and its open connections cut. `existed`: it was wanted before;
+    `cut`: connections shut."""
+
+    key_id: str
+    existed: bool
+    cut: int
+
+
+@attrs.frozen
+class Kicked:
+    """How many open connections of the customer were shut; the key itself stays."""
+
+    cut: int
+
+
+@attrs.frozen
+class InboundFacts:
+    """The public facts of a node's inbound from which a customer's link is made."""
+
+    tag: str
+    host: str
+    port: int
+    network: str
+    security: str
+    sni: str = ""
+    public_key: str = ""
+    short_id: str = ""
+    fingerprint: str = ""
+    flow: str = ""
+
+
+@attrs.frozen
+class NodeState:
+    """A node at a glance. `boot_id` changes with every start of its Xray (traffic counters start again at 0).
+
+    `count` = keys wanted, made of `serving` + `expired` + `pending`; `digest` covers exactly the wanted keys (see
+    `vpn.digest`). `ready` is false while Xray is down, with the reason in `why`. `now` is the node's clock (with the
+    demonstration offset, if it has one).
+    """
+
+    agent_id: str
+    boot_id: str
+    agent_version: str
+    xray_version: str
+    ready: bool
+    why: str
+    count: int
+    serving: int
+    expired: int
+    pending: int
+    digest: str
+    last_generation: int
+    capabilities: frozenset[str]
+    inbounds: tuple[InboundFacts, ...]
+    now: datetime
+
+    @property
+    def inbound(self) -> InboundFacts:
+        """The first inbound: the one a link is made for unless another is asked for."""
+        return self.inbounds[0]
+
+
+@attrs.frozen
+class KeyUsage:
+    """Bytes of one key since the boot of Xray named beside it."""
+
+    key_id: str
+    uplink: int
+    downlink: int
+
+
+@attrs.frozen
+class Usage:
+    """Absolute counters: store (boot_id, last value) per key and add the difference; never resets on reading."""
+
+    boot_id: str
+    users: tuple[KeyUsage, ...]
+    next: str | None
+
+
+@attrs.frozen
+class SyncOutcome:
+    """What a full sync changed. `refused` has (key id, why) of entries the node would not take; the rest was applied."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+IDEMPOTENT: Final = frozenset({"put", "remove", "get", "list", "state", "usage", "sync"})
+"Operations of `VpnNode` that may be repeated freely. `kick` is not: repeated, it cuts the customer's new connections too."
+
+
+class VpnNode(Protocol):
+    """A VPN node. All methods raise the errors of `vpn.errors` and hold no lease while they run (D24).
+
+    Accepted is not applied: `put` and `remove` return only after the change was read back from the VPN process.
+    """
+
+    async def put(self, spec: KeySpec) -> Applied:
+        """Want this key. Idempotent. NodeConflict if a newer generation or its removal is known, NodeRefused if the
+        UUID belongs to another key or the spec is not acceptable."""
+
+    async def remove(self, key_id: str, generation: int) -> Removed:
+        """Do not want this key, up to and including `generation`; cuts its connections. Idempotent; a key that was
+        never there is remembered as removed. NodeConflict if a newer generation is wanted."""
+
+    async def get(self, key_id: str) -> NodeKey | None:
+        """One key, or None if it is not wanted on the node. Idempotent."""
+
+    async def list(self, after: str = "", limit: int = 1000) -> KeyPage:
+        """A page of wanted keys in order of key id. Idempotent. An error is never an empty page."""
+
+    async def state(self) -> NodeState:
+        """The node at a glance. Idempotent, cheap."""
+
+    async def sync(self, specs: Iterable[KeySpec] | AsyncIterable[KeySpec]) -> SyncOutcome:
+        """Make the node want exactly these keys. Idempotent. Keys of a newer generation than the sync knows are kept."""
+
+    async def kick(self, key_id: str) -> Kicked:
+        """Cut the customer's open connections and let them connect again. Not idempotent."""
+
+    async def usage(self, after: str = "", limit: int = 1000) -> Usage:
+        """A page of traffic counters in order of key id. Idempotent."""

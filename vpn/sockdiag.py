@@ -1,0 +1,102 @@
+"""The kernel's list of TCP sockets, by netlink: list those of a port, and destroy one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Final
+
+import attrs
+
+from vpn.xray.lines import Source, source_of
+
+_NETLINK_SOCK_DIAG: Final = 4
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_SOCK_DESTROY: Final = 21
+_REQUEST, _ACK, _DUMP = 1, 4, 0x300
+_ERROR, _DONE = 2, 3
+# every state but LISTEN, TIME_WAIT and CLOSE
+_STATES: Final = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11)
+_HEADER: Final = struct.Struct("=IHHII")
+_REQUEST_BODY: Final = struct.Struct("=BBBBI")
+_SOCKET_ID: Final = struct.Struct(">HH16s16s")
+_MESSAGE: Final = struct.Struct("=BBBB")
+_NO_COOKIE: Final = b"\xff" * 8
+
+
+@attrs.frozen
+class TcpSocket:
+    """A TCP socket of this machine: the far end, and what the kernel needs to find it again."""
+
+    source: Source
+    family: int
+    identity: bytes
+    inode: int
+
+
+def list_sockets(port: int) -> list[TcpSocket]:
+    """Open connections whose local port is `port`, of any process. Needs no privilege. Raises OSError."""
+    found: list[TcpSocket] = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        wanted = _SOCKET_ID.pack(port, 0, b"", b"") + struct.pack("=I", 0) + _NO_COOKIE
+        request = _REQUEST_BODY.pack(family, socket.IPPROTO_TCP, 0, 0, _STATES) + wanted
+        found += [_socket(body) for body in _ask(_SOCK_DIAG_BY_FAMILY, _REQUEST | _DUMP, request)]
+    return found
+
+
+def destroy(found: TcpSocket) -> bool:
+    """Reset this connection at once; False if it is closed already. Needs CAP_NET_ADMIN: raises PermissionError without,
+    OSError(EOPNOTSUPP) where the kernel cannot."""
+    request = _REQUEST_BODY.pack(found.family, socket.IPPROTO_TCP, 0, 0, _STATES) + found.identity
+    try:
+        for _ in _ask(_SOCK_DESTROY, _REQUEST | _ACK, request):
+            pass
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def can_destroy() -> bool:
+    """Whether this process may destroy connections."""
+    nobody = _SOCKET_ID.pack(1, 1, b"\x7f\0\0\1", b"\x7f\0\0\1") + struct.pack("=I", 0) + _NO_COOKIE
+    try:
+        destroy(TcpSocket(Source("127.0.0.1", 1), socket.AF_INET, nobody, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _ask(kind: int, flags: int, body: bytes) -> Iterator[bytes]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(2.0)
+        netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+        while True:
+            data = netlink.recv(1 << 18)
+            at = 0
+            while at + _HEADER.size <= len(data):
+                size, answer, _, _, _ = _HEADER.unpack_from(data, at)
+                content = data[at + _HEADER.size : at + size]
+                if answer == _DONE:
+                    return
+                if answer == _ERROR:
+                    (code,) = struct.unpack_from("=i", content)
+                    if code:
+                        raise OSError(-code, os.strerror(-code))
+                    return
+                yield content
+                at += (size + 3) & ~3
+
+
+def _socket(body: bytes) -> TcpSocket:
+    family, _, _, _ = _MESSAGE.unpack_from(body)
+    identity = body[4:52]
+    _, far_port, _, far = _SOCKET_ID.unpack_from(identity)
+    (inode,) = struct.unpack_from("=I", body, 68)
+    address = ip_address(far if family == socket.AF_INET6 else far[:4])
+    return TcpSocket(source_of(str(address), far_port), family, identity, inode)

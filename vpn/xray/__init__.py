@@ -1,0 +1,1 @@
+"""Driving Xray: its configuration, its process, its run-time interface."""

@@ -1,0 +1,184 @@
+"""Protocol buffers by hand: the few messages of Xray's interface that are used here.
+
+Wire format only: a message is a sequence of (field number, value), where a value is an integer or bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import attrs
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class Malformed(ValueError):
+    """Bytes that are not a protocol buffer of the expected shape."""
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def field(number: int, value: int | str | bytes) -> bytes:
+    """One field. Zero, false and empty values are left out, as proto3 does."""
+    if isinstance(value, int):
+        return _varint(number << 3 | _VARINT) + _varint(value) if value else b""
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | _BYTES) + _varint(len(data)) + data if data else b""
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise Malformed("a number runs over the end of the message")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a message in order. Raises Malformed."""
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, at = _read_varint(data, at)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            size, at = _read_varint(data, at)
+        elif kind == _FIXED64:
+            size = 8
+        elif kind == _FIXED32:
+            size = 4
+        else:
+            raise Malformed(f"unknown wire type {kind}")
+        if at + size > len(data):
+            raise Malformed("a field runs over the end of the message")
+        yield number, data[at : at + size]
+        at += size
+
+
+def _text(value: int | bytes) -> str:
+    if isinstance(value, int):
+        raise Malformed("a number where a text belongs")
+    return value.decode()
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise Malformed("a number where a message belongs")
+    return value
+
+
+def _number(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise Malformed("bytes where a number belongs")
+    return value - (1 << 64) if value >> 63 else value
+
+
+def typed(name: str, message: bytes) -> bytes:
+    """A message with its type's name, as Xray nests them."""
+    return field(1, name) + field(2, message)
+
+
+@attrs.frozen
+class XrayUser:
+    """A user in Xray; `uuid` is None in the blank user with which it answers for a name it does not know."""
+
+    email: str
+    uuid: UUID | None
+    flow: str = ""
+
+
+def add_user(tag: str, user: XrayUser) -> bytes:
+    """AlterInboundRequest with an AddUserOperation. Raises ValueError for a user without name or UUID: Xray would take
+    it, and then neither list nor remove it."""
+    if not user.email or user.uuid is None:
+        raise ValueError("a user needs a name and a UUID")
+    account = typed("xray.proxy.vless.Account", field(1, str(user.uuid)) + field(2, user.flow))
+    operation = field(1, field(2, user.email) + field(3, account))
+    return field(1, tag) + field(2, typed("xray.app.proxyman.command.AddUserOperation", operation))
+
+
+def remove_user(tag: str, email: str) -> bytes:
+    """AlterInboundRequest with a RemoveUserOperation. Raises ValueError for an empty name."""
+    if not email:
+        raise ValueError("a user needs a name")
+    return field(1, tag) + field(2, typed("xray.app.proxyman.command.RemoveUserOperation", field(1, email)))
+
+
+def get_users(tag: str, email: str = "") -> bytes:
+    """GetInboundUserRequest; without a name, for all of them."""
+    return field(1, tag) + field(2, email)
+
+
+def users_of(data: bytes) -> list[XrayUser]:
+    """The users in an answer to `get_users`. Raises Malformed or ValueError."""
+    return [_user(_bytes(value)) for number, value in fields(data) if number == 1]
+
+
+def _user(data: bytes) -> XrayUser:
+    email, uuid, flow = "", None, ""
+    for number, value in fields(data):
+        if number == 2:
+            email = _text(value)
+        elif number == 3:
+            for inner, part in fields(_bytes(value)):
+                if inner == 2:
+                    for item, content in fields(_bytes(part)):
+                        if item == 1:
+                            uuid = UUID(_text(content))
+                        elif item == 2:
+                            flow = _text(content)
+    return XrayUser(email, uuid, flow)
+
+
+def count_of(data: bytes) -> int:
+    """The number in an answer to GetInboundUsersCount."""
+    return next((_number(value) for number, value in fields(data) if number == 1), 0)
+
+
+def query_stats(pattern: str) -> bytes:
+    """QueryStatsRequest, never resetting: a reset loses traffic when the reader dies before writing it down."""
+    return field(1, pattern)
+
+
+def stats_of(data: bytes) -> dict[str, int]:
+    """The counters in an answer to `query_stats`, by name."""
+    found: dict[str, int] = {}
+    for number, value in fields(data):
+        if number == 1:
+            name, count = "", 0
+            for inner, part in fields(_bytes(value)):
+                if inner == 1:
+                    name = _text(part)
+                elif inner == 2:
+                    count = _number(part)
+            found[name] = count
+    return found
+
+
+def add_block_rule(rule: str, email: str, outbound: str) -> bytes:
+    """AddRuleRequest: everything of this user goes to `outbound`. Appended, so that rules already there stay."""
+    if not email:
+        raise ValueError("a rule without a name would match everybody")
+    routing_rule = field(1, outbound) + field(7, email) + field(19, rule)
+    return field(1, typed("xray.app.router.Config", field(2, routing_rule))) + field(2, 1)
+
+
+def remove_rule(rule: str) -> bytes:
+    """RemoveRuleRequest."""
+    return field(1, rule)

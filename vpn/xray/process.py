@@ -1,0 +1,165 @@
+"""One run of Xray as a child process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from runtime.child_process import PIPE, ChildProcess, spawn
+from runtime.redaction import redact
+from vpn.errors import XrayCannotListen, XrayConfigRefused, XrayEnded
+from vpn.xray.lines import parse_started
+from vpn.xray.shim import LENGTH
+
+EXIT_CONFIG_REFUSED: Final = 23
+EXIT_CANNOT_LISTEN: Final = 255
+
+_STOP_GRACE: Final = 2.0
+_LINE_LIMIT: Final = 64 * 1024
+# The child gets no more of our environment than it needs: tokens and passwords may be in there.
+_ENVIRONMENT: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+
+
+def _no_line(_: str) -> None:
+    return None
+
+
+@attrs.define(eq=False)
+class XrayProcess:
+    """Xray as a child of this process, made to end with it.
+
+    `run` is one life: start it with `nursery.start`, which returns once Xray accepts connections. `on_line` is called
+    for every line that Xray prints, as it is (redact before keeping it); it must not raise. `listening_on` says in
+    words what Xray will listen on, for the error if it cannot. `started_within` is in seconds.
+    """
+
+    name: str
+    config: Mapping[str, object] = attrs.field(repr=False)
+    listening_on: str
+    cwd: Path | None = None
+    on_line: Callable[[str], None] = _no_line
+    started_within: float = 15.0
+    version: str = attrs.field(init=False, default="")
+    pid: int = attrs.field(init=False, default=0)
+    _tail: deque[str] = attrs.field(init=False, factory=lambda: deque(maxlen=5), repr=False)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
+        """Run Xray until it ends and return its exit status; cancelled, it ends Xray first (TERM, then KILL).
+
+        Before it has started it raises XrayConfigRefused, XrayCannotListen or XrayEnded instead.
+        """
+        child = spawn(
+            # -P: the working directory belongs to the data, nothing is imported from there
+            [sys.executable, "-P", "-m", "vpn.xray.shim"],
+            name=self.name,
+            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
+            cwd=self.cwd,
+            keep_stdin=True,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        self.pid = child.pid
+        try:
+            return await self._life(child, task_status)
+        finally:
+            with trio.CancelScope(shield=True):
+                if child.returncode is None:
+                    await child.stop(signal.SIGTERM, grace=_STOP_GRACE)
+                await child.close()
+
+    async def _life(self, child: ChildProcess, task_status: trio.TaskStatus[None]) -> int:
+        started = trio.Event()
+        has_started = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, child.stdout, started)
+            nursery.start_soon(self._read, child.stderr, started)
+            with trio.move_on_after(self.started_within) as limit:
+                has_started = await self._starts(child, started)
+            if has_started:
+                task_status.started()
+            if limit.cancelled_caught:
+                nursery.cancel_scope.cancel()
+            else:
+                await child.wait()  # the readers end with it
+        if limit.cancelled_caught:
+            raise XrayEnded(
+                f"{self.name}: Xray did not say within {self.started_within:g} s that it had started{self._last_words()}"
+            )
+        status = await child.wait()
+        if not has_started:
+            raise self._why_ended(status)
+        return status
+
+    async def _starts(self, child: ChildProcess, started: trio.Event) -> bool:
+        try:
+            await self._send_config(child)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False  # it ended already; its exit status says why
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await child.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await started.wait()
+            nursery.cancel_scope.cancel()
+        return started.is_set()
+
+    async def _send_config(self, child: ChildProcess) -> None:
+        assert child.stdin is not None
+        data = json.dumps(self.config, separators=(",", ":")).encode()
+        await child.stdin.send_all(LENGTH.pack(len(data)) + data)
+
+    async def _read(self, stream: trio.lowlevel.FdStream | None, started: trio.Event) -> None:
+        assert stream is not None
+        buffer = b""
+        while True:
+            try:
+                chunk = await stream.receive_some(64 * 1024)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not chunk:
+                return
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            if len(buffer) > _LINE_LIMIT:
+                buffer = b""
+            for raw in lines:
+                line = raw.decode(errors="replace").rstrip("\r")
+                if not line:
+                    continue
+                if not started.is_set() and (version := parse_started(line)) is not None:
+                    self.version = version
+                    started.set()
+                self._tail.append(line)
+                self.on_line(line)
+
+    def _last_words(self) -> str:
+        return f"; its last words: {redact(' | '.join(self._tail))}" if self._tail else ""
+
+    def _why_ended(self, status: int) -> XrayConfigRefused | XrayCannotListen | XrayEnded:
+        if status == EXIT_CONFIG_REFUSED:
+            return XrayConfigRefused(f"{self.name}: configuration refused by Xray (exit status 23){self._last_words()}")
+        if status == EXIT_CANNOT_LISTEN:
+            return XrayCannotListen(
+                f"{self.name}: cannot listen on {self.listening_on} (exit status 255){self._last_words()}"
+            )
+        return XrayEnded(f"{self.name}: Xray ended with status {status} before it had started{self._last_words()}")
