@@ -185,6 +185,10 @@ class InlineConnection(DriverConnection):
         if pending._state == _PENDING:
             pending.set_exception(ConnectionLost("the connection was closed while a statement was running"))
 
+    @property
+    def socket(self) -> Any:
+        return self._transport.get_extra_info("socket")
+
     def resume_reading(self) -> None:
         self._transport.resume_reading()
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import PurePath
-from types import FrameType
+from types import CodeType, FrameType
 
 _DEPTH = 2
 """Path parts that identify a file of ours: its room and its name."""
 
 
-def site_of(frame: FrameType | None) -> str:
-    """`actors/activation.py:120 in ActivationWorker.claim`; "an unknown line" without a frame."""
-    if frame is None:
+def site_at(code: CodeType | None, line: int) -> str:
+    """`actors/activation.py:120 in ActivationWorker.claim`; "an unknown line" without a code object."""
+    if code is None:
         return "an unknown line"
-    path = "/".join(PurePath(frame.f_code.co_filename).parts[-_DEPTH:])
-    return f"{path}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+    path = "/".join(PurePath(code.co_filename).parts[-_DEPTH:])
+    return f"{path}:{line} in {code.co_qualname}"
+
+
+def site_of(frame: FrameType | None) -> str:
+    """The line at which a frame stands, named as by `site_at`."""
+    return "an unknown line" if frame is None else site_at(frame.f_code, frame.f_lineno)
 
 
 def caller(depth: int = 1) -> FrameType | None:

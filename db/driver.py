@@ -114,6 +114,9 @@ class DriverConnection(abc.ABC):
         self.view = view
         self.loop = view.loop
         self.stepping = False
+        self.tainted = False
+        self.keeps_reading = False
+        """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
         self.foreign: ForeignAwait | None = None
 
@@ -131,13 +134,22 @@ class DriverConnection(abc.ABC):
     async def wait(self, pending: Any) -> None:
         """Wait until the future is done; a cancellation comes out at once."""
 
+    async def listen(self, channel: str, notified: Callable[[str], None], closed: Callable[[], None]) -> None:
+        """Call `notified(payload)` for each NOTIFY on the channel, and `closed()` once when the connection ends."""
+        self.keeps_reading = True
+        self.raw.add_termination_listener(lambda _: closed())
+        await self.over_loop(
+            self.raw.add_listener(channel, lambda _connection, _pid, _channel, payload: notified(payload))
+        )
+
     async def over_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of this connection as an asyncio task. When cancelled for too long, the connection is cut."""
         self.resume_reading()
         try:
             return await await_task(self.loop, coroutine, self.terminate)
         finally:
-            self.pause_reading()
+            if not self.keeps_reading:
+                self.pause_reading()
 
     @abc.abstractmethod
     def resume_reading(self) -> None:
@@ -175,6 +187,11 @@ class DriverConnection(abc.ABC):
             return False
         last = self.view.last
         return (last is None or last.done()) and not self.is_cancelling() and not self.raw.is_in_transaction()
+
+    @property
+    def socket(self) -> Any:
+        """The socket, for its options only; None where the driver does not give it away."""
+        return None
 
     @abc.abstractmethod
     def is_cancelling(self) -> bool:

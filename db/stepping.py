@@ -44,6 +44,8 @@ class Wire(Protocol):
     """Whether a coroutine is being stepped for this connection right now; its statements refuse to run otherwise."""
     label: str
     """Whom the connection is leased to, for errors."""
+    tainted: bool
+    """Whether something happened after which the connection must not be used before it was cleaned."""
     foreign: ForeignAwait | None
     """The first foreign await since the connection was leased; it stays, even if the function swallowed the error."""
 
@@ -79,6 +81,7 @@ async def step(wire: Wire, coroutine: Coroutine[Any, Any, T]) -> T:
             try:
                 await wire.wait(awaited)
             except BaseException as cancelled:  # noqa: BLE001  not swallowed: it is raised inside the coroutine
+                wire.tainted = True
                 awaited.cancel()
                 error = cancelled
         else:
@@ -86,6 +89,7 @@ async def step(wire: Wire, coroutine: Coroutine[Any, Any, T]) -> T:
                 f'"{wire.label}" awaited something other than its transaction at {_site(coroutine)}: a connection is never '
                 "held across a request, a sleep, a channel or another actor. Do that before or after the transaction."
             )
+            wire.tainted = True
             if wire.foreign is None:
                 wire.foreign = error
             abort = getattr(awaited, TRIO_TRAP, None)

@@ -1,0 +1,343 @@
+"""The pool of database connections, as an actor."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import attrs
+import trio
+
+from actors import pool_metrics as metrics
+from actors.pool_book import PoolBook, PoolState
+from actors.pool_client import Counter, Pool, counter_of, pool_of
+from actors.pool_events import BridgeFallback, DriverComplaint
+from actors.pool_filler import Filler
+from actors.pool_messages import AcquireLease, LeaseRequest, RevokeLeases
+from actors.pool_settings import PoolSettings
+from actors.pool_ticker import Ticker
+from db.bridge_choice import choose_bridge
+from db.connection import Connection, SessionLimits, Target, open_connection, quarantine
+from db.driver import Bridge, open_loop
+from db.embedded import EmbeddedSettings, embedded_dsn
+from db.lease import Lease, Owner
+from db.lease_errors import (
+    AmbiguousCommit,
+    ConnectionLost,
+    DatabaseUnreachable,
+    DatabaseUnusable,
+    ForeignAwait,
+    LeaseExpired,
+    LeaseRevoked,
+    LeaseShed,
+    LeaseTimeout,
+    NestedLease,
+    PoolCrashed,
+    PoolDown,
+    TransactionLost,
+)
+from db.lease_queue import Lane
+from db.listener import Listener
+from db.migrate import MigrationError, check_schema, migrate
+from db.settings import DatabaseSettings
+from db.stepped_tx import SteppedTx
+from runtime.actor import Actor, handler
+from runtime.child import StopReason
+from runtime.deferred import Deferred
+from runtime.errors import Fatal, UnknownActor
+from runtime.events import Event
+from runtime.message import Down, WakeUp
+
+__all__ = [
+    "AmbiguousCommit",
+    "ConnectionLost",
+    "ForeignAwait",
+    "Lane",
+    "LeaseExpired",
+    "LeaseRevoked",
+    "LeaseShed",
+    "LeaseTimeout",
+    "NestedLease",
+    "Pool",
+    "PoolActor",
+    "PoolCrashed",
+    "PoolDown",
+    "PoolSettings",
+    "TransactionLost",
+    "pool_of",
+]
+
+CHANNEL = "atlas_wake"
+"""The channel on which transactions announce new work; the payload is the worker's name."""
+_LIFETIME_JITTER = 0.1
+
+
+@attrs.define(eq=False)
+class PoolActor(Actor):
+    """Keeps connections to one database and leases them.
+
+    Role: the only way to the database. Several pools may exist, each its own actor with its own asyncio loop.
+    Owns: its connections, one LISTEN connection, and the queue of those who wait.
+    Receives: AcquireLease from `Pool` (which calls the same books directly when a connection is free), RevokeLeases, Down of
+    holders. Sends: leases, and WakeUp to the worker that a NOTIFY names.
+    On crash: every waiter gets PoolCrashed and every holder LeaseRevoked at once, all sockets are cut; the next incarnation
+    starts with fresh connections and higher fencing tokens.
+    Invariants: a connection has at most one holder; idle = size after every churn; an outage of the database is a state, never
+    a crash. Raises Fatal (78) when the database can never be used: wrong credentials at boot, a server older than 15, a
+    schema newer than this program.
+    """
+
+    database: DatabaseSettings
+    settings: PoolSettings
+    embedded: EmbeddedSettings
+    size: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+    """Connections of this pool, if not `settings.size`."""
+    migrate: bool = True
+    """Whether this pool brings the schema up to date before it serves. One pool of a system does."""
+    wakes: tuple[str, ...] = ()
+    """Workers that are woken by NOTIFY, and after each interruption of the listening, since a NOTIFY may have been missed.
+    Empty: this pool does not listen."""
+
+    _book: PoolBook = attrs.field(init=False, repr=False)
+    _filler: Filler = attrs.field(init=False, repr=False)
+    _counter: Counter = attrs.field(init=False, repr=False)
+    _bridge: Bridge | None = attrs.field(init=False, default=None, repr=False)
+    _dirty: trio.MemorySendChannel[Connection] = attrs.field(init=False, repr=False)
+    _watched: set[Owner] = attrs.field(init=False, factory=set, repr=False)
+    _prepared: bool = attrs.field(init=False, default=False, repr=False)
+    _chance: random.Random = attrs.field(init=False, factory=random.Random, repr=False)
+
+    async def on_start(self) -> None:
+        """Open the books and begin to fill; does not wait for the database."""
+        context = self.context
+        counter = self._counter = counter_of(context.ref)
+        size = self.size or self.settings.size
+        dirty, to_clean = trio.open_memory_channel[Connection](size)
+        self._dirty = dirty
+        self._book = PoolBook(
+            context.name,
+            self.settings,
+            size,
+            emit=self._emit,
+            spike=context.services.beats.spike,
+            needed=self._wake_filler,
+            dirty=dirty.send_nowait,
+            watch=self._watch_owner,
+            token=counter.token,
+        )
+        self._filler = Filler(self._book, self._open)
+        self._publish()
+        context.ready(False, "connecting")
+        context.start_task(self._serve, to_clean, name="connections", inherit_deadline=False)
+        counter.book = self._book
+
+    async def on_stop(self, reason: StopReason) -> None:  # noqa: ARG002  the runtime bounds it by the reason's deadline
+        """Let those finish who hold a connection or already wait for one; nobody else gets one."""
+        self._counter.book = None
+        await self._book.until_unused()
+
+    def inspect(self) -> Mapping[str, object]:
+        """State, connections, holders and waiters, oldest first."""
+        book = self._book
+        now = trio.current_time()
+        return {
+            "state": book.state.value,
+            "since_seconds": round(now - book.state_since, 3),
+            "cause": book.cause,
+            "bridge": self._bridge.name if self._bridge else None,
+            "size": book.size,
+            "idle": len(book.idle),
+            "leased": len(book.leases),
+            "quarantined": len(book.quarantined),
+            "missing": book.missing,
+            "slow": book.queue.codel.slow,
+            "leases": [lease.describe(now) for lease in book.leases.values()],
+            "waiting": [
+                {
+                    "label": waiter.label,
+                    "lane": waiter.lane.name.lower(),
+                    "waited_seconds": round(now - waiter.since, 4),
+                }
+                for waiter in book.queue
+            ],
+        }
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    @handler
+    async def acquire(self, message: AcquireLease) -> Deferred[Lease]:
+        """Grant at once or enqueue; the asker's deadline runs on meanwhile."""
+        request = message.request
+        deferred = request.deferred = self.context.defer(message)
+        if not request.arrived:
+            request.arrived = True
+            self._counter.coming -= 1
+        if not deferred.is_open:
+            return deferred
+        self.context.failpoint("acquire")
+        try:
+            lease = self._book.take(request)
+        except PoolDown as down:
+            deferred.fail(down)
+            return deferred
+        if lease is None:
+            self._book.wait(request)
+        elif not deferred.reply(lease):
+            self._book.give_back_unused(lease)
+        return deferred
+
+    @handler
+    async def revoke(self, message: RevokeLeases) -> None:
+        """Take leases away by name of their owner."""
+        self._book.reclaim(lambda owner: not message.owner or owner.name == message.owner, message.reason)
+
+    @handler
+    async def owner_down(self, message: Down) -> None:
+        """A holder's incarnation has ended; its leases, if any are left, are nobody's."""
+        owner = Owner(message.name, message.incarnation)
+        if message.reason == "dead":  # nothing ran when the monitor was placed: it was still starting
+            self._watched.discard(owner)
+            return
+        self._watched.discard(owner)
+        self._book.reclaim(owner.__eq__, f"{message.name} ended ({message.reason})")
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, to_clean: trio.MemoryReceiveChannel[Connection]) -> None:
+        try:
+            async with open_loop(self._complain) as loop:
+                self._bridge, fallback = await choose_bridge(self.settings.bridge, loop)
+                if fallback:
+                    self.context.emit(BridgeFallback(self.context.name, fallback))
+                self.context.describe(bridge=self._bridge.name, size=str(self._book.size))
+                async with trio.open_nursery() as nursery:
+                    beat = self.context.services.beats.pool(self.context.name)
+                    nursery.start_soon(Ticker(self._book, self.context, beat).run)
+                    nursery.start_soon(self._clean, to_clean)
+                    if self.wakes:
+                        nursery.start_soon(self._listen)
+                    try:
+                        await self._filler.run()
+                    finally:
+                        # Before the nursery is left: what still runs there may wait for one of these sockets.
+                        self._collapse()
+        finally:
+            self._collapse()
+
+    def _collapse(self) -> None:
+        if self._counter.book is self._book:
+            self._counter.book = None
+        self._counter.token = self._book.token
+        self._book.collapse("it is stopping" if self.context.stopping else "it crashed or was killed")
+
+    async def _open(self) -> Connection:
+        """One connection, ready for use; the first one of a boot also brings the schema up to date."""
+        connection = await self._connect(f"atlas/{self.context.name.removeprefix('pool.')}")
+        if not self._prepared:
+            try:
+                await self._prepare(connection)
+            except BaseException:
+                connection.driver.terminate()
+                raise
+            self._prepared = True
+        self.context.ready(True)
+        return connection
+
+    async def _connect(self, application_name: str) -> Connection:
+        assert self._bridge is not None
+        database = self.database
+        target = Target.of(database.dsn.reveal() or embedded_dsn(self.embedded))
+        limits = SessionLimits(
+            statement=database.statement_timeout,
+            lock=database.lock_timeout,
+            idle_in_transaction=database.idle_in_transaction_timeout,
+            client_check=database.connection_check_interval,
+        )
+        lifetime = self.settings.max_lifetime * (1 - self._chance.uniform(0, _LIFETIME_JITTER))
+        try:
+            return await open_connection(
+                self._bridge, target, application_name, limits, within=database.connect_timeout, lifetime=lifetime
+            )
+        except DatabaseUnusable as error:
+            if self._prepared:
+                raise
+            raise Fatal(str(error), exit_code=error.exit_code) from error
+
+    async def _prepare(self, connection: Connection) -> None:
+        tx = SteppedTx(connection.driver)
+        try:
+            if self.migrate and self.database.migrate_on_start:
+                applied = await migrate(tx, purpose=self.database.purpose, wait=self.database.migration_wait)
+                if applied:
+                    self.context.describe(migrated=", ".join(applied))
+            elif self.migrate:
+                await check_schema(tx)
+        except MigrationError as error:
+            raise Fatal(str(error), exit_code=error.exit_code) from error
+        except Exception as error:
+            if connection.driver.is_closed():
+                raise DatabaseUnreachable(f"the connection was lost while the schema was looked at: {error}") from error
+            raise
+
+    async def _clean(self, to_clean: trio.MemoryReceiveChannel[Connection]) -> None:
+        async with trio.open_nursery() as nursery:
+            async for connection in to_clean:
+                nursery.start_soon(self._clean_one, connection)
+
+    async def _clean_one(self, connection: Connection) -> None:
+        metrics.QUARANTINED.labels(self.context.name).inc()
+        clean = await quarantine(connection, limit=self.settings.quarantine)
+        self._book.cleaned(connection, clean=clean)
+
+    async def _listen(self) -> None:
+        name = f"atlas/{self.context.name.removeprefix('pool.')}/listen"
+        await Listener(CHANNEL, lambda: self._connect(name), self._notified, self._wake_all).run()
+
+    def _notified(self, payload: str) -> None:
+        try:
+            ref = self.context.lookup(payload)
+        except UnknownActor:
+            metrics.WAKES.labels(self.context.name, "unknown").inc()
+            return
+        ref.tell(WakeUp())
+        metrics.WAKES.labels(self.context.name, "woken").inc()
+
+    def _wake_all(self) -> None:
+        for name in self.wakes:
+            self._notified(name)
+
+    # -- what the books call ------------------------------------------------------------------------------------------
+
+    def _wake_filler(self) -> None:
+        self._filler.wake()
+
+    def _watch_owner(self, request: LeaseRequest) -> None:
+        if request.owner not in self._watched:
+            self._watched.add(request.owner)
+            self.context.monitor(request.owner_ref)
+
+    def _emit(self, event: Event) -> None:
+        self.context.emit(event)
+        state = self._book.state
+        if state is PoolState.DOWN:
+            self.context.ready(False, self._book.cause)
+        elif state is not PoolState.CLOSED:
+            self.context.ready(True)
+
+    def _complain(self, text: str) -> None:
+        self.context.emit(DriverComplaint(self.context.name, text))
+
+    def _publish(self) -> None:
+        name = self.context.name
+        book = self._book
+        counts: dict[str, Callable[[], float]] = {
+            "idle": lambda: len(book.idle),
+            "leased": lambda: len(book.leases),
+            "quarantined": lambda: len(book.quarantined),
+            "missing": lambda: book.missing,
+        }
+        for state, count in counts.items():
+            metrics.CONNECTIONS.from_callback((name, state), count)
+        for lane in Lane:
+            metrics.WAITING.from_callback((name, lane.name.lower()), partial(book.queue.waiting, lane))

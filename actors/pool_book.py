@@ -1,0 +1,443 @@
+"""Which connection is where, who holds it, who waits for it: the pool's state, changed only by synchronous calls.
+
+A synchronous call on one loop is atomic, so that none of this needs a lock and a cancellation finds it whole. Opening and
+cleaning connections is done by tasks of the pool's actor, which get `needed` and `dirty` calls and answer with `admit` and
+`cleaned`.
+
+Invariant: idle + leased + in quarantine + being opened never exceeds `size`, and is `size` again after every churn.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import trio
+
+from actors import pool_metrics as metrics
+from actors.pool_events import LeaseReclaimed, PoolStateChanged, PoolWentDown, WaitResolved
+from actors.pool_messages import LeaseRequest
+from actors.pool_settings import PoolSettings
+from db.connection import Connection
+from db.lease import Lease, Owner
+from db.lease_errors import LeaseError, LeaseShed, PoolCrashed, PoolDown
+from db.lease_queue import Lane, LeaseQueue, Waiter
+from runtime.events import Event
+
+
+class PoolState(enum.StrEnum):
+    """What a pool can do at the moment."""
+
+    CONNECTING = "connecting"
+    """No connection has been opened yet; requests wait."""
+    UP = "up"
+    DEGRADED = "degraded"
+    """Some connections work, others cannot be opened."""
+    DOWN = "down"
+    """None works and none can be opened; requests are refused at once, except in the system lane."""
+    CLOSED = "closed"
+    """The incarnation has ended."""
+
+
+class PoolBook:
+    """The books of one incarnation of a pool."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: PoolSettings,
+        size: int,
+        *,
+        emit: Callable[[Event], None],
+        spike: Callable[[str], None],
+        needed: Callable[[], None],
+        dirty: Callable[[Connection], None],
+        watch: Callable[[LeaseRequest], None],
+        token: int,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.size = size
+        self.idle: list[Connection] = []
+        """Free connections; the one used last is taken first."""
+        self.leases: dict[int, Lease] = {}
+        """Held ones, by fencing token, oldest first."""
+        self.quarantined: dict[Connection, float] = {}
+        """Those that must prove that they are clean, and since when."""
+        self.queue: LeaseQueue[LeaseRequest] = LeaseQueue(
+            limit=settings.max_waiting, target=settings.slow_target, interval=settings.slow_interval
+        )
+        self.state = PoolState.CONNECTING
+        self.state_since = trio.current_time()
+        self.cause = ""
+        """Why no connection could be opened last; empty while they can."""
+        self._ever = False
+        self._unused: trio.Event | None = None
+        self._full: trio.Event | None = None
+        self._token = token
+        self._system_held = 0
+        self._reserved = min(settings.reserved, size - 1)
+        self._emit = emit
+        self._spike = spike
+        self._needed = needed
+        self._dirty = dirty
+        self._watch = watch
+        self._refused = {
+            why: metrics.REFUSED.labels(name, why) for why in ("timeout", "shed", "full", "down", "crashed")
+        }
+        self._waited: dict[tuple[str, Lane], Callable[[float], None]] = {}
+        self._held: dict[str, Callable[[float], None]] = {}
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def take(self, request: LeaseRequest) -> Lease | None:
+        """A lease at once, or None if the request has to wait. Raises PoolDown."""
+        if self.state is PoolState.DOWN and request.lane is not Lane.SYSTEM:
+            raise self.refuse_down(request.label)
+        if len(self.queue) and (request.lane is not Lane.SYSTEM or self.queue.waiting(Lane.SYSTEM)):
+            return None
+        connection = self._free(request.lane)
+        return None if connection is None else self._grant(request, connection, trio.current_time())
+
+    def wait(self, request: LeaseRequest) -> None:
+        """Enqueue a request that has a deferred reply; it is granted or failed through that."""
+        waiter = Waiter(request.label, request.lane, request.since, request.deadline, request)
+        if self.queue.put(waiter):
+            request.waiter = waiter
+        else:
+            self.spiked(f'"{request.label}" refused: {len(self.queue)} are waiting')
+            self._fail(
+                request,
+                "full",
+                LeaseShed(
+                    f'"{request.label}" was refused by {self.name} at once: {len(self.queue)} requests are waiting already '
+                    f"(pool.max_waiting = {self.settings.max_waiting}). {self.describe()}"
+                ),
+            )
+
+    def forget(self, request: LeaseRequest) -> None:
+        """The asker gave up: take it out of the queue, or take back what it was just granted."""
+        if request.waiter is not None:
+            self.queue.discard(request.waiter)
+            self.resolved(request.waiter, "given up")
+        if request.lease is not None:
+            self.give_back(request.lease)
+
+    def refuse_down(self, label: str) -> PoolDown:
+        """The error for a request while the database is away."""
+        self._refused["down"].inc()
+        self.spiked(f'"{label}" refused: down')
+        down_for = trio.current_time() - self.state_since
+        return PoolDown(
+            f'"{label}" was refused by {self.name}: the database has been away for {down_for:.1f} s. {self.cause}. '
+            "The pool goes on trying; nothing was sent"
+        )
+
+    def count_refusal(self, why: str) -> None:
+        """A request ended without a lease on its asker's side."""
+        self._refused[why].inc()
+
+    # -- giving back --------------------------------------------------------------------------------------------------
+
+    def give_back(self, lease: Lease) -> None:
+        """The holder is done with it. See db.lease.LeaseBook."""
+        if not lease.is_open:
+            return
+        now = trio.current_time()
+        self._close(lease, now)
+        connection = lease.connection
+        connection.used_at = now
+        driver = connection.driver
+        if driver.is_closed():
+            self._gone("lost")
+        elif driver.tainted or not driver.is_idle():
+            driver.tainted = True
+            self.quarantined[connection] = now
+            self._dirty(connection)
+        elif now >= connection.retire_at:
+            driver.terminate()
+            self._gone("retired")
+        else:
+            self._rest(connection)
+            if len(self.queue):
+                self.serve(now)
+
+    def cleaned(self, connection: Connection, *, clean: bool) -> None:
+        """A quarantine has ended; an unclean connection was cut by then."""
+        if self.quarantined.pop(connection, None) is None:
+            return
+        if clean:
+            self._rest(connection)
+            self.serve(trio.current_time())
+        else:
+            self._gone("unclean")
+
+    def revoke(self, lease: Lease, why: str) -> None:
+        """Take the connection away from its holder, whatever it does: fence it, cut it, cancel the holder."""
+        if not lease.is_open:
+            return
+        lease.revoked = why
+        self._close(lease, trio.current_time())
+        lease.driver.tainted = True
+        lease.driver.terminate()
+        lease.scope.cancel(reason=why)
+        self._gone("revoked")
+
+    def reclaim(self, matches: Callable[[Owner], bool], why: str) -> None:
+        """Revoke the leases of these owners."""
+        for lease in [lease for lease in self.leases.values() if matches(lease.owner)]:
+            held = lease.held(trio.current_time())
+            self._emit(LeaseReclaimed(self.name, lease.label, lease.owner.name, held, why))
+            metrics.TAKEN_AWAY.labels(self.name, "reclaimed").inc()
+            self.revoke(lease, why)
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> int:
+        """Connections that exist, in whatever state."""
+        return len(self.idle) + len(self.leases) + len(self.quarantined)
+
+    @property
+    def missing(self) -> int:
+        """Connections to open."""
+        return 0 if self.state is PoolState.CLOSED else self.size - self.live
+
+    def admit(self, connection: Connection) -> None:
+        """A new connection was opened."""
+        if self.state is PoolState.CLOSED:
+            connection.driver.terminate()
+            return
+        metrics.OPENED.labels(self.name).inc()
+        self._ever = True
+        self.cause = ""
+        self._rest(connection)
+        self._judge()
+        self.serve(trio.current_time())
+
+    def open_failed(self, cause: str) -> None:
+        """A connection could not be opened."""
+        metrics.OPEN_FAILED.labels(self.name).inc()
+        self.cause = cause
+        self._judge()
+
+    def sweep(self, now: float) -> None:
+        """Look at the idle connections: those that died or are too old are replaced."""
+        for connection in list(self.idle):
+            if not connection.driver.probe():
+                why = "lost"
+            elif now >= connection.retire_at:
+                why = "retired"
+            else:
+                continue
+            self.idle.remove(connection)
+            connection.driver.terminate()
+            self._gone(why)
+
+    def serve(self, now: float) -> None:
+        """Grant what can be granted."""
+        while self.idle and len(self.queue):
+            system_only = len(self.idle) <= self._floor
+            waiter = self.queue.take(now, system_only=system_only)
+            if waiter is None:
+                return
+            request = waiter.payload
+            connection = self._free(request.lane)
+            if connection is None:
+                # All idle ones were dead: back to the front is where it came from, so it must not lose its turn.
+                self.queue.put_first(waiter)
+                return
+            lease = self._grant(request, connection, now)
+            if request.deferred is None or not request.deferred.reply(lease):
+                self.give_back_unused(lease)
+            else:
+                self.resolved(waiter, "served")
+
+    def give_back_unused(self, lease: Lease) -> None:
+        """Nobody took the lease that was just granted."""
+        self._close(lease, lease.granted_at)
+        self._rest(lease.connection)
+
+    def collapse(self, why: str) -> None:
+        """The incarnation ends: waiters and holders are told at once, every socket is cut."""
+        if self.state is PoolState.CLOSED:
+            return
+        for waiter in self.queue.drain():
+            self._fail(waiter.payload, "crashed", crashed(self.name, waiter.label, why))
+        for lease in list(self.leases.values()):
+            self.revoke(lease, f"its pool {self.name} ended ({why})")
+        for connection in (*self.idle, *self.quarantined):
+            connection.driver.terminate()
+            metrics.CLOSED.labels(self.name, "stopped").inc()
+        self.idle.clear()
+        self.quarantined.clear()
+        self._enter(PoolState.CLOSED, why)
+        if self._full is not None:
+            self._full.set()
+
+    async def until_unused(self) -> None:
+        """Wait until nobody holds a connection or waits for one."""
+        while self.leases:
+            self._unused = trio.Event()
+            await self._unused.wait()
+
+    async def until_full(self) -> bool:
+        """Wait until every connection is idle (true), or until the incarnation has ended (false)."""
+        while len(self.idle) < self.size:
+            if self.state is PoolState.CLOSED:
+                return False
+            self._full = self._full or trio.Event()
+            await self._full.wait()
+        return True
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def shed(self, waiters: list[Waiter[LeaseRequest]], now: float) -> None:
+        """Tell those whom CoDel gave up."""
+        slow_for = now - self.queue.codel.slow_since
+        for waiter in waiters:
+            self._fail(
+                waiter.payload,
+                "shed",
+                LeaseShed(
+                    f'"{waiter.label}" was refused by {self.name} after {now - waiter.since:.2f} s: for {slow_for:.1f} s no '
+                    f"request has got a connection within {self.settings.slow_target:g} s (pool.slow_target), so it would "
+                    f"come too late. {self.describe()}"
+                ),
+            )
+            self.resolved(waiter, "shed")
+
+    def resolved(self, waiter: Waiter[LeaseRequest], how: str) -> None:
+        """A request that may have been reported waits no more."""
+        if waiter.reported:
+            waiter.reported = False
+            self._emit(WaitResolved(self.name, waiter.label, trio.current_time() - waiter.since, how))
+
+    def spiked(self, note: str) -> None:
+        """Somebody waited too long or was refused: the watchdog wants to know, monitored or not."""
+        self._spike(f"{self.name}: {note}")
+
+    def describe(self) -> str:
+        """Where the connections are, in one sentence for an error."""
+        top = self.top_holders(3)
+        return (
+            f"{self.name} is {self.state}: {len(self.leases)} of {self.size} leased, {len(self.idle)} idle, "
+            f"{len(self.quarantined)} in quarantine, {len(self.queue)} waiting"
+            + (f"; held longest: {top}" if top else "")
+        )
+
+    def top_holders(self, n: int) -> str:
+        """The n leases held for longest: label, line and age."""
+        now = trio.current_time()
+        oldest = list(self.leases.values())[:n]
+        return ", ".join(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s' for lease in oldest)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _floor(self) -> int:
+        """Idle connections that are kept for the system lane."""
+        return max(0, self._reserved - self._system_held)
+
+    def _free(self, lane: Lane) -> Connection | None:
+        floor = 0 if lane is Lane.SYSTEM else self._floor
+        idle = self.idle
+        while len(idle) > floor:
+            connection = idle.pop()
+            if connection.driver.probe():
+                return connection
+            connection.driver.terminate()
+            self._gone("lost")
+        return None
+
+    def _grant(self, request: LeaseRequest, connection: Connection, now: float) -> Lease:
+        self._token += 1
+        waited = now - request.since
+        lease = Lease(
+            request.label,
+            request.lane,
+            request.owner,
+            connection,
+            self,
+            token=self._token,
+            hold=request.hold,
+            now=now,
+            waited=waited,
+            code=request.code,
+            line=request.line,
+        )
+        connection.driver.label = request.label
+        self.leases[self._token] = lease
+        if request.lane is Lane.SYSTEM:
+            self._system_held += 1
+        request.lease = lease
+        self._watch(request)
+        if self.settings.monitor:
+            key = (request.label, request.lane)
+            observe = self._waited.get(key)
+            if observe is None:
+                series = metrics.WAITED.labels(self.name, request.label, request.lane.name.lower())
+                observe = self._waited[key] = series.observe
+            observe(waited)
+        return lease
+
+    @property
+    def token(self) -> int:
+        """The last fencing token; the next incarnation goes on from it."""
+        return self._token
+
+    def _rest(self, connection: Connection) -> None:
+        self.idle.append(connection)
+        if self._full is not None and len(self.idle) == self.size:
+            self._full.set()
+            self._full = None
+
+    def _close(self, lease: Lease, now: float) -> None:
+        lease.is_open = False
+        if self._unused is not None and len(self.leases) == 1 and not len(self.queue):
+            self._unused.set()
+        del self.leases[lease.token]
+        if lease.lane is Lane.SYSTEM:
+            self._system_held -= 1
+        if self.settings.monitor:
+            observe = self._held.get(lease.label)
+            if observe is None:
+                observe = self._held[lease.label] = metrics.HELD.labels(self.name, lease.label).observe
+            observe(now - lease.granted_at)
+
+    def _gone(self, why: str) -> None:
+        metrics.CLOSED.labels(self.name, why).inc()
+        self._judge()
+        self._needed()
+
+    def _fail(self, request: LeaseRequest, why: str, error: LeaseError) -> None:
+        if request.deferred is not None and request.deferred.fail(error):
+            self._refused[why].inc()
+
+    def _judge(self) -> None:
+        if self.state is PoolState.CLOSED:
+            return
+        if self.cause:
+            self._enter(PoolState.DEGRADED if self.live else PoolState.DOWN, self.cause)
+        elif self._ever:
+            self._enter(PoolState.UP, "")
+
+    def _enter(self, state: PoolState, cause: str) -> None:
+        if state is self.state:
+            return
+        now = trio.current_time()
+        kind = PoolWentDown if state is PoolState.DOWN else PoolStateChanged
+        before, lasted = self.state, now - self.state_since
+        self.state, self.state_since = state, now
+        self._emit(kind(self.name, before.value, state.value, lasted, cause))
+        if state is PoolState.DOWN:
+            for waiter in self.queue.drain(keep_system=True):
+                self._fail(waiter.payload, "down", self.refuse_down(waiter.label))
+                self.resolved(waiter, "refused: down")
+
+
+def crashed(pool: str, label: str, why: str) -> PoolCrashed:
+    """The error for a request whose pool ended while it waited."""
+    return PoolCrashed(
+        f'"{label}" got no connection: its pool {pool} ended ({why}). Nothing was sent; it may be repeated'
+    )

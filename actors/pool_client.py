@@ -1,0 +1,256 @@
+"""How an actor gets at a pool's connections: `pool_of(context, "pool.main")`, then `pool.run(…)`.
+
+When a connection is idle and nobody waits, the pool's own handler is called directly: on one loop a synchronous call is a
+message that is handled at once. Otherwise the request travels as a message and the pool answers it when its turn comes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from weakref import WeakValueDictionary
+
+import trio
+
+from actors import pool_metrics as metrics
+from actors.pool_book import PoolBook, crashed
+from actors.pool_events import IdleHeld
+from actors.pool_messages import AcquireLease, LeaseRequest
+from db.call_site import site_at
+from db.lease import Lease, Owner
+from db.lease_errors import AmbiguousCommit, LeaseExpired, LeaseTimeout, NestedLease
+from db.lease_queue import Lane
+from db.open_lease import OpenLease, revoked
+from db.transaction import transact
+from db.tx import Tx
+from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskTimeout
+from runtime.lease_guard import current_lease
+from runtime.ref import Ref
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from runtime.context import Context
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class Counter:
+    """The pool's counter, shared by the pool's incarnations and its clients: whether the pool is in, and who is coming."""
+
+    __slots__ = ("__weakref__", "book", "coming", "token")
+
+    def __init__(self) -> None:
+        self.book: PoolBook | None = None
+        """The books of the running incarnation; None while there is none."""
+        self.coming = 0
+        """Requests on their way through the mailbox. Nobody overtakes them."""
+        self.token = 0
+        """The last fencing token of earlier incarnations."""
+
+
+_counters: WeakValueDictionary[Ref, Counter] = WeakValueDictionary()
+
+
+def counter_of(ref: Ref) -> Counter:
+    """The counter of the pool behind a reference."""
+    counter = _counters.get(ref)
+    if counter is None:
+        counter = _counters[ref] = Counter()
+    return counter
+
+
+def pool_of(context: Context, name: str) -> Pool:
+    """The pool of that name, for the actor whose context this is. Raises UnknownActor with the nearest name."""
+    return Pool(context.lookup(name), context.ref, Owner(context.name, context.incarnation), context)
+
+
+class Pool:
+    """A pool as one incarnation of one actor sees it. Cheap; keep it for the incarnation's life."""
+
+    def __init__(self, ref: Ref, owner_ref: Ref, owner: Owner, context: Context) -> None:
+        self.name = ref.name
+        self._ref = ref
+        self._owner_ref = owner_ref
+        self._owner = owner
+        self._context = context
+        self._counter = counter_of(ref)
+
+    async def run(
+        self,
+        label: str,
+        function: Callable[[Tx, *Args], Awaitable[T]],
+        *args: *Args,
+        within: float = 10.0,
+        hold: float = 5.0,
+        lane: Lane = Lane.INTERACTIVE,
+    ) -> T:
+        """Run `await function(tx, *args)` in one READ COMMITTED transaction and return its result after the commit.
+
+        The function may await nothing but `tx`: anything else raises ForeignAwait at its line, and the transaction rolls
+        back. `within` seconds bound getting a connection, `hold` seconds using it (both always count). When the caller is
+        cancelled in a statement it goes on at once; in COMMIT, once the commit is decided.
+
+        Raises what the function raises, and: LeaseTimeout, LeaseShed, PoolDown, PoolCrashed (nothing was sent);
+        LeaseExpired, LeaseRevoked, ConnectionLost, TransactionLost (nothing was committed); AmbiguousCommit (find out);
+        NestedLease, ForeignAwait, LeaseMisused (a defect of the caller).
+        """
+        caller = sys._getframe(1)  # a line for errors, without the cost of a traceback
+        request = LeaseRequest(
+            label,
+            lane,
+            hold,
+            self._owner,
+            self._owner_ref,
+            (now := trio.current_time()),
+            now + within,
+            caller.f_code,
+            caller.f_lineno,
+        )
+        lease = await self._acquire(request)
+        marker = current_lease.set(lease)
+        stack = ""
+        try:
+            with lease.scope:
+                try:
+                    return await transact(lease.driver, function, *args, deadline=lease.deadline)
+                except trio.Cancelled as cancelled:
+                    stack = _lines(cancelled.__traceback__)
+                    raise
+        except Exception as error:
+            if lease.revoked is not None and not isinstance(error, AmbiguousCommit):
+                raise revoked(lease) from error
+            raise
+        finally:
+            current_lease.reset(marker)
+            lease.book.give_back(lease)
+        raise self._ended(lease, stack)
+
+    @asynccontextmanager
+    async def lease(
+        self, label: str, *, within: float = 10.0, hold: float = 5.0, lane: Lane = Lane.INTERACTIVE
+    ) -> AsyncIterator[OpenLease]:
+        """Hold a connection over a block. The exception: use `run` wherever a function can do the work.
+
+        While it is open, this task and its children cannot ask, call over HTTP, or take another lease. At the hold deadline
+        the block is cancelled and LeaseExpired raised. Raises as `run`; statements outside `lease.run` commit one by one.
+        """
+        caller = sys._getframe(2)  # above contextlib's __aenter__
+        request = LeaseRequest(
+            label,
+            lane,
+            hold,
+            self._owner,
+            self._owner_ref,
+            (now := trio.current_time()),
+            now + within,
+            caller.f_code,
+            caller.f_lineno,
+        )
+        lease = await self._acquire(request)
+        marker = current_lease.set(lease)
+        stack = ""
+        try:
+            with lease.scope:
+                try:
+                    yield OpenLease(lease)
+                except trio.Cancelled as cancelled:
+                    stack = _lines(cancelled.__traceback__)
+                    raise
+        finally:
+            current_lease.reset(marker)
+            self._measure(lease)
+            lease.book.give_back(lease)
+        if lease.scope.cancelled_caught or lease.revoked is not None:
+            raise self._ended(lease, stack)
+
+    async def _acquire(self, request: LeaseRequest) -> Lease:
+        held = current_lease.get()
+        if held is not None and held.is_open:
+            raise NestedLease(
+                f'"{request.label}" asked for a connection of {self.name} at {site_at(request.code, request.line)} while '
+                f'"{held.label}", '
+                f"taken at {held.site}, is held: with every connection held like that nobody would go on. Give it back first, "
+                "or pass the open transaction on"
+            )
+        counter = self._counter
+        book = counter.book
+        lease: Lease | None = None
+        if book is not None and (counter.coming == 0 or request.lane is Lane.SYSTEM):
+            lease = book.take(request)
+        if lease is None:
+            lease = await self._ask(request)
+        lease.task = trio.lowlevel.current_task()
+        return lease
+
+    async def _ask(self, request: LeaseRequest) -> Lease:
+        counter = self._counter
+        counter.coming += 1
+        try:
+            return await self._ref.ask(AcquireLease(request), within=max(request.deadline - trio.current_time(), 1e-3))
+        except AskTimeout as timeout:
+            self._forget(request)
+            raise self._timed_out(request) from timeout
+        except (ActorCrashed, ActorRestarting, ActorDead) as gone:
+            self._forget(request)
+            metrics.REFUSED.labels(self.name, "crashed").inc()
+            raise crashed(self.name, request.label, str(gone)) from gone
+        except BaseException:
+            self._forget(request)
+            raise
+        finally:
+            if not request.arrived:
+                request.arrived = True
+                counter.coming -= 1
+
+    def _forget(self, request: LeaseRequest) -> None:
+        if request.lease is not None:
+            request.lease.book.give_back(request.lease)
+        elif self._counter.book is not None:
+            self._counter.book.forget(request)
+
+    def _timed_out(self, request: LeaseRequest) -> LeaseTimeout:
+        waited = trio.current_time() - request.since
+        limit = request.deadline - request.since
+        book = self._counter.book
+        state = f"{self.name} is not running" if book is None else book.describe()
+        metrics.REFUSED.labels(self.name, "timeout").inc()
+        self._context.services.beats.spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
+        return LeaseTimeout(
+            f'"{request.label}" got no connection in {waited:.2f} s (within={limit:g} s), lane {request.lane.name.lower()}, at '
+            f"{site_at(request.code, request.line)}. {state}. Hold connections for less time, or raise pool.size"
+        )
+
+    def _ended(self, lease: Lease, stack: str) -> LeaseExpired | Exception:
+        """The error when the lease's own scope ended its holder."""
+        if lease.revoked is not None:
+            return revoked(lease)
+        metrics.TAKEN_AWAY.labels(self.name, "expired").inc()
+        held = lease.held(trio.current_time())
+        return LeaseExpired(
+            f'"{lease.label}" of {lease.owner.name}, taken at {lease.site}, held its connection for {held:.2f} s, its limit is '
+            f"{lease.hold:g} s (hold=…); the transaction was rolled back. It stood at {stack or 'an unknown line'}"
+        )
+
+    def _measure(self, lease: Lease) -> None:
+        book = self._counter.book
+        if book is None or not book.settings.monitor:
+            return
+        held = lease.held(trio.current_time())
+        idle = held - lease.database_time
+        if idle > book.settings.idle_held_warning:
+            self._context.emit(IdleHeld(self.name, lease.label, lease.site, held, idle))
+
+
+def _lines(traceback: TracebackType | None) -> str:
+    """The lines of ours through which a cancellation passed, outermost first."""
+    lines = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if "site-packages" not in code.co_filename:
+            lines.append(site_at(code, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return " > ".join(lines[1:])

@@ -1,0 +1,181 @@
+"""What happens in a pool, as data."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+import attrs
+
+from runtime.events import Event
+
+
+@attrs.frozen
+class PoolStateChanged(Event):
+    """The pool is connecting, up, degraded or down."""
+
+    level: ClassVar[int] = logging.INFO
+
+    before: str
+    after: str
+    lasted: float
+    """Seconds spent in the state before."""
+    cause: str
+
+    def line(self) -> str:
+        """From what to what, and why."""
+        cause = f": {self.cause}" if self.cause else ""
+        return f"{self.actor} is {self.after} after {self.lasted:.2f} s {self.before}{cause}"
+
+
+@attrs.frozen
+class PoolWentDown(PoolStateChanged):
+    """No connection is left and none can be opened: requests are refused at once until one can."""
+
+    level: ClassVar[int] = logging.ERROR
+
+
+@attrs.frozen
+class WaitSpike(Event):
+    """A request has waited too long and still waits."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    label: str
+    lane: str
+    waited: float
+    waiting: int
+    state: str
+    holders: str
+    """Who holds connections for longest, with line and age."""
+
+    def line(self) -> str:
+        """Who waits, for how long, and for whom."""
+        return (
+            f'{self.actor}: "{self.label}" has waited {self.waited:.2f} s for a connection ({self.waiting} waiting in lane '
+            f"{self.lane}; {self.state}); held longest: {self.holders or 'none'}"
+        )
+
+
+@attrs.frozen
+class SevereWaitSpike(WaitSpike):
+    """As WaitSpike, beyond the critical limit."""
+
+    level: ClassVar[int] = logging.CRITICAL
+
+
+@attrs.frozen
+class WaitResolved(Event):
+    """A request that was reported as a wait spike waits no more."""
+
+    label: str
+    waited: float
+    how: str
+
+    def line(self) -> str:
+        """How it ended, and after how long in all."""
+        return f'{self.actor}: "{self.label}" waited {self.waited:.2f} s in all and was {self.how}'
+
+
+@attrs.frozen
+class RequestsShed(Event):
+    """The queue is overloaded and those who could not be served in time were told so."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    count: int
+    oldest: float
+    slow_for: float
+    waiting: int
+
+    def line(self) -> str:
+        """How many, and how bad it is."""
+        return (
+            f"{self.actor}: {self.count} requests were refused after at most {self.oldest:.2f} s of waiting; waits have been too "
+            f"long for {self.slow_for:.1f} s, {self.waiting} are still waiting"
+        )
+
+
+@attrs.frozen
+class LeaseOverrun(Event):
+    """A holder passed its hold deadline and did not react to being cancelled: the connection was taken by force."""
+
+    level: ClassVar[int] = logging.CRITICAL
+
+    label: str
+    owner: str
+    site: str
+    held: float
+    limit: float
+    stack: str
+
+    def line(self) -> str:
+        """Who, where, for how long, and where it stands."""
+        return (
+            f'{self.actor}: "{self.label}" of {self.owner}, taken at {self.site}, held its connection for {self.held:.2f} s '
+            f"(limit {self.limit:g} s) and did not react; taken away by force. It stands at {self.stack}"
+        )
+
+
+@attrs.frozen
+class LeaseReclaimed(Event):
+    """A lease was taken away because its holder's incarnation ended, or an operator said so."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    label: str
+    owner: str
+    held: float
+    why: str
+
+    def line(self) -> str:
+        """Whose, and why."""
+        return f'{self.actor}: the lease "{self.label}" of {self.owner}, held for {self.held:.2f} s, was taken back: {self.why}'
+
+
+@attrs.frozen
+class IdleHeld(Event):
+    """An open lease was held for long without using the database."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    label: str
+    site: str
+    held: float
+    idle: float
+
+    def line(self) -> str:
+        """Which lease, and how much of its time was wasted."""
+        return (
+            f'{self.actor}: "{self.label}" at {self.site} held a connection for {self.held:.2f} s and left it idle for '
+            f"{self.idle:.2f} s of them"
+        )
+
+
+@attrs.frozen
+class BridgeFallback(Event):
+    """The fast bridge to the driver was not recognised; the plain one is used."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    reason: str
+
+    def line(self) -> str:
+        """Why, and what it costs."""
+        return (
+            f"{self.actor}: the plain driver bridge is used, several times slower under load: {self.reason}. Install the pinned "
+            "versions, or set pool.bridge = 'plain' to accept it"
+        )
+
+
+@attrs.frozen
+class DriverComplaint(Event):
+    """Something in the driver's own callbacks failed; the connection concerned is replaced when it comes back."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    text: str
+
+    def line(self) -> str:
+        """What the driver said."""
+        return f"{self.actor}: the database driver reports: {self.text}"

@@ -1,0 +1,109 @@
+"""Looks at the pool several times a second: who waits too long, who holds too long, which idle connection has died."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import attrs
+import trio
+
+from actors import pool_metrics as metrics
+from actors.pool_book import PoolBook
+from actors.pool_events import LeaseOverrun, RequestsShed, SevereWaitSpike, WaitSpike
+from actors.pool_messages import LeaseRequest
+from db.lease_queue import Lane, Waiter
+from runtime.beats import WorkerBeat
+from runtime.context import Context
+
+TICK = 0.1
+"""Seconds between two looks."""
+_BEAT_LIMIT = 5.0
+_REPORT_EVERY = 10.0
+"""Seconds between two reports of wait spikes of the same lane and severity."""
+
+
+@attrs.define(eq=False)
+class Ticker:
+    """The pool's clockwork; its beat proves to the watchdog that the pool turns."""
+
+    book: PoolBook
+    context: Context
+    beat: WorkerBeat
+    _swept: float = attrs.field(init=False, default=0.0)
+    _reported: dict[tuple[Lane, bool], float] = attrs.field(init=False, factory=dict)
+
+    async def run(self) -> NoReturn:
+        """Tick for ever."""
+        while True:
+            self.beat.begin(_BEAT_LIMIT)
+            self.tick(trio.current_time())
+            self.beat.done(self.beat.due_in(TICK))
+            await trio.sleep(TICK)
+
+    def tick(self, now: float) -> None:
+        """One look at everything."""
+        book = self.book
+        for lane in Lane:
+            head = book.queue.head(lane)
+            if head is not None:
+                self._spike(head, now)
+        hopeless = book.queue.hopeless(now)
+        if hopeless:
+            self._shed(hopeless, now)
+        for lease in list(book.leases.values()):
+            if now > lease.deadline + book.settings.revoke_grace:
+                stack = lease.stack()
+                held = lease.held(now)
+                self.context.emit(
+                    LeaseOverrun(book.name, lease.label, lease.owner.name, lease.site, held, lease.hold, stack)
+                )
+                metrics.TAKEN_AWAY.labels(book.name, "overrun").inc()
+                book.revoke(
+                    lease, f"it was held for {held:.2f} s, its limit is {lease.hold:g} s, and its holder did not react"
+                )
+        if now - self._swept >= book.settings.idle_check:
+            self._swept = now
+            book.sweep(now)
+            book.serve(now)
+
+    def _spike(self, waiter: Waiter[LeaseRequest], now: float) -> None:
+        waited = now - waiter.since
+        settings = self.book.settings
+        if waited > settings.wait_critical and not waiter.critical:
+            waiter.critical = waiter.warned = True
+            self._report(SevereWaitSpike, waiter, waited, now)
+        elif waited > settings.wait_warning and not waiter.warned:
+            waiter.warned = True
+            self._report(WaitSpike, waiter, waited, now)
+
+    def _report(self, kind: type[WaitSpike], waiter: Waiter[LeaseRequest], waited: float, now: float) -> None:
+        book = self.book
+        book.spiked(f'"{waiter.label}" has waited {waited:.2f} s')
+        key = (waiter.lane, kind is SevereWaitSpike)
+        if not book.settings.monitor or now - self._reported.get(key, float("-inf")) < _REPORT_EVERY:
+            return
+        waiter.reported = True
+        self._reported[key] = now
+        state = (
+            f"{len(book.leases)} leased, {len(book.idle)} idle, {len(book.quarantined)} in quarantine of {book.size}"
+        )
+        self.context.emit(
+            kind(
+                book.name,
+                waiter.label,
+                waiter.lane.name.lower(),
+                waited,
+                book.queue.waiting(waiter.lane),
+                state,
+                book.top_holders(3),
+            )
+        )
+
+    def _shed(self, hopeless: list[Waiter[LeaseRequest]], now: float) -> None:
+        book = self.book
+        oldest = max(now - waiter.since for waiter in hopeless)
+        book.spiked(f"{len(hopeless)} requests shed after {oldest:.2f} s")
+        if book.settings.monitor:
+            slow_for = now - book.queue.codel.slow_since
+            self.context.emit(RequestsShed(book.name, len(hopeless), oldest, slow_for, len(book.queue)))
+        book.shed(hopeless, now)

@@ -1,0 +1,183 @@
+"""Run a business function in one transaction, READ COMMITTED, on a connection that is held for it.
+
+The function is stepped in the holder's own task and can wait for nothing but this transaction. It commits when the
+function returns and rolls back when it raises. A commit whose outcome is unknown is reported as such, never guessed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, TypeVarTuple
+
+import trio
+
+from db.classify import Fault, classify, is_driver_error
+from db.driver import DriverConnection
+from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
+from db.tx import Row, Tx
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+COMMIT_GRACE = 2.0
+"""Seconds that a COMMIT gets at least, whatever else ends meanwhile: half a commit is nobody's wish."""
+_ROLLBACK_LIMIT = 1.0
+
+
+class HeldTx:
+    """The transaction as its function sees it (`db.tx.Tx`); dead once the function has ended.
+
+    Usable only by the code that is being stepped for this connection: a child task, a callback or a function of another
+    transaction that got hold of it raises LeaseMisused and sends nothing.
+    """
+
+    __slots__ = ("_driver", "_ended", "_raw")
+
+    def __init__(self, driver: DriverConnection) -> None:
+        self._driver = driver
+        self._raw = driver.raw
+        self._ended = False
+
+    async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
+        """Run one statement and return all its rows."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        rows: Sequence[Row] = await self._raw.fetch(query, *args)
+        return rows
+
+    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
+        """Run one statement and return its first row, or None if it has none."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        row: Row | None = await self._raw.fetchrow(query, *args)
+        return row
+
+    async def fetchval(self, query: str, /, *args: object) -> Any:
+        """Run one statement and return the first column of its first row, or None if it has none."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        return await self._raw.fetchval(query, *args)
+
+    async def execute(self, query: str, /, *args: object) -> str:
+        """Run one statement (several without arguments) and return the server's command tag."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        status: str = await self._raw.execute(query, *args)
+        return status
+
+    def end(self) -> None:
+        """The function has ended; whoever kept the transaction cannot use it."""
+        self._ended = True
+
+    def _refuse(self) -> None:
+        driver = self._driver
+        if self._ended:
+            raise LeaseMisused("this transaction has ended; its function kept it beyond its own return")
+        if driver.foreign is not None:
+            raise driver.foreign
+        if not driver.stepping:
+            raise LeaseMisused(
+                f'the transaction of "{driver.label}" was used by a task or callback for which it was not opened; only the '
+                "function that pool.run was given may use it, in its own task"
+            )
+        raise TransactionLost(
+            f'a statement of "{driver.label}" was cancelled before the server answered, so its transaction is lost; '
+            "let the cancellation pass instead of going on"
+        )
+
+
+async def transact(
+    driver: DriverConnection,
+    function: Callable[[Tx, *Args], Awaitable[T]],
+    *args: *Args,
+    deadline: float,
+) -> T:
+    """Run `await function(tx, *args)` in one transaction and return its result after the commit.
+
+    `deadline` (trio's clock) bounds the commit, which gets COMMIT_GRACE at least. Raises what the function raises, after
+    the rollback; ForeignAwait or TransactionLost even if the function swallowed the reason; ConnectionLost when the
+    connection broke before COMMIT was sent, AmbiguousCommit when it broke after.
+    """
+    tx = HeldTx(driver)
+    try:
+        await driver.step(driver.raw.execute("BEGIN"))
+        result: T = await driver.step(_as_coroutine(function(tx, *args)))
+        if driver.tainted or not driver.raw.is_in_transaction():
+            await _refuse_commit(driver)
+    except BaseException as error:
+        tx.end()
+        if isinstance(error, Exception):
+            await _fail(driver, error)
+        raise
+    tx.end()
+    await _commit(driver, deadline)
+    return result
+
+
+def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    if isinstance(awaitable, Coroutine):
+        return awaitable
+
+    async def wait() -> T:
+        return await awaitable
+
+    return wait()
+
+
+async def _refuse_commit(driver: DriverConnection) -> None:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if driver.foreign is not None:
+        raise driver.foreign
+    if driver.tainted:
+        raise TransactionLost(
+            f'"{driver.label}" went on after one of its statements was cancelled; the transaction was rolled back'
+        )
+    raise LeaseMisused(
+        f'"{driver.label}" ended its transaction by itself; commit and rollback belong to the caller: return, or raise'
+    )
+
+
+async def _fail(driver: DriverConnection, error: Exception) -> None:
+    """Roll back if that is still possible, and raise instead of `error` what the caller has to know more urgently."""
+    if driver.tainted:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if driver.foreign is not None and error is not driver.foreign:
+            raise driver.foreign from error
+        return
+    if driver.is_closed():
+        if is_driver_error(error):
+            raise ConnectionLost(
+                f'"{driver.label}" lost its connection before COMMIT ({error}); nothing was changed, it may be repeated'
+            ) from error
+        return
+    if driver.raw.is_in_transaction():
+        with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
+            await driver.step(driver.raw.execute("ROLLBACK"))
+
+
+async def _commit(driver: DriverConnection, deadline: float) -> None:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    limit = max(deadline, trio.current_time() + COMMIT_GRACE)
+    status = ""
+    with trio.CancelScope(shield=True, deadline=limit) as scope:
+        try:
+            status = await driver.step(driver.raw.execute("COMMIT"))
+        except Exception as error:
+            if classify(error, connection_lost=driver.is_closed(), commit_sent=True) is Fault.AMBIGUOUS:
+                raise _ambiguous(driver, f"the connection was lost ({error})") from error
+            raise
+    if scope.cancelled_caught:
+        raise _ambiguous(driver, "the server did not answer in time")
+    if status != "COMMIT":
+        raise TransactionLost(
+            f'"{driver.label}" swallowed an error of the server, and so the server rolled the transaction back at COMMIT; '
+            "let the error out, or use a savepoint"
+        )
+
+
+def _ambiguous(driver: DriverConnection, why: str) -> LeaseError:
+    return AmbiguousCommit(
+        f'COMMIT of "{driver.label}" was sent but {why}: it may or may not have happened. Look the result up by its '
+        "idempotency key before repeating it"
+    )

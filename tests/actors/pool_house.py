@@ -1,0 +1,115 @@
+"""A running pool on a real database, and holders of its connections, for the tests of the pool."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import attrs
+import trio
+
+from actors.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool_book import PoolBook, PoolState
+from actors.pool_client import counter_of
+from db.embedded import EmbeddedSettings
+from db.settings import DatabaseSettings
+from runtime.actor import Actor
+from runtime.config.secret import Secret
+from runtime.context import Context
+from runtime.events import Event
+from runtime.ref import Ref
+from runtime.testing import ActorSystem, OnCrash, actor_system
+
+E = TypeVar("E", bound=Event)
+
+POOL = "pool.main"
+
+
+@attrs.define(eq=False)
+class Holder(Actor):
+    """Role: lends its context to a test. Owns nothing. On crash: loses nothing."""
+
+    tell: Callable[[Context], None]
+
+    async def on_start(self) -> None:
+        self.tell(self.context)
+
+
+@attrs.define(eq=False)
+class PoolHouse:
+    """A system with one pool in it."""
+
+    system: ActorSystem
+    ref: Ref
+    pool: Pool
+    """As a holder named "holder" sees it."""
+    context: Context
+    events: list[Event]
+
+    @property
+    def book(self) -> PoolBook:
+        """The books of the running incarnation."""
+        book = counter_of(self.ref).book
+        assert book is not None, "the pool is not running"
+        return book
+
+    async def until(self, state: PoolState = PoolState.UP) -> None:
+        """Wait until the pool is in that state."""
+        with trio.fail_after(15):
+            while counter_of(self.ref).book is None or self.book.state is not state:
+                await self._next_event()
+
+    async def until_full(self) -> None:
+        """Wait until every connection is idle: what must hold after every churn."""
+        with trio.fail_after(15):
+            while counter_of(self.ref).book is None or not await self.book.until_full():
+                await self._next_event()
+
+    async def until_event(self, kind: type[E]) -> E:
+        """Wait for an event of this kind and return the first."""
+        with trio.fail_after(15):
+            while True:
+                for event in self.events:
+                    if isinstance(event, kind):
+                        return event
+                await self._next_event()
+
+    async def _next_event(self) -> None:
+        happened = trio.Event()
+        unsubscribe = self.system.services.events.subscribe(lambda _: happened.set())
+        try:
+            await happened.wait()
+        finally:
+            unsubscribe()
+
+    async def holder(self, name: str) -> tuple[Ref, Pool]:
+        """Another actor that uses the pool; the system may kill it."""
+        contexts: list[Context] = []
+        ref = await self.system.start(Holder(contexts.append), name=name, on_crash=OnCrash.STOP)
+        return ref, pool_of(contexts[0], POOL)
+
+
+@asynccontextmanager
+async def pool_house(
+    dsn: str,
+    settings: PoolSettings | None = None,
+    *,
+    on_crash: OnCrash = OnCrash.FAIL,
+    wait: bool = True,
+    wakes: tuple[str, ...] = (),
+    database: DatabaseSettings | None = None,
+) -> AsyncIterator[PoolHouse]:
+    """Start a pool and, unless told otherwise, wait until it is full."""
+    database = attrs.evolve(database or DatabaseSettings(purpose="test"), dsn=Secret(dsn))
+    async with actor_system() as system:
+        events: list[Event] = []
+        system.services.events.subscribe(events.append)
+        actor = PoolActor(database, settings or PoolSettings(size=4), EmbeddedSettings(), migrate=False, wakes=wakes)
+        ref = await system.start(actor, name=POOL, on_crash=on_crash)
+        contexts: list[Context] = []
+        await system.start(Holder(contexts.append), name="holder")
+        house = PoolHouse(system, ref, pool_of(contexts[0], POOL), contexts[0], events)
+        if wait:
+            await house.until_full()
+        yield house
