@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import sys
 import types
 import typing
@@ -21,6 +23,8 @@ Handler = Callable[..., Awaitable[object]]
 F = TypeVar("F", bound=Callable[..., Awaitable[object]])
 
 _MARK = "__handler_scope__"
+_AWAITING = frozenset({"GET_AWAITABLE", "GET_ANEXT", "BEFORE_ASYNC_WITH", "SEND", "YIELD_VALUE"})
+"""One of these opcodes is in every coroutine function that can suspend."""
 
 
 def handler(function: F) -> F:
@@ -53,9 +57,13 @@ class Actor:
     handlers: ClassVar[Mapping[type[Message], Handler]] = {}
     """Message type -> handler, inherited ones included."""
 
+    instant_handlers: ClassVar[Mapping[type[Message], Handler]] = {}
+    """Those of them that contain no await, so that no time can pass while they run but their own."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.handlers = _table(cls)
+        cls.instant_handlers = {message: function for message, function in cls.handlers.items() if _is_instant(function)}
 
     async def on_start(self) -> None:
         """The start handshake: bounded by the spec's start timeout, no network.
@@ -108,10 +116,14 @@ def _table(cls: type[Actor]) -> Mapping[type[Message], Handler]:
     return table
 
 
+def _is_instant(function: Handler) -> bool:
+    return _AWAITING.isdisjoint(instruction.opname for instruction in dis.get_instructions(function))
+
+
 def _checked(where: str, function: types.FunctionType, scope: Mapping[str, object]) -> type[Message]:
     """The message type of a handler; raises TypeError when the handler's signature is not one."""
     code = function.__code__
-    if not code.co_flags & 0x80:
+    if not code.co_flags & inspect.CO_COROUTINE:
         raise TypeError(f"handler {where} must be `async def`")
     if code.co_argcount != 2 or code.co_kwonlyargcount:
         raise TypeError(f"handler {where} must take exactly one argument, the message")

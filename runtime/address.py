@@ -49,6 +49,33 @@ class Address:
     `make` is called for each incarnation and gives a fresh instance with the same start arguments.
     """
 
+    __slots__ = (
+        "_actor",
+        "_bounced",
+        "_down_since",
+        "_end",
+        "_make",
+        "_readiness",
+        "_run",
+        "asks",
+        "clock_offset",
+        "expired",
+        "facts",
+        "handling",
+        "incarnation",
+        "is_busy",
+        "is_draining",
+        "mailbox",
+        "monitors",
+        "name",
+        "read_clock",
+        "ref",
+        "restarts",
+        "services",
+        "state",
+        "stop_timeout",
+    )
+
     def __init__(
         self,
         name: str,

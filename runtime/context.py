@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from runtime.deferred import Deferred
 from runtime.events import Event
@@ -12,16 +12,13 @@ from runtime.monitor import Monitor
 from runtime.timers import Timer
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVarTuple, Unpack
-
     from runtime.actor_run import ActorRun
     from runtime.actor_task import ActorTask
     from runtime.ref import Ref
     from runtime.services import Services
 
-    PosArgs = TypeVarTuple("PosArgs")
-
 R = TypeVar("R")
+PosArgs = TypeVarTuple("PosArgs")
 
 
 class Context:
@@ -63,8 +60,8 @@ class Context:
 
     def start_task(
         self,
-        function: Callable[[Unpack[PosArgs]], Awaitable[object]],
-        *args: Unpack[PosArgs],
+        function: Callable[[*PosArgs], Awaitable[object]],
+        *args: *PosArgs,
         name: str | None = None,
         inherit_deadline: bool = True,
     ) -> ActorTask:

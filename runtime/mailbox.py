@@ -21,6 +21,9 @@ from runtime.message import Delivery, Message
 
 DEFAULT_CAPACITY = 64
 
+# Looking up a member of an enum costs a quarter of a whole tell.
+_ACCEPTED, _FULL, _DEAD = Delivery.ACCEPTED, Delivery.FULL, Delivery.DEAD
+
 Item: TypeAlias = Message | PendingAsk
 """What lies in a lane: a told message as it is, an asked one in its slot."""
 
@@ -117,8 +120,9 @@ class Mailbox:
         self.serve_user = True
         self.urgent = False
         self._waiting = 0
-        # When each message came is known without an envelope. Stamping each would cost a clock read per tell. Inside one turn of the loop all arrive at the same time,
-        # so a mark (position, time) is set for the first one, and for every one while a handler keeps the actor busy.
+        # When each message came is known without an envelope. Stamping each would cost a clock read per tell; but inside
+        # one turn of the loop all come at the same time, so a mark (position, time) is set for the first of them, and for
+        # every one while a handler keeps the actor busy.
         self._accepted = 0
         self._marks: deque[tuple[int, float]] = deque()
         self._alert = True
@@ -136,11 +140,11 @@ class Mailbox:
         except trio.WouldBlock:
             return self._overflowing(message)
         except trio.ClosedResourceError:
-            return Delivery.DEAD
+            return _DEAD
         self._accepted += 1
         if self._alert:
             self._attend()
-        return Delivery.ACCEPTED
+        return _ACCEPTED
 
     def put_ask(self, ask: PendingAsk) -> bool:
         """Deliver a request if there is room in its lane."""
@@ -199,15 +203,15 @@ class Mailbox:
         kind = type(message)
         if kind.coalesces:
             if kind in self._coalescing:
-                return Delivery.ACCEPTED
+                return _ACCEPTED
             self._coalescing.add(kind)
         try:
             self._control_in.send_nowait(message)
         except trio.ClosedResourceError:
             self._coalescing.discard(kind)
-            return Delivery.DEAD
+            return _DEAD
         self._control_came()
-        return Delivery.ACCEPTED
+        return _ACCEPTED
 
     def _control_came(self) -> None:
         self.control_waiting += 1
@@ -219,7 +223,7 @@ class Mailbox:
             return self.put(message)
         if self.drops(message):
             self.dropped += 1
-        return Delivery.FULL
+        return _FULL
 
     def drops(self, message: Message) -> bool:
         """Whether this message, finding the lane full, is dropped rather than made to wait."""
