@@ -41,6 +41,10 @@ class Connection:
         tag: str = await trio_asyncio.aio_as_trio(self.raw.execute)(query, *args)
         return tag
 
+    async def listen(self, channel: str, hear: Callable[[object, int, str, str], None]) -> None:
+        """Call ``hear(connection, pid, channel, payload)`` for each notification."""
+        await trio_asyncio.aio_as_trio(self.raw.add_listener)(channel, hear)
+
 
 @attrs.define
 class Database:
