@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ INHERIT: Final = None
 
 _PR_SET_PDEATHSIG: Final = 1
 _REAP_SECONDS: Final = 5.0
+_LONGEST_LINE: Final = 64 * 1024
 # Resolved before any fork: the child must not import or look up anything between fork and exec.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -111,6 +112,26 @@ class ChildProcess:
             f"{self.name} (pid {self.pid}) has not ended {_REAP_SECONDS:g} s after SIGKILL: it is stuck in the kernel, "
             f"usually in disk or network storage; look at /proc/{self.pid}/stack"
         )
+
+
+async def lines(stream: trio.lowlevel.FdStream) -> AsyncIterator[str]:
+    """What a child writes, line by line, until it ends or the stream is closed here.
+
+    A line longer than 64 KiB is given in pieces of that size; what is not UTF-8 is replaced.
+    """
+    pending = b""
+    try:
+        async for part in stream:
+            *whole, pending = (pending + part).split(b"\n")
+            if len(pending) > _LONGEST_LINE:
+                whole.append(pending)
+                pending = b""
+            for line in whole:
+                yield line.decode(errors="replace")
+    except trio.ClosedResourceError:
+        pass
+    if pending:
+        yield pending.decode(errors="replace")
 
 
 def spawn(

@@ -19,7 +19,7 @@ from runtime.child_process import PIPE, ChildProcess, spawn
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ATLAS = [sys.executable, "-m", "runtime.cli.main"]
-READY = "what to type next"
+READY = "\nnext:\n"
 "The heading that the start screen ends with; once it is printed, everything is up."
 
 

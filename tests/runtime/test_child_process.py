@@ -11,7 +11,7 @@ import textwrap
 import pytest
 import trio
 
-from runtime.child_process import PIPE, spawn
+from runtime.child_process import PIPE, lines, spawn
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 STUBBORN = [
@@ -103,3 +103,19 @@ async def test_sigkill_of_the_parent_ends_the_child() -> None:
     os.close(pidfd)
     process.wait()
     process.stdout.close()
+
+
+async def test_lines_are_whole_also_without_a_final_newline() -> None:
+    child = spawn([sys.executable, "-c", "print('one'); print('two', end='')"], name="lines", stdout=PIPE)
+    assert child.stdout is not None
+    assert [line async for line in lines(child.stdout)] == ["one", "two"]
+    await child.close()
+
+
+async def test_an_endless_line_is_given_in_pieces() -> None:
+    child = spawn([sys.executable, "-c", "print('x' * 300_000)"], name="endless", stdout=PIPE)
+    assert child.stdout is not None
+    pieces = [line async for line in lines(child.stdout)]
+    assert "".join(pieces) == "x" * 300_000
+    assert len(pieces) > 1
+    await child.close()

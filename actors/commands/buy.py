@@ -1,0 +1,74 @@
+"""`atlas buy`: record a payment that an operator saw."""
+
+from __future__ import annotations
+
+import click
+
+from actors.commands.database import OPERATOR, in_transaction
+from db.money import Money
+from db.purchases import PurchaseOutcome, Result, record_manual_purchase
+from db.tx import Tx
+from runtime.cli.options import config_option, json_option
+from runtime.cli.output import emit
+
+
+@click.command()
+@click.option("--customer", "telegram_id", type=int, required=True, help="Telegram id of who paid.")
+@click.option("--tariff", required=True, help="What was bought, such as basic.")
+@click.option("--days", type=int, required=True, help="For how long, such as 30.")
+@click.option("--provider", required=True, help="Who captured the money, such as manual.")
+@click.option(
+    "--charge", "charge_id", required=True, help="The provider's id of the charge; the same id is the same money."
+)
+@click.option("--amount", type=int, required=True, help="What was captured, in kopecks.")
+@config_option
+@json_option
+@click.pass_context
+def buy(
+    ctx: click.Context,
+    telegram_id: int,
+    tariff: str,
+    days: int,
+    provider: str,
+    charge_id: str,
+    amount: int,
+    as_json: bool,
+) -> None:
+    """Record a captured payment and what it buys, in one transaction.
+
+    Repeating a charge returns its first outcome. An amount that is not the price is credited to the customer's balance, as
+    for any other payment. The running supervisor activates the key by itself; `atlas subscription` shows how far it is.
+    """
+
+    async def run(tx: Tx) -> PurchaseOutcome:
+        return await record_manual_purchase(
+            tx, telegram_id, tariff, days, provider, charge_id, Money(amount), actor=OPERATOR
+        )
+
+    outcome = in_transaction(ctx, "buy", run)
+    data = {
+        "result": outcome.result.value,
+        "replayed": outcome.replayed,
+        "problem": outcome.problem,
+        "money_in": outcome.money_in_id,
+        "order": outcome.order_id,
+        "expires_at": None if outcome.expires_at is None else outcome.expires_at.isoformat(),
+        "key": outcome.key_id,
+        "credited": None if outcome.credited is None else outcome.credited.amount,
+        "case": outcome.case_id,
+    }
+    emit(data, as_json, lambda: _sentence(outcome, telegram_id))
+
+
+def _sentence(outcome: PurchaseOutcome, telegram_id: int) -> str:
+    again = " (recorded before; nothing was changed)" if outcome.replayed else ""
+    if outcome.result is Result.CASE:
+        return f"money-in {outcome.money_in_id} waits for a human as case {outcome.case_id}{again}"
+    if outcome.credited is not None:
+        why = f", because of its {outcome.problem}" if outcome.problem else ""
+        return f"money-in {outcome.money_in_id}: {outcome.credited} credited to the balance of customer {telegram_id}{why}{again}"
+    assert outcome.expires_at is not None
+    return (
+        f"money-in {outcome.money_in_id}: customer {telegram_id} has access until {outcome.expires_at:%Y-%m-%d %H:%M} UTC{again}\n"
+        f"next: atlas subscription {telegram_id}"
+    )

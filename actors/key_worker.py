@@ -1,0 +1,167 @@
+"""What activation and removal have in common: claimed rows, nodes that are told, results that are confirmed."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import attrs
+import trio
+
+from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, KeySettled
+from actors.pool_client import Pool, pool_of
+from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner
+from db.lease_errors import LeaseError
+from runtime.errors import ActorCrashed, ActorRestarting, AskError
+from runtime.logs import get_logger
+from runtime.message import Request, WakeUp
+from runtime.worker import Budget, Iteration, PeriodicWorker
+from vpn.errors import NodeConflict, NodeError, NodeRefused, NodeUnauthorized
+
+log = get_logger("keys")
+R = TypeVar("R")
+
+_SOONEST_RETRY = 1.0
+_LATEST_RETRY = 60.0
+_LOCAL_RETRY = 0.02
+
+
+@attrs.define(eq=False)
+class KeyWorker(PeriodicWorker):
+    """Drives nodes to what the rows of `vpn_keys` want, in three phases.
+
+    Role: (1) claim rows in one short transaction; (2) tell the nodes over HTTP with no lease held; (3) confirm in a second
+    short transaction, fenced by the claim's epoch. Owns: nothing that may not die with it.
+    Receives: WakeUp. Sends: requests to `node.<name>`.
+    On crash: its claims are free for the next incarnation at once, and no attempt is counted.
+    Invariants: no lease is held while a node is asked; one key's trouble delays no other key; a node that is away costs no
+    attempt.
+    """
+
+    pool: str = "pool.main"
+    claim_seconds: float = 30.0
+    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    node_patience: float = 5.0
+    "How long a node may take for one key, its actor's restarts included."
+    concurrency: int = 16
+    "Keys that are told to nodes at the same time."
+    _owner: Owner | None = attrs.field(init=False, default=None)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        # Whatever an earlier incarnation left behind is due now, not after the start jitter.
+        self.context.ref.tell(WakeUp())
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool)
+        try:
+            await self.prepare(pool, budget)
+            claims = await self._claim(pool)
+            self.context.failpoint("claimed")
+            slots = trio.CapacityLimiter(self.concurrency)
+            async with trio.open_nursery() as nursery:
+                for claim in claims:
+                    nursery.start_soon(self._settle_in_turn, pool, claim, budget, slots)
+        except LeaseError as error:
+            return self._without_database(error)
+        except BaseExceptionGroup as group:
+            lost, others = group.split(LeaseError)
+            if lost is None or others is not None:
+                raise
+            return self._without_database(lost)
+        return Iteration(done=len(claims), more=len(claims) == self.page_size)
+
+    async def prepare(self, pool: Pool, budget: Budget) -> None:
+        """What the worker does in the database before it claims; nothing by default."""
+
+    @abstractmethod
+    async def claim(self, pool: Pool, owner: Owner) -> list[KeyClaim]:
+        """Phase 1: claim due rows."""
+
+    @abstractmethod
+    async def tell(self, claim: KeyClaim, place: Placement) -> Applied:
+        """Phase 2: drive one node."""
+
+    @abstractmethod
+    async def confirm(self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied]) -> str:
+        """Phase 3: write down what the nodes have; returns the outcome's name."""
+
+    @abstractmethod
+    async def postpone(self, pool: Pool, claim: KeyClaim, delay: float, why: str) -> bool:
+        """Give the claim back without counting an attempt."""
+
+    @abstractmethod
+    async def fail(self, pool: Pool, claim: KeyClaim, why: str) -> str:
+        """Count a real failure; returns the outcome's name."""
+
+    async def ask_node(self, place: Placement, request: Request[R]) -> R:
+        """Ask the node's actor; a restart of that actor is waited out, because every request is idempotent.
+
+        Raises the errors of `vpn.errors`, or AskError when the actor did not answer within `node_patience`.
+        """
+        node = self.context.lookup(f"node.{place.node}")
+        deadline = trio.current_time() + self.node_patience
+        while True:
+            try:
+                return await node.ask(request, within=max(deadline - trio.current_time(), 0.001))
+            except (ActorRestarting, ActorCrashed):
+                if trio.current_time() >= deadline:
+                    raise
+                await trio.sleep(_LOCAL_RETRY)
+
+    async def _claim(self, pool: Pool) -> list[KeyClaim]:
+        if self._owner is None:
+            name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
+            self._owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
+        return await self.claim(pool, self._owner)
+
+    async def _settle_in_turn(self, pool: Pool, claim: KeyClaim, budget: Budget, slots: trio.CapacityLimiter) -> None:
+        async with slots:
+            await self._settle(pool, claim)
+        budget.progress()
+
+    async def _settle(self, pool: Pool, claim: KeyClaim) -> None:
+        try:
+            applied = [await self.tell(claim, place) for place in claim.placements]
+        except NodeUnauthorized as error:
+            await self._postpone(pool, claim, error)
+        except (NodeRefused, NodeConflict) as error:
+            outcome = await self.fail(pool, claim, str(error))
+            KEYS.labels(self.context.name, outcome).inc()
+            self.context.emit(KeyFailed(actor=self.context.name, key_id=claim.key_id, outcome=outcome, why=str(error)))
+        except (NodeError, AskError) as error:
+            await self._postpone(pool, claim, error)
+        else:
+            self.context.failpoint("applied")
+            outcome = await self.confirm(pool, claim, applied)
+            self.context.failpoint("confirmed")
+            took = (datetime.now(UTC) - claim.pending_since).total_seconds()
+            KEYS.labels(self.context.name, outcome).inc()
+            SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
+            self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
+
+    async def _postpone(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
+        delay = retry_delay((datetime.now(UTC) - claim.pending_since).total_seconds())
+        await self.postpone(pool, claim, delay, str(error))
+        self.context.after(delay, WakeUp())
+        KEYS.labels(self.context.name, "postponed").inc()
+        self.context.emit(KeyPostponed(actor=self.context.name, key_id=claim.key_id, retry_in=delay, why=str(error)))
+
+    def _without_database(self, error: BaseException) -> Iteration:
+        # Claims of this incarnation may be lost to it: under a new one they are its own again at once.
+        self._owner = None
+        log.warning("the database is away; the rows wait", actor=self.context.name, error=str(error))
+        self.context.after(_SOONEST_RETRY, WakeUp())
+        return Iteration(done=0, more=False, note="no database")
+
+
+def retry_delay(waited: float, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds until a key that has waited so long for its node is tried again: half of that, 1 to 60, ±20 %.
+
+    The delay grows with the outage without any counter, so that an outage costs no attempts.
+    """
+    base = min(max(waited / 2, _SOONEST_RETRY), _LATEST_RETRY)
+    return base * (0.8 + 0.4 * jitter())

@@ -1,0 +1,200 @@
+"""One VPN node, as ATLAS sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import attrs
+import trio
+
+from actors.node_endpoint import Locate
+from actors.node_events import NodeAway, NodeBack
+from actors.node_messages import PutKey, ReadState, RemoveKey
+from actors.pool_client import pool_of
+from db.lease_errors import LeaseError
+from db.nodes import record_node_seen, register_node
+from db.tx import Tx
+from runtime.actor import Actor, handler
+from runtime.deferred import Deferred
+from runtime.errors import AskError
+from runtime.logs import get_logger
+from runtime.message import Request, WakeUp
+from vpn.breaker import Breaker
+from vpn.client import AgentClient
+from vpn.errors import NodeError, NodeUnavailable
+from vpn.protocol import Applied, InboundFacts, NodeState, Removed, VpnNode
+from vpn.settings import NodeSettings
+
+log = get_logger("node")
+R = TypeVar("R")
+_Call = Callable[[VpnNode], Awaitable[R]]
+
+_LOCATE_SECONDS = 5.0
+_LOCATE_RETRY = 0.25
+
+
+@attrs.define(eq=False)
+class NodeActor(Actor):
+    """Speaks to one node's agent for everybody in this process.
+
+    Role: bounds the calls to the node, breaks the circuit while it is away, and keeps the database's facts about it fresh.
+    Owns: the HTTP client and the breaker. Receives: PutKey, RemoveKey, ReadState; each is answered by a task of its own, so a
+    slow node delays nobody's mailbox. Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the
+    node comes back.
+    On crash: open requests fail with ActorCrashed; every one of them is idempotent, so callers repeat them.
+    Invariants: at most `concurrency` calls at a time; no lease is held during a call.
+    """
+
+    key: str
+    node: NodeSettings
+    pool: str = "pool.main"
+    wakes: tuple[str, ...] = ()
+    "Workers that have something to do once the node is back."
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    "Calls to the node at the same time."
+    probe_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    "Seconds between two looks at the node."
+    _client: AgentClient | None = attrs.field(init=False, default=None)
+    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _state: NodeState | None = attrs.field(init=False, default=None)
+    _away_since: float | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = trio.CapacityLimiter(self.concurrency)
+
+    async def on_start(self) -> None:
+        self.context.ready(False, "not reached yet")
+        self.context.start_task(self._work, name="reach the node", inherit_deadline=False)
+
+    @handler
+    async def put_key(self, message: PutKey) -> Deferred[Applied]:
+        async def put(node: VpnNode) -> Applied:
+            return await node.put(message.spec)
+
+        return self._answer(message, put)
+
+    @handler
+    async def remove_key(self, message: RemoveKey) -> Deferred[Removed]:
+        async def remove(node: VpnNode) -> Removed:
+            return await node.remove(message.key_id, message.generation)
+
+        return self._answer(message, remove)
+
+    @handler
+    async def read_state(self, message: ReadState) -> Deferred[NodeState]:
+        async def read(node: VpnNode) -> NodeState:
+            return await node.state()
+
+        return self._answer(message, read)
+
+    def inspect(self) -> dict[str, object]:
+        breaker = None if self._client is None else self._client.breaker
+        return {
+            "url": None if self._client is None else self._client.url,
+            "breaker": None if breaker is None else breaker.state.value,
+            "calls": self._slots.borrowed_tokens,
+            "keys": None if self._state is None else self._state.count,
+            "boot": None if self._state is None else self._state.boot_id,
+        }
+
+    def _answer(self, message: Request[R], call: _Call[R]) -> Deferred[R]:
+        deferred = self.context.defer(message)
+        self.context.start_task(self._call, deferred, call, name=type(message).__name__)
+        return deferred
+
+    async def _call(self, deferred: Deferred[R], call: _Call[R]) -> None:
+        client = self._client
+        try:
+            if client is None:
+                raise NodeUnavailable(self.key, "its agent has not been found yet")
+            async with self._slots:
+                self.context.failpoint("calling")
+                answer = await call(client)
+            self.context.failpoint("called")
+        except NodeError as error:
+            deferred.fail(error)
+        else:
+            deferred.reply(answer)
+
+    async def _work(self) -> None:
+        settings = await self._locate()
+        breaker = Breaker(trio.current_time)
+        async with settings.client(self.key, breaker=breaker) as client:
+            self._client = client
+            while True:
+                await self._probe(client)
+                await trio.sleep(self.probe_interval)
+
+    async def _locate(self) -> NodeSettings:
+        if self.node.url:
+            return self.node
+        agent = self.context.lookup(f"agent.{self.key}")
+        while True:
+            try:
+                found = await agent.ask(Locate(), within=_LOCATE_SECONDS)
+            except AskError as error:
+                self.context.ready(False, f"the embedded agent does not answer: {error}")
+                await trio.sleep(_LOCATE_RETRY)
+            else:
+                return attrs.evolve(self.node, url=found.url, token=found.token)
+
+    async def _probe(self, client: AgentClient) -> None:
+        try:
+            state = await client.state()
+        except NodeError as error:
+            self._note_away(str(error))
+            return
+        if not state.ready:
+            self._note_away(f"its Xray is not ready: {state.why}")
+            return
+        if await self._record(state):
+            self._note_back(state)
+
+    async def _record(self, state: NodeState) -> bool:
+        """Keep the database's facts; False if the database is away, so that the next probe tries again."""
+        pool = pool_of(self.context, self.pool)
+        known = self._state
+        try:
+            if known is None or known.inbounds != state.inbounds:
+                await pool.run("node.register", _register, self.key, state)
+            await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
+        except LeaseError as error:
+            self.context.ready(False, f"reached, but the database is away: {error}")
+            return False
+        return True
+
+    def _note_back(self, state: NodeState) -> None:
+        first = self._state is None
+        self._state = state
+        self.context.ready(True)
+        self.context.describe(
+            xray=state.xray_version, boot=state.boot_id, keys=str(state.count), customers=_customers(state.inbound)
+        )
+        if first or self._away_since is not None:
+            away = None if self._away_since is None else trio.current_time() - self._away_since
+            self._away_since = None
+            self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
+            for worker in self.wakes:
+                self.context.lookup(worker).tell(WakeUp())
+
+    def _note_away(self, why: str) -> None:
+        self.context.ready(False, why)
+        if self._away_since is None:
+            self._away_since = trio.current_time()
+            self.context.emit(NodeAway(actor=self.context.name, why=why))
+
+
+async def _register(tx: Tx, name: str, state: NodeState) -> None:
+    inbound = state.inbound
+    await register_node(
+        tx,
+        name,
+        attrs.asdict(inbound),
+        inbounds=[inbound.tag for inbound in state.inbounds],
+        flow=inbound.flow,
+    )
+
+
+def _customers(inbound: InboundFacts) -> str:
+    return f"{inbound.host}:{inbound.port} ({inbound.security})"
