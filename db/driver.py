@@ -33,17 +33,26 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
     """An asyncio loop inside this trio task. What its callbacks complain about is reported as one line, never raised.
 
     The default handler would raise it into the loop and so kill every connection on it. All connections must be
-    terminated before the loop is left.
+    terminated before the loop is left. An error of the block comes out as it was raised, not inside the groups of the
+    loop's nurseries.
     """
-    async with trio_asyncio.open_loop() as loop:
 
-        def log_only(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-            error = context.get("exception")
-            cause = f": {type(error).__name__}: {error}" if error is not None else ""
-            report(f"{context.get('message', 'error in a callback')}{cause}")
+    def log_only(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        error = context.get("exception")
+        cause = f": {type(error).__name__}: {error}" if error is not None else ""
+        report(f"{context.get('message', 'error in a callback')}{cause}")
 
-        loop.set_exception_handler(log_only)
-        yield loop
+    try:
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(log_only)
+            yield loop
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__
 
 
 async def await_task(
