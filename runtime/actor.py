@@ -63,7 +63,9 @@ class Actor:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.handlers = _table(cls)
-        cls.instant_handlers = {message: function for message, function in cls.handlers.items() if _is_instant(function)}
+        cls.instant_handlers = {
+            message: function for message, function in cls.handlers.items() if _is_instant(function)
+        }
 
     async def on_start(self) -> None:
         """The start handshake: bounded by the spec's start timeout, no network.

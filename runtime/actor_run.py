@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -31,8 +32,10 @@ class ActorRun:
 
     __slots__ = (
         "_monitors",
-        "_nursery",
+        "_scope",
         "_start_scope",
+        "_tasks",
+        "_tasks_ended",
         "actor",
         "address",
         "call",
@@ -59,25 +62,26 @@ class ActorRun:
         """Made by the handler that runs now."""
         self.task: trio.lowlevel.Task | None = None
         self._monitors: list[Monitor] = []
-        self._nursery: trio.Nursery | None = None
+        self._scope = trio.CancelScope()
+        self._tasks: dict[ActorTask, None] = {}
+        self._tasks_ended: trio.Event | None = None
         self._start_scope: trio.CancelScope | None = None
 
     async def live(self, task_status: trio.TaskStatus[None]) -> None:
-        """From the start handshake to the last words; raises what the incarnation died of."""
+        """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
         self.task = trio.lowlevel.current_task()
         token = current_call.set(self.call)
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+            with self._scope:
                 try:
                     await self._live(task_status)
-                except Exception as error:  # noqa: BLE001  # kept, and raised once all tasks have ended
+                except Exception as error:  # noqa: BLE001  # kept, and raised below
                     self.fail(error)
                 except BaseException:
                     self.address.dying(self, None)
                     raise
-                nursery.cancel_scope.cancel(reason=f"{self.address.name} has ended")
         finally:
+            await self._end_tasks()
             current_call.reset(token)
             self.task = None
         if self.failure is not None:
@@ -109,8 +113,7 @@ class ActorRun:
         if self.failure is None:
             self.failure = error
             self.address.dying(self, error)
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel(reason=f"{self.address.name} crashed")
+        self._scope.cancel(reason=f"{self.address.name} crashed")
 
     def stop(self, reason: StopReason) -> None:
         """End after the current message. A start that goes on after the handshake is cut short."""
@@ -128,7 +131,7 @@ class ActorRun:
         inherit_deadline: bool,
     ) -> ActorTask:
         """See Context.start_task."""
-        if self._nursery is None:
+        if self.task is None:
             raise RuntimeError(f"{self.address.name!r} does not run yet or any more: it cannot start a task")
         task = ActorTask(name or getattr(function, "__name__", None) or type(function).__name__)
         deadline = math.inf
@@ -136,7 +139,13 @@ class ActorRun:
             deadline = caller.deadline
         call = Call(self.address, self.number, blocks_actor=False, deadline=deadline)
         full_name = f"{self.address.name}/{task.name}"
-        self._nursery.start_soon(self._run_task, task, call, function, args, name=full_name)
+        self._tasks[task] = None
+        # An idle actor should not pay for a nursery, and one cannot be opened in the middle of a handler. So the tasks
+        # hang in trio's own nursery and the promises of one are kept here: no exception leaves `_run_task`, and
+        # `live` does not end before them.
+        trio.lowlevel.spawn_system_task(
+            self._run_task, task, call, function, args, name=full_name, context=contextvars.copy_context()
+        )
         return task
 
     async def _run_task(
@@ -149,10 +158,24 @@ class ActorRun:
                 if failpoints.enabled:
                     failpoints.visit(self.address.name, f"task:{task.name}")
                 await function(*args)
-        except Exception as error:  # noqa: BLE001  # a crash of the task is a crash of the actor
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a crash of the task is a crash of the actor; see start_task
             self.fail(error)
         finally:
+            del self._tasks[task]
             task.finished()
+            if self._tasks_ended is not None and not self._tasks:
+                self._tasks_ended.set()
+
+    async def _end_tasks(self) -> None:
+        if not self._tasks:
+            return
+        self._tasks_ended = trio.Event()
+        for task in tuple(self._tasks):
+            task.scope.cancel(reason=f"{self.address.name} has ended")
+        with trio.CancelScope(shield=True):
+            await self._tasks_ended.wait()
 
     def monitor(self, watched: Address) -> Monitor:
         """See Context.monitor."""

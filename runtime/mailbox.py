@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import attrs
 import trio
 
+from runtime.arrivals import Arrivals
 from runtime.ask import PendingAsk, Stage
 from runtime.errors import TooManyPostponed
 from runtime.message import Delivery, Message
@@ -76,13 +76,14 @@ class Mailbox:
     __slots__ = (
         "_accepted",
         "_alert",
+        "_arrivals",
         "_bell",
         "_coalescing",
         "_control_in",
         "_control_out",
-        "_marks",
         "_now",
         "_put_user",
+        "_replay",
         "_user_in",
         "_user_out",
         "_waiting",
@@ -93,7 +94,6 @@ class Mailbox:
         "overflow",
         "postponed",
         "receive_user",
-        "replay",
         "serve_user",
         "urgent",
     )
@@ -114,18 +114,18 @@ class Mailbox:
         self._put_user: Callable[[Item], None] = self._user_in.send_nowait
         self.receive_user = self._user_out.receive_nowait
         self.control_waiting = 0
-        self._coalescing: set[type[Message]] = set()
-        self.replay: deque[Item] = deque()
-        self.postponed: deque[Item] = deque()
+        # Four lists at most, and mostly empty: an empty deque or set would take four to ten times the memory.
+        self._coalescing: list[type[Message]] = []
+        self._replay: list[Item] = []
+        """Served before the lane, the next one last."""
+        self.postponed: list[Item] = []
         self.serve_user = True
         self.urgent = False
         self._waiting = 0
-        # When each message came is known without an envelope. Stamping each would cost a clock read per tell; but inside
-        # one turn of the loop all come at the same time, so a mark (position, time) is set for the first of them, and for
-        # every one while a handler keeps the actor busy.
         self._accepted = 0
-        self._marks: deque[tuple[int, float]] = deque()
+        self._arrivals = Arrivals(2 * self.capacity)
         self._alert = True
+        """Whether the next message wants more than to be put into its lane: a mark, and perhaps to wake the reader."""
         self._yielding = False
         self._bell: trio.lowlevel.Task | None = None
 
@@ -169,6 +169,7 @@ class Mailbox:
         """Deliver as soon as there is room. Atomic with respect to cancellation. Raises trio.ClosedResourceError."""
         self._waiting += 1
         self._accepted += 1
+        self._arrivals.mark(self._accepted, self._now(), self._first_waiting())
         try:
             await self._user_in.send(item)
         except BaseException:
@@ -176,8 +177,8 @@ class Mailbox:
             raise
         finally:
             self._waiting -= 1
-        if self._alert:
-            self._attend()
+        if self.serve_user:
+            self.ring()
 
     def postpone(self, item: Item) -> None:
         """Keep an item that was taken until `unpostpone`. Raises TooManyPostponed when `capacity` are kept already."""
@@ -190,7 +191,7 @@ class Mailbox:
 
     def unpostpone(self) -> None:
         """Put what was postponed in front of everything that waits in the user lane, in its order."""
-        self.replay.extendleft(reversed(self.postponed))
+        self._replay.extend(reversed(self.postponed))
         self.postponed.clear()
         self._refresh()
         self.ring()
@@ -204,11 +205,10 @@ class Mailbox:
         if kind.coalesces:
             if kind in self._coalescing:
                 return _ACCEPTED
-            self._coalescing.add(kind)
+            self._coalescing.append(kind)
         try:
             self._control_in.send_nowait(message)
         except trio.ClosedResourceError:
-            self._coalescing.discard(kind)
             return _DEAD
         self._control_came()
         return _ACCEPTED
@@ -251,14 +251,14 @@ class Mailbox:
             item = self._control_out.receive_nowait()
             self.control_waiting -= 1
             if isinstance(item, Message) and item.coalesces:
-                self._coalescing.discard(type(item))
+                self._coalescing.remove(type(item))
             self._refresh()
             return item
         self._refresh()
         if not self.serve_user:
             return None
-        if self.replay:
-            item = self.replay.popleft()
+        if self._replay:
+            item = self._replay.pop()
             self._refresh()
             return item
         try:
@@ -273,18 +273,17 @@ class Mailbox:
         self.ring()
 
     def _refresh(self) -> None:
-        self.urgent = bool(self.control_waiting or self.replay or not self.serve_user)
+        self.urgent = bool(self.control_waiting or self._replay or not self.serve_user)
 
     async def wait(self) -> None:
         """Wait until something arrives in either lane; the caller has found both empty without a checkpoint since."""
         self._bell = trio.lowlevel.current_task()
         self._alert = True
+        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._bell = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._bell = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def ring(self) -> None:
         """Wake the reader, if it waits."""
@@ -303,7 +302,7 @@ class Mailbox:
         self._yielding = True
 
     def _attend(self) -> None:
-        self._mark()
+        self._arrivals.mark(self._accepted, self._now(), self._first_waiting())
         if self._bell is not None:
             if self.serve_user:
                 trio.lowlevel.reschedule(self._bell)
@@ -312,20 +311,10 @@ class Mailbox:
         elif self._yielding:
             self._alert = False
 
-    def _mark(self) -> None:
-        marks = self._marks
-        if len(marks) > 2 * self.capacity:
-            self._forget_marks()
-        marks.append((self._accepted, self._now()))
-
-    def _forget_marks(self) -> int:
-        """Drop the marks of messages that were taken; returns how many wait."""
-        statistics = self._user_out.statistics()
-        waiting = len(self.replay) + statistics.current_buffer_used + statistics.tasks_waiting_send
-        first = self._accepted - waiting + 1
-        while len(self._marks) > 1 and self._marks[1][0] <= first:
-            self._marks.popleft()
-        return waiting
+    def _first_waiting(self) -> int:
+        """The position of the oldest user message that waits, in the sequence of all; one beyond the last if none does."""
+        lane = self._user_out.statistics()
+        return self._accepted + 1 - len(self._replay) - lane.current_buffer_used - lane.tasks_waiting_send
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
@@ -340,14 +329,15 @@ class Mailbox:
         for item in control:
             if isinstance(item, Message) and keep(item):
                 self._put_control(item)
-        self.replay.extendleft(reversed(self.postponed))
-        self.postponed.clear()
         lane = [self.receive_user() for _ in range(self._user_out.statistics().current_buffer_used)]
-        survivors = [item for item in (*self.replay, *lane) if isinstance(item, Message)]
+        survivors: list[Item] = [
+            item for item in (*self.postponed, *reversed(self._replay), *lane) if isinstance(item, Message)
+        ]
+        self.postponed.clear()
         # Each message taken let one waiting sender in. If any came, they are in the lane already, behind these.
         room = 0 if self._user_out.statistics().current_buffer_used else self.capacity
         split = max(0, len(survivors) - room)
-        self.replay = deque(survivors[:split])
+        self._replay = survivors[:split][::-1]
         for item in survivors[split:]:
             self._put_user(item)
         self._refresh()
@@ -359,9 +349,9 @@ class Mailbox:
         # The sending ends first: whoever waits for room learns that it was not delivered, before the lane is emptied.
         self._user_in.close()
         self._control_in.close()
-        left = [*self.postponed, *self.replay]
+        left = [*self.postponed, *reversed(self._replay)]
         self.postponed.clear()
-        self.replay.clear()
+        self._replay.clear()
         while True:
             try:
                 left.append(self.receive_user())
@@ -379,23 +369,23 @@ class Mailbox:
     @property
     def is_empty(self) -> bool:
         """Whether no user message waits (postponed ones aside)."""
-        return not self.replay and not self._user_out.statistics().current_buffer_used
+        return not self._replay and not self._user_out.statistics().current_buffer_used
 
     def statistics(self) -> MailboxStatistics:
         """A snapshot."""
         lane = self._user_out.statistics()
-        waiting = self._forget_marks()
-        now = self._now()
+        first = self._first_waiting()
+        waits = first <= self._accepted
         return MailboxStatistics(
-            current_buffer_used=lane.current_buffer_used + len(self.replay),
+            current_buffer_used=lane.current_buffer_used + len(self._replay),
             max_buffer_size=self.capacity,
             tasks_waiting_send=lane.tasks_waiting_send,
             peak_buffer_used=lane.peak_buffer_used,
             control_buffer_used=self.control_waiting,
-            replayed=len(self.replay),
+            replayed=len(self._replay),
             postponed=len(self.postponed),
             dropped=self.dropped,
-            oldest_age=now - self._marks[0][1] if waiting and self._marks else 0.0,
+            oldest_age=self._now() - self._arrivals.since(first) if waits else 0.0,
         )
 
     def describe(self) -> str:

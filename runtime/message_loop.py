@@ -38,7 +38,9 @@ async def serve(run: ActorRun) -> None:
         shown_kind: type[Item] | None = None
         handle: Handler | None = None
         is_empty = False
-        while run.stop_reason is None and mailbox.serve_user and (timer := run.timers.pop_due(now + address.clock_offset)):
+        while (
+            run.stop_reason is None and mailbox.serve_user and (timer := run.timers.pop_due(now + address.clock_offset))
+        ):
             await _handle(run, timer.message, now)
             now = read_clock()
         for count in range(BATCH_MESSAGES):

@@ -98,12 +98,13 @@ class ActorSystem:
 
     async def _run(self, runner: _Runner, *, task_status: trio.TaskStatus[None]) -> None:
         address, incarnation = runner.address, 0
+        status = _Started(task_status)
+        del task_status  # it holds the nursery of the start, which is long gone when the actor still runs
         while True:
             incarnation += 1
             runner.scope = trio.CancelScope()
             began = trio.current_time()
             error: BaseException | None = None
-            status = _Started(task_status if incarnation == 1 else None)
             with runner.scope:
                 try:
                     await address.run(incarnation, task_status=status)
@@ -120,6 +121,7 @@ class ActorSystem:
                 runner.is_final = True
             runner.notify()
             if restarts:
+                status = _Started(None)
                 continue
             if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL):
                 raise error
@@ -176,8 +178,9 @@ class _Started:
 
     def started(self, value: None = None) -> None:
         self.served = True
-        if self._outer is not None:
-            self._outer.started(value)
+        outer, self._outer = self._outer, None
+        if outer is not None:
+            outer.started(value)
 
 
 def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> ExitReason:
