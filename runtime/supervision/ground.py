@@ -56,7 +56,7 @@ async def open_ground() -> AsyncIterator[Ground]:
         token = _ground.set(ground)
         try:
             yield ground
-        except Exception as raised:  # noqa: BLE001  # raised again below, outside the nursery that would wrap it
+        except BaseException as raised:  # noqa: BLE001  # raised again below, outside the nursery that would wrap it
             error = raised
         finally:
             _ground.reset(token)

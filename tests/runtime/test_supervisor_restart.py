@@ -1,0 +1,223 @@
+"""Restart types and strategies: who comes back after which end, and who goes with it."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from runtime.backoff import NO_BACKOFF
+from runtime.child import ExitReason, Restart, StopCause, Strategy
+from runtime.supervision_events import ChildEnded, ChildExited, ChildRestarting, Decision
+from runtime.supervisor import ChildState
+from tests.runtime.misbehaving import Boom, House, Start, Stop, settle
+
+MEMBERS = ("a", "b", "c", "d")
+
+
+def states(supervisor: object) -> dict[str, ChildState]:
+    return {info.name: info.state for info in supervisor.which_children()}  # type: ignore[attr-defined]  # either kind
+
+
+async def test_children_start_in_order_and_stop_in_reverse(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a"), house.spec("b"), house.spec("c"))
+    async with house.running(supervisor):
+        assert house.journal == ["start a", "up a", "start b", "up b", "start c", "up c"]
+        house.journal.clear()
+    assert house.journal == [f"{what} {name}" for name in "cba" for what in ("stop", "end", "exit")]
+    assert [child.reasons for child in house.children.values()] == [[ExitReason.SHUTDOWN]] * 3
+    assert [child.finals for child in house.children.values()] == [["supervisor top stopped"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("restart", "how", "comes_back"),
+    [
+        (Restart.PERMANENT, "crash", True),
+        (Restart.PERMANENT, "kill", True),
+        (Restart.PERMANENT, "finish", True),
+        (Restart.TRANSIENT, "crash", True),
+        (Restart.TRANSIENT, "kill", True),
+        (Restart.TRANSIENT, "finish", False),
+        (Restart.TEMPORARY, "crash", False),
+        (Restart.TEMPORARY, "kill", False),
+        (Restart.TEMPORARY, "finish", False),
+    ],
+)
+async def test_the_restart_type_decides_what_follows_which_end(
+    house: House, restart: Restart, how: str, comes_back: bool
+) -> None:
+    supervisor = house.supervisor(house.spec("a", restart=restart), house.spec("b"))
+    async with house.running(supervisor):
+        match how:
+            case "crash":
+                house["a"].crash()
+            case "kill":
+                supervisor.kill_child("a", "test")
+            case _:
+                house["a"].finish()
+        await settle()
+        assert house.incarnations() == {"a": 2 if comes_back else 1, "b": 1}
+        if comes_back:
+            assert states(supervisor) == {"a": ChildState.RUNNING, "b": ChildState.RUNNING}
+            assert house["a"].finals == []
+        elif restart is Restart.TRANSIENT:
+            assert states(supervisor) == {"a": ChildState.DOWN, "b": ChildState.RUNNING}
+            assert len(house["a"].finals) == 1
+        else:
+            assert states(supervisor) == {"b": ChildState.RUNNING}
+            assert len(house["a"].finals) == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (Strategy.ONE_FOR_ONE, {"a": 1, "b": 2, "c": 1, "d": 1}),
+        (Strategy.ONE_FOR_ALL, {"a": 2, "b": 2, "c": 2, "d": 2}),
+        (Strategy.REST_FOR_ONE, {"a": 1, "b": 2, "c": 2, "d": 2}),
+    ],
+)
+async def test_the_strategy_decides_whom_a_crash_takes_along(
+    house: House, strategy: Strategy, expected: dict[str, int]
+) -> None:
+    supervisor = house.supervisor(*map(house.spec, MEMBERS), strategy=strategy)
+    async with house.running(supervisor):
+        house["b"].crash()
+        await settle()
+        assert house.incarnations() == expected
+        assert set(states(supervisor).values()) == {ChildState.RUNNING}
+
+
+async def test_a_group_restart_stops_in_reverse_order_then_starts_in_order(house: House) -> None:
+    supervisor = house.supervisor(*map(house.spec, MEMBERS), strategy=Strategy.ONE_FOR_ALL)
+    async with house.running(supervisor):
+        house.journal.clear()
+        house["b"].crash()
+        await settle()
+        stops = [f"{what} {name}" for name in "dca" for what in ("stop", "end", "exit")]
+        starts = [f"{what} {name}" for name in "abcd" for what in ("start", "up")]
+        assert house.journal == ["end b", "exit b", *stops, *starts]
+    assert [end.reason for end in house["a"].exits] == [ExitReason.SHUTDOWN, ExitReason.SHUTDOWN]
+    assert house["a"].stop_reasons[0].cause is StopCause.RESTART
+    assert "b" in house["a"].stop_reasons[0].detail
+
+
+async def test_a_group_restart_counts_one_attempt_and_names_the_group(house: House) -> None:
+    supervisor = house.supervisor(*map(house.spec, MEMBERS), strategy=Strategy.REST_FOR_ONE, intensity=1, period=1000.0)
+    async with house.running(supervisor):
+        house["b"].crash()
+        await settle()
+        (event,) = house.events_of(ChildRestarting)
+        assert (event.actor, event.group, event.restart) == ("b", ("c", "d"), 1)
+        decisions = {event.actor: event.decision for event in house.events_of(ChildExited)}
+        assert decisions == {
+            "b": Decision.RESTART,
+            "c": Decision.RESTART_WITH_GROUP,
+            "d": Decision.RESTART_WITH_GROUP,
+        }
+        assert {event.actor for event in house.events_of(ChildEnded)} == {"c", "d"}
+
+
+async def test_a_group_restart_drops_temporary_siblings(house: House) -> None:
+    supervisor = house.supervisor(
+        house.spec("a"),
+        house.spec("b", restart=Restart.TEMPORARY),
+        house.spec("c", restart=Restart.TRANSIENT),
+        strategy=Strategy.ONE_FOR_ALL,
+    )
+    async with house.running(supervisor):
+        house["a"].crash()
+        await settle()
+        assert house.incarnations() == {"a": 2, "b": 1, "c": 2}
+        assert list(states(supervisor)) == ["a", "c"]
+        assert len(house["b"].finals) == 1
+
+
+async def test_a_group_restart_runs_a_finished_transient_sibling_again_but_no_terminated_one(house: House) -> None:
+    supervisor = house.supervisor(
+        house.spec("a"),
+        house.spec("setup", restart=Restart.TRANSIENT),
+        house.spec("manual"),
+        strategy=Strategy.ONE_FOR_ALL,
+    )
+    async with house.running(supervisor):
+        house["setup"].finish()
+        await supervisor.terminate_child("manual")
+        assert house.incarnations() == {"a": 1, "setup": 1, "manual": 1}
+        house["a"].crash()
+        await settle()
+        assert house.incarnations() == {"a": 2, "setup": 2, "manual": 1}
+        assert states(supervisor)["manual"] is ChildState.DOWN
+
+
+async def test_one_for_all_retries_all_when_a_member_does_not_start(house: House) -> None:
+    specs = [house.spec(name, backoff=NO_BACKOFF) for name in MEMBERS]
+    supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL)
+    async with house.running(supervisor):
+        house["c"].starts.append(Start.FAIL)
+        house["a"].crash()
+        await settle()
+        assert house.incarnations() == {"a": 3, "b": 3, "c": 3, "d": 2}
+        assert house["c"].incarnations == [1, 2, 3]
+        assert house["c"].reasons == [ExitReason.SHUTDOWN, ExitReason.START_FAILED]
+
+
+async def test_rest_for_one_retries_from_the_member_that_does_not_start(house: House) -> None:
+    specs = [house.spec(name, backoff=NO_BACKOFF) for name in MEMBERS]
+    supervisor = house.supervisor(*specs, strategy=Strategy.REST_FOR_ONE)
+    async with house.running(supervisor):
+        house["c"].starts.append(Start.FAIL)
+        house["a"].crash()
+        await settle()
+        assert house.incarnations() == {"a": 2, "b": 2, "c": 3, "d": 2}
+        assert set(states(supervisor).values()) == {ChildState.RUNNING}
+
+
+async def test_a_child_that_declines_at_a_restart_stays_down_and_listed(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a"), house.spec("b"))
+    async with house.running(supervisor):
+        house["a"].starts.append(Start.IGNORE)
+        house["a"].crash()
+        await settle()
+        assert states(supervisor) == {"a": ChildState.DOWN, "b": ChildState.RUNNING}
+        assert house["a"].reasons == [ExitReason.CRASHED, ExitReason.IGNORED]
+
+
+async def test_a_sibling_that_crashes_while_it_is_taken_along_costs_no_attempt(house: House) -> None:
+    specs = [house.spec("a"), house.spec("b"), house.spec("c", stop=Stop.CRASH)]
+    supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL, intensity=1)
+    async with house.running(supervisor):
+        house["a"].crash()
+        await settle()
+        assert house.incarnations() == {"a": 2, "b": 2, "c": 2}
+        assert house["c"].reasons == [ExitReason.CRASHED]
+
+
+async def test_a_stubborn_sibling_is_cancelled_before_the_group_starts(
+    house: House, autojump_clock: trio.testing.MockClock
+) -> None:
+    specs = [house.spec("a"), house.spec("b", stop=Stop.IGNORE, shutdown=3.0)]
+    supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL)
+    async with house.running(supervisor):
+        house["a"].crash()
+        await settle()
+        assert house.incarnations() == {"a": 1, "b": 1}
+        await trio.sleep(2.9)
+        assert house.incarnations() == {"a": 1, "b": 1}
+        await trio.sleep(0.2)
+        assert house.incarnations() == {"a": 2, "b": 2}
+        assert house["b"].reasons == [ExitReason.KILLED]
+        house["b"].stop = Stop.OBEY
+
+
+async def test_a_crash_is_reported_with_its_error_and_a_kill_with_its_reason(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a"))
+    async with house.running(supervisor):
+        house["a"].message = "Work"
+        house["a"].crash(Boom("no luck"))
+        await settle()
+        supervisor.kill_child("a", "operator said so")
+        await settle()
+        crashed, killed = house.events_of(ChildExited)[:2]
+        assert (crashed.reason, crashed.error, crashed.last_message) == ("crashed", "Boom: no luck", "Work")
+        assert (killed.reason, killed.error, killed.incarnation) == ("killed", "operator said so", 2)
+        assert "a crashed handling Work after" in crashed.line()
+        assert crashed.line().endswith("(incarnation 1): Boom: no luck; restart")

@@ -1,0 +1,278 @@
+"""Ending: order, the stop ladder, one budget, cancellation from outside, fatal errors, children that do not stop."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from runtime.child import ExitReason, StopCause, StopReason, Strategy
+from runtime.errors import Fatal
+from runtime.supervision_events import ChildEndedLate, ChildParked, ChildUnstopped, SupervisorStopped
+from runtime.supervisor import ChildrenUnstopped, ChildState, Supervisor, open_ground
+from tests.runtime.misbehaving import Boom, House, Outcome, Start, Stop, settle
+
+SHUTDOWN = StopReason(StopCause.SHUTDOWN, "asked")
+
+
+async def test_each_child_is_asked_once_the_one_before_has_ended(house: House, autojump_clock: MockClock) -> None:
+    supervisor = house.supervisor(*[house.spec(name, stop=Stop.SLOW) for name in "abc"])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run, 1)
+        begin = trio.current_time()
+        supervisor.request_stop(SHUTDOWN)
+        await trio.sleep(0.5)
+        assert [len(child.stop_reasons) for child in house.children.values()] == [0, 0, 1]
+    assert trio.current_time() - begin == 3.0
+    assert all(child.reasons == [ExitReason.SHUTDOWN] for child in house.children.values())
+
+
+async def test_a_child_that_ignores_the_request_is_cancelled_after_its_shutdown_time(
+    house: House, autojump_clock: MockClock
+) -> None:
+    supervisor = house.supervisor(house.spec("a"), house.spec("b", stop=Stop.IGNORE, shutdown=3.0))
+    begin = trio.current_time()
+    async with house.running(supervisor):
+        pass
+    assert trio.current_time() - begin == 3.0
+    (end,) = house["b"].exits
+    assert (end.reason, end.detail) == (ExitReason.KILLED, "it did not stop within 3 s (setting shutdown)")
+    assert house["b"].stop_reasons[0].deadline == begin + 3.0
+
+
+async def test_shutdown_zero_cancels_without_asking(house: House) -> None:
+    async with house.running(house.supervisor(house.spec("a", shutdown=0.0))):
+        pass
+    assert house["a"].stop_reasons == []
+    assert house["a"].reasons == [ExitReason.KILLED]
+
+
+async def test_a_child_that_swallows_cancellation_is_reported_with_its_stack_and_left_behind(
+    house: House, autojump_clock: MockClock
+) -> None:
+    supervisor = house.supervisor(
+        house.spec("a"), house.spec("b", stop=Stop.SWALLOW, shutdown=3.0, kill_grace=2.0), house.spec("c")
+    )
+    house["b"].message = "Work"
+    outcome = Outcome()
+    async with open_ground():
+        begin = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(outcome.collect, supervisor)
+            supervisor.request_stop(SHUTDOWN)
+        assert trio.current_time() - begin == 5.0
+        assert house["a"].reasons == house["c"].reasons == [ExitReason.SHUTDOWN]
+        assert house["b"].reasons == [ExitReason.UNSTOPPED]
+        assert isinstance(outcome.error, ChildrenUnstopped)
+        assert outcome.error.exit_code == 75
+        (report,) = supervisor.unstopped
+        assert (report.name, report.incarnation, report.message, report.waited) == ("b", 1, "Work", 5.0)
+        assert "_swallow" in report.stack
+        (event,) = house.events_of(ChildUnstopped)
+        assert event.stack == report.stack
+        assert [event.unstopped for event in house.events_of(SupervisorStopped)] == [("b",)]
+        house["b"].release()
+    assert house["b"].reasons == [ExitReason.UNSTOPPED]
+
+
+async def test_without_a_ground_of_its_own_the_root_waits_for_what_it_left_behind(
+    house: House, autojump_clock: MockClock
+) -> None:
+    supervisor = house.supervisor(house.spec("a", stop=Stop.SWALLOW))
+    outcome = Outcome()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(outcome.collect, supervisor)
+        supervisor.request_stop(SHUTDOWN)
+        await trio.sleep(1000.0)
+        assert not outcome.ended.is_set()
+        house["a"].release()
+    assert isinstance(outcome.error, ChildrenUnstopped)
+
+
+async def test_one_absolute_budget_covers_all_children(house: House, autojump_clock: MockClock) -> None:
+    specs = [house.spec(name, stop=Stop.IGNORE, shutdown=10.0, kill_grace=1.0) for name in "abcd"]
+    supervisor = house.supervisor(*specs, shutdown_budget=15.0)
+    begin = trio.current_time()
+    async with house.running(supervisor):
+        pass
+    assert trio.current_time() - begin == 14.0
+    assert all(child.reasons == [ExitReason.KILLED] for child in house.children.values())
+    assert house["c"].exits[0].detail == "it did not stop within 4 s (setting shutdown)"
+    assert house["b"].exits[0].detail == "the test is over; there is no time to ask it"
+
+
+async def test_a_second_request_shortens(house: House, autojump_clock: MockClock) -> None:
+    supervisor = house.supervisor(*[house.spec(name, stop=Stop.IGNORE, shutdown=100.0) for name in "ab"])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run, 1)
+        begin = trio.current_time()
+        supervisor.request_stop(SHUTDOWN)
+        await trio.sleep(5.0)
+        supervisor.request_stop(StopReason(StopCause.SHUTDOWN, "hurry", trio.current_time() + 3.0))
+    assert trio.current_time() - begin == 7.0
+
+
+async def test_cancellation_from_outside_becomes_an_ordered_shutdown(house: House, autojump_clock: MockClock) -> None:
+    supervisor = house.supervisor(*[house.spec(name, stop=Stop.SLOW) for name in "abc"])
+    begin = trio.current_time()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run, 1)
+            house.journal.clear()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert trio.current_time() - begin == 3.0
+    assert [line for line in house.journal if line.startswith("stop")] == ["stop c", "stop b", "stop a"]
+    assert all(child.reasons == [ExitReason.SHUTDOWN] for child in house.children.values())
+
+
+async def test_cancellation_during_boot_stops_what_has_started(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a"), house.spec("b", Start.HANG, shutdown=0.0), house.spec("c"))
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run, 1)
+            await settle()
+            scope.cancel()
+    assert house["a"].reasons == [ExitReason.SHUTDOWN]
+    assert house["b"].reasons == [ExitReason.KILLED]
+    assert house["c"].incarnations == []
+
+
+async def test_a_fatal_error_stops_everything_in_order_and_comes_out(house: House) -> None:
+    fatal = Fatal("the disk is full", exit_code=74)
+    supervisor = house.supervisor(*map(house.spec, "abc"), intensity=100)
+    with pytest.raises(Fatal) as caught:
+        async with house.running(supervisor):
+            house.journal.clear()
+            house["b"].crash(fatal)
+            await settle()
+    assert caught.value is fatal
+    assert [line for line in house.journal if line.startswith("stop")] == ["stop c", "stop a"]
+    assert house.incarnations() == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_fatal_error_among_others_in_a_group_is_found(house: House) -> None:
+    fatal = Fatal("the disk is full")
+    with pytest.raises(Fatal):
+        async with house.running(house.supervisor(house.spec("a"))):
+            house["a"].crash(ExceptionGroup("two", [Boom("x"), fatal]))
+            await settle()
+
+
+async def test_an_interrupt_inside_a_child_is_fatal_as_well(house: House) -> None:
+    supervisor = house.supervisor(*map(house.spec, "ab"))
+    with pytest.RaisesGroup(KeyboardInterrupt):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run, 1)
+            house["a"].crash(KeyboardInterrupt())
+    assert house["b"].reasons == [ExitReason.SHUTDOWN]
+
+
+async def test_a_fatal_error_during_boot_stops_what_has_started(house: House) -> None:
+    with pytest.raises(Fatal):
+        await house.supervisor(house.spec("a"), house.spec("b", Fatal("no"))).run(1)
+    assert house["a"].reasons == [ExitReason.SHUTDOWN]
+
+
+async def test_a_fatal_error_while_stopping_comes_out_too(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a"), house.spec("b", stop=Stop.IGNORE))
+    outcome = Outcome()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(outcome.collect, supervisor)
+        supervisor.request_stop(SHUTDOWN)
+        await settle()
+        house["b"].crash(Fatal("at the end"))
+    assert isinstance(outcome.error, Fatal)
+    assert house["a"].reasons == [ExitReason.SHUTDOWN]
+
+
+async def test_an_unstopped_child_is_never_restarted_beside_itself(house: House, autojump_clock: MockClock) -> None:
+    supervisor = house.supervisor(house.spec("a", stop=Stop.SWALLOW, kill_grace=2.0), house.spec("b"))
+    async with house.running(supervisor):
+        supervisor.kill_child("a", "stuck")
+        await trio.sleep(2.1)
+        info, other = supervisor.which_children()
+        assert (info.state, other.state) == (ChildState.UNSTOPPED, ChildState.RUNNING)
+        assert len(house["a"].parked) == 1
+        assert [event.actor for event in house.events_of(ChildParked)] == ["a"]
+        await trio.sleep(1000.0)
+        assert house.incarnations() == {"a": 1, "b": 1}
+        # Once its task is gone nothing is in the way any more.
+        house["a"].stop = Stop.OBEY
+        house["a"].release()
+        await settle()
+        assert house.incarnations() == {"a": 2, "b": 1}
+        assert [event.incarnation for event in house.events_of(ChildEndedLate)] == [1]
+        assert supervisor.unstopped == ()
+    assert house["a"].reasons == [ExitReason.UNSTOPPED, ExitReason.SHUTDOWN]
+
+
+async def test_an_unstopped_sibling_does_not_hold_up_its_group(house: House, autojump_clock: MockClock) -> None:
+    specs = [house.spec("a"), house.spec("b", stop=Stop.SWALLOW, shutdown=1.0), house.spec("c")]
+    supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL)
+    async with house.running(supervisor):
+        house["a"].crash()
+        await trio.sleep(2.1)
+        assert house.incarnations() == {"a": 2, "b": 1, "c": 2}
+        house["b"].stop = Stop.OBEY
+        house["b"].release()
+        await settle()
+        # Its late end is an end like any other: the group is restarted with it.
+        assert house.incarnations() == {"a": 3, "b": 2, "c": 3}
+
+
+async def test_a_terminated_child_that_ends_late_stays_down(house: House, autojump_clock: MockClock) -> None:
+    supervisor = house.supervisor(house.spec("a", stop=Stop.SWALLOW), house.spec("b"))
+    async with house.running(supervisor):
+        with pytest.raises(ChildrenUnstopped, match="a .handling nothing, waited 6.0 s"):
+            await supervisor.terminate_child("a")
+        house["a"].release()
+        await settle()
+        assert [info.state for info in supervisor.which_children()] == [ChildState.DOWN, ChildState.RUNNING]
+        house["a"].stop = Stop.OBEY
+        assert await supervisor.restart_child("a") == 2
+
+
+async def test_an_unstopped_child_that_is_left_at_shutdown_is_in_the_result(
+    house: House, autojump_clock: MockClock
+) -> None:
+    supervisor = house.supervisor(house.spec("a", stop=Stop.SWALLOW), house.spec("b"))
+    outcome = Outcome()
+    async with open_ground():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(outcome.collect, supervisor)
+            supervisor.kill_child("a", "stuck")
+            await trio.sleep(5.0)
+            supervisor.request_stop(SHUTDOWN)
+        assert [report.name for report in supervisor.unstopped] == ["a"]
+        house["a"].release()
+    assert isinstance(outcome.error, ChildrenUnstopped)
+
+
+async def test_a_bug_in_the_control_loop_takes_the_children_down_with_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor: Supervisor = house.supervisor(*map(house.spec, "ab"))
+    outcome = Outcome()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(outcome.collect, supervisor)
+
+        def broken(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("bug")
+
+        monkeypatch.setattr("runtime.supervision.life.decide", broken)
+        house["a"].crash()
+    assert isinstance(outcome.error, ZeroDivisionError)
+    assert house["b"].reasons == [ExitReason.KILLED]
+    assert house["b"].inside == 0
+
+
+async def test_the_deadline_of_an_endless_shutdown_is_the_budget(house: House, autojump_clock: MockClock) -> None:
+    spec = house.spec("a", stop=Stop.IGNORE, shutdown=math.inf, kill_grace=1.0)
+    begin = trio.current_time()
+    async with house.running(house.supervisor(spec, shutdown_budget=20.0)):
+        pass
+    assert trio.current_time() - begin == 19.0
+    assert house["a"].stop_reasons[0].deadline == begin + 19.0

@@ -1,0 +1,120 @@
+"""Significant children and automatic shutdown."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from runtime.backoff import NO_BACKOFF
+from runtime.child import AutoShutdown, ChildSpec, ExitReason, Restart, Strategy
+from runtime.supervisor import ChildState, SpecError
+from tests.runtime.misbehaving import House, Misbehaving, Outcome, settle
+
+ANY, ALL = AutoShutdown.ANY_SIGNIFICANT, AutoShutdown.ALL_SIGNIFICANT
+TRANSIENT, TEMPORARY = Restart.TRANSIENT, Restart.TEMPORARY
+
+
+async def ends(house: House, mode: AutoShutdown, restart: Restart, *steps: tuple[str, str]) -> bool:
+    """Whether a supervisor of the significant a and b and the plain c has ended after these steps."""
+    supervisor = house.supervisor(
+        house.spec("a", restart=restart, significant=True, backoff=NO_BACKOFF),
+        house.spec("b", restart=restart, significant=True),
+        house.spec("c", restart=Restart.TRANSIENT),
+        auto_shutdown=mode,
+    )
+    outcome = Outcome()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(outcome.collect, supervisor)
+        for name, what in steps:
+            child: Misbehaving = house[name]
+            match what:
+                case "finish":
+                    child.finish()
+                case "crash":
+                    child.crash()
+                case _:
+                    await supervisor.terminate_child(name)
+            await settle()
+        ended = outcome.ended.is_set()
+        nursery.cancel_scope.cancel()
+    assert outcome.error is None
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("mode", "restart", "steps", "expected"),
+    [
+        (ANY, TRANSIENT, [("a", "finish")], True),
+        (ANY, TRANSIENT, [("a", "crash")], False),
+        (ANY, TRANSIENT, [("c", "finish")], False),
+        (ANY, TRANSIENT, [("a", "terminate")], False),
+        (ANY, TEMPORARY, [("a", "finish")], True),
+        (ANY, TEMPORARY, [("a", "crash")], True),
+        (ANY, TEMPORARY, [("a", "terminate")], False),
+        (ALL, TRANSIENT, [("a", "finish")], False),
+        (ALL, TRANSIENT, [("a", "finish"), ("b", "finish")], True),
+        (ALL, TRANSIENT, [("a", "crash"), ("b", "finish")], False),
+        (ALL, TRANSIENT, [("a", "terminate"), ("b", "finish")], True),
+        (ALL, TRANSIENT, [("a", "finish"), ("b", "terminate")], False),
+        (ALL, TEMPORARY, [("a", "crash"), ("b", "crash")], True),
+        (ALL, TEMPORARY, [("a", "crash"), ("c", "finish")], False),
+    ],
+)
+async def test_the_end_of_significant_children_by_themselves_ends_their_supervisor(
+    house: House, mode: AutoShutdown, restart: Restart, steps: list[tuple[str, str]], expected: bool
+) -> None:
+    assert await ends(house, mode, restart, *steps) is expected
+
+
+async def test_the_others_are_stopped_in_order(house: House) -> None:
+    supervisor = house.supervisor(
+        house.spec("a"),
+        house.spec("b", restart=TRANSIENT, significant=True),
+        house.spec("c"),
+        auto_shutdown=ANY,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run, 1)
+        house.journal.clear()
+        house["b"].finish()
+    assert [line for line in house.journal if line.startswith("stop")] == ["stop c", "stop a"]
+    assert house["a"].reasons == [ExitReason.SHUTDOWN]
+
+
+async def test_a_temporary_child_dropped_by_a_group_restart_does_not_end_the_supervisor(house: House) -> None:
+    supervisor = house.supervisor(
+        house.spec("a"),
+        house.spec("b", restart=TEMPORARY, significant=True),
+        auto_shutdown=ANY,
+        strategy=Strategy.ONE_FOR_ALL,
+    )
+    async with house.running(supervisor):
+        house["a"].crash()
+        await settle()
+        assert [info.name for info in supervisor.which_children()] == ["a"]
+        assert house.incarnations() == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("restart", "state"), [(Restart.TRANSIENT, ChildState.DOWN), (Restart.PERMANENT, ChildState.RUNNING)]
+)
+async def test_a_nested_supervisor_that_shut_itself_down_is_a_normal_end(
+    house: House, restart: Restart, state: ChildState
+) -> None:
+    inner = house.supervisor(house.spec("b", restart=TRANSIENT, significant=True), name="inner", auto_shutdown=ANY)
+    top = house.supervisor(house.spec("a"), house.nested(inner, restart=restart))
+    async with house.running(top):
+        house["b"].finish()
+        await settle()
+        assert {info.name: info.state for info in top.which_children()} == {"a": ChildState.RUNNING, "inner": state}
+
+
+def test_significance_without_automatic_shutdown_is_refused(house: House) -> None:
+    with pytest.raises(SpecError, match="auto_shutdown"):
+        house.supervisor(house.spec("a", restart=TRANSIENT, significant=True))
+
+
+def test_a_permanent_child_is_never_significant(house: House) -> None:
+    child = house.child("a")
+    with pytest.raises(ValueError, match="permanent"):
+        ChildSpec("a", lambda: child, significant=True)
