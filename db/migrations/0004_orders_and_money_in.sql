@@ -42,6 +42,8 @@ CREATE TRIGGER quote_is_final BEFORE UPDATE ON orders FOR EACH ROW
     EXECUTE FUNCTION refuse_change('what was quoted and what was paid is final; open another order');
 CREATE TRIGGER orders_are_kept BEFORE DELETE ON orders
     FOR EACH ROW EXECUTE FUNCTION refuse_change('orders are kept');
+CREATE TRIGGER orders_stay BEFORE TRUNCATE ON orders
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('orders are kept');
 
 CREATE TABLE money_in (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -96,6 +98,8 @@ CREATE TABLE referral_rewards (
 CREATE INDEX referral_rewards_referrer ON referral_rewards (referrer_id);
 CREATE TRIGGER referral_rewards_are_final BEFORE UPDATE OR DELETE ON referral_rewards
     FOR EACH ROW EXECUTE FUNCTION refuse_change('a reward is a fact; correct it in the ledger');
+CREATE TRIGGER referral_rewards_stay BEFORE TRUNCATE ON referral_rewards
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('a reward is a fact; correct it in the ledger');
 
 CREATE TABLE refunds (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -107,6 +111,10 @@ CREATE TABLE refunds (
     created_at      timestamptz NOT NULL DEFAULT atlas_now()
 );
 CREATE INDEX refunds_money_in ON refunds (money_in_id);
+CREATE TRIGGER refunds_are_final BEFORE UPDATE OR DELETE ON refunds
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('a refund is a fact; correct it in the ledger');
+CREATE TRIGGER refunds_stay BEFORE TRUNCATE ON refunds
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('a refund is a fact; correct it in the ledger');
 
 CREATE TABLE withdrawals (
     id                 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

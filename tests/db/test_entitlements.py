@@ -1,0 +1,124 @@
+"""Time adds up; the best tariff is used up first; nothing is lost and nothing turns dear."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.entitlements import add_period, running_tariff
+from db.subscriptions import get_subscription, mark_revoked
+from tests.db.database import Database
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RANKS = {"basic": 10, "plus": 20, "max": 30}
+
+
+def day(number: float) -> datetime:
+    return NOW + timedelta(days=number)
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "tariff", "days", "after", "runs"),
+    [
+        ("the first purchase starts now", {}, "basic", 30, {"basic": 30}, "basic"),
+        ("the same tariff adds", {"basic": 10}, "basic", 30, {"basic": 40}, "basic"),
+        ("what has ended does not count", {"basic": -5}, "basic", 30, {"basic": 30}, "basic"),
+        ("an upgrade starts at once", {"basic": 10}, "plus", 30, {"plus": 30, "basic": 40}, "plus"),
+        ("a downgrade follows", {"plus": 10}, "basic", 30, {"plus": 10, "basic": 40}, "plus"),
+        ("the better shifts the lesser", {"plus": 10, "basic": 40}, "plus", 30, {"plus": 40, "basic": 70}, "plus"),
+        ("the lesser leaves the better", {"plus": 10, "basic": 40}, "basic", 30, {"plus": 10, "basic": 70}, "plus"),
+        ("in the middle", {"max": 5, "basic": 15}, "plus", 10, {"max": 5, "plus": 15, "basic": 25}, "max"),
+    ],
+)
+def test_rule(rule: str, before: dict[str, int], tariff: str, days: int, after: dict[str, int], runs: str) -> None:
+    ends = {name: day(number) for name, number in before.items()}
+    result = add_period(ends, RANKS, NOW, tariff, timedelta(days=days))
+    assert result == {name: day(number) for name, number in after.items()}, rule
+    assert running_tariff(result, RANKS, NOW) == runs
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(RANKS)), st.integers(1, 400), st.integers(0, 200)), min_size=1, max_size=12
+    )
+)
+def test_the_end_always_moves_to_the_later_of_now_and_the_end_plus_the_period(
+    purchases: list[tuple[str, int, int]],
+) -> None:
+    ends: dict[str, datetime] = {}
+    now = NOW
+    for tariff, days, wait in purchases:
+        now += timedelta(days=wait)
+        before = max([now, *ends.values()])
+        ends = add_period(ends, RANKS, now, tariff, timedelta(days=days))
+        assert max(ends.values()) == before + timedelta(days=days)
+        # No tariff is used longer than it was paid for: better ones end first.
+        ordered = sorted(ends, key=RANKS.__getitem__, reverse=True)
+        assert [ends[name] for name in ordered] == sorted(ends.values())
+
+
+async def test_an_upgrade_is_stored_and_the_rest_is_kept(database: Database) -> None:
+    await database.add_customer()
+    first = await database.buy(tariff="basic", charge_id="c1")
+    second = await database.buy(tariff="plus", charge_id="c2")
+    assert first.expires_at is not None
+    assert second.expires_at == first.expires_at + timedelta(days=30)
+    view = await database.run(get_subscription, 1001)
+    assert view is not None
+    assert view.tariff == "plus"
+    assert await database.fetchval(
+        "SELECT b.ends_at - p.ends_at > interval '29 days' FROM tariff_terms b, tariff_terms p "
+        "WHERE b.tariff = 'basic' AND p.tariff = 'plus'"
+    )
+
+
+async def test_a_purchase_after_the_end_starts_now(database: Database) -> None:
+    await database.add_customer()
+    await database.buy(charge_id="c1")
+    await database.move_clock(days=100)
+    await database.buy(charge_id="c2")
+    assert await database.fetchval("SELECT expires_at > atlas_now() + interval '29 days 23 hours' FROM subscriptions")
+
+
+async def test_a_purchase_after_a_revocation_starts_now_and_is_active(database: Database) -> None:
+    await database.add_customer()
+    await database.buy(charge_id="c1")
+    await database.run(mark_revoked, 1001, actor="operator")
+    await database.buy(charge_id="c2")
+    view = await database.run(get_subscription, 1001)
+    assert view is not None
+    assert (view.state, view.is_running) == ("active", True)
+    assert await database.fetchval("SELECT expires_at < atlas_now() + interval '30 days 1 second' FROM subscriptions")
+
+
+async def test_the_end_cannot_be_moved_without_an_event(database: Database) -> None:
+    await database.add_customer()
+    await database.buy()
+    async with database.connect() as connection:
+        with pytest.raises(Exception, match="its last entitlement event says"):
+            await connection.execute("UPDATE subscriptions SET expires_at = expires_at + interval '1 day'")
+
+
+async def test_the_ends_can_be_rebuilt_from_the_events(database: Database) -> None:
+    for telegram_id in (1, 2, 3):
+        await database.add_customer(telegram_id)
+        await database.buy(telegram_id, charge_id=f"a{telegram_id}")
+        await database.buy(telegram_id, "plus", 90, charge_id=f"b{telegram_id}")
+    await database.run(mark_revoked, 2, actor="operator")
+    differing = await database.fetchval(
+        """
+        WITH RECURSIVE rebuilt AS (
+            SELECT subscription_id, position, created_at + period AS ends FROM entitlement_events WHERE position = 1
+            UNION ALL
+            SELECT e.subscription_id, e.position,
+                   CASE e.kind WHEN 'grant' THEN greatest(r.ends, e.created_at) + e.period ELSE least(r.ends, e.created_at) END
+            FROM rebuilt r JOIN entitlement_events e ON e.subscription_id = r.subscription_id AND e.position = r.position + 1
+        )
+        SELECT count(*) FROM subscriptions s
+        JOIN (SELECT DISTINCT ON (subscription_id) * FROM rebuilt ORDER BY subscription_id, position DESC) r
+          ON r.subscription_id = s.id
+        WHERE s.expires_at <> r.ends
+        """
+    )
+    assert differing == 0

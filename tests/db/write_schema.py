@@ -1,0 +1,33 @@
+"""Write ``db/schema.txt`` anew after a deliberate change of the schema: ``python -m tests.db.write_schema``."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import trio
+import trio_asyncio
+
+from db.describe import EXPECTED, describe_schema
+from tests.db.database import Database
+from tests.postgres_cluster import Cluster
+
+
+async def _describe(dsn: str) -> str:
+    async with trio_asyncio.open_loop():
+        return await Database(dsn).run(describe_schema)
+
+
+def main() -> None:
+    """Migrate an empty database and describe it."""
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="atlas-pg-", dir="/tmp")))
+    try:
+        cluster.initialise()
+        cluster.start()
+        EXPECTED.write_text(trio.run(_describe, cluster.dsn(cluster.template())), encoding="utf-8")
+    finally:
+        cluster.stop()
+        shutil.rmtree(cluster.root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
