@@ -34,7 +34,7 @@ class WorkerState(enum.Enum):
 
 
 class WorkerBeat:
-    """One worker's life signs. Only the worker's own incarnation writes it (its supervisor writes `state`)."""
+    """One worker's life signs, written on the loop and read anywhere."""
 
     __slots__ = (
         "_clock",
@@ -42,7 +42,7 @@ class WorkerBeat:
         "limit",
         "name",
         "next_due",
-        "oldest_message",
+        "probe",
         "progressed_at",
         "state",
         "waiting_since",
@@ -62,8 +62,9 @@ class WorkerBeat:
         self.waiting_since: float | None = None
         """Since when its oldest unhandled message has been waiting; None if nothing waits."""
         self.state: WorkerState = WorkerState.ACTIVE
-        self.oldest_message: Callable[[], float | None] | None = None
-        """Asked on the loop at each tick to fill `waiting_since`; None where no mailbox is watched."""
+        self.probe: Callable[[], tuple[WorkerState, float]] | None = None
+        """Asked on the loop at each tick for the state and for the age of the oldest unhandled message, in seconds (0 if
+        none waits): what the worker itself could not write while it is stuck, paused or parked."""
 
     def progress(self) -> None:
         """Prove progress amid an iteration: the limit counts from here again."""
@@ -138,6 +139,14 @@ class Beats:
         """Drop the beat of a worker or pool that was deleted; unknown names are ignored."""
         self._workers = {key: beat for key, beat in self._workers.items() if key != name}
         self._pools = {key: beat for key, beat in self._pools.items() if key != name}
+
+    def sample(self) -> None:
+        """Fill in what only the loop can find out: who is paused or parked, and whose messages wait."""
+        for beat in (*self._workers.values(), *self._pools.values()):
+            if beat.probe is not None:
+                state, age = beat.probe()
+                beat.state = state
+                beat.waiting_since = self._clock() - age if age > 0 else None
 
     def tick(self) -> None:
         """The loop turns."""

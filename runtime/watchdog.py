@@ -1,0 +1,271 @@
+"""The watchdog's four rings, put together.
+
+1. A task on the loop: beats, measures the loop's lateness, repairs single stale beats, checks the log's writer.
+2. An OS thread: reports a loop that stands, and ends the process with status 70 when all three beats are stale.
+3. A timer in C, re-armed by the thread: ends the process with status 1 when code holds the interpreter lock.
+4. systemd: told `WATCHDOG=1` only while all beats are fresh.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
+
+import attrs
+import trio
+
+from runtime import logs
+from runtime.beats import Beats
+from runtime.config.sections import WatchdogSettings
+from runtime.events import Event, EventBus
+from runtime.metrics import counter, gauge, histogram
+from runtime.systemd import Systemd
+from runtime.verdict import Action, Diagnose, Limits, Repair, judge, measure, read
+from runtime.watchdog_thread import WatchdogThread
+
+TICK = 1.0
+"""Seconds between two ticks of the loop's task, at most: well below what counts as blocked."""
+LATE = 1.0
+"""Seconds of lateness after which the loop's own silence excuses everybody who lives on it."""
+
+LATENESS = histogram(
+    "atlas_loop_lateness_seconds",
+    "How much later than asked the event loop woke the watchdog's task.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0),
+)
+BEAT_AGE = gauge("atlas_beat_age_seconds", "How stale each heartbeat is; absent beats are left out.", labels=("beat",))
+REPAIRS = counter("atlas_watchdog_repairs_total", "Restarts ordered by the watchdog.", labels=("kind",))
+DIAGNOSTICS = counter("atlas_watchdog_diagnostics_total", "CRITICAL diagnostics: workers starve and the pool is slow.")
+
+_log = logs.get_logger("atlas.watchdog")
+
+
+@attrs.frozen
+class BeatStale(Event):
+    """A worker, a pool or the health check is stale, and is being restarted."""
+
+    level: ClassVar[int] = logging.ERROR
+
+    kind_of: str
+    why: str
+    age: float
+    where: tuple[str, ...] = ()
+    """Where its code stands, outermost first."""
+
+    def line(self) -> str:
+        """Who is stale, why, for how long, where it stands, and what is done."""
+        where = f"; it stands at {self.where[-1]}" if self.where else ""
+        return f"{self.kind_of} {self.actor} is {self.why} for {self.age:.1f} s{where}; restarting it"
+
+
+@attrs.frozen
+class BeatFresh(Event):
+    """What was stale is fresh again."""
+
+    kind_of: str
+    after: float
+
+    def line(self) -> str:
+        """Who, and how long it took."""
+        return f"{self.kind_of} {self.actor} is fresh again, {self.after:.1f} s after it was found stale"
+
+
+@attrs.frozen
+class LoopLate(Event):
+    """The loop stood for a while; the thread has reported its stack if it was long."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    late: float
+
+    def line(self) -> str:
+        """For how long."""
+        return f"the event loop stood for {self.late:.1f} s: every actor was late by that; look for code that blocks"
+
+
+@attrs.frozen
+class WorkersStarve(Event):
+    """A worker is very stale and the pool was slow lately: everything an operator needs to see why."""
+
+    level: ClassVar[int] = logging.CRITICAL
+
+    beats: str
+    diagnostic: tuple[str, ...]
+
+    def line(self) -> str:
+        """All ages, the spike, and who holds and who waits."""
+        details = "".join(f"; {line}" for line in self.diagnostic)
+        return f"workers starve: {self.beats}{details}"
+
+
+def limits_of(settings: WatchdogSettings) -> Limits:
+    """The limits that `[watchdog]` asks for."""
+    return Limits(
+        event_loop=settings.event_loop_stale,
+        worker=settings.worker_stale,
+        healthcheck=settings.healthcheck_stale,
+        diagnostic_worker=settings.worker_critical,
+        diagnostic_spike=settings.spike_window,
+    )
+
+
+def _nothing(_: Repair) -> None:
+    """No repair."""
+
+
+def _nowhere(_: str) -> Sequence[str]:
+    return ()
+
+
+class Watchdog:
+    """Watches one system's beats. `run` it in a nursery that outlives the system's actors.
+
+    `repair` is called on the loop when one beat is stale: it must order the restart and return at once. It is called once
+    per episode, and again each time the stale limit has passed once more without effect. `diagnostic` gives lines for
+    operators (who holds which lease, who waits); it is called on the loop, and on the watchdog's thread when the loop
+    stands, so it must only read. `where(name)` gives an actor's stack, outermost first.
+    """
+
+    def __init__(
+        self,
+        beats: Beats,
+        limits: Limits | None = None,
+        *,
+        interval: float = 5.0,
+        events: EventBus | None = None,
+        repair: Callable[[Repair], None] = _nothing,
+        diagnostic: Callable[[], Iterable[str]] = tuple,
+        where: Callable[[str], Sequence[str]] = _nowhere,
+        systemd: Systemd | None = None,
+        gil_timer: float | None = None,
+        stderr: int = 2,
+    ) -> None:
+        self.beats = beats
+        self.thread: WatchdogThread | None = None
+        self._limits = limits or Limits()
+        self._interval = interval
+        self._tick = min(interval, TICK)
+        self._events = events or EventBus()
+        self._repair = repair
+        self._diagnostic = diagnostic
+        self._where = where
+        self._systemd = systemd or Systemd()
+        self._gil_timer = gil_timer
+        self._stderr = stderr
+        self._floor = -math.inf
+        self._episodes: dict[tuple[str, str], _Episode] = {}
+        self._diagnosed = False
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force; assigning takes effect at the next look of each ring."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = limits
+        if self.thread is not None:
+            self.thread.limits = limits
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled. Ready when all rings are up; the thread and its timer end with it."""
+        self.thread = WatchdogThread(
+            self.beats,
+            self._limits,
+            interval=self._interval,
+            loop_thread=threading.get_ident(),
+            gil_timer=self._gil_timer,
+            diagnostic=self._diagnostic,
+            last_chance=logs.flush,
+            systemd=self._systemd,
+            stderr=self._stderr,
+        )
+        BEAT_AGE.from_source(self._ages)
+        self.beats.tick()
+        self.thread.start()
+        try:
+            task_status.started()
+            while True:
+                due = trio.current_time() + self._tick
+                await trio.sleep_until(due)
+                late = trio.current_time() - due
+                LATENESS.observe(max(0.0, late))
+                self.look(late)
+        finally:
+            BEAT_AGE.from_source(None)
+            self.thread.stop()
+
+    def look(self, late: float = 0.0) -> None:
+        """One round on the loop: beat, then repair what is stale. `late` says how late the loop woke us, in seconds."""
+        self.beats.sample()
+        self.beats.tick()
+        logs.check()
+        if late > LATE:
+            # Nobody on this loop could act meanwhile: everybody gets a full limit to show life again.
+            self._floor = self.beats.now()
+            self._events.emit(LoopLate("watchdog", late))
+        thread = self.thread
+        if thread is not None and time.monotonic() - thread.looked_at > 3 * self._interval + 1.0:
+            # The thread has missed its looks as well: the process slept. Wait until it has forgiven that.
+            if thread.is_alive:
+                return
+            _log.critical("the watchdog's thread has died; a frozen loop would not be noticed: restart the process")
+        forgiven_at = max(self._floor, thread.forgiven_at if thread is not None else -math.inf)
+        actions = judge(read(self.beats, forgiven_at=forgiven_at), self._limits)
+        self._repair_all([action for action in actions if isinstance(action, Repair)])
+        self._diagnose(actions)
+
+    def _repair_all(self, repairs: Sequence[Repair]) -> None:
+        now = self.beats.now()
+        stale = {(repair.kind.value, repair.name): repair for repair in repairs}
+        for key in [key for key in self._episodes if key not in stale]:
+            episode = self._episodes.pop(key)
+            self._events.emit(BeatFresh(key[1], kind_of=key[0], after=now - episode.began))
+        for key, repair in stale.items():
+            known = self._episodes.get(key)
+            if known is None:
+                self._episodes[key] = _Episode(began=now, repaired=now)
+                where = tuple(self._guarded(lambda name=repair.name: self._where(name)))  # type: ignore[misc]  # lambda default
+                self._events.emit(BeatStale(repair.name, repair.kind.value, repair.why.value, repair.age, where))
+            elif now - known.repaired < self._limits.worker:
+                continue
+            else:
+                known.repaired = now
+            REPAIRS.labels(repair.kind.value).inc()
+            try:
+                self._repair(repair)
+            except Exception as error:  # noqa: BLE001  the next look tries again
+                _log.error("a repair failed", repair=repair.line(), error=error)
+
+    def _diagnose(self, actions: Sequence[Action]) -> None:
+        starving = next((action for action in actions if isinstance(action, Diagnose)), None)
+        if starving is not None and not self._diagnosed:
+            DIAGNOSTICS.inc()
+            lines = tuple(self._guarded(self._diagnostic))
+            note = self.beats.last_spike_note
+            line = starving.ages.line() + (f" ({note})" if note else "")
+            self._events.emit(WorkersStarve("watchdog", line, lines))
+        self._diagnosed = starving is not None
+
+    def _guarded(self, lines: Callable[[], Iterable[str]]) -> Iterable[str]:
+        try:
+            return list(lines())
+        except Exception as error:  # noqa: BLE001  a report without its details is better than none
+            return [f"no details: {type(error).__name__}: {error}"]
+
+    def _ages(self) -> Iterable[tuple[tuple[str, ...], float]]:
+        ages = measure(read(self.beats))
+        named = (("event_loop", ages.event_loop), ("worker", ages.worker), ("healthcheck", ages.healthcheck))
+        return [((name,), age) for name, age in named if age is not None]
+
+
+@attrs.define
+class _Episode:
+    """One beat's staleness, from its discovery on."""
+
+    began: float
+    repaired: float
