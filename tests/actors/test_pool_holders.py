@@ -1,0 +1,248 @@
+"""Those who hold: whatever becomes of them, the connection comes back and nothing half-done is committed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+import trio.testing
+
+from actors.pool import LeaseExpired, LeaseRevoked, Pool, PoolSettings
+from actors.pool_events import IdleHeld, LeaseOverrun, LeaseReclaimed
+from actors.pool_messages import RevokeLeases
+from db.tx import Tx
+from tests.actors.pool_house import pool_house
+
+SMALL = PoolSettings(size=2, reserved=0)
+
+
+async def _sleep(tx: Tx) -> None:
+    await tx.execute("SELECT pg_sleep(20)")
+
+
+async def _one(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT 1")
+    return found
+
+
+async def _sessions_in_transaction(tx: Tx) -> int:
+    found: int = await tx.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'atlas/main' AND pid <> pg_backend_pid() "
+        "AND state <> 'idle' AND datname = current_database()"
+    )
+    return found
+
+
+async def test_a_holder_beyond_its_limit_is_stopped_in_the_statement(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        began = trio.current_time()
+        with pytest.raises(LeaseExpired) as caught:
+            await house.pool.run("too long", _sleep, hold=0.2)
+        assert 0.2 <= trio.current_time() - began < 0.45, "before anybody had to use force"
+        text = str(caught.value)
+        for fact in ('"too long"', "its limit is 0.2 s", "test_pool_holders.py", "_sleep"):
+            assert fact in text
+        await house.until_full()
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+
+
+async def test_an_open_lease_beyond_its_limit_is_stopped_wherever_it_waits(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        with trio.fail_after(5), pytest.raises(LeaseExpired, match="idler"):
+            async with house.pool.lease("idler", hold=0.2) as lease:
+                await lease.execute("BEGIN")
+                await trio.sleep(20)
+        await house.until_full()
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+
+
+async def test_a_shielded_holder_loses_its_connection_by_force(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        done = trio.Event()
+        with trio.fail_after(10), pytest.raises(LeaseRevoked, match="did not react") as caught:
+            async with house.pool.lease("stubborn", hold=0.2) as lease:
+                (record,) = house.book.leases.values()
+                with trio.CancelScope(shield=True):
+                    overrun = await house.until_event(LeaseOverrun)
+                    assert not record.is_open
+                    assert len(house.book.leases) == 0, "taken away while the holder goes on"
+                    done.set()
+                    with pytest.raises(LeaseRevoked):
+                        await lease.fetchval("SELECT 1")
+        assert done.is_set()
+        assert '"stubborn"' in str(caught.value)
+        assert overrun.label == "stubborn"
+        assert overrun.held > overrun.limit
+        assert "test_pool_holders.py" in overrun.stack
+        await house.until_full()
+
+
+async def test_a_shielded_holder_in_a_statement_is_woken_by_force(empty_database_dsn: str) -> None:
+    async def shielded(tx: Tx) -> None:
+        with trio.CancelScope(shield=True):
+            await tx.execute("SELECT pg_sleep(20)")
+
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        with trio.fail_after(5), pytest.raises(LeaseRevoked, match="did not react"):
+            await house.pool.run("stubborn", shielded, hold=0.2)
+        await house.until_full()
+
+
+async def test_a_holder_that_blocks_the_loop_is_reported_and_does_not_commit(empty_database_dsn: str) -> None:
+    async def block(tx: Tx) -> None:
+        await tx.execute("CREATE TABLE blocked ()")
+        time.sleep(0.8)  # noqa: ASYNC251  it is the point
+        await tx.execute("SELECT 1")
+
+    async def exists(tx: Tx) -> bool:
+        found: bool = await tx.fetchval("SELECT to_regclass('blocked') IS NOT NULL")
+        return found
+
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        with pytest.raises((LeaseExpired, LeaseRevoked)):
+            await house.pool.run("blocker", block, hold=0.1)
+        await house.until_full()
+        assert not await house.pool.run("exists", exists)
+
+
+async def test_a_killed_holder_gives_back_within_a_turn_of_the_loop(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        ref, pool = await house.holder("doomed")
+        await house.pool.run("warm", _one)
+
+        async def work() -> None:
+            await pool.run("doomed work", _sleep, hold=20)
+
+        # Its own task, so that killing the actor cancels it.
+        house.system.address(ref)._run.start_task(work, (), "work", inherit_deadline=False)  # type: ignore[union-attr]
+        with trio.fail_after(5):
+            while not house.book.leases:
+                await trio.testing.wait_all_tasks_blocked()
+        await house.system.kill(ref)
+        assert not house.book.leases, "gone by the time its exit is known"
+        await house.until_full()
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+
+
+async def test_a_lease_that_outlives_its_holders_incarnation_is_taken_back(empty_database_dsn: str) -> None:
+    """Work that a holder's actor started outside its own tasks does not keep the connection when the actor is gone."""
+    async with pool_house(empty_database_dsn, SMALL) as house, trio.open_nursery() as nursery:
+        ref, pool = await house.holder("doomed")
+        outcome: list[BaseException] = []
+
+        async def stray() -> None:
+            try:
+                await pool.run("stray work", _sleep, hold=20)
+            except LeaseRevoked as error:
+                outcome.append(error)
+
+        nursery.start_soon(stray)
+        with trio.fail_after(5):
+            while not house.book.leases:
+                await trio.testing.wait_all_tasks_blocked()
+            await house.system.kill(ref)
+            reclaimed = await house.until_event(LeaseReclaimed)
+        assert reclaimed.owner == "doomed"
+        await house.until_full()
+    assert "doomed ended" in str(outcome[0])
+
+
+async def test_a_holder_that_raises_gives_back_a_clean_connection(empty_database_dsn: str) -> None:
+    async def fail(tx: Tx) -> None:
+        await tx.execute("SELECT pg_advisory_xact_lock(1, 1)")
+        raise ZeroDivisionError
+
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        for _ in range(5):
+            with pytest.raises(ZeroDivisionError):
+                await house.pool.run("fail", fail)
+        assert len(house.book.idle) == 2
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+
+
+async def test_a_cancelled_holder_goes_on_at_once_and_its_statement_is_stopped(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        with trio.move_on_after(0.1) as scope:
+            await house.pool.run("cancelled", _sleep, hold=20)
+        assert scope.cancelled_caught
+        assert trio.current_time() - scope.deadline < 0.25
+        await house.until_full()
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+
+
+async def test_a_cancellation_that_the_function_swallows_is_not_committed(empty_database_dsn: str) -> None:
+    async def swallow(tx: Tx) -> str:
+        with trio.move_on_after(0.1):
+            await tx.execute("CREATE TABLE t (); SELECT pg_sleep(20)")
+        return "fine"
+
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        with pytest.raises(Exception, match="cancelled"):
+            await house.pool.run("swallow", swallow)
+        await house.until_full()
+
+
+async def test_a_commit_under_way_is_not_cut_off_by_a_cancellation(empty_database_dsn: str) -> None:
+    async def deferred(tx: Tx) -> None:
+        await tx.execute("INSERT INTO t VALUES (1)")
+
+    async def setup(tx: Tx) -> None:
+        await tx.execute(
+            "CREATE TABLE t (n int); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$; "
+            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+
+    async def count(tx: Tx) -> int:
+        found: int = await tx.fetchval("SELECT count(*) FROM t")
+        return found
+
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        await house.pool.run("setup", setup)
+        finished = False
+        with trio.move_on_after(0.15):
+            await house.pool.run("slow commit", deferred)
+            finished = True
+        assert finished, "a decided commit is reported, not thrown away"
+        assert await house.pool.run("count", count) == 1
+
+
+async def test_an_operator_can_take_leases_away(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        with trio.fail_after(5), pytest.raises(LeaseRevoked, match="an operator"):
+            async with house.pool.lease("taken", hold=20):
+                house.ref.tell(RevokeLeases("holder"))
+                await trio.sleep(10)
+        await house.until_full()
+
+
+async def test_idle_time_of_an_open_lease_is_measured_and_told(empty_database_dsn: str) -> None:
+    settings = PoolSettings(size=2, idle_held_warning=0.05)
+    async with pool_house(empty_database_dsn, settings) as house:
+        async with house.pool.lease("dreamer") as lease:
+            await lease.fetchval("SELECT pg_sleep(0.1)")
+            await trio.sleep(0.2)
+        told = await house.until_event(IdleHeld)
+        assert told.label == "dreamer"
+        assert 0.15 < told.idle < told.held - 0.05
+
+
+async def test_an_expired_holder_never_disturbs_the_next_one(empty_database_dsn: str) -> None:
+    async def hog(pool: Pool) -> None:
+        for _ in range(5):
+            with pytest.raises(LeaseExpired):
+                await pool.run("hog", _sleep, hold=0.03)
+
+    async def worker(pool: Pool) -> None:
+        for _ in range(100):
+            assert await pool.run("worker", _one) == 1
+
+    async with pool_house(empty_database_dsn, PoolSettings(size=3, reserved=0)) as house:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(hog, house.pool)
+            for _ in range(3):
+                nursery.start_soon(worker, house.pool)
+        await house.until_full()

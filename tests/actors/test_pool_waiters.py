@@ -1,0 +1,236 @@
+"""Those who wait: in order, not for longer than they said, leaving no trace when they go, and never unheard."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from actors.pool import Lane, LeaseShed, LeaseTimeout, Pool, PoolSettings
+from actors.pool_events import RequestsShed, SevereWaitSpike, WaitResolved, WaitSpike
+from actors.pool_metrics import WAITED
+from db.tx import Tx
+from tests.actors.pool_house import PoolHouse, pool_house
+
+ONE = PoolSettings(size=1, reserved=0)
+
+
+async def _one(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT 1")
+    return found
+
+
+async def _hold(pool: Pool, until: trio.Event, *, task_status: trio.TaskStatus[None], hold: float = 30.0) -> None:
+    async with pool.lease("holder", hold=hold):
+        task_status.started()
+        await until.wait()
+
+
+async def _waiting(house: PoolHouse, count: int) -> None:
+    """Until so many requests are in the queue."""
+    with trio.fail_after(5):
+        while len(house.book.queue) < count:
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_waiters_are_served_in_the_order_in_which_they_came(empty_database_dsn: str) -> None:
+    order: list[int] = []
+
+    async def wait(pool: Pool, number: int) -> None:
+        await pool.run(f"waiter {number}", _one)
+        order.append(number)
+
+    async with pool_house(empty_database_dsn, ONE) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        for number in range(10):
+            nursery.start_soon(wait, house.pool, number)
+            await _waiting(house, number + 1)
+        release.set()
+    assert order == list(range(10))
+
+
+async def test_a_waiter_gets_a_timeout_that_names_the_holder_and_the_numbers(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, ONE) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        began = trio.current_time()
+        with pytest.raises(LeaseTimeout) as caught:
+            await house.pool.run("impatient", _one, within=0.2)
+        assert 0.2 <= trio.current_time() - began < 1.0
+        text = str(caught.value)
+        for fact in ('"impatient"', "within=0.2", '"holder"', "test_pool_waiters.py", "1 of 1 leased", "pool.size"):
+            assert fact in text
+        assert house.system.services.beats.last_spike is not None
+        release.set()
+        await house.until_full()
+
+
+async def test_a_cancelled_waiter_leaves_the_queue_at_once(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, ONE) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as waiters:
+                for _ in range(20):
+                    waiters.start_soon(house.pool.run, "waiter", _one)
+                await _waiting(house, 20)
+                scope.cancel()
+        assert len(house.book.queue) == 0
+        release.set()
+        await house.until_full()
+
+
+async def test_a_connection_granted_at_the_moment_of_giving_up_is_not_lost(empty_database_dsn: str) -> None:
+    """The release and the cancellation fall into the same turn of the loop, in both orders."""
+    for release_first in (True, False):
+        async with pool_house(empty_database_dsn, ONE) as house, trio.open_nursery() as nursery:
+            release = trio.Event()
+            await nursery.start(_hold, house.pool, release)
+            scope = trio.CancelScope()
+
+            async def wait(house: PoolHouse = house, scope: trio.CancelScope = scope) -> None:
+                with scope:
+                    await house.pool.run("waiter", _one)
+
+            nursery.start_soon(wait)
+            await _waiting(house, 1)
+            (lease,) = house.book.leases.values()
+            if release_first:
+                house.book.give_back(lease)
+                scope.cancel()
+            else:
+                scope.cancel()
+                house.book.give_back(lease)
+            release.set()
+            await house.until_full()
+
+
+async def test_waiters_cancelled_at_random_points_cost_nothing(empty_database_dsn: str) -> None:
+    chance = random.Random(3)  # noqa: S311  a seed, not a secret
+    served = cancelled = 0
+
+    async def client(pool: Pool) -> None:
+        nonlocal served, cancelled
+        for _ in range(60):
+            with trio.move_on_after(chance.uniform(0, 0.01)) as scope:
+                assert await pool.run("client", _one) == 1
+                served += 1
+            cancelled += scope.cancelled_caught
+
+    settings = PoolSettings(size=2, reserved=0)
+    async with pool_house(empty_database_dsn, settings) as house:
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(client, house.pool)
+        await house.until_full()
+        assert len(house.book.queue) == 0
+        assert house.pool._counter.coming == 0
+    assert served > 0
+    assert cancelled > 0
+
+
+async def test_the_system_lane_has_a_connection_kept_free(empty_database_dsn: str) -> None:
+    settings = PoolSettings(size=2, reserved=1)
+    async with pool_house(empty_database_dsn, settings) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        with pytest.raises(LeaseTimeout):
+            await house.pool.run("user", _one, within=0.1)
+        assert await house.pool.run("health", _one, within=0.5, lane=Lane.SYSTEM) == 1
+        release.set()
+        await house.until_full()
+
+
+async def test_the_system_lane_does_not_keep_a_second_one_free(empty_database_dsn: str) -> None:
+    settings = PoolSettings(size=2, reserved=1)
+    async with pool_house(empty_database_dsn, settings) as house:
+        async with trio.open_nursery() as nursery:
+            held = trio.Event()
+            release = trio.Event()
+
+            async def health() -> None:
+                async with house.pool.lease("health", lane=Lane.SYSTEM):
+                    held.set()
+                    await release.wait()
+
+            nursery.start_soon(health)
+            await held.wait()
+            assert await house.pool.run("user", _one, within=0.5) == 1
+            release.set()
+        await house.until_full()
+
+
+async def test_a_full_queue_refuses_the_next_at_once(empty_database_dsn: str) -> None:
+    settings = attrs.evolve(ONE, max_waiting=3)
+    async with pool_house(empty_database_dsn, settings) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        for number in range(3):
+            nursery.start_soon(house.pool.run, "waiter", _one)
+            await _waiting(house, number + 1)
+        with trio.fail_after(1), pytest.raises(LeaseShed, match=r"pool\.max_waiting = 3"):
+            await house.pool.run("one too many", _one)
+        release.set()
+
+
+async def test_a_spike_is_told_while_the_waiter_still_waits_and_again_when_it_ends(empty_database_dsn: str) -> None:
+    settings = attrs.evolve(ONE, wait_warning=0.15, wait_critical=0.4, slow_target=60.0)
+    async with pool_house(empty_database_dsn, settings) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        nursery.start_soon(house.pool.run, "starving", _one)
+        warning = await house.until_event(WaitSpike)
+        assert len(house.book.queue) == 1, "it still waits"
+        assert warning.label == "starving"
+        assert 0.15 < warning.waited < 1.0
+        assert '"holder"' in warning.holders
+        assert house.system.services.beats.last_spike is not None
+        await house.until_event(SevereWaitSpike)
+        assert len(house.book.queue) == 1
+        release.set()
+        resolved = await house.until_event(WaitResolved)
+        assert resolved.how == "served"
+        assert resolved.waited > 0.4
+        spikes = [event for event in house.events if isinstance(event, WaitSpike)]
+        assert [type(event) for event in spikes] == [WaitSpike, SevereWaitSpike], "each is told once"
+
+
+async def test_switching_the_monitor_off_keeps_deadlines_and_the_watchdogs_slot(empty_database_dsn: str) -> None:
+    settings = attrs.evolve(ONE, wait_warning=0.1, monitor=False)
+    async with pool_house(empty_database_dsn, settings) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        with pytest.raises(LeaseTimeout):
+            await house.pool.run("not monitored at all", _one, within=0.4)
+        assert house.system.services.beats.last_spike is not None
+        assert not any(isinstance(event, WaitSpike) for event in house.events)
+        assert not any("not monitored at all" in line for line in WAITED.lines())
+        release.set()
+
+
+async def test_an_overload_is_shed_early_after_being_told(empty_database_dsn: str) -> None:
+    settings = attrs.evolve(ONE, slow_target=0.05, slow_interval=0.2)
+    async with pool_house(empty_database_dsn, settings) as house, trio.open_nursery() as nursery:
+        release = trio.Event()
+        await nursery.start(_hold, house.pool, release)
+        began = trio.current_time()
+        with pytest.raises(LeaseShed, match=r"pool\.slow_target") as caught:
+            await house.pool.run("hopeless", _one, within=20)
+        assert trio.current_time() - began < 5
+        assert '"holder"' in str(caught.value)
+        assert any(isinstance(event, RequestsShed) for event in house.events)
+        release.set()
+        await house.until_full()
+
+
+async def test_waits_are_counted_by_label_and_lane(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, ONE) as house:
+        for _ in range(3):
+            await house.pool.run("counted here", _one, lane=Lane.BATCH)
+    (count,) = (line for line in WAITED.lines() if "counted here" in line and "_count" in line)
+    assert 'lane="batch"' in count
+    assert count.endswith(" 3")
