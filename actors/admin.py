@@ -14,6 +14,7 @@ from anycorn.typing import Framework
 
 from actors.admin_routes import admin_app
 from runtime.actor import Actor
+from runtime.actor_task import ActorTask
 from runtime.child import StopReason
 from runtime.config.secret import Secret
 from runtime.config.settings import settings
@@ -45,6 +46,7 @@ class Admin(Actor):
     """
 
     admin: AdminSettings
+    _server: ActorTask | None = attrs.field(init=False, default=None)
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
@@ -52,10 +54,12 @@ class Admin(Actor):
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.context.describe(listening=url, probes=f"{url}/readyz", metrics=f"{url}/metrics")
-        self.context.start_task(self._serve, listener, name="serve http", inherit_deadline=False)
+        self._server = self.context.start_task(self._serve, listener, name="serve http", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
         self._stop.set()
+        if self._server is not None:
+            await self._server.wait()
 
     async def _serve(self, listener: socket.socket) -> None:
         with listener:

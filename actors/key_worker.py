@@ -57,9 +57,10 @@ class KeyWorker(PeriodicWorker):
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool)
+        owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: see _claim
         try:
             await self.prepare(pool, budget)
-            claims = await self._claim(pool)
+            owner, claims = await self._claim(pool, owner)
             self.context.failpoint("claimed")
             slots = trio.CapacityLimiter(self.concurrency)
             async with trio.open_nursery() as nursery:
@@ -72,6 +73,7 @@ class KeyWorker(PeriodicWorker):
             if lost is None or others is not None:
                 raise
             return self._without_database(lost)
+        self._owner = owner
         return Iteration(done=len(claims), more=len(claims) == self.page_size)
 
     async def prepare(self, pool: Pool, budget: Budget) -> None:
@@ -112,16 +114,18 @@ class KeyWorker(PeriodicWorker):
                     raise
                 await trio.sleep(_LOCAL_RETRY)
 
-    async def _claim(self, pool: Pool) -> list[KeyClaim]:
-        if self._owner is None:
+    async def _claim(self, pool: Pool, owner: Owner | None) -> tuple[Owner, list[KeyClaim]]:
+        """Claim under the owner of the last iteration, or, if that one was cut short, as a new incarnation of it: claims that
+        it left behind are free at once then."""
+        if owner is None:
             name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
-            self._owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
-        return await self.claim(pool, self._owner)
+            owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
+        return owner, await self.claim(pool, owner)
 
     async def _settle_in_turn(self, pool: Pool, claim: KeyClaim, budget: Budget, slots: trio.CapacityLimiter) -> None:
         async with slots:
             await self._settle(pool, claim)
-        budget.progress()
+        await budget.count()
 
     async def _settle(self, pool: Pool, claim: KeyClaim) -> None:
         try:
@@ -151,8 +155,6 @@ class KeyWorker(PeriodicWorker):
         self.context.emit(KeyPostponed(actor=self.context.name, key_id=claim.key_id, retry_in=delay, why=str(error)))
 
     def _without_database(self, error: BaseException) -> Iteration:
-        # Claims of this incarnation may be lost to it: under a new one they are its own again at once.
-        self._owner = None
         log.warning("the database is away; the rows wait", actor=self.context.name, error=str(error))
         self.context.after(_SOONEST_RETRY, WakeUp())
         return Iteration(done=0, more=False, note="no database")

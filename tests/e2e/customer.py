@@ -1,0 +1,30 @@
+"""A customer as the outside world sees one: a VLESS client process that knows nothing but the printed link."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from runtime.child_process import lines
+from tests.e2e.stack import Stack
+
+
+@asynccontextmanager
+async def client(stack: Stack, link: str) -> AsyncIterator[int]:
+    """Run a client for the link; yields the port of its SOCKS proxy on loopback."""
+    process = stack.spawn("tunnel", link)
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(30):
+            announced = ""
+            async for announced in lines(process.stdout):
+                break
+        yield int(json.loads(announced)["socks"].rpartition(":")[2])
+    finally:
+        with trio.CancelScope(shield=True):
+            await process.stop(signal.SIGTERM, grace=5)
+            await process.close()

@@ -1,0 +1,120 @@
+"""Bad input gets a clear error that names what, where and what to do, the right exit code, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from tests.e2e.stack import Stack, stack
+
+NOWHERE = "postgresql://atlas@127.0.0.1:1/atlas"
+
+
+def edit(here: Stack, old: str, new: str) -> None:
+    """Change the installation's supervisor.toml."""
+    path = here.home / "supervisor.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+async def test_wrong_toml_names_file_line_and_key() -> None:
+    async with stack() as here:
+        edit(here, "[pool]\nsize = 10", '[pool]\nsizes = "ten"')
+        refused = await here.atlas("run")
+        assert refused.status == 78
+        line = (here.home / "supervisor.toml").read_text().splitlines().index('sizes = "ten"') + 1
+        assert f"supervisor.toml:{line}" in refused.stderr
+        assert "size" in refused.stderr
+
+
+async def test_toml_that_is_no_toml_names_the_line() -> None:
+    async with stack() as here:
+        edit(here, "[pool]", "[pool")
+        refused = await here.atlas("check")
+        assert refused.status == 78
+        assert "supervisor.toml:" in refused.stderr
+
+
+async def test_a_taken_port_names_address_and_setting() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with stack({"ATLAS__ADMIN__PORT": str(port)}) as here:
+            refused = await here.atlas("run", within=90)
+            assert refused.status == 69
+            assert f"127.0.0.1 port {port}" in refused.stderr
+            assert "admin.port" in refused.stderr
+            assert here.processes() == []
+
+
+async def test_an_unreadable_data_directory_names_it_and_the_setting() -> None:
+    async with stack() as here:
+        (here.home / "data").write_text("in the way")
+        refused = await here.atlas("run", within=90)
+        assert refused.status == os.EX_CONFIG
+        assert str(here.home / "data") in refused.stderr
+        assert "embedded.data_dir" in refused.stderr
+
+
+async def test_an_unreachable_database_is_named_and_keeps_no_command_waiting() -> None:
+    async with stack({"ATLAS__DATABASE__DSN": NOWHERE}) as here:
+        refused = await here.atlas("customer", "add", "42")
+        assert refused.status == 69
+        assert "127.0.0.1" in refused.stderr
+        assert "database.dsn" in refused.stderr
+
+
+async def test_an_unreachable_database_is_a_state_of_the_running_system_not_its_end() -> None:
+    async with stack({"ATLAS__DATABASE__DSN": NOWHERE}) as here, here.running():
+        shown = await here.ok("status")
+        assert "pool.main" in shown.stdout
+        assert "database.dsn" in here.log
+
+
+async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
+    environment = {"ATLAS__NODES__LOCAL__URL": "http://127.0.0.1:1", "ATLAS__NODES__LOCAL__TOKEN": "x" * 32}
+    async with stack(environment) as here, here.running():
+        await here.ok("customer", "add", "42")
+        bought = await here.ok(
+            *("buy", "--customer", "42", "--tariff", "basic", "--days", "30"),
+            *("--provider", "manual", "--charge", "c-1", "--amount", "14900", "--json"),
+        )
+        assert bought.json["result"] == "entitled"
+        shown = await here.ok("subscription", "42", "--json")
+        assert shown.json["state"] == "activating"
+        assert "127.0.0.1:1" in here.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("buy", "--customer", "7", "--tariff", "basic", "--days", "30"), 67, ("no customer", "7")),
+        (("buy", "--customer", "42", "--tariff", "basik", "--days", "30"), 65, ("basik", "basic", "plus")),
+        (("buy", "--customer", "42", "--tariff", "basic", "--days", "31"), 65, ("31", "30 d", "365 d")),
+    ],
+)
+async def test_an_unknown_customer_tariff_or_period_is_named_with_what_there_is(
+    running_stack: Stack, arguments: tuple[str, ...], status: int, words: tuple[str, ...]
+) -> None:
+    await running_stack.ok("customer", "add", "42")
+    refused = await running_stack.atlas(*arguments, "--provider", "manual", "--charge", "c-1", "--amount", "14900")
+    assert refused.status == status, refused.stderr
+    for word in words:
+        assert word in refused.stderr
+
+
+async def test_an_unknown_subscription_is_named(running_stack: Stack) -> None:
+    for command in ("subscription", "revoke"):
+        refused = await running_stack.atlas(command, "4711")
+        assert refused.status == 67
+        assert "4711" in refused.stderr
+
+
+async def test_a_wrong_option_is_a_usage_error(running_stack: Stack) -> None:
+    refused = await running_stack.atlas("buy", "--customer", "forty-two")
+    assert refused.status == 64
+    assert "forty-two" in refused.stderr
