@@ -80,7 +80,8 @@ async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: flo
               AND (k.claim_until IS NULL OR k.claim_until <= (SELECT at FROM now)
                    OR (k.claimed_by = $1 AND k.claimed_incarnation < $2))
               AND s.expires_at > (SELECT at FROM now)
-              AND (EXISTS (SELECT FROM target) OR EXISTS (SELECT FROM key_placements p WHERE p.key_id = k.id))
+              -- LIMIT 1 instead of EXISTS: the planner may answer an EXISTS here by hashing the whole table
+              AND (EXISTS (SELECT FROM target) OR (SELECT true FROM key_placements p WHERE p.key_id = k.id LIMIT 1))
             ORDER BY k.next_attempt_at, k.id LIMIT $3
             FOR NO KEY UPDATE OF k SKIP LOCKED
         ), claimed AS (

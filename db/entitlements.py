@@ -35,6 +35,8 @@ class Grant:
     order_id: int | None = None
     money_in_id: int | None = None
     journal_id: int | None = None
+    idempotency_key: str | None = None
+    """For a grant that has neither an order nor a charge: a second one with the same key violates a constraint."""
     price: Money | None = None
     """The price basis for automatic renewals; only with whole days as the period."""
 
@@ -131,9 +133,9 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
             ON CONFLICT (subscription_id, tariff) DO UPDATE SET ends_at = excluded.ends_at
         )
         INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
-                                        order_id, money_in_id, journal_id, actor, created_at)
+                                        order_id, money_in_id, journal_id, actor, created_at, idempotency_key)
         VALUES ($1, (SELECT coalesce(max(position), 0) + 1 FROM entitlement_events WHERE subscription_id = $1),
-                'grant', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                'grant', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         RETURNING id
         """,
         subscription_id,
@@ -149,6 +151,7 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
         wanted.journal_id,
         wanted.actor,
         now,
+        wanted.idempotency_key,
     )
     return Entitlement(subscription_id, event_id, row["expires_at"], new_end, tariff)
 

@@ -43,7 +43,8 @@ async def claim_removals(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
         WITH now AS MATERIALIZED (
             SELECT atlas_now() AS at
         ), due AS MATERIALIZED (
-            SELECT k.id, EXISTS (SELECT FROM key_placements p WHERE p.key_id = k.id) AS is_placed
+            -- LIMIT 1 instead of EXISTS: the planner may answer an EXISTS here by hashing the whole table
+            SELECT k.id, coalesce((SELECT true FROM key_placements p WHERE p.key_id = k.id LIMIT 1), false) AS is_placed
             FROM vpn_keys k
             WHERE k.activation_status = 'removing' AND k.next_attempt_at <= (SELECT at FROM now)
               AND (k.claim_until IS NULL OR k.claim_until <= (SELECT at FROM now)

@@ -40,6 +40,7 @@ CREATE TABLE entitlement_events (
     order_id         bigint UNIQUE REFERENCES orders (id),
     money_in_id      bigint UNIQUE REFERENCES money_in (id),
     journal_id       bigint UNIQUE REFERENCES journals (id),
+    idempotency_key  text UNIQUE,  -- of what no order and no charge stands behind: grants by an operator
     actor            text NOT NULL,
     created_at       timestamptz NOT NULL DEFAULT atlas_now(),
     CONSTRAINT events_are_numbered UNIQUE (subscription_id, position),

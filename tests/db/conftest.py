@@ -21,6 +21,13 @@ async def database(database_dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
+async def unchecked_database(database_dsn: str) -> AsyncIterator[Database]:
+    """A migrated test database for tests that write rows past the rules."""
+    async with trio_asyncio.open_loop():
+        yield Database(database_dsn)
+
+
+@pytest.fixture
 async def empty_database(empty_database_dsn: str) -> AsyncIterator[Database]:
     """A database without a schema."""
     async with trio_asyncio.open_loop():
