@@ -12,7 +12,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -114,24 +115,39 @@ class ChildProcess:
         )
 
 
-async def lines(stream: trio.lowlevel.FdStream) -> AsyncIterator[str]:
-    """What a child writes, line by line, until it ends or the stream is closed here.
+class lines:  # noqa: N801 - read as a function: `async for line in lines(stream)`
+    """What a child writes, line by line, until it ends or the stream is closed here. May be left and taken up again.
 
     A line longer than 64 KiB is given in pieces of that size; what is not UTF-8 is replaced.
     """
-    pending = b""
-    try:
-        async for part in stream:
-            *whole, pending = (pending + part).split(b"\n")
-            if len(pending) > _LONGEST_LINE:
-                whole.append(pending)
-                pending = b""
-            for line in whole:
-                yield line.decode(errors="replace")
-    except trio.ClosedResourceError:
-        pass
-    if pending:
-        yield pending.decode(errors="replace")
+
+    def __init__(self, stream: trio.lowlevel.FdStream) -> None:
+        self._stream = stream
+        self._whole: deque[bytes] = deque()
+        self._pending = b""
+        self._ended = False
+
+    def __aiter__(self) -> lines:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._whole:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._receive()
+        return self._whole.popleft().decode(errors="replace")
+
+    async def _receive(self) -> None:
+        try:
+            part = await self._stream.receive_some()
+        except trio.ClosedResourceError:
+            part = b""
+        *whole, self._pending = (self._pending + part).split(b"\n")
+        self._whole += whole
+        self._ended = not part
+        if self._pending and (self._ended or len(self._pending) > _LONGEST_LINE):
+            self._whole.append(self._pending)
+            self._pending = b""
 
 
 def spawn(

@@ -16,15 +16,26 @@ async def connect(proxy_port: int, host: str, port: int) -> trio.SocketStream:
     """Open a connection to `host:port` through the proxy. Raises `Refused`."""
     try:
         stream = await trio.open_tcp_stream("127.0.0.1", proxy_port)
-        await stream.send_all(b"\x05\x01\x00")
-        await _expect(stream, 2)
-        await stream.send_all(b"\x05\x01\x00\x01" + ipaddress.IPv4Address(host).packed + struct.pack("!H", port))
-        answer = await _expect(stream, 10)
     except OSError as error:
         raise Refused(str(error)) from error
+    try:
+        await _greet(stream, host, port)
+    except BaseException as error:
+        with trio.CancelScope(shield=True):
+            await stream.aclose()
+        if isinstance(error, trio.BrokenResourceError):
+            raise Refused(str(error)) from error
+        raise
+    return stream
+
+
+async def _greet(stream: trio.SocketStream, host: str, port: int) -> None:
+    await stream.send_all(b"\x05\x01\x00")
+    await _expect(stream, 2)
+    await stream.send_all(b"\x05\x01\x00\x01" + ipaddress.IPv4Address(host).packed + struct.pack("!H", port))
+    answer = await _expect(stream, 10)
     if answer[1] != 0:
         raise Refused(f"the proxy answered {answer[1]}")
-    return stream
 
 
 async def fetch(proxy_port: int, url_port: int, path: str = "/page") -> bytes:

@@ -83,7 +83,7 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
             *("buy", "--customer", "42", "--tariff", "basic", "--days", "30"),
             *("--provider", "manual", "--charge", "c-1", "--amount", "14900", "--json"),
         )
-        assert bought.json["result"] == "entitled"
+        assert bought.json["result"] == "entitlement"
         shown = await here.ok("subscription", "42", "--json")
         assert shown.json["state"] == "activating"
         assert "127.0.0.1:1" in here.log

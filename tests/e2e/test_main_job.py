@@ -50,7 +50,7 @@ async def test_a_purchase_goes_live_and_a_revocation_cuts() -> None:
     async with stack() as here, here.running(), origin() as site, watch(dsn_of(here)) as seen:
         await here.ok("customer", "add", "42")
         bought = await here.ok(*BUY, "--amount", "14900", "--json")
-        assert bought.json["result"] == "entitled"
+        assert bought.json["result"] == "entitlement"
         await seen.until_status(42, "active")
         shown = (await here.ok("subscription", "42", "--json")).json
         assert shown["state"] == "active"
@@ -71,6 +71,7 @@ async def test_a_purchase_goes_live_and_a_revocation_cuts() -> None:
                 except trio.BrokenResourceError:
                     pass
             await seen.until_status(42, "removed")
+            await open_connection.aclose()
             with pytest.raises(socks.Refused):
                 await socks.fetch(proxy, site.port)
         assert (await here.ok("subscription", "42", "--json")).json["link"] is None

@@ -48,7 +48,7 @@ async def test_a_cancelled_wait_leaves_the_child_running() -> None:
 async def test_stop_kills_a_child_that_ignores_the_polite_signal() -> None:
     child = spawn(STUBBORN, name="stubborn", stdout=PIPE)
     assert child.stdout is not None
-    assert await child.stdout.receive_some() == b"deaf\n"
+    assert await anext(lines(child.stdout)) == "deaf"
     assert await child.stop(grace=0.05) == -signal.SIGKILL
     await child.close()
 
@@ -65,7 +65,7 @@ async def test_input_larger_than_a_pipe_does_not_block() -> None:
     count = "import sys; print(len(sys.stdin.buffer.read()))"
     child = spawn([sys.executable, "-c", count], name="count", stdin=b"x" * 1_000_000, stdout=PIPE)
     assert child.stdout is not None
-    assert await child.stdout.receive_some() == b"1000000\n"
+    assert await anext(lines(child.stdout)) == "1000000"
     assert await child.wait() == 0
     await child.close()
 
