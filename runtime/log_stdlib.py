@@ -111,8 +111,8 @@ class StdlibCapture:
         category: type[Warning],
         filename: str,
         lineno: int,
-        file: TextIO | None = None,  # noqa: ARG002  the stdlib's signature
-        line: str | None = None,  # noqa: ARG002  as above
+        file: TextIO | None = None,
+        line: str | None = None,
     ) -> None:
         self._say(logging.WARNING, "python.warnings", f"{filename}:{lineno}: {category.__name__}: {message}")
 
