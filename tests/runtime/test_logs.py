@@ -42,6 +42,8 @@ class Output:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Iterator[Output]:
+    # What other tests of this process said before any log ran.
+    logs._log.early.clear()
     output = Output(tmp_path)
     yield output
     logs.stop(10)
