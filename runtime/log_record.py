@@ -92,10 +92,10 @@ def as_text(record: Record) -> str:
         parts.append(f"{name}={_text_value(name, value)}")
     if record.correlation:
         parts.append(f"correlation={record.correlation}")
-    line = " ".join(parts).translate(_CONTROLS)
+    line = _tame(" ".join(parts))
     if record.trace is not None:
         lines = redact("".join(record.trace.format())).splitlines()
-        line += "".join(f"\n    {row.translate(_CONTROLS)}" for row in lines)
+        line += "".join(f"\n    {_tame(row)}" for row in lines)
     return line + "\n"
 
 
@@ -121,6 +121,11 @@ def as_json(record: Record) -> str:
 
 
 RENDERINGS: dict[str, Callable[[Record], str]] = {"text": as_text, "json": as_json}
+
+
+def _tame(text: str) -> str:
+    # Translating costs more than all the rest of a line, and hardly any line needs it.
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def _text_value(name: str, value: Plain) -> str:
