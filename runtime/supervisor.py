@@ -79,8 +79,9 @@ class _SupervisorBase:
         self._hooks = Hooks(name, emit)
         for spec in specs:
             check_combination(spec, settings.strategy, settings.auto_shutdown)
-        self._static = {spec.name: self._slot(spec, static=True) for spec in start_order(specs)}
         self._life: Life | None = None
+        self._static = {spec.name: self._slot(spec, static=True) for spec in start_order(specs)}
+        self._highest_forgotten = 0
         self._stop_before_run: StopReason | None = None
         self._unstopped: tuple[Unstopped, ...] = ()
 
@@ -89,7 +90,9 @@ class _SupervisorBase:
         if child.name != spec.name:
             raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
         window = IntensityWindow(self.settings.intensity, self.settings.period)
-        return Slot(spec=spec, child=child, window=window, static=static)
+        # A child of this name may have been forgotten; its numbers are not used again.
+        number = self._life.highest_number_forgotten if self._life is not None else 0
+        return Slot(spec=spec, child=child, window=window, static=static, number=number)
 
     # As a child
 
@@ -129,6 +132,7 @@ class _SupervisorBase:
             chance=self._chance,
             on_started=task_status.started,
         )
+        life.highest_number_forgotten = self._highest_forgotten
         self._unstopped = ()
         self._life = life
         is_root = ground.on_fatal is None
@@ -146,6 +150,7 @@ class _SupervisorBase:
         finally:
             self._life = None
             self._stop_before_run = None
+            self._highest_forgotten = max([life.highest_number_forgotten, *(s.number for s in life.slots.values())])
             self._unstopped = tuple(life.unstopped)
             if is_root:
                 ground.on_fatal = None

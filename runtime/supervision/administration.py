@@ -88,7 +88,7 @@ def delete(life: Life, name: str) -> None:
     _refuse_dynamic(life, name, "a child of a template is forgotten when it ends")
     _refuse_unless_down(life, slot)
     life.hooks.finish(slot, "deleted")
-    del life.slots[name]
+    life.forget(slot)
     life.wake()
 
 
@@ -114,7 +114,7 @@ def _put_down(life: Life, slot: Slot) -> None:
         slot.start_reply.fail(ChildStartFailed(f"{slot.name} was terminated before it started"))
         slot.start_reply = None
     if slot.goal is Goal.GONE:
-        life.slots.pop(slot.name, None)
+        life.forget(slot)
     life.wake()
 
 

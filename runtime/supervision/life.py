@@ -87,6 +87,8 @@ class Life:
         """What ends the supervisor, if it is not asked to."""
         self.ended = False
         """All children are down; nothing can be asked of it any more."""
+        self.highest_number_forgotten = 0
+        """Incarnations of a new child are counted from here, so that no number of a forgotten namesake comes back."""
         self.leftovers: list[Incarnation] = []
         self.unstopped: list[Unstopped] = []
         self.hooks = Hooks(name, emit)
@@ -228,7 +230,7 @@ class Life:
             return
         if slot.goal is Goal.GONE or slot.spec.restart is Restart.TEMPORARY or self.settings.dynamic:
             self.hooks.finish(slot, "ended late")
-            del self.slots[slot.name]
+            self.forget(slot)
         elif slot.goal is Goal.DOWN:
             slot.enter(ChildState.DOWN, trio.current_time())
         elif slot.last_exit is not None:
@@ -295,7 +297,7 @@ class Life:
             slot.proven = True
         self._answer(slot, end)
         if decision is Decision.FORGET or (slot.goal is Goal.GONE and self.phase is not Phase.STOPPING):
-            self._forget(slot)
+            self.forget(slot)
         if unasked and decision in (Decision.STAY_DOWN, Decision.FORGET) and end.reason is not ExitReason.IGNORED:
             self._check_auto_shutdown(slot)
 
@@ -381,8 +383,10 @@ class Life:
             else:
                 reply.resolve(None)
 
-    def _forget(self, slot: Slot) -> None:
+    def forget(self, slot: Slot) -> None:
+        """No longer list a child; one that does not stop is listed until it is gone."""
         slot.goal = Goal.GONE
+        self.highest_number_forgotten = max(self.highest_number_forgotten, slot.number)
         if not slot.zombies:
             self.slots.pop(slot.name, None)
 

@@ -165,7 +165,7 @@ async def test_a_child_whose_start_fails_is_not_kept(house: House) -> None:
             await supervisor.start_child(house.spec("b", Start.FAIL))
         assert isinstance(caught.value.__cause__, Boom)
         assert states(supervisor) == {"a": ChildState.RUNNING}
-        assert await supervisor.start_child(house.spec("b")) == 1
+        assert await supervisor.start_child(house.spec("b")) == 2
 
 
 async def test_a_child_that_declines_is_kept_unless_temporary(house: House) -> None:
