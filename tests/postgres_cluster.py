@@ -32,6 +32,7 @@ _TEMPLATE = "atlas_template"
 _START_LIMIT = 30.0
 _STOP_LIMIT = 10.0
 _PR_SET_PDEATHSIG = 1
+_ROOM = 2 * 2**30
 _FLAGS = {
     "autovacuum": "off",  # a test that wants statistics runs ANALYZE itself
     "fsync": "off",
@@ -43,6 +44,13 @@ _FLAGS = {
     "synchronous_commit": "off",
     "wal_level": "minimal",
 }
+
+
+def temporary_root() -> Path:
+    """A new directory for a cluster, in memory where there is room: a database is a thousand files, ten times faster."""
+    memory = Path("/dev/shm")
+    is_roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM
+    return Path(tempfile.mkdtemp(prefix="atlas-pg-", dir=memory if is_roomy else "/tmp"))
 
 
 class Cluster:
@@ -126,7 +134,7 @@ class Cluster:
     def create_database(self, template: str = "template0") -> str:
         """Create a database with a fresh name as a copy of ``template`` and return its name."""
         name = f"test_{os.getpid()}_{next(self._names)}"
-        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         return name
 
     def drop_database(self, name: str) -> None:
@@ -206,7 +214,7 @@ class _Shared:
 
     def take(self) -> Cluster:
         if self.cluster is None:
-            started = Cluster(Path(tempfile.mkdtemp(prefix="atlas-pg-", dir="/tmp")))
+            started = Cluster(temporary_root())
             started.initialise()
             started.start()
             self.cluster = started

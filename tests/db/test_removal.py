@@ -154,3 +154,15 @@ async def test_a_key_that_was_never_on_a_node_needs_no_removal(database: Databas
     await database.run(mark_revoked, 1001, actor="operator")
     assert await database.run(claim_removals, owner, 10, 60.0) == []
     assert await database.fetchval("SELECT activation_status FROM vpn_keys") == "removed"
+
+
+async def test_a_removal_claimed_before_a_renewal_confirms_nothing_after_the_next_end(database: Database) -> None:
+    owner = await prepare(database)
+    await database.run(mark_revoked, 1001, actor="operator")
+    [old] = await database.run(claim_removals, owner, 10, 60.0)
+    await database.buy(charge_id="renewal")
+    await database.run(mark_revoked, 1001, actor="operator")
+    assert await database.run(confirm_removal, old, HERE) is RemovalResult.DROPPED
+    [new] = await database.run(claim_removals, owner, 10, 60.0)
+    assert new.generation == old.generation + 2
+    assert await database.run(confirm_removal, new, HERE) is RemovalResult.REMOVED

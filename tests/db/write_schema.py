@@ -1,15 +1,13 @@
 """Write ``db/schema.txt`` anew after a deliberate change of the schema: ``python -m tests.db.write_schema``."""
 
 import shutil
-import tempfile
-from pathlib import Path
 
 import trio
 import trio_asyncio
 
 from db.describe import EXPECTED, describe_schema
 from tests.db.database import Database
-from tests.postgres_cluster import Cluster
+from tests.postgres_cluster import Cluster, temporary_root
 
 
 async def _describe(dsn: str) -> str:
@@ -19,7 +17,7 @@ async def _describe(dsn: str) -> str:
 
 def main() -> None:
     """Migrate an empty database and describe it."""
-    cluster = Cluster(Path(tempfile.mkdtemp(prefix="atlas-pg-", dir="/tmp")))
+    cluster = Cluster(temporary_root())
     try:
         cluster.initialise()
         cluster.start()
