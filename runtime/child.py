@@ -133,6 +133,13 @@ class Exit:
         """Whether a transient child is restarted after this end."""
         return self.reason not in (ExitReason.NORMAL, ExitReason.SHUTDOWN, ExitReason.IGNORED)
 
+    @property
+    def summary(self) -> str:
+        """The end in a few words: the detail, or the error's type and text; "" if there is nothing to say."""
+        if self.detail or self.error is None:
+            return self.detail
+        return f"{type(self.error).__name__}: {self.error}".rstrip(": ")
+
 
 class Child(Protocol):
     """What a supervisor runs.

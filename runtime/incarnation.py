@@ -82,7 +82,7 @@ class Incarnation:
             error = raised
         self._end(error)
 
-    def started(self, value: None = None) -> None:  # noqa: ARG002  # trio's signature
+    def started(self, value: None = None) -> None:  # trio's signature
         """The child serves (trio's task_status protocol). Too late after a kill or a start timeout: then it is void.
 
         Raises RuntimeError when called twice: a child serves once.

@@ -98,7 +98,7 @@ class _SupervisorBase:
 
     async def run(
         self,
-        incarnation: int = 1,  # noqa: ARG002  # the protocol's signature; its children have numbers of their own
+        incarnation: int = 1,  # the protocol's signature; its children have numbers of their own
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -179,7 +179,7 @@ class _SupervisorBase:
         else:
             self._life.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
 
-    def on_exit(self, exit: Exit) -> None:  # noqa: A002, ARG002  # the protocol's signature
+    def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the protocol's signature
         """Forget a request to stop that came too late; its children were told when they ended."""
         self._stop_before_run = None
 

@@ -11,7 +11,7 @@ import trio
 
 from runtime.child import Restart
 from runtime.supervision.errors import AdministrationError, Answer, ChildrenUnstopped, ChildStartFailed
-from runtime.supervision.life import Life, Phase
+from runtime.supervision.life import Life
 from runtime.supervision.slot import PENDING, ChildCounts, ChildInfo, ChildState, Goal, Reply, Slot
 
 
@@ -133,7 +133,7 @@ def _refuse_dynamic(life: Life, name: str, explanation: str) -> None:
 
 
 def _refuse_while_stopping(life: Life, name: str) -> None:
-    if life.phase is Phase.STOPPING:
+    if life.stopping:
         raise AdministrationError(Answer.SHUTTING_DOWN, life.name, name, "it stops and starts nothing any more")
 
 

@@ -93,7 +93,9 @@ class ChildControl:
         else:
             incarnation.stop_asked = True
             if incarnation.task is not None:
-                self._hooks.call(slot, "request_stop", lambda: slot.child.request_stop(self._reason(cause, detail, ladder)))
+                self._hooks.call(
+                    slot, "request_stop", lambda: slot.child.request_stop(self._reason(cause, detail, ladder))
+                )
         self.arm(slot)
 
     def _reason(self, cause: StopCause, detail: str, ladder: StopLadder) -> StopReason:

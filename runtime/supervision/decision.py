@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtime.child import AutoShutdown, Exit, ExitReason, Restart, Strategy
 from runtime.incarnation import fatal_in
+from runtime.supervision.errors import ChildrenUnstopped, EndedInOrder
 from runtime.supervision.slot import ON_ITS_WAY_UP, ChildState, Goal, Slot
 from runtime.supervision_events import Decision
 
@@ -36,6 +37,12 @@ def _restarts(restart: Restart, end: Exit) -> bool:
             return end.abnormal
         case Restart.TEMPORARY:
             return False
+
+
+def comes_back_late(restart: Restart, end: Exit) -> bool:
+    """Whether a child that was unstopped is restarted now that its task is gone."""
+    gave_up = isinstance(end.error, ChildrenUnstopped) and isinstance(end.error.__cause__, EndedInOrder)
+    return restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and not gave_up)
 
 
 def ends_supervisor(mode: AutoShutdown, ended: Slot, slots: list[Slot]) -> bool:

@@ -10,19 +10,16 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from runtime.backoff import delay
-from runtime.child import AutoShutdown, Exit, ExitReason, GiveUp, Restart, StopCause, Strategy
+from runtime.child import AutoShutdown, Exit, ExitReason, Restart, StopCause, Strategy
 from runtime.incarnation import Incarnation, fatal_in
-from runtime.intensity import IntensityWindow
 from runtime.stop_ladder import Unstopped
 from runtime.supervision.child_control import ChildControl
-from runtime.supervision.decision import decide, ends_supervisor, taken_along
+from runtime.supervision.consequences import Consequences
+from runtime.supervision.decision import comes_back_late, decide
 from runtime.supervision.errors import (
     AdministrationError,
     Answer,
     ChildrenUnstopped,
-    ChildStartFailed,
-    RestartIntensityExceeded,
 )
 from runtime.supervision.ground import Ground
 from runtime.supervision.hooks import Emit, Hooks
@@ -32,10 +29,8 @@ from runtime.supervision_events import (
     ChildEnded,
     ChildEndedLate,
     ChildExited,
-    ChildRestarting,
     ChildStarted,
     Decision,
-    SupervisorGaveUp,
     SupervisorStopped,
     SupervisorStopping,
 )
@@ -94,10 +89,8 @@ class Life:
         self.hooks = Hooks(name, emit)
         self.control = ChildControl(name, ground, emit, self.hooks, self)
         self._emit = emit
-        self._chance = chance
-        self._ground = ground
         self._on_started = on_started
-        self._window = IntensityWindow(settings.intensity, settings.period)
+        self._consequences = Consequences(self, ground, emit, chance)
         self._inbox: deque[Callable[[], None]] = deque()
         self._wakeup = trio.Event()
         self._budget = math.inf
@@ -124,6 +117,11 @@ class Life:
         self._inbox.append(handle)
         self._wakeup.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the supervisor starts nothing any more."""
+        return self.phase is Phase.STOPPING
+
     def wake(self) -> None:
         """Let the loop look at the children again."""
         self._wakeup.set()
@@ -139,7 +137,7 @@ class Life:
                 return ended
 
     def _advance(self, now: float) -> bool:
-        stopping = self.phase is Phase.STOPPING
+        stopping = self.stopping
         for slot in next_stops(self.slots.values(), stopping=stopping, parallel=self.settings.dynamic):
             self._ask_to_stop(slot)
         if stopping:
@@ -152,7 +150,7 @@ class Life:
         return False
 
     def _ask_to_stop(self, slot: Slot) -> None:
-        if self.phase is Phase.STOPPING:
+        if self.stopping:
             self.control.ask_to_stop(slot, StopCause.SHUTDOWN, self._stop_detail, self._budget)
         elif slot.goal is not Goal.UP:
             self.control.ask_to_stop(slot, StopCause.TERMINATED, "terminated")
@@ -213,11 +211,11 @@ class Life:
             slot.proven = True
             if trio.current_time() - incarnation.serving_since >= slot.spec.backoff.reset_after:
                 slot.restarts = 0
-        decision = decide(slot, end, stopping=self.phase is Phase.STOPPING, dynamic=self.settings.dynamic)
+        decision = decide(slot, end, stopping=self.stopping, dynamic=self.settings.dynamic)
         if decision is Decision.RESTART:
-            decision = self._count_attempt(slot)
+            decision = self._consequences.count_attempt(slot)
         self._report_end(slot, end, decision)
-        self._apply(slot, end, decision)
+        self._consequences.apply(slot, end, decision)
 
     def child_gone(self, slot: Slot, incarnation: Incarnation) -> None:
         """An unstopped task ended after all: what was to follow its end follows now."""
@@ -226,27 +224,17 @@ class Life:
             return
         self._emit(ChildEndedLate(actor=slot.name, supervisor=self.name, incarnation=incarnation.number))
         slot.reports.clear()
-        if self.phase is Phase.STOPPING or slot.state is not ChildState.UNSTOPPED:
+        if self.stopping or slot.state is not ChildState.UNSTOPPED:
             return
         if slot.goal is Goal.GONE or slot.spec.restart is Restart.TEMPORARY or self.settings.dynamic:
             self.hooks.finish(slot, "ended late")
             self.forget(slot)
         elif slot.goal is Goal.DOWN:
             slot.enter(ChildState.DOWN, trio.current_time())
+        elif slot.last_exit is not None and not comes_back_late(slot.spec.restart, slot.last_exit):
+            self._consequences.apply(slot, slot.last_exit, Decision.STAY_DOWN)
         elif slot.last_exit is not None:
-            self._apply(slot, slot.last_exit, self._count_attempt(slot))
-
-    # Deciding
-
-    def _count_attempt(self, slot: Slot) -> Decision:
-        now = trio.current_time()
-        match slot.spec.give_up:
-            case GiveUp.NEVER:
-                return Decision.RESTART
-            case GiveUp.PARK:
-                return Decision.RESTART if slot.window.attempt(now) else Decision.PARK
-            case GiveUp.ESCALATE:
-                return Decision.RESTART if self._window.attempt(now) else Decision.GIVE_UP
+            self._consequences.apply(slot, slot.last_exit, self._consequences.count_attempt(slot))
 
     def _report_end(self, slot: Slot, end: Exit, decision: Decision) -> None:
         quiet = end.reason in (ExitReason.NORMAL, ExitReason.SHUTDOWN, ExitReason.IGNORED)
@@ -257,131 +245,12 @@ class Life:
                 supervisor=self.name,
                 incarnation=end.incarnation,
                 reason=end.reason.value,
-                error=describe_end(end),
+                error=end.summary,
                 last_message=end.last_message,
                 lived=end.lived,
                 decision=decision,
             )
         )
-
-    def _apply(self, slot: Slot, end: Exit, decision: Decision) -> None:
-        now = trio.current_time()
-        down = ChildState.UNSTOPPED if slot.zombies else ChildState.DOWN
-        unasked = slot.goal is Goal.UP and not slot.recycle
-        match decision:
-            case Decision.RESTART:
-                self._restart(slot, end, now)
-                return
-            case Decision.RESTART_WITH_GROUP:
-                slot.recycle = False
-                slot.enter(ChildState.RESTARTING, now)
-                self.control.arm(slot)
-                return
-            case Decision.SHUT_DOWN_TREE:
-                slot.enter(down, now)
-                self._shut_down_tree(slot, end)
-            case Decision.GIVE_UP:
-                slot.enter(down, now)
-                self._give_up(slot, end)
-            case Decision.PARK:
-                self._park(slot, end, now)
-            case Decision.REFUSE_START:
-                slot.enter(down, now, describe_end(end))
-                self._refuse_start(slot, end)
-            case Decision.STOPPED | Decision.STAY_DOWN | Decision.FORGET:
-                slot.enter(down, now, describe_end(end) if slot.zombies else "")
-                if self.phase is not Phase.STOPPING or decision is Decision.FORGET:
-                    self.hooks.finish(slot, describe_end(end) or end.reason.value)
-        slot.recycle = slot.in_group = False
-        if end.reason is ExitReason.IGNORED:
-            slot.proven = True
-        self._answer(slot, end)
-        if decision is Decision.FORGET or (slot.goal is Goal.GONE and self.phase is not Phase.STOPPING):
-            self.forget(slot)
-        if unasked and decision in (Decision.STAY_DOWN, Decision.FORGET) and end.reason is not ExitReason.IGNORED:
-            self._check_auto_shutdown(slot)
-
-    def _restart(self, slot: Slot, end: Exit, now: float) -> None:
-        slot.restarts += 1
-        wait = delay(slot.spec.backoff, slot.restarts, self._chance())
-        slot.not_before = now + wait
-        slot.enter(ChildState.RESTARTING, now)
-        group = taken_along(self.settings.strategy, slot, list(self.slots.values()))
-        slot.in_group = self.settings.strategy is not Strategy.ONE_FOR_ONE
-        for other in group:
-            other.in_group = True
-            other.not_before = max(other.not_before, slot.not_before)
-            if other.alive:
-                other.recycle = True
-                other.reason = f"{slot.name} {end.reason.value}"
-            elif other.state not in PENDING:
-                other.enter(ChildState.RESTARTING, now)
-            self.control.arm(other)
-        self.control.arm(slot)
-        self._emit(
-            ChildRestarting(
-                actor=slot.name,
-                supervisor=self.name,
-                restart=slot.restarts,
-                delay=wait,
-                group=tuple(other.name for other in group),
-            )
-        )
-
-    def _park(self, slot: Slot, end: Exit, now: float) -> None:
-        if slot.zombies:
-            reason = "it ignores cancellation; nothing is started beside it"
-            slot.enter(ChildState.UNSTOPPED, now, reason)
-        else:
-            allowed, period = slot.window.intensity, slot.window.period
-            reason = f"more than {allowed} restarts within {period:g} s; its last end: {describe_end(end)}"
-            slot.enter(ChildState.PARKED, now, reason)
-        self.hooks.park(slot, reason)
-
-    def _refuse_start(self, slot: Slot, end: Exit) -> None:
-        failure = ChildStartFailed(f"{slot.name} did not start: {describe_end(end)}")
-        failure.__cause__ = end.error
-        if slot.start_reply is None:
-            self.shut_down(f"{slot.name} did not start", error=end.error or failure)
-        else:
-            slot.start_reply.fail(failure)
-            slot.start_reply = None
-            slot.goal = Goal.GONE if slot.tentative else Goal.DOWN
-            self.hooks.finish(slot, str(failure))
-
-    def _give_up(self, slot: Slot, end: Exit) -> None:
-        count = self._window.count(trio.current_time())
-        error = RestartIntensityExceeded(self.name, slot.name, count, self.settings.period, describe_end(end))
-        self._emit(SupervisorGaveUp(actor=self.name, child=slot.name, reason=str(error)))
-        self.shut_down(f"it gave up because of {slot.name}", error=error)
-
-    def _shut_down_tree(self, slot: Slot, end: Exit) -> None:
-        error = fatal_in(end.error)
-        assert error is not None, "decided on it"
-        self._ground.report_fatal(error)
-        slot.goal = Goal.DOWN
-        if slot.start_reply is not None:
-            slot.start_reply.fail(error)
-            slot.start_reply = None
-
-    def _check_auto_shutdown(self, slot: Slot) -> None:
-        others = [other for other in self.slots.values() if other is not slot]
-        if self.phase is not Phase.STOPPING and ends_supervisor(self.settings.auto_shutdown, slot, others):
-            self.shut_down(f"its significant child {slot.name} ended")
-
-    def _answer(self, slot: Slot, end: Exit) -> None:
-        if slot.start_reply is not None:
-            if end.reason is ExitReason.IGNORED:
-                slot.start_reply.resolve(None)
-            else:
-                slot.start_reply.fail(ChildStartFailed(f"{slot.name} was stopped while it started"))
-            slot.start_reply = None
-        replies, slot.stop_replies = slot.stop_replies, []
-        for reply in replies:
-            if slot.zombies:
-                reply.fail(ChildrenUnstopped(self.name, slot.reports))
-            else:
-                reply.resolve(None)
 
     def forget(self, slot: Slot) -> None:
         """No longer list a child; one that does not stop is listed until it is gone."""
@@ -402,7 +271,7 @@ class Life:
         now = trio.current_time()
         if error is not None and (self.error is None or (fatal_in(error) and not fatal_in(self.error))):
             self.error = error
-        if self.phase is not Phase.STOPPING:
+        if not self.stopping:
             self.phase = Phase.STOPPING
             self._stop_detail = why
             self._stopping_since = now
@@ -437,12 +306,3 @@ class Life:
         took = trio.current_time() - self._stopping_since
         left = tuple(report.name for report in self.unstopped)
         self._emit(SupervisorStopped(actor=self.name, took=took, unstopped=left))
-
-
-def describe_end(end: Exit) -> str:
-    """The end of a child in a few words: the detail, or the error's type and text."""
-    if end.detail:
-        return end.detail
-    if end.error is None:
-        return "" if end.reason is not ExitReason.CRASHED else "crashed"
-    return f"{type(end.error).__name__}: {end.error}".rstrip(": ")

@@ -1,5 +1,7 @@
 """The wrapper around one life of a child: no exception out, exactly one record."""
 
+# ruff: noqa: ARG001  # a virtual clock works by being asked for
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -195,7 +197,7 @@ async def test_the_exit_hook_runs_before_anything_else_is_awaited(house: House) 
 
 
 async def test_a_hook_that_raises_does_not_cost_the_record(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(end: Exit) -> None:
+    def broken(_: Exit) -> None:
         raise Boom("hook")
 
     monkeypatch.setattr(record.child, "on_exit", broken)

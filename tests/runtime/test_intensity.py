@@ -50,5 +50,5 @@ def test_clearing_forgets_all_attempts() -> None:
 
 @pytest.mark.parametrize(("intensity", "period"), [(-1, 10.0), (1, 0.0), (1, -1.0), (1, float("nan"))])
 def test_impossible_limits_are_refused(intensity: int, period: float) -> None:
-    with pytest.raises(ValueError, match="intensity|period"):
+    with pytest.raises(ValueError, match=r"intensity|period"):
         IntensityWindow(intensity, period)

@@ -1,5 +1,7 @@
 """Restart intensity, backoff and giving up, on a virtual clock."""
 
+# ruff: noqa: ARG001  # a virtual clock works by being asked for
+
 from __future__ import annotations
 
 import pytest
@@ -103,7 +105,7 @@ async def test_the_first_restart_is_immediate_the_next_ones_wait_longer_and_long
 async def test_jitter_comes_from_the_chance_that_is_given(house: House, autojump_clock: MockClock) -> None:
     backoff = Backoff(initial=10.0, jitter=0.5)
     supervisor = house.supervisor(house.spec("a", backoff=backoff))
-    supervisor._chance = lambda: 0.0  # noqa: SLF001  # the house fixes it to the middle for all other tests
+    supervisor._chance = lambda: 0.0  # the house fixes it to the middle for all other tests
     async with house.running(supervisor):
         house["a"].crash()
         await settle()

@@ -1,5 +1,7 @@
 """Restart types and strategies: who comes back after which end, and who goes with it."""
 
+# ruff: noqa: ARG001  # a virtual clock works by being asked for
+
 from __future__ import annotations
 
 import pytest

@@ -1,5 +1,7 @@
 """Starting: order, needs, the start handshake, and what a failing first start does."""
 
+# ruff: noqa: ARG001  # a virtual clock works by being asked for
+
 from __future__ import annotations
 
 import pytest
