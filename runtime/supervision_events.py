@@ -64,12 +64,12 @@ class ChildExited(Event):
     decision: Decision
 
     def line(self) -> str:
-        """Who ended how, while doing what, after how long, and what follows."""
-        doing = f" handling {self.last_message}" if self.last_message else ""
+        """Who ended how, after how long, on which message, and what follows."""
+        message = f", last message {self.last_message}" if self.last_message else ""
         why = f": {self.error}" if self.error else ""
         return (
-            f"{self.actor} {self.reason}{doing} after {self.lived:.3f} s "
-            f"(incarnation {self.incarnation}){why}; {self.decision.value.replace('_', ' ')}"
+            f"{self.actor} {self.reason} after {self.lived:.3f} s "
+            f"(incarnation {self.incarnation}{message}){why}; {self.decision.value.replace('_', ' ')}"
         )
 
 
@@ -132,7 +132,7 @@ class ChildUnstopped(Event):
         """Who does not end, since when, doing what; the stack is in the event."""
         return (
             f"{self.actor} did not stop within {self.waited:.1f} s and ignores cancellation (incarnation "
-            f"{self.incarnation}, handling {self.message or 'nothing'}); nothing is started in its place"
+            f"{self.incarnation}, last message {self.message or 'none'}); nothing is started in its place"
         )
 
 
@@ -175,7 +175,7 @@ class SupervisorStopping(Event):
 
     def line(self) -> str:
         """Who stops, why, and how many children have to go."""
-        return f"{self.actor} stops its {self.children} children: {self.why}"
+        return f"{self.actor} stops {self.children} {'child' if self.children == 1 else 'children'}: {self.why}"
 
 
 @attrs.frozen

@@ -71,7 +71,7 @@ class Consequences:
             case Decision.STOPPED | Decision.STAY_DOWN | Decision.FORGET:
                 slot.enter(down, now, end.summary if slot.zombies else "")
                 if not self._life.stopping or decision is Decision.FORGET:
-                    self._life.hooks.finish(slot, end.summary or end.reason.value)
+                    self._life.hooks.finish(slot, self._why_final(slot, end))
         slot.recycle = slot.in_group = False
         if end.reason is ExitReason.IGNORED:
             slot.proven = True
@@ -80,6 +80,11 @@ class Consequences:
             self._life.forget(slot)
         if unasked and decision in (Decision.STAY_DOWN, Decision.FORGET) and end.reason is not ExitReason.IGNORED:
             self._check_auto_shutdown(slot)
+
+    def _why_final(self, slot: Slot, end: Exit) -> str:
+        if slot.goal is not Goal.UP:
+            return "terminated"
+        return f"{end.reason.value}: {end.summary}" if end.summary else end.reason.value
 
     def _restart(self, slot: Slot, end: Exit, now: float) -> None:
         slot.restarts += 1

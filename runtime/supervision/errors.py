@@ -49,7 +49,7 @@ class ChildrenUnstopped(AtlasError):
         self.incarnations = tuple(incarnations)
         """The incarnations that still exist; nothing may take their place before they are gone."""
         names = ", ".join(
-            f"{report.name} (handling {report.message or 'nothing'}, waited {report.waited:.1f} s)"
+            f"{report.name} (last message {report.message or 'none'}, waited {report.waited:.1f} s)"
             for report in self.reports
         )
         super().__init__(

@@ -235,7 +235,7 @@ async def test_a_terminated_child_stays_down_and_can_be_restarted_or_deleted(hou
         await supervisor.terminate_child("a")
         assert states(supervisor) == {"a": ChildState.DOWN, "b": ChildState.RUNNING}
         assert house["a"].stop_reasons[0].cause is StopCause.TERMINATED
-        assert house["a"].finals == ["shutdown"]
+        assert house["a"].finals == ["terminated"]
         await supervisor.terminate_child("a")
         assert await supervisor.restart_child("a") == 2
         await supervisor.terminate_child("a")

@@ -208,3 +208,18 @@ async def test_deep_nesting_costs_no_recursion(house: House) -> None:
         await settle()
         assert house["leaf"].served == [1, 2]
     assert house["leaf"].reasons == [ExitReason.CRASHED, ExitReason.SHUTDOWN]
+
+
+async def test_a_transient_supervisor_that_gave_up_stays_down_also_if_it_left_a_child_behind(
+    house: House, autojump_clock: MockClock
+) -> None:
+    inner = house.supervisor(house.spec("b"), house.spec("c", stop=Stop.SWALLOW), name="inner", intensity=0)
+    top = house.supervisor(house.spec("a"), house.nested(inner, restart=Restart.TRANSIENT))
+    async with house.running(top):
+        house["b"].crash()
+        await trio.sleep(10.0)
+        assert states(top) == {"a": ChildState.RUNNING, "inner": ChildState.UNSTOPPED}
+        house["c"].release()
+        await settle()
+        assert states(top) == {"a": ChildState.RUNNING, "inner": ChildState.DOWN}
+        assert house.incarnations() == {"a": 1, "b": 1, "c": 1}

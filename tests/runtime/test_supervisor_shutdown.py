@@ -228,7 +228,7 @@ async def test_an_unstopped_sibling_does_not_hold_up_its_group(house: House, aut
 async def test_a_terminated_child_that_ends_late_stays_down(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(house.spec("a", stop=Stop.SWALLOW), house.spec("b"))
     async with house.running(supervisor):
-        with pytest.raises(ChildrenUnstopped, match=r"a \(handling nothing, waited 6\.0 s\)"):
+        with pytest.raises(ChildrenUnstopped, match=r"a \(last message none, waited 6\.0 s\)"):
             await supervisor.terminate_child("a")
         house["a"].release()
         await settle()
