@@ -206,11 +206,9 @@ class Life:
             self.hooks.report(slot, "on_exit", incarnation.hook_error)
         if isinstance(end.error, ChildrenUnstopped):
             self.control.adopt_leftovers(slot, end.error)
-        if incarnation.serving_since is not None:
-            # Its ChildStarted may have been posted in the same turn and never been looked at.
-            slot.proven = True
-            if trio.current_time() - incarnation.serving_since >= slot.spec.backoff.reset_after:
-                slot.restarts = 0
+        served = 0.0 if incarnation.serving_since is None else trio.current_time() - incarnation.serving_since
+        if served >= slot.spec.backoff.reset_after:
+            slot.restarts = 0
         decision = decide(slot, end, stopping=self.stopping, dynamic=self.settings.dynamic)
         if decision is Decision.RESTART:
             decision = self._consequences.count_attempt(slot)

@@ -214,3 +214,14 @@ async def test_after_giving_up_nothing_can_be_asked(house: House) -> None:
             await settle()
             with pytest.raises(AdministrationError, match="not_running"):
                 await supervisor.restart_child("a")
+
+
+async def test_attempts_are_forgotten_when_the_supervisor_lives_again(house: House) -> None:
+    spec = house.spec("a", give_up=GiveUp.PARK, backoff=NO_BACKOFF)
+    supervisor = house.supervisor(spec, intensity=1)
+    for _ in range(2):
+        async with house.running(supervisor):
+            house["a"].crash()
+            await settle()
+            assert [info.state for info in supervisor.which_children()] == [ChildState.RUNNING]
+    assert house["a"].served == [1, 2, 3, 4]

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from runtime.backoff import NO_BACKOFF, Backoff
 from runtime.child import Exit, ExitReason, Restart, StopCause, StopReason, Strategy
 from runtime.supervision_events import ChildRestarting
-from runtime.supervisor import AdministrationError, Answer, ChildStartFailed, ChildState, Supervisor
+from runtime.supervisor import AdministrationError, Answer, ChildrenUnstopped, ChildStartFailed, ChildState, Supervisor
 from tests.runtime.misbehaving import House, Start, Stop, settle
 
 SHUTDOWN = StopReason(StopCause.SHUTDOWN, "asked")
@@ -194,6 +194,23 @@ async def test_killing_a_stopping_child_ends_the_waiting_and_restarts_nothing(
         assert trio.current_time() == begin
         assert states(supervisor) == {"a": ChildState.DOWN, "b": ChildState.RUNNING}
         assert [(end.reason, end.detail) for end in house["a"].exits] == [(ExitReason.KILLED, "enough")]
+
+
+async def test_a_stopping_child_that_survives_its_kill_is_unstopped_after_the_grace_and_not_later(
+    house: House, autojump_clock: MockClock
+) -> None:
+    spec = house.spec("a", stop=Stop.SWALLOW, shutdown=1000.0, kill_grace=2.0)
+    supervisor = house.supervisor(spec, house.spec("b"))
+    caught = Caught()
+    async with house.running(supervisor):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(caught.call, supervisor.terminate_child, "a")
+            await trio.sleep(5.0)
+            supervisor.kill_child("a", "enough")
+            begin = trio.current_time()
+        assert trio.current_time() - begin == 2.0
+        assert isinstance(caught.error, ChildrenUnstopped)
+        house["a"].release()
 
 
 async def test_killing_a_member_that_a_group_restart_stops_hastens_it_and_costs_no_attempt(

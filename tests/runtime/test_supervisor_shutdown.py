@@ -278,3 +278,15 @@ async def test_the_deadline_of_an_endless_shutdown_is_the_budget(house: House, a
         pass
     assert trio.current_time() - begin == 19.0
     assert house["a"].stop_reasons[0].deadline == begin + 19.0
+
+
+async def test_each_outermost_supervisor_on_one_ground_gets_its_own_fatal_errors(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a"), house.spec("b"))
+    async with open_ground():
+        for life in (1, 2):
+            outcome = Outcome()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(outcome.collect, supervisor)
+                house["a"].crash(Fatal(f"life {life}"))
+            assert str(outcome.error) == f"life {life}"
+    assert house["b"].reasons == [ExitReason.SHUTDOWN] * 2
