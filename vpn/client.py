@@ -68,6 +68,7 @@ class AgentClient:
     pause: float = 0.1
     breaker: Breaker | None = None
     verify: ssl.SSLContext | bool = attrs.field(default=True, repr=False)
+    _last_failure: str = attrs.field(init=False, default="", repr=False)
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -185,7 +186,8 @@ class AgentClient:
         self._admit()
         try:
             answer = await self._send(method, path, content, deadline, limit)
-        except (NodeUnreachable, NodeAmbiguous, NodeUnavailable):
+        except (NodeUnreachable, NodeAmbiguous, NodeUnavailable) as error:
+            self._last_failure = error.text
             if self.breaker is not None:
                 self.breaker.failure()
             raise
@@ -206,16 +208,19 @@ class AgentClient:
             since = self.breaker.clock() - self.breaker.opened_at
             raise BreakerOpen(
                 self.name,
-                f"not tried: {self.breaker.failures} calls in a row failed, the first pause began {since:.0f} s ago; "
-                f"next try in {self.breaker.retry_in:.1f} s",
+                f"not tried: {self.breaker.failures} calls in a row failed, the first pause began {since:.0f} s ago, next try in "
+                f"{self.breaker.retry_in:.1f} s; the last one: {self._last_failure}",
                 self.breaker.retry_in,
             )
 
     async def _send(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
         headers = {"content-type": "application/json"} if content is not None else {}
+        timeouts = attrs.evolve(self.timeouts, read=limit, write=limit)
         try:
             with trio.fail_at(deadline):
-                response = await self._http.request(method, path, content=content, headers=headers)
+                response = await self._http.request(
+                    method, path, content=content, headers=headers, timeout=timeouts.to_httpx()
+                )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NodeUnreachable(
                 self.name,

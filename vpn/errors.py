@@ -13,13 +13,14 @@ from runtime.errors import AtlasError
 
 
 class NodeError(AtlasError):
-    """Base of every failure of a VPN node; `node` names which."""
+    """Base of every failure of a VPN node; `node` names which, `text` is the message without the name."""
 
     exit_code: ClassVar[int] = 69
 
     def __init__(self, node: str, message: str) -> None:
         super().__init__(f"node {node}: {message}")
         self.node = node
+        self.text = message
 
 
 class NodeUnreachable(NodeError):
