@@ -32,7 +32,7 @@ async def test_wrong_toml_names_file_line_and_key() -> None:
 
 async def test_toml_that_is_no_toml_names_the_line() -> None:
     async with stack() as here:
-        edit(here, "[pool]", "[pool")
+        edit(here, "\n[pool]\n", "\n[pool\n")
         refused = await here.atlas("check")
         assert refused.status == 78
         assert "supervisor.toml:" in refused.stderr
