@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
+
+import attrs
 
 from runtime.config.convert import convert
 from runtime.config.invalid import Invalid
@@ -109,7 +112,17 @@ class SectionReader:
                 self._source.blame((*path, *below), message)
             self.wrong.add(cls)
             return None
-        return value
+        return anchored(value, self._source.path.parent)
+
+
+def anchored(value: Any, directory: Path) -> object:
+    """The settings with every relative path, defaults included, taken as relative to the configuration file."""
+    paths = {
+        field.alias: (directory / path).absolute()
+        for field in attrs.fields(type(value))
+        if isinstance(path := getattr(value, field.name), Path) and not path.is_absolute()
+    }
+    return attrs.evolve(value, **paths) if paths else value
 
 
 def is_name(source: Source, path: KeyPath) -> bool:
