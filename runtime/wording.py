@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """`0.25 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `12 d 3 h`."""
+    """`250 ms`, `2.50 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `12 d 3 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.2f} s"
     whole = round(seconds)

@@ -12,13 +12,13 @@ from runtime.control.protocol import encode
 
 def emit(data: object, as_json: bool, render: Callable[[], str] | None = None) -> None:  # the flag --json
     """Print `data` as one JSON document with `as_json`, else what `render` gives (or the JSON, if there is none)."""
-    if as_json or render is None:
-        plain = json.loads(encode({"data": data}))["data"]
-        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
-    else:
+    if render is not None and not as_json:
         text = render()
         if text:
             click.echo(text)
+        return
+    plain = json.loads(encode({"data": data}))["data"]
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def emit_line(data: object) -> None:

@@ -38,6 +38,8 @@ class Config:
     """In start order."""
     warnings: tuple[str, ...] = ()
     """Lines for people about what is legal but unwise."""
+    values: Mapping[str, object] = attrs.field(factory=dict, repr=False)
+    """Every key as written (dotted path -> raw value), to tell what a reload changed. May hold secrets: never shown."""
     _sections: dict[type, object] = attrs.field(factory=dict, alias="sections", repr=False)
     _read_section: Callable[[type], object] = attrs.field(default=_no_sections, alias="read_section", repr=False)
 

@@ -26,6 +26,7 @@ from runtime.config.sections import (
 from runtime.config.settings import section_of
 from runtime.config.source import Source, dotted, parse_source, read_source
 from runtime.config.table import field_types, unknown_key
+from runtime.config.tree import check_against_supervisor
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
@@ -65,6 +66,8 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
     actors.read_tables()
     sections.read_all(actors.claims())
     children = actors.plans()
+    if SupervisorSettings not in sections.wrong:
+        check_against_supervisor(source, children, sections.section(SupervisorSettings))
     _check_aliases(source, sections, actors)
     _raise(source)
     return Config(
@@ -76,6 +79,7 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
         chaos=sections.section(ChaosSettings),
         children=tuple(children),
         warnings=tuple(source.warnings),
+        values=source.flat(),
         sections=sections.read,
         read_section=sections.section_or_raise,
     )

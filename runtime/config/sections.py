@@ -9,7 +9,7 @@ import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, le, matches_re, optional
 
 from runtime.backoff import Backoff
-from runtime.child import GiveUp, Restart, Strategy
+from runtime.child import AutoShutdown, GiveUp, Restart, Strategy
 from runtime.config.settings import settings
 from runtime.mailbox import DEFAULT_CAPACITY, Overflow
 
@@ -28,6 +28,8 @@ class SupervisorSettings:
     intensity: int = attrs.field(default=5, validator=ge(0))
     """Restart attempts allowed within `period` before the root gives up."""
     period: float = attrs.field(default=60.0, validator=gt(0))
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    """Whether the end of significant children ends the process."""
     shutdown_budget: float = attrs.field(default=30.0, validator=gt(0))
     """The whole ordered stop takes no longer than this; what still runs then is cancelled."""
     second_signal_budget: float = attrs.field(default=5.0, validator=ge(0))

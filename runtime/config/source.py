@@ -57,6 +57,20 @@ class Source:
         self.blame(path, "expected a table")
         return {}
 
+    def flat(self) -> dict[str, object]:
+        """Every value that is not a table, by its dotted path."""
+        found: dict[str, object] = {}
+
+        def walk(table: Mapping[str, Any], path: KeyPath) -> None:
+            for key, value in table.items():
+                if isinstance(value, dict):
+                    walk(value, (*path, key))
+                else:
+                    found[dotted((*path, key))] = value
+
+        walk(self.data, ())
+        return found
+
 
 def dotted(path: KeyPath) -> str:
     """The path as one writes it in the file: `actor."pool.main".args.size`."""

@@ -9,8 +9,10 @@ import attrs
 from runtime.actor import Actor
 from runtime.child import Child, ChildSpec
 from runtime.config.nearest import did_you_mean
-from runtime.config.sections import ActorTable
+from runtime.config.sections import ActorTable, SupervisorSettings
 from runtime.config.source import Source
+from runtime.supervision.errors import SpecError
+from runtime.supervision_limits import check_combination, check_limit
 
 
 @attrs.frozen
@@ -93,3 +95,29 @@ def _in_start_order(source: Source, plans: Sequence[ChildPlan]) -> list[ChildPla
     for plan in plans:
         visit(plan, ())
     return list(ordered.values())
+
+
+def check_against_supervisor(source: Source, plans: Sequence[ChildPlan], root: SupervisorSettings) -> None:
+    """Note in `source` every child that contradicts its supervisor: limits that could never be reached, times too long."""
+    checked: set[str] = set()
+    for plan in plans:
+        if plan.declared in checked:
+            continue
+        checked.add(plan.declared)
+        spec = plan.spec(never_started)
+        try:
+            check_combination(spec, root.strategy, root.auto_shutdown)
+            check_limit(spec, root.intensity, root.period)
+        except SpecError as error:
+            source.blame(("actor", plan.declared), str(error))
+        if spec.shutdown + spec.kill_grace > root.shutdown_budget:
+            source.blame(
+                ("actor", plan.declared, "shutdown"),
+                f"shutdown + kill_grace is {spec.shutdown + spec.kill_grace:g} s, more than the "
+                f"{root.shutdown_budget:g} s that the whole tree has ([supervisor] shutdown_budget)",
+            )
+
+
+def never_started() -> Child:
+    """The `start` of a spec that is only looked at."""
+    raise AssertionError("a spec that is only checked starts nothing")

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from runtime.control.protocol import UNAVAILABLE
+from runtime.control.protocol import UNAVAILABLE, ControlError
 from runtime.errors import StartRefused
 from runtime.wording import duration
 
@@ -46,6 +46,23 @@ class InstanceLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def wait_until_free(socket: Path, seconds: float) -> None:
+    """Wait until the process that holds the lock of this socket has ended. Raises ControlError (69) when time is up."""
+    path = socket.with_name(socket.name + ".lock")
+    deadline = time.monotonic() + seconds
+    with path.open("rb") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"the process is still stopping after {seconds:g} s: {_holder(lock.fileno())}"
+                    raise ControlError(text, UNAVAILABLE) from None
+                time.sleep(0.02)  # the kernel offers no flock with a timeout
+            else:
+                return
 
 
 def _holder(fd: int) -> str:

@@ -66,16 +66,22 @@ class ControlServer:
         self._commands = commands
         self._connections = 0
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Bind, report started, serve; remove the socket file at the end.
+        self._bound: socket.socket | None = None
+
+    def bind(self) -> None:
+        """Take the path, mode 0600. Clients can connect from now on and are served by `run`.
 
         Replaces a socket file that is there: the caller holds the lock that proves its owner dead. Raises StartRefused
         (exit code 69) when the path cannot be bound.
         """
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(_bind(self._path)))
+        self._bound = _bind(self._path)
+
+    async def run(self) -> None:
+        """Serve until cancelled, then remove the socket file. Needs `bind` first."""
+        assert self._bound is not None, "bind comes first"
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._bound))
         try:
             async with listener, trio.open_nursery() as nursery:
-                task_status.started()
                 while True:
                     try:
                         stream = await listener.accept()
@@ -168,12 +174,19 @@ class ControlServer:
         call = Call(self._system, caller, item)
         if not command.streams:
             return await command.run(call, checked)
-        result: object = None
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        outcome: list[object] = []
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_hung_up, stream, nursery.cancel_scope)
-            result = await command.run(call, checked)
-            nursery.cancel_scope.cancel()
-        return result
+            try:
+                outcome.append(await command.run(call, checked))
+            except Exception as error:  # noqa: BLE001  # raised below, outside the nursery that would wrap it
+                outcome.append(error)
+            nursery.cancel_scope.cancel(reason="the command is done")
+        if not outcome:
+            raise trio.BrokenResourceError("the client hung up")
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
 
     async def _send(self, stream: trio.SocketStream, line: Mapping[str, object]) -> None:
         with trio.move_on_after(self._settings.idle_timeout) as patience:
@@ -188,7 +201,7 @@ async def _until_hung_up(stream: trio.SocketStream, scope: trio.CancelScope) -> 
             pass  # a client that talks while it is being answered is not listened to
     except trio.BrokenResourceError:
         pass
-    scope.cancel()
+    scope.cancel(reason="the client hung up")
 
 
 def _peer(stream: trio.SocketStream) -> Caller:
