@@ -149,7 +149,8 @@ class NodeState:
     """A node at a glance. `boot_id` changes with every start of its Xray (traffic counters start again at 0).
 
     `count` = keys wanted, made of `serving` + `expired` + `pending`; `digest` covers exactly the wanted keys (see
-    `vpn.digest`). `ready` is false while Xray is down, with the reason in `why`. `now` is the node's clock (with the
+    `vpn.digest`). `sequence` grows with every change of the wanted set
+    (see `VpnNode.sync`). `ready` is false while Xray is down, with the reason in `why`. `now` is the node's clock (with the
     demonstration offset, if it has one).
     """
 
@@ -165,6 +166,7 @@ class NodeState:
     pending: int
     digest: str
     last_generation: int
+    sequence: int
     capabilities: frozenset[str]
     inbounds: tuple[InboundFacts, ...]
     now: datetime
@@ -231,8 +233,14 @@ class VpnNode(Protocol):
     async def state(self) -> NodeState:
         """The node at a glance. Idempotent, cheap."""
 
-    async def sync(self, specs: Iterable[KeySpec] | AsyncIterable[KeySpec]) -> SyncOutcome:
-        """Make the node want exactly these keys. Idempotent. Keys of a newer generation than the sync knows are kept."""
+    async def sync(
+        self, specs: Iterable[KeySpec] | AsyncIterable[KeySpec], unchanged_since: int | None = None
+    ) -> SyncOutcome:
+        """Make the node want exactly these keys. Idempotent. Keys known with a newer generation stay as they are.
+
+        `unchanged_since` is a `NodeState.sequence` that was read before the wanted keys were: keys that the node
+        learned of after it are not dropped. Without it, only keys learned of during the sync are safe.
+        """
 
     async def kick(self, key_id: str) -> Kicked:
         """Cut the customer's open connections and let them connect again. Not idempotent."""

@@ -229,6 +229,7 @@ def state_from_json(value: object) -> NodeState:
         pending=_get(data, "pending", int),
         digest=_get(data, "digest", str),
         last_generation=_get(data, "last_generation", int),
+        sequence=_get(data, "sequence", int),
         capabilities=frozenset(str(item) for item in _list(data, "capabilities")),
         inbounds=inbounds,
         now=now,

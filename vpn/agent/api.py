@@ -134,7 +134,7 @@ class _Api:
     async def state(self, _: Request) -> Response:
         """The node at a glance."""
         self.reporter.heard()
-        return JSONResponse(state_to_json(self.reporter.state()) | {"sequence": self.node.store.desired.sequence})
+        return JSONResponse(state_to_json(self.reporter.state()))
 
     async def usage(self, request: Request) -> Response:
         """Traffic counters of this life of Xray, by key, never reset."""

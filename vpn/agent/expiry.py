@@ -12,7 +12,7 @@ from vpn.protocol import KeySpec
 
 @attrs.define
 class BackendContact:
-    """How long the backend may have been unable to extend keys, in seconds of the node's clock.
+    """How long the backend may have been unable to extend keys, in real Unix seconds.
 
     While it is heard from at least every `silence` seconds (15 minutes) a key ends exactly at its time. A silent
     backend cannot extend anybody, so keys then live `grace` seconds longer (a day): a dead backend must not switch off

@@ -16,7 +16,8 @@ from runtime.redaction import redact
 from vpn.agent import metrics
 from vpn.connections import Connections
 from vpn.cut import Cutter, Way, way_to_cut
-from vpn.errors import XrayDown, XrayError
+from vpn.errors import XrayCallFailed, XrayDown, XrayError
+from vpn.protocol import route_blind
 from vpn.xray.api import XrayApi
 from vpn.xray.codec import XrayUser
 from vpn.xray.config import Inbound, server_config
@@ -47,9 +48,29 @@ class Life:
     api: XrayApi
     cutter: Cutter
     connections: Connections
-    serving: dict[str, XrayUser]
+    serving: dict[str, XrayUser] = attrs.field(factory=dict)
+    _holders: dict[bytes, str] = attrs.field(factory=dict)
     blocked: set[str] = attrs.field(factory=set)
     banned: dict[str, float] = attrs.field(factory=dict)
+
+    def serves(self, user: XrayUser) -> None:
+        """Xray was seen to have this user."""
+        assert user.uuid is not None
+        self.stopped(user.email)
+        self.serving[user.email] = user
+        self._holders[route_blind(user.uuid)] = user.email
+
+    def stopped(self, email: str) -> None:
+        """Xray does not have this user, or not for certain."""
+        user = self.serving.pop(email, None)
+        if user is not None and user.uuid is not None:
+            self._holders.pop(route_blind(user.uuid), None)
+
+    def holder_of(self, user: XrayUser) -> str | None:
+        """Another user that has this UUID in Xray."""
+        assert user.uuid is not None
+        holder = self._holders.get(route_blind(user.uuid))
+        return None if holder == user.email else holder
 
     def ban(self, email: str) -> None:
         """From now on cut this customer's connections on sight."""
@@ -59,6 +80,10 @@ class Life:
         """Stop that."""
         self.banned.pop(email, None)
 
+    def is_banned(self, email: str) -> bool:
+        """Whether the customer is to stay out."""
+        return email in self.banned
+
     def bans_before(self, moment: float) -> list[str]:
         """Customers banned before that moment of the loop's clock."""
         return [email for email, since in self.banned.items() if since < moment]
@@ -66,9 +91,12 @@ class Life:
     async def cut(self, email: str) -> int:
         """Cut the customer's connections known so far; how many were open."""
         sources = self.connections.of(email)
-        if not sources:
+        if not sources or self.cutter.way is Way.NONE:
             return 0
-        shut = await trio.to_thread.run_sync(self.cutter.cut, sources)
+        try:
+            shut = await trio.to_thread.run_sync(self.cutter.cut, sources)
+        except OSError as error:
+            raise XrayCallFailed(f"connections could not be cut: {error.strerror}") from error
         self.connections.forget(sources)
         metrics.CUT.inc(len(shut))
         return len(shut)
@@ -153,12 +181,13 @@ class Keeper:
         for name in (_SOCKET, f"{_SOCKET}.lock"):
             (run_directory / name).unlink(missing_ok=True)
         users = self.users()
+        connections = Connections()
         process = XrayProcess(
             name="xray",
             config=server_config(self.inbound, users, f"/proc/self/cwd/{_SOCKET}", allow=self.reaches),
             listening_on=f"{self.inbound.listen}:{self.inbound.port}",
             cwd=run_directory,
-            on_line=self._line,
+            on_line=lambda line: self._line(connections, line),
         )
         channel = GrpcChannel(f"/proc/self/fd/{descriptor}/{_SOCKET}")
         outcome: XrayError | None = None
@@ -176,7 +205,7 @@ class Keeper:
 
                 await nursery.start(until_end)
                 if outcome is None:
-                    self._begin(process, users, XrayApi(channel))
+                    self._begin(process, users, XrayApi(channel), connections)
                     if task_status is not None:
                         task_status.started()
         finally:
@@ -185,11 +214,9 @@ class Keeper:
                 await channel.aclose()
         if outcome is not None:
             raise outcome
-        log.error(
-            "Xray ended; it is started again with all keys", status=status, life_seconds=round(trio.current_time(), 1)
-        )
+        log.error("Xray ended; it is started again with all keys", status=status)
 
-    def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi) -> None:
+    def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
         way = way_to_cut(process.pid)
         if way is Way.NONE:
             log.warning(
@@ -204,9 +231,10 @@ class Keeper:
             started_at=self.clock(),
             api=api,
             cutter=Cutter(process.pid, self.inbound.port, way),
-            connections=Connections(),
-            serving={user.email: user for user in users},
+            connections=connections,
         )
+        for user in users:
+            life.serves(user)
         self._set(life, "")
         log.info("Xray accepts connections", version=life.version, pid=life.pid, keys=len(users), boot_id=life.boot_id)
 
@@ -216,10 +244,11 @@ class Keeper:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _line(self, line: str) -> None:
+    def _line(self, connections: Connections, line: str) -> None:
         access = parse_access(line)
         if access is None:
             log.debug("xray", line=redact(line))
-        elif (life := self._life) is not None:
-            life.connections.add(access)
-            self.on_access(life, access)
+        else:
+            connections.add(access)
+            if self._life is not None:
+                self.on_access(self._life, access)

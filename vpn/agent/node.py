@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import attrs
@@ -12,6 +12,7 @@ import trio
 
 from runtime.logs import get_logger
 from vpn.agent import metrics
+from vpn.agent.clock import NodeClock
 from vpn.agent.desired import Conflict
 from vpn.agent.expiry import BackendContact, ExpiryQueue, is_over
 from vpn.agent.life import Keeper, Life
@@ -40,14 +41,15 @@ class Node:
     """Keeps Xray's users equal to the wanted set.
 
     A change is written down, made in Xray, read back, and only then confirmed. Whatever could not be confirmed is
-    tried again until it is. `clock` is the node's time in Unix seconds.
+    tried again until it is. `clock` decides when keys end; silence of the backend is
+    measured in real time.
     """
 
     store: Store
     keeper: Keeper
     contact: BackendContact
     facts: InboundFacts
-    clock: Callable[[], float]
+    clock: NodeClock
     removals: trio.MemoryReceiveChannel[tuple[Life, str]] = attrs.field(init=False)
     _removals: trio.MemorySendChannel[tuple[Life, str]] = attrs.field(init=False)
     _expired: set[str] = attrs.field(init=False, factory=set)
@@ -60,8 +62,7 @@ class Node:
 
     def __attrs_post_init__(self) -> None:
         self._removals, self.removals = trio.open_memory_channel(_REMOVALS_WATCHED)
-        now = self.clock()
-        grace = self.contact.grace_at(now)
+        now, grace = self.clock.now(), self._grace()
         for spec in self.store.desired.specs():
             if is_over(spec, now, grace):
                 self._expired.add(spec.key_id)
@@ -187,8 +188,7 @@ class Node:
             if listed.get(email) != wanted.get(email) and email not in self._pending
         ]
         for email in differing:
-            # what was confirmed once is not true any more
-            life.serving.pop(email, None)
+            life.stopped(email)  # what was confirmed once is not true any more
             self._pending[email] = None
         if differing:
             metrics.REPAIRED.inc(len(differing))
@@ -198,13 +198,15 @@ class Node:
 
     def clock_changed(self) -> None:
         """The node's clock was moved: look at expiry again."""
-        now = self.clock()
-        grace = self.contact.grace_at(now)
+        now, grace = self.clock.now(), self._grace()
         for key_id in sorted(self._expired):
             spec = self.store.desired.wanted(key_id)
             if spec is not None and not is_over(spec, now, grace):
                 self._note(key_id)
         self._wake.set()
+
+    def _grace(self) -> float:
+        return self.contact.grace_at(self.clock.real())
 
     def _unchanged(self, key_id: str, since: int) -> bool:
         entry = self.store.desired.get(key_id)
@@ -215,8 +217,7 @@ class Node:
         spec = self.store.desired.wanted(key_id)
         self._expired.discard(key_id)
         if spec is not None:
-            now = self.clock()
-            if is_over(spec, now, self.contact.grace_at(now)):
+            if is_over(spec, self.clock.now(), self._grace()):
                 self._expired.add(key_id)
             else:
                 self._queue.add(spec)
@@ -268,6 +269,7 @@ class Node:
         if email in life.blocked:
             await life.api.unblock(email)
             life.blocked.discard(email)
+        await self._release_uuid(life, user)
         found = life.serving.get(email)
         if found is None and await life.api.add_user(tag, user):
             pass
@@ -277,14 +279,24 @@ class Node:
             await life.api.add_user(tag, user)
             cut = await life.cut(email)
         else:
-            life.serving[email] = user
+            life.serves(user)
             return 0
         back = await life.api.get_user(tag, email)
         if back != user:
-            life.serving.pop(email, None)
+            life.stopped(email)
             raise XrayCallFailed(f"key {email!r} was added to Xray but reads back differently")
-        life.serving[email] = user
+        life.serves(user)
         return cut
+
+    async def _release_uuid(self, life: Life, user: XrayUser) -> None:
+        """Take the UUID from whoever else still has it in Xray: with two users of one UUID, removing either locks out both.
+        The other key does not want it any more, and gets what it does want when its own turn comes."""
+        other = life.holder_of(user)
+        if other is not None:
+            self._pending[other] = None
+            await life.api.remove_user(self.facts.tag, other)
+            life.stopped(other)
+            await life.cut(other)
 
     async def _stop_serving(self, life: Life, email: str) -> int:
         tag = self.facts.tag
@@ -299,7 +311,7 @@ class Node:
         cut = await life.cut(email)
         if await life.api.get_user(tag, email) is not None:
             raise XrayCallFailed(f"key {email!r} was removed from Xray but is still there")
-        life.serving.pop(email, None)
+        life.stopped(email)
         with contextlib.suppress(trio.WouldBlock):  # many at once: the later ones go without the second look
             self._removals.send_nowait((life, email))
         return cut
@@ -321,8 +333,7 @@ class Node:
     async def _expire(self) -> None:
         while True:
             self._wake = trio.Event()
-            now = self.clock()
-            grace = self.contact.grace_at(now)
+            now, grace = self.clock.now(), self._grace()
             over = []
             for key_id, end in self._queue.pop_due(now, grace):
                 spec = self.store.desired.wanted(key_id)
@@ -338,7 +349,7 @@ class Node:
             nap = min(
                 _LONGEST_NAP,
                 math.inf if next_end is None else next_end + grace - now,
-                self.contact.next_change(now) - now + 0.001,
+                self.contact.next_change(self.clock.real()) - self.clock.real() + 0.001,
             )
             with trio.move_on_after(max(nap, 0.001)):
                 await self._wake.wait()
@@ -346,8 +357,9 @@ class Node:
     async def _retry(self) -> None:
         while True:
             await trio.sleep(_RETRY_PENDING)
-            if self._pending and self.keeper.current is not None:
-                await self._converge_all(list(self._pending))
+            if self.keeper.current is not None:
+                # a key that is locked is being worked on right now
+                await self._converge_all([key_id for key_id in self._pending if key_id not in self._locks])
 
     async def _cut_late(self) -> None:
         """Connections of removed customers that showed up only after the cut."""

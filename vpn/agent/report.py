@@ -21,7 +21,7 @@ _TOUCH_SECONDS: Final = 60.0
 
 @attrs.define(eq=False)
 class Reporter:
-    """Reports on one node. `heard_file` remembers across restarts when the backend was last heard (by its time)."""
+    """Reports on one node. `heard_file` remembers across restarts when the backend was last heard (its time of change)."""
 
     agent_id: str
     node: Node
@@ -31,7 +31,7 @@ class Reporter:
 
     def heard(self) -> None:
         """The backend spoke: with a token, so it is the backend."""
-        now = self.clock.now()
+        now = self.clock.real()
         self.node.contact.heard(now)
         if abs(now - self._touched) > _TOUCH_SECONDS:
             self._touched = now
@@ -60,6 +60,7 @@ class Reporter:
             pending=pending,
             digest=node.store.desired.digest,
             last_generation=node.store.desired.last_generation,
+            sequence=node.store.desired.sequence,
             capabilities=frozenset(capabilities),
             inbounds=(node.facts,),
             now=datetime.fromtimestamp(self.clock.now(), UTC),

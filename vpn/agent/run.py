@@ -53,11 +53,10 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
     lock = files.lock_directory(settings.data_dir)
     try:
         async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                nursery.start_soon(_until_signal, signals, nursery.cancel_scope)
-                if parent_stdin:
-                    nursery.start_soon(_until_end_of_input, nursery.cancel_scope)
-                await _serve(settings, token)
+            await nursery.start(_until_signal, nursery.cancel_scope)
+            if parent_stdin:
+                nursery.start_soon(_until_end_of_input, nursery.cancel_scope)
+            await _serve(settings, token)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise sole(group) from None
@@ -90,13 +89,13 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
             clock=clock.now,
         )
         contact = BackendContact(
-            last_heard=_last_heard(settings.data_dir, clock.now()),
+            last_heard=_last_heard(settings.data_dir, clock.real()),
             grace=settings.expiry.grace,
             silence=settings.expiry.silence,
             settle=settings.expiry.settle,
         )
         facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
-        node = Node(store, keeper, contact, facts, clock.now)
+        node = Node(store, keeper, contact, facts, clock)
         reporter = Reporter(kept.agent_id, node, clock, settings.data_dir / "heard")
         async with trio.open_nursery() as nursery:
             await nursery.start(keeper.run)
@@ -111,10 +110,12 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
         store.close()
 
 
-async def _until_signal(signals: object, scope: trio.CancelScope) -> None:
-    async for number in signals:  # type: ignore[attr-defined]  # trio does not name the type of its receiver
-        log.info("asked to stop", signal=signal.Signals(number).name)
-        scope.cancel()
+async def _until_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("asked to stop", signal=signal.Signals(number).name)
+            scope.cancel()
 
 
 async def _until_end_of_input(scope: trio.CancelScope) -> None:

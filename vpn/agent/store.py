@@ -24,6 +24,7 @@ REMOVALS_KEPT: Final = 30 * 86_400.0
 "Seconds for which a removal is remembered, and so a late put of that generation refused."
 
 _COMPACT_AFTER: Final = 4096
+_AT_ONCE: Final = 256
 _LOG: Final = re.compile(r"keys\.(\d+)\.log")
 
 
@@ -69,7 +70,12 @@ class Store:
         changed: list[str] = []
         lines: list[bytes] = []
         self._check_usable()
-        for spec in specs:
+        for number, spec in enumerate(specs, start=1):
+            if number % _AT_ONCE == 0:
+                # in the file before anybody else gets a turn: the order there is the order of changes
+                self._append(lines)
+                lines.clear()
+                await trio.lowlevel.checkpoint()
             try:
                 entry = self.desired.plan_put(spec, self._clock())
             except (Conflict, UuidTaken) as error:

@@ -17,8 +17,9 @@ from vpn.xray.lines import Source
 
 log = get_logger(__name__)
 
-_QUIET_AFTER: Final = 0.25
-_STRAY_ROUNDS: Final = 20
+_LOOKS: Final = (0.25, 1.0, 5.0, 20.0, 30.0)
+"Seconds between looks at a removed customer's counters."
+_MEASURE: Final = 0.2
 _BAN_SECONDS: Final = 60.0
 _TIDY_SECONDS: Final = 15.0
 _VERIFY_SECONDS: Final = 60.0
@@ -47,39 +48,43 @@ class Watch:
         """After a cut, the customer's counters must stand still; if they move, an access line was lost and a connection
         is open that nobody knows the owner of. It is found by its traffic."""
         try:
-            for _ in range(_STRAY_ROUNDS):
-                before = await _counters(life, email)
-                flows = {flow.source: flow.moved for flow in await trio.to_thread.run_sync(life.cutter.flows)}
-                await trio.sleep(_QUIET_AFTER)
-                if self.node.keeper.current is not life or email not in life.banned:
-                    return
-                moved = _sum(await _counters(life, email)) - _sum(before)
-                if moved <= 0:
-                    return
-                await life.api.block(email)
-                life.blocked.add(email)
-                await self._cut_stray(life, email, moved, flows)
+            last = await _counters(life, email)
+            for pause in _LOOKS:
+                if not last:
+                    return  # never connected in this life of Xray
+                await trio.sleep(pause)
+                while life.is_banned(email) and self.node.keeper.current is life:
+                    now = await _counters(life, email)
+                    if now == last:
+                        break
+                    last = await self._cut_stray(life, email)
         except XrayCallFailed as error:
             log.debug("could not check that a removed customer is quiet", key=email, reason=str(error))
 
-    async def _cut_stray(self, life: Life, email: str, moved: int, before: dict[Source, int]) -> None:
+    async def _cut_stray(self, life: Life, email: str) -> int:
+        await life.api.block(email)
+        life.blocked.add(email)
+        flows, counted = await self._flows(life), await _counters(life, email)
+        await trio.sleep(_MEASURE)
+        later, total = await self._flows(life), await _counters(life, email)
         # Xray counts the customer's bytes, the kernel those on the wire: about the same, so the nearest is tried first,
         # one at a time, and only connections that no access line gave to somebody else.
-        candidates = [
-            (abs(flow.moved - before[flow.source] - moved), flow.source)
-            for flow in await trio.to_thread.run_sync(life.cutter.flows)
-            if flow.source in before
-            and flow.moved > before[flow.source]
-            and life.connections.owner(flow.source) is None
-        ]
-        if not candidates:
-            return
-        _, source = min(candidates, key=lambda candidate: candidate[0])
-        await trio.to_thread.run_sync(life.cutter.cut, frozenset((source,)))
-        metrics.STRAYS.inc()
-        log.warning(
-            "cut a removed customer's connection that Xray had not reported", key=email, candidates=len(candidates)
-        )
+        moved = {
+            source: abs(later[source] - flows[source] - (total - counted))
+            for source in later.keys() & flows.keys()
+            if later[source] > flows[source] and life.connections.owner(source) is None
+        }
+        if total > counted and moved:
+            stray = min(moved, key=lambda source: moved[source])
+            await trio.to_thread.run_sync(life.cutter.cut, frozenset((stray,)))
+            metrics.STRAYS.inc()
+            log.warning(
+                "cut a removed customer's connection that Xray had not reported", key=email, candidates=len(moved)
+            )
+        return await _counters(life, email)
+
+    async def _flows(self, life: Life) -> dict[Source, int]:
+        return {flow.source: flow.moved for flow in await trio.to_thread.run_sync(life.cutter.flows)}
 
     async def _tidy(self) -> None:
         """Forget closed connections, lift bans and block rules that have served their purpose."""
@@ -112,9 +117,6 @@ class Watch:
                 log.warning("could not compare Xray's users with the wanted keys", reason=str(error))
 
 
-async def _counters(life: Life, email: str) -> Traffic:
-    return (await life.api.traffic(email)).get(email, Traffic())
-
-
-def _sum(traffic: Traffic) -> int:
+async def _counters(life: Life, email: str) -> int:
+    traffic = (await life.api.traffic(email)).get(email, Traffic())
     return traffic.uplink + traffic.downlink

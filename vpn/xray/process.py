@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -24,6 +26,7 @@ EXIT_CONFIG_REFUSED: Final = 23
 EXIT_CANNOT_LISTEN: Final = 255
 
 _STOP_GRACE: Final = 2.0
+_PIPE_BYTES: Final = 1 << 20
 _LINE_LIMIT: Final = 64 * 1024
 # The child gets no more of our environment than it needs: tokens and passwords may be in there.
 _ENVIRONMENT: Final = (
@@ -89,6 +92,7 @@ class XrayProcess:
         started = trio.Event()
         has_started = False
         async with trio.open_nursery() as nursery:
+            self._widen(child)
             nursery.start_soon(self._read, child.stdout, started)
             nursery.start_soon(self._read, child.stderr, started)
             with trio.move_on_after(self.started_within) as limit:
@@ -107,6 +111,12 @@ class XrayProcess:
         if not has_started:
             raise self._why_ended(status)
         return status
+
+    def _widen(self, child: ChildProcess) -> None:
+        # Xray drops lines when nobody takes them for a moment: room for some ten thousand
+        assert child.stdout is not None
+        with contextlib.suppress(OSError):  # beyond what this user may have
+            fcntl.fcntl(child.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     async def _starts(self, child: ChildProcess, started: trio.Event) -> bool:
         try:
