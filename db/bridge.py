@@ -99,7 +99,7 @@ class Waiter:
     def set_exception(self, error: Any) -> None:
         self._finish(_ERROR, error() if isinstance(error, type) else error)
 
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002  asyncio's tasks pass it
+    def cancel(self, msg: object = None) -> bool:
         if self._state != _PENDING:
             return False
         self._finish(_CANCELLED, None)

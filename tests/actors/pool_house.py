@@ -99,13 +99,14 @@ async def pool_house(
     wait: bool = True,
     wakes: tuple[str, ...] = (),
     database: DatabaseSettings | None = None,
+    migrate: bool = False,
 ) -> AsyncIterator[PoolHouse]:
     """Start a pool and, unless told otherwise, wait until it is full."""
     database = attrs.evolve(database or DatabaseSettings(purpose="test"), dsn=Secret(dsn))
     async with actor_system() as system:
         events: list[Event] = []
         system.services.events.subscribe(events.append)
-        actor = PoolActor(database, settings or PoolSettings(size=4), EmbeddedSettings(), migrate=False, wakes=wakes)
+        actor = PoolActor(database, settings or PoolSettings(size=4), EmbeddedSettings(), migrate=migrate, wakes=wakes)
         ref = await system.start(actor, name=POOL, on_crash=on_crash)
         contexts: list[Context] = []
         await system.start(Holder(contexts.append), name="holder")

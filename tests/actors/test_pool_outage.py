@@ -1,0 +1,324 @@
+"""The database goes away, comes back, stops answering, or was never usable: a state of the pool, not its crash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from actors import pool as pool_module
+from actors.pool import ConnectionLost, Lane, Pool, PoolActor, PoolDown, PoolSettings
+from actors.pool_book import PoolState
+from actors.pool_events import BridgeFallback, PoolWentDown
+from db import bridge, connection
+from db.embedded import EmbeddedSettings
+from db.settings import DatabaseSettings
+from db.tx import Tx
+from runtime.config.secret import Secret
+from runtime.errors import AtlasError, Fatal
+from runtime.testing import actor_system
+from tests.actors.pool_house import POOL, pool_house
+from tests.postgres_cluster import Cluster
+
+SMALL = PoolSettings(size=3, reserved=0)
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A server of this test alone, which may be stopped and killed."""
+    server = Cluster(Path(tempfile.mkdtemp(prefix="atlas-pg-", dir="/tmp")))
+    try:
+        server.initialise()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.root, ignore_errors=True)
+
+
+async def _one(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT 1")
+    return found
+
+
+async def _pid(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT pg_backend_pid()")
+    return found
+
+
+async def _terminate_all(tx: Tx) -> int:
+    found: int = await tx.fetchval(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE application_name = 'atlas/main' AND datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return found
+
+
+def _server_signal(cluster: Cluster, number: int) -> None:
+    """Stop the server: SIGINT is a fast stop, SIGQUIT an immediate one."""
+    assert cluster.process is not None
+    cluster.process.send_signal(number)
+    cluster.process.wait(20)
+
+
+async def test_idle_connections_that_were_terminated_cost_no_caller_an_error(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        assert await house.pool.run("terminate", _terminate_all) == 2
+        for _ in range(6):
+            assert await house.pool.run("after", _one) == 1
+        await house.until_full()
+
+
+async def test_a_terminated_holder_gets_connection_lost_and_the_place_is_filled_again(
+    cluster: Cluster, empty_database_dsn: str
+) -> None:
+    async def wait_for_the_end(tx: Tx) -> None:
+        pids.append(await _pid(tx))
+        running.set()
+        await tx.execute("SELECT pg_sleep(20)")
+
+    pids: list[int] = []
+    running = trio.Event()
+    async with pool_house(empty_database_dsn, SMALL) as house, trio.open_nursery() as nursery:
+
+        async def kill() -> None:
+            await running.wait()
+            await trio.to_thread.run_sync(cluster.sql, f"SELECT pg_terminate_backend({pids[0]})")
+
+        nursery.start_soon(kill)
+        with trio.fail_after(5), pytest.raises(ConnectionLost, match="administrator command"):
+            await house.pool.run("victim", wait_for_the_end, hold=20)
+        await house.until_full()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+async def test_a_restarted_server_is_used_again_without_a_restart_of_the_pool(
+    own_cluster: Cluster, how: signal.Signals
+) -> None:
+    async with pool_house(own_cluster.dsn(), SMALL) as house:
+        errors: list[Exception] = []
+        done = 0
+        stop = trio.Event()
+
+        async def client(pool: Pool) -> None:
+            nonlocal done
+            while not stop.is_set():
+                try:
+                    assert await pool.run("client", _one) == 1
+                    done += 1
+                except AtlasError as error:
+                    errors.append(error)
+                    await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(client, house.pool)
+            await trio.sleep(0.1)
+            await trio.to_thread.run_sync(_server_signal, own_cluster, how)
+            await house.until(PoolState.DOWN)
+            before = done
+            await trio.to_thread.run_sync(own_cluster.start)
+            await house.until(PoolState.UP)
+            while done < before + 20:
+                await trio.sleep(0.01)
+            stop.set()
+        assert {type(error) for error in errors} <= {PoolDown, ConnectionLost}
+        assert any(isinstance(error, PoolDown) for error in errors)
+        await house.until_full()
+        assert house.ref.incarnation == 1
+
+
+async def test_while_it_is_down_requests_are_refused_at_once_with_the_cause(own_cluster: Cluster) -> None:
+    async with pool_house(own_cluster.dsn(), SMALL) as house:
+        await trio.to_thread.run_sync(_server_signal, own_cluster, signal.SIGQUIT)
+        with pytest.raises((PoolDown, ConnectionLost)):
+            await house.pool.run("first to notice", _one)
+        down = await house.until_event(PoolWentDown)
+        began = trio.current_time()
+        with pytest.raises(PoolDown) as caught:
+            await house.pool.run("second", _one)
+        assert trio.current_time() - began < 0.2
+        assert str(own_cluster.root) in str(caught.value)
+        assert "database.dsn" in str(caught.value)
+        assert down.cause in str(caught.value)
+        ready, why = house.system.address(house.ref).readiness
+        assert not ready
+        assert why == house.book.cause
+
+
+async def test_the_system_lane_waits_out_an_outage(own_cluster: Cluster) -> None:
+    async with pool_house(own_cluster.dsn(), SMALL) as house:
+        await trio.to_thread.run_sync(_server_signal, own_cluster, signal.SIGQUIT)
+        house.book.sweep(trio.current_time())
+        await house.until(PoolState.DOWN)
+        async with trio.open_nursery() as nursery:
+            found: list[int] = []
+
+            async def probe() -> None:
+                found.append(await house.pool.run("health", _one, within=20, lane=Lane.SYSTEM))
+
+            nursery.start_soon(probe)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert found == []
+            await trio.to_thread.run_sync(own_cluster.start)
+        assert found == [1]
+
+
+async def test_a_pool_starts_without_a_server_and_finds_it_later(own_cluster: Cluster) -> None:
+    own_cluster.stop()
+    async with pool_house(own_cluster.dsn(), SMALL, wait=False) as house:
+        await house.until(PoolState.DOWN)
+        with pytest.raises(PoolDown):
+            await house.pool.run("too early", _one)
+        await trio.to_thread.run_sync(own_cluster.start)
+        await house.until_full()
+        assert await house.pool.run("in time", _one) == 1
+
+
+async def test_a_killed_backend_takes_all_sessions_down_and_the_pool_recovers(own_cluster: Cluster) -> None:
+    async with pool_house(own_cluster.dsn(), SMALL) as house:
+        pid = await house.pool.run("pid", _pid)
+        os.kill(pid, signal.SIGKILL)
+        with trio.fail_after(15):
+            while True:
+                try:
+                    await house.pool.run("retry", _one)
+                    break
+                except (PoolDown, ConnectionLost):
+                    await trio.sleep(0.05)
+        await house.until_full()
+
+
+async def test_a_stopped_backend_costs_no_place(empty_database_dsn: str) -> None:
+    settings = attrs.evolve(SMALL, quarantine=0.3)
+    async with pool_house(empty_database_dsn, settings) as house:
+        stopped: list[int] = []
+
+        async def stop(tx: Tx) -> None:
+            stopped.append(await _pid(tx))
+            os.kill(stopped[0], signal.SIGSTOP)
+            await tx.execute("SELECT 1")
+
+        try:
+            with trio.move_on_after(0.1) as scope:
+                await house.pool.run("stopped", stop, hold=20)
+            assert scope.cancelled_caught
+            with trio.fail_after(3):
+                await house.until_full()
+            for _ in range(6):
+                assert await house.pool.run("after", _pid) != stopped[0]
+        finally:
+            os.kill(stopped[0], signal.SIGCONT)
+
+
+async def test_a_stopped_server_does_not_hold_a_caller_beyond_its_deadline(own_cluster: Cluster) -> None:
+    """Nobody answers, nobody refuses: neither queries nor connects end by themselves."""
+    database = DatabaseSettings(purpose="test", connect_timeout=0.3)
+    async with pool_house(own_cluster.dsn(), attrs.evolve(SMALL, quarantine=0.3), database=database) as house:
+        group = [own_cluster.pid, *_children(own_cluster.pid)]
+        for pid in group:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with trio.fail_after(2), trio.move_on_after(0.2) as scope:
+                await house.pool.run("unanswered", _one, hold=20)
+            assert scope.cancelled_caught
+        finally:
+            for pid in group:
+                os.kill(pid, signal.SIGCONT)
+        await house.until_full()
+        assert await house.pool.run("after", _one) == 1
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [int(line) for line in found.stdout.split()]
+
+
+async def _first_failure(dsn: str, *, migrate: bool = False) -> BaseException:
+    """How a pool on this address ends at boot."""
+    database = DatabaseSettings(dsn=Secret(dsn), purpose="test")
+    with trio.fail_after(15), pytest.raises(BaseException) as caught:
+        async with actor_system() as system:
+            actor = PoolActor(database, SMALL, EmbeddedSettings(), migrate=migrate)
+            ref = await system.start(actor, name=POOL)
+            await system.exited(ref)
+    error: BaseException = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        assert len(error.exceptions) == 1
+        error = error.exceptions[0]
+    return error
+
+
+async def test_a_server_that_is_too_old_ends_the_process_with_78(
+    empty_database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "OLDEST_SERVER", 99)
+    error = await _first_failure(empty_database_dsn)
+    assert isinstance(error, Fatal)
+    assert error.exit_code == 78
+    assert "too old" in str(error)
+
+
+async def test_refused_credentials_at_boot_end_the_process_with_78(cluster: Cluster) -> None:
+    error = await _first_failure(cluster.dsn().replace("atlas@", "nobody_like_that:hunter2@"))
+    assert isinstance(error, Fatal)
+    assert error.exit_code == 78
+    assert "hunter2" not in str(error)
+
+
+async def test_a_schema_newer_than_the_program_ends_the_process_with_78(cluster: Cluster, database_dsn: str) -> None:
+    name = database_dsn.rpartition("/")[2].partition("?")[0]
+    cluster.sql("INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'from_the_future', 'x')", name)
+    error = await _first_failure(database_dsn, migrate=True)
+    assert isinstance(error, Fatal)
+    assert error.exit_code == 78
+    assert "newer than this program" in str(error)
+
+
+async def test_the_first_pool_brings_the_schema_up_to_date_before_it_serves(empty_database_dsn: str) -> None:
+    async def migrated(tx: Tx) -> bool:
+        found: bool = await tx.fetchval("SELECT count(*) > 0 FROM schema_migrations")
+        return found
+
+    database = DatabaseSettings(purpose="test")
+    async with pool_house(empty_database_dsn, SMALL, database=database, migrate=True) as house:
+        assert await house.pool.run("migrated", migrated)
+
+
+async def test_a_bridge_that_is_not_recognised_is_replaced_with_a_warning(
+    empty_database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bridge.VERSIONS, "asyncpg", "0.1.0")
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        told = await house.until_event(BridgeFallback)
+        assert "asyncpg is" in told.reason
+        assert await house.pool.run("works", _one) == 1
+
+
+async def test_the_plain_bridge_can_be_asked_for(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, attrs.evolve(SMALL, bridge="plain")) as house:
+        assert await house.pool.run("works", _one) == 1
+        assert not any(isinstance(event, BridgeFallback) for event in house.events)
+        assert house.system.address(house.ref).facts["bridge"] == "plain"
+
+
+async def test_an_old_connection_is_replaced_when_it_comes_back(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, attrs.evolve(SMALL, size=1, max_lifetime=0.1)) as house:
+        first = await house.pool.run("pid", _pid)
+        with trio.fail_after(5):
+            while await house.pool.run("pid", _pid) == first:
+                await trio.sleep(0.02)
+        await house.until_full()
+
+
+def test_the_pools_module_offers_what_callers_need() -> None:
+    for name in pool_module.__all__:
+        assert hasattr(pool_module, name)
