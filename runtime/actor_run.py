@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from runtime import beats
 from runtime.actor import Actor
 from runtime.actor_task import ActorTask
 from runtime.ask import Call, PendingAsk, Stage, current_call
@@ -93,10 +94,12 @@ class ActorRun:
     async def _live(self, task_status: trio.TaskStatus[None]) -> None:
         actor, kind = self.actor, type(self.actor)
         actor.context = Context(self)
+        self._begin("on_start")
         await actor.on_start()
         self.address.serving(self)
         task_status.started()
         if kind.after_start is not Actor.after_start and self.stop_reason is None:
+            self._begin("after_start")
             with trio.CancelScope() as self._start_scope:
                 await actor.after_start()
             self._start_scope = None
@@ -104,9 +107,16 @@ class ActorRun:
         if self.failure is None and kind.on_stop is not Actor.on_stop:
             reason = self.stop_reason
             assert reason is not None, "the message loop ends when the actor is to stop"
+            self._begin("on_stop")
             limit = min(reason.deadline, trio.current_time() + self.address.stop_timeout)
             with trio.CancelScope(deadline=limit, shield=True):
                 await actor.on_stop(reason)
+
+    def _begin(self, hook: str) -> None:
+        """Show the hook as what is handled."""
+        address = self.address
+        address.handling = beats.current = (address.name, hook, address.read_clock())
+        address.is_busy = True
 
     def fail(self, error: BaseException) -> None:
         """The incarnation dies of `error`: whoever waits for it learns that now, not when its tasks are done."""

@@ -124,6 +124,8 @@ class Address:
         self.read_clock, self.clock_offset = clock_reader()
         if self.state in (State.PARKED, State.DEAD):
             self.mailbox.open()
+        elif self.is_draining:
+            self.mailbox.accept()
         self.restarts += self.incarnation > 0
         self.incarnation = incarnation
         self.state = State.STARTING

@@ -74,7 +74,7 @@ class Waiting:
 class PendingAsk(Waiting):
     """A request on its way, and the slot for its reply. Answered at most once; later answers are refused."""
 
-    __slots__ = ("asked_at", "deadline", "handled_since", "outcome")
+    __slots__ = ("asked_at", "deadline", "handled_since", "outcome", "room")
 
     def __init__(self, callee: Address, message: Message, asked_at: float, deadline: float) -> None:
         super().__init__(callee, message)
@@ -82,6 +82,8 @@ class PendingAsk(Waiting):
         self.deadline = deadline
         self.handled_since = math.inf
         self.outcome: Outcome[object] | None = None
+        self.room: trio.CancelScope | None = None
+        """Around the wait for room in the mailbox."""
 
     def settle(self, outcome: Outcome[object]) -> bool:
         """Give the answer and wake the asker; False if it was answered before or the asker has gone."""
@@ -92,6 +94,8 @@ class PendingAsk(Waiting):
         if self.task is not None:
             trio.lowlevel.reschedule(self.task)
             self.task = None
+        elif self.room is not None:
+            self.room.cancel(reason="answered before there was room")
         return True
 
     def worsen(self, error: Exception) -> None:
@@ -139,7 +143,7 @@ async def ask(callee: Address, message: Request[R], within: float) -> R:
     try:
         with trio.CancelScope(deadline=deadline):
             if not callee.mailbox.put_ask(pending):
-                await callee.mailbox.wait_for_room(pending)
+                await _wait_for_room(pending)
             await pending.wait()
         if pending.outcome is None:
             raise _timed_out(pending, within, capped=deadline < now + within)
@@ -153,6 +157,14 @@ async def ask(callee: Address, message: Request[R], within: float) -> R:
         callee.asks.pop(pending, None)
         if pending.outcome is None:
             pending.outcome = _GONE
+
+
+async def _wait_for_room(pending: PendingAsk) -> None:
+    with trio.CancelScope() as pending.room:
+        await pending.callee.mailbox.wait_for_room(pending)
+    pending.room = None
+    if pending.stage is Stage.OUTSIDE:
+        pending.stage = Stage.QUEUED
 
 
 def refuse_cycle(call: Call | None, waiting: Waiting) -> WouldDeadlock | None:

@@ -200,6 +200,10 @@ class Mailbox:
         """Take no further user messages; what waits is kept."""
         self._put_user = _refuse
 
+    def accept(self) -> None:
+        """Take user messages again."""
+        self._put_user = self._user_in.send_nowait
+
     def _put_control(self, message: Message) -> Delivery:
         kind = type(message)
         if kind.coalesces:

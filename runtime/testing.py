@@ -12,22 +12,31 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import attrs
 import trio
 
-from runtime.actor import Actor, Handler
-from runtime.address import Address
+from runtime.actor import Actor
+from runtime.address import Address, State
 from runtime.child import Exit, ExitReason, StopCause, StopReason
 from runtime.errors import Ignore
 from runtime.mailbox import DEFAULT_CAPACITY, Overflow
-from runtime.message import Inspect, Message, Request, Resume, Stop, Suspend
 from runtime.ref import Ref
 from runtime.services import Services
+from runtime.testing_actors import Crash, Echo, Failable, FailableActor, Hang, Probe, ProbeActor, Swallow
 
-R = TypeVar("R")
-M = TypeVar("M", bound=Message)
+__all__ = [
+    "ActorSystem",
+    "Crash",
+    "Echo",
+    "Failable",
+    "FailableActor",
+    "Hang",
+    "OnCrash",
+    "Probe",
+    "Swallow",
+    "actor_system",
+]
 
 
 class OnCrash(enum.Enum):
@@ -93,12 +102,12 @@ class ActorSystem:
     async def probe(self, name: str = "probe") -> Probe:
         """Start a Probe."""
         probe = Probe()
-        probe.ref = await self.start(_ProbeActor(probe), name=name)
+        probe.ref = await self.start(ProbeActor(probe), name=name)
         return probe
 
     async def _run(self, runner: _Runner, *, task_status: trio.TaskStatus[None]) -> None:
         address, incarnation = runner.address, 0
-        status = _Started(task_status)
+        status = _Started(runner, task_status)
         del task_status  # it holds the nursery of the start, which is long gone when the actor still runs
         while True:
             incarnation += 1
@@ -121,7 +130,7 @@ class ActorSystem:
                 runner.is_final = True
             runner.notify()
             if restarts:
-                status = _Started(None)
+                status = _Started(runner, None)
                 continue
             if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL):
                 raise error
@@ -141,6 +150,12 @@ class ActorSystem:
         while len(runner.exits) < incarnation:
             await runner.changed.wait()
         return runner.exits[incarnation - 1]
+
+    async def up(self, ref: Ref, incarnation: int = 1) -> None:
+        """Wait until that incarnation, or a later one, serves."""
+        runner = self._runners[ref.name]
+        while ref.incarnation < incarnation or ref.address.state is not State.UP:
+            await runner.changed.wait()
 
     async def stop(self, ref: Ref, *, within: float = 5.0) -> Exit:
         """Stop an actor in order, for good; cancel it after `within` seconds. Returns how it ended."""
@@ -172,12 +187,14 @@ class ActorSystem:
 class _Started:
     """The task status handed to an incarnation: notes whether it served, and passes that on for the first one."""
 
-    def __init__(self, outer: trio.TaskStatus[None] | None) -> None:
+    def __init__(self, runner: _Runner, outer: trio.TaskStatus[None] | None) -> None:
         self.served = False
+        self._runner = runner
         self._outer = outer
 
     def started(self, value: None = None) -> None:
         self.served = True
+        self._runner.notify()
         outer, self._outer = self._outer, None
         if outer is not None:
             outer.started(value)
@@ -203,59 +220,3 @@ async def actor_system(services: Services | None = None) -> AsyncIterator[ActorS
         finally:
             with trio.CancelScope(shield=True):
                 await system.stop_all()
-
-
-class Probe:
-    """A place for messages: stands in for any receiver, records what it gets, and lets a test wait for it.
-
-    Made by `ActorSystem.probe`. It takes every type of message; requests are answered as `answer` says, with None otherwise.
-    """
-
-    def __init__(self) -> None:
-        self.received: list[Message] = []
-        """Everything so far, oldest first."""
-        self.ref: Ref
-        self._answers: dict[type[Message], object] = {}
-        self._seen = 0
-        self._more = trio.Event()
-
-    def answer(self, kind: type[Request[R]], value: R) -> None:
-        """Answer requests of this type with this value from now on."""
-        self._answers[kind] = value
-
-    async def receive(self, kind: type[M]) -> M:
-        """Wait for the next message that no `receive` has returned yet; AssertionError if it is of another type."""
-        while len(self.received) <= self._seen:
-            await self._more.wait()
-        message = self.received[self._seen]
-        self._seen += 1
-        assert isinstance(message, kind), f"expected {kind.__name__} next, got {message!r}"
-        return message
-
-    def record(self, message: Message) -> object:
-        """For the probe's actor: it got this; returns the reply."""
-        self.received.append(message)
-        self._more.set()
-        self._more = trio.Event()
-        return self._answers.get(type(message))
-
-
-class _AnyHandler(dict[type[Message], Handler]):
-    """A table that has a handler for every type of message but those that the runtime handles itself."""
-
-    def get(self, kind: object, _: object = None) -> Handler | None:  # type: ignore[override]  # narrower on purpose
-        wanted = isinstance(kind, type) and issubclass(kind, Message) and kind not in (Stop, Suspend, Resume, Inspect)
-        return _ProbeActor.record if wanted else None
-
-
-@attrs.define(eq=False)
-class _ProbeActor(Actor):
-    """Role: hands everything it gets to its Probe. Owns nothing. On crash: loses nothing."""
-
-    probe: Probe
-
-    async def record(self, message: Message) -> object:
-        return self.probe.record(message)
-
-
-_ProbeActor.handlers = _AnyHandler()
