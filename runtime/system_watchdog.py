@@ -6,35 +6,58 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
+from runtime.address import Address, State
+from runtime.ask import current_call
+from runtime.child import GiveUp
 from runtime.errors import UnknownActor
+from runtime.events import Event
+from runtime.intensity import IntensityWindow
 from runtime.logs import get_logger
 from runtime.supervision.errors import AdministrationError
+from runtime.supervision_events import ChildRestarting
 from runtime.verdict import Repair
 from runtime.watchdog import Watchdog, limits_of
 
 if TYPE_CHECKING:
     from runtime.system import System
 
+HEALTHCHECK = "healthcheck"
+"""The name of the child that keeps the health check's beat."""
+
 _log = get_logger("atlas.watchdog")
 
 
 def make_watchdog(system: System) -> Watchdog:
-    """A watchdog that restarts what is stale by killing it, so that its restart policy applies and is seen."""
+    """A watchdog that restarts what is stale by killing it, so that its restart policy applies and is seen.
+
+    Its kills are restart attempts like any other. It leaves half of the supervisor's intensity to crashes, so that it
+    cannot make the supervisor give up: a stale child whose turn has not come is reported, and restarted later.
+    """
+    restarts = _Restarts(system)
 
     def repair(action: Repair) -> None:
+        if not restarts.allow(action.name):
+            _log.warning(restarts.refusal(), actor=action.name)
+            return
         try:
-            system.root.kill_child(action.name, f"the watchdog found it {action.why} for {action.age:.0f} s")
+            system.root.kill_child(action.name, f"the watchdog found it {action.why.value} for {action.age:.0f} s")
         except AdministrationError as error:
             _log.warning("a stale child is not up, so it cannot be restarted", actor=action.name, why=str(error))
 
     def diagnostic() -> Iterable[str]:
         return [f"{name}: {json.dumps(_inside(system, name), default=str)}" for name in system.services.beats.pools]
 
-    def where(name: str) -> Sequence[str]:
-        try:
-            return system.registry.find(name).stack()
-        except UnknownActor:
-            return ()
+    def handling(name: str) -> str:
+        address = _find(system, name)
+        return (address.last_activity().message or "") if address is not None and address.is_busy else ""
+
+    def healthcheck_runs() -> bool | None:
+        address = _find(system, HEALTHCHECK)
+        if address is None:
+            return None
+        return address.state not in (State.NEW, State.PARKED, State.DEAD) and address.mailbox.serve_user
 
     settings = system.config.watchdog
     return Watchdog(
@@ -44,14 +67,87 @@ def make_watchdog(system: System) -> Watchdog:
         events=system.services.events,
         repair=repair,
         diagnostic=diagnostic,
-        where=where,
+        where=lambda name: _where(system, name),
+        handling=handling,
+        healthcheck_runs=healthcheck_runs,
         systemd=system.systemd,
     )
 
 
+class _Restarts:
+    """Keeps the watchdog's kills within its share of the restart intensity that would end the whole system."""
+
+    def __init__(self, system: System) -> None:
+        root = system.config.supervisor
+        self._system = system
+        self._share = root.intensity - root.intensity // 2
+        self._window = IntensityWindow(root.intensity, root.period)
+        self._own: set[str] = set()
+        system.services.events.subscribe(self._note)
+
+    def allow(self, name: str) -> bool:
+        """Whether `name` may be killed now; counts it if so."""
+        if not self._is_charged(name):
+            return True
+        now = trio.current_time()
+        if self._window.count(now) >= self._share:
+            return False
+        self._window.attempt(now)
+        self._own.add(name)
+        return True
+
+    def refusal(self) -> str:
+        """Why not, and what to do."""
+        root = self._system.config.supervisor
+        return (
+            f"a stale child is not restarted yet: {self._window.count(trio.current_time())} restart attempts within "
+            f"{root.period:g} s leave of [supervisor] intensity = {root.intensity} only what is kept for crashes; "
+            f"`atlas restart NAME` does it now"
+        )
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, ChildRestarting) and self._is_charged(event.actor):
+            if event.actor in self._own:
+                self._own.discard(event.actor)  # counted when it was killed
+            else:
+                self._window.attempt(trio.current_time())
+
+    def _is_charged(self, name: str) -> bool:
+        plan = self._system.plans.get(name)
+        return plan is None or plan.table.give_up is GiveUp.ESCALATE
+
+
+def _find(system: System, name: str) -> Address | None:
+    try:
+        return system.registry.find(name)
+    except UnknownActor:
+        return None
+
+
 def _inside(system: System, name: str) -> object:
     """What an actor says of itself, whatever it is doing."""
-    try:
-        return system.registry.find(name).inspect()["actor"]
-    except UnknownActor:
-        return {}
+    address = _find(system, name)
+    return {} if address is None else address.inspect()["actor"]
+
+
+def _where(system: System, name: str) -> Sequence[str]:
+    """Where the actor's code waits, outermost first: the handler it is in, else its own task, else its message loop."""
+    address = _find(system, name)
+    if address is None:
+        return ()
+    if not address.is_busy:
+        # A worker's iteration is a task beside its message loop, which waits for messages and is well.
+        for task in _tasks():
+            call = task.context.get(current_call)
+            if call is not None and call.address is address and not call.blocks_actor:
+                return [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in task.iter_await_frames()]
+    return address.stack()
+
+
+def _tasks() -> Iterable[trio.lowlevel.Task]:
+    root = trio.lowlevel.current_root_task()
+    left = [] if root is None else [root]
+    while left:
+        task = left.pop()
+        yield task
+        left += [child for nursery in task.child_nurseries for child in nursery.child_tasks]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -55,11 +56,15 @@ class BeatStale(Event):
     age: float
     where: tuple[str, ...] = ()
     """Where its code stands, outermost first."""
+    message: str = ""
+    """The type of the message it is handling; empty if none."""
 
     def line(self) -> str:
-        """Who is stale, why, for how long, where it stands, and what is done."""
-        where = f"; it stands at {self.where[-1]}" if self.where else ""
-        return f"{self.kind_of} {self.actor} is {self.why} for {self.age:.1f} s{where}; restarting it"
+        """Who is stale, why, for how long, on which message, where it stands, and what is done."""
+        message = f" handling {self.message}" if self.message else ""
+        where = f" it stands at {_own_code(self.where)}" if self.where else ""
+        doing = f";{message}{',' if message and where else ''}{where}" if message or where else ""
+        return f"{self.kind_of} {self.actor} is {self.why} for {self.age:.1f} s{doing}; restarting it"
 
 
 @attrs.frozen
@@ -102,6 +107,14 @@ class WorkersStarve(Event):
         return f"workers starve: {self.beats}{details}"
 
 
+_TRIO = os.path.dirname(trio.__file__) + os.sep  # noqa: PTH120  # compared with plain strings
+
+
+def _own_code(where: Sequence[str]) -> str:
+    """The innermost entry that is not trio's: every wait ends inside trio, which tells nobody anything."""
+    return next((entry for entry in reversed(where) if not entry.startswith(_TRIO)), where[-1])
+
+
 def limits_of(settings: WatchdogSettings) -> Limits:
     """The limits that `[watchdog]` asks for."""
     return Limits(
@@ -121,13 +134,23 @@ def _nowhere(_: str) -> Sequence[str]:
     return ()
 
 
+def _no_message(_: str) -> str:
+    return ""
+
+
+def _unknown() -> None:
+    """Whether a health check runs is not known: its beat is taken as it is."""
+
+
 class Watchdog:
     """Watches one system's beats. `run` it in a nursery that outlives the system's actors.
 
     `repair` is called on the loop when one beat is stale: it must order the restart and return at once. It is called once
     per episode, and again each time the stale limit has passed once more without effect. `diagnostic` gives lines for
-    operators (who holds which lease, who waits); it is called on the loop, and on the watchdog's thread when the loop
-    stands, so it must only read. `where(name)` gives an actor's stack, outermost first.
+    operators (who holds which lease, who waits); it is called on the loop only, and what it said last is what the thread
+    reports when the loop stands. `where(name)` gives an actor's stack, outermost first, and `handling(name)` the type of
+    the message it has in hand. `healthcheck_runs` says whether there is a health check to be judged: True from its start
+    on, False while it is paused, parked or stopped, None where nobody knows.
     """
 
     def __init__(
@@ -140,6 +163,8 @@ class Watchdog:
         repair: Callable[[Repair], None] = _nothing,
         diagnostic: Callable[[], Iterable[str]] = tuple,
         where: Callable[[str], Sequence[str]] = _nowhere,
+        handling: Callable[[str], str] = _no_message,
+        healthcheck_runs: Callable[[], bool | None] = _unknown,
         systemd: Systemd | None = None,
         gil_timer: float | None = None,
         stderr: int = 2,
@@ -153,12 +178,15 @@ class Watchdog:
         self._repair = repair
         self._diagnostic = diagnostic
         self._where = where
+        self._handling = handling
+        self._healthcheck_runs = healthcheck_runs
         self._systemd = systemd or Systemd()
         self._gil_timer = gil_timer
         self._stderr = stderr
         self._floor = -math.inf
         self._episodes: dict[tuple[str, str], _Episode] = {}
         self._diagnosed = False
+        self._last_diagnostic: tuple[float, tuple[str, ...]] = (-math.inf, ())
 
     @property
     def limits(self) -> Limits:
@@ -179,13 +207,14 @@ class Watchdog:
             interval=self._interval,
             loop_thread=threading.get_ident(),
             gil_timer=self._gil_timer,
-            diagnostic=self._diagnostic,
+            diagnostic=self._diagnostic_seen_last,
             last_chance=logs.flush,
             systemd=self._systemd,
             stderr=self._stderr,
         )
         BEAT_AGE.from_source(self._ages)
         self.beats.tick()
+        self._remember_diagnostic()
         self.thread.start()
         try:
             task_status.started()
@@ -201,9 +230,12 @@ class Watchdog:
 
     def look(self, late: float = 0.0) -> None:
         """One round on the loop: beat, then repair what is stale. `late` says how late the loop woke us, in seconds."""
+        self._sample_healthcheck()
         self.beats.sample()
         self.beats.tick()
         logs.check()
+        if self.beats.now() - self._last_diagnostic[0] >= self._interval:
+            self._remember_diagnostic()
         if late > LATE:
             # Nobody on this loop could act meanwhile: everybody gets a full limit to show life again.
             self._floor = self.beats.now()
@@ -219,6 +251,15 @@ class Watchdog:
         self._repair_all([action for action in actions if isinstance(action, Repair)])
         self._diagnose(actions)
 
+    def _sample_healthcheck(self) -> None:
+        runs = self._healthcheck_runs()
+        if runs is False:
+            # Put aside by somebody who knows: it cannot testify, and starts afresh when it comes back.
+            self.beats.healthcheck = None
+        elif runs and self.beats.healthcheck is None:
+            # Silence counts from its start, or one that hangs in its very first round would never be found.
+            self.beats.probed()
+
     def _repair_all(self, repairs: Sequence[Repair]) -> None:
         now = self.beats.now()
         stale = {(repair.kind.value, repair.name): repair for repair in repairs}
@@ -230,7 +271,9 @@ class Watchdog:
             if known is None:
                 self._episodes[key] = _Episode(began=now, repaired=now)
                 where = tuple(self._guarded(lambda name=repair.name: self._where(name)))  # type: ignore[misc]  # lambda default
-                self._events.emit(BeatStale(repair.name, repair.kind.value, repair.why.value, repair.age, where))
+                message = "".join(self._guarded(lambda name=repair.name: (self._handling(name),)))  # type: ignore[misc]
+                stale_beat = BeatStale(repair.name, repair.kind.value, repair.why.value, repair.age, where, message)
+                self._events.emit(stale_beat)
             elif now - known.repaired < self._limits.worker:
                 continue
             else:
@@ -250,6 +293,14 @@ class Watchdog:
             line = starving.ages.line() + (f" ({note})" if note else "")
             self._events.emit(WorkersStarve("watchdog", line, lines))
         self._diagnosed = starving is not None
+
+    def _remember_diagnostic(self) -> None:
+        self._last_diagnostic = (self.beats.now(), tuple(self._guarded(self._diagnostic)))
+
+    def _diagnostic_seen_last(self) -> Iterable[str]:
+        """For the thread: actors can be asked about themselves on the loop only, and it stands."""
+        at, lines = self._last_diagnostic
+        return [f"{line} (as seen {self.beats.now() - at:.1f} s ago)" for line in lines]
 
     def _guarded(self, lines: Callable[[], Iterable[str]]) -> Iterable[str]:
         try:
