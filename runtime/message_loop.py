@@ -38,9 +38,13 @@ async def serve(run: ActorRun) -> None:
         shown_kind: type[Item] | None = None
         handle: Handler | None = None
         is_empty = False
-        while (
-            run.stop_reason is None and mailbox.serve_user and (timer := run.timers.pop_due(now + address.clock_offset))
-        ):
+        # Bounded: a timer that sets itself again is due again at once.
+        for _ in range(BATCH_MESSAGES):
+            if run.stop_reason is not None or not mailbox.serve_user or now >= end:
+                break
+            timer = run.timers.pop_due(now + address.clock_offset)
+            if timer is None:
+                break
             await _handle(run, timer.message, now)
             now = read_clock()
         for count in range(BATCH_MESSAGES):
