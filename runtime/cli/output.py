@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import click
@@ -24,7 +25,7 @@ def emit(data: object, as_json: bool, render: Callable[[], str] | None = None) -
 def emit_line(data: object) -> None:
     """Print one JSON object on a line of its own, at once: for streams."""
     click.echo(encode({"data": data})[len(b'{"data": ') : -2].decode(), nl=True)
-    click.get_text_stream("stdout").flush()
+    sys.stdout.flush()
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,13 +45,15 @@ def atlas(directory: Path, *arguments: str, **env: str) -> subprocess.CompletedP
 class AtlasProcess:
     """`atlas run` in the given directory, whose supervisor.toml it reads."""
 
-    def __init__(self, directory: Path, *, stdout: int = subprocess.PIPE, **env: str) -> None:
+    def __init__(
+        self, directory: Path, *, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = directory
         self.socket = directory / "atlas.sock"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runtime.cli.main", "run"],
             cwd=directory,
-            env=environment(directory, **env),
+            env=environment(directory, **(env or {})),
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
