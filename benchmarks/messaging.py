@@ -1,149 +1,154 @@
-"""What messaging costs, as ratios to plain trio in the same run: `python benchmarks/messaging.py`.
+"""What messaging costs, as ratios to plain trio, asyncio and pykka in the same run.
 
-Every figure is the median of several repetitions that alternate, so that a busy machine slows both sides alike.
+All durations are medians of rounds in each of which everything is measured once, in a new random order, so that a busy machine
+slows all sides alike. asyncio and pykka run in a process of their own.
 """
 
 from __future__ import annotations
 
-import gc
+import functools
 import statistics
-import time
-import tracemalloc
-from collections.abc import Awaitable, Callable
 
 import attrs
-import trio
 
-from runtime.actor import Actor, handler
-from runtime.message import Message, Request
-from runtime.ref import Ref
-from runtime.testing import ActorSystem, actor_system
+from benchmarks.messages.asks import ask
+from benchmarks.messages.idle_memory import allocated, resident
+from benchmarks.messages.lateness import lateness
+from benchmarks.messages.restarts import restarts
+from benchmarks.messages.spawns import spawn
+from benchmarks.messages.tells import tell
+from benchmarks.processes import OwnProcess
+from benchmarks.result import Result, faster, figure, share
+from benchmarks.rounds import medians, percentile
+from benchmarks.yardsticks import plain_asyncio, plain_trio, with_pykka
+from runtime.mailbox import DEFAULT_CAPACITY
 
-HOPS = 20_000
+MICROSECONDS = 1e6
+MILLISECONDS = 1e3
 BURST = 1_000
-ASKS = 3_000
-IDLE_ACTORS = 500
-REPETITIONS = 9
+BUSY_ACTORS = 20
+LONG_HANDLER = 100e-6
 
 
 @attrs.frozen
-class Add(Message):
-    """Count this."""
+class Sizes:
+    """How much of everything."""
 
-    n: int
-
-
-@attrs.frozen
-class GetTotal(Request[int]):
-    """Answered with the count."""
-
-
-@attrs.define(eq=False)
-class Counter(Actor):
-    """Role: does next to nothing, so that messaging is what is measured. Owns a number. On crash: starts at 0."""
-
-    total: int = attrs.field(init=False, default=0)
-
-    @handler
-    async def add(self, message: Add) -> None:
-        """Count."""
-        self.total += message.n
-
-    @handler
-    async def get(self, _: GetTotal) -> int:
-        """Answer."""
-        return self.total
+    rounds: int = 9
+    hops: int = 20_000
+    asks: int = 3_000
+    spawns: int = 300
+    restarts: int = 3_000
+    idle_actors: int = 10_000
+    idle_supervised: int = 1_000
+    lateness_rounds: int = 3
+    lateness_seconds: float = 2.0
 
 
-async def channel_hops(buffer: int) -> float:
-    """Seconds for one message over a memory channel with that buffer, both ends awaited."""
-    sender, receiver = trio.open_memory_channel[int](buffer)
-
-    async def receive() -> None:
-        for _ in range(HOPS):
-            await receiver.receive()
-
-    begin = time.perf_counter()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(receive)
-        for n in range(HOPS):
-            await sender.send(n)
-    return (time.perf_counter() - begin) / HOPS
+QUICK = Sizes(
+    rounds=1,
+    hops=2_000,
+    asks=200,
+    spawns=30,
+    restarts=100,
+    idle_actors=200,
+    idle_supervised=50,
+    lateness_rounds=1,
+    lateness_seconds=0.1,
+)
 
 
-async def tells(ref: Ref) -> float:
-    """Seconds for one message told and handled, in bursts of what the mailbox holds."""
-    message, burst = Add(1), ref.address.mailbox.capacity
-    begin = time.perf_counter()
-    for _ in range(0, HOPS, burst):
-        for _ in range(burst):
-            ref.tell(message)
-        await ref.ask(GetTotal(), within=60)
-    return (time.perf_counter() - begin) / HOPS
+def measure(quick: bool) -> list[Result]:
+    """Every line of the group; `quick` proves that it runs, its figures mean little."""
+    sizes = QUICK if quick else Sizes()
+    return [*_exchanges(sizes), *_restarts(sizes), *_memory(sizes), *_lateness(sizes)]
 
 
-async def ping_pongs() -> float:
-    """Seconds for one round trip of two tasks over two memory channels, without a deadline."""
-    to_sender, to_receiver = trio.open_memory_channel[int](1)
-    back_sender, back_receiver = trio.open_memory_channel[int](1)
-
-    async def pong() -> None:
-        for _ in range(ASKS):
-            await back_sender.send(await to_receiver.receive())
-
-    begin = time.perf_counter()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pong)
-        for n in range(ASKS):
-            await to_sender.send(n)
-            await back_receiver.receive()
-    return (time.perf_counter() - begin) / ASKS
-
-
-async def asks(ref: Ref) -> float:
-    """Seconds for one ask with its deadline, answered by an idle actor."""
-    message = GetTotal()
-    begin = time.perf_counter()
-    for _ in range(ASKS):
-        await ref.ask(message, within=60)
-    return (time.perf_counter() - begin) / ASKS
-
-
-async def idle_memory(system: ActorSystem) -> float:
-    """Bytes per actor that is up and waits, everything included that starting it allocated."""
-    gc.collect()
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    for n in range(IDLE_ACTORS):
-        await system.start(Counter(), name=f"idle.{n}")
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return (after - before) / IDLE_ACTORS
-
-
-async def compare(base: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]]) -> tuple[float, float]:
-    """Medians of both, measured in turns."""
-    await base()
-    await ours()
-    bases, ourses = [], []
-    for _ in range(REPETITIONS):
-        bases.append(await base())
-        ourses.append(await ours())
-    return statistics.median(bases), statistics.median(ourses)
+def _exchanges(sizes: Sizes) -> list[Result]:
+    with OwnProcess() as other:
+        took = medians(
+            {
+                "tell": lambda: tell(sizes.hops, BURST),
+                "trio hop": lambda: plain_trio.channel_hop(sizes.hops, 0),
+                "trio hop, buffered": lambda: plain_trio.channel_hop(sizes.hops, DEFAULT_CAPACITY),
+                "asyncio hop": lambda: other.call(plain_asyncio.queue_hop, sizes.hops),
+                "pykka tell": lambda: other.call(with_pykka.tell, sizes.hops, BURST),
+                "ask": lambda: ask(sizes.asks),
+                "trio ping-pong": lambda: plain_trio.ping_pong(sizes.asks),
+                "asyncio ping-pong": lambda: other.call(plain_asyncio.future_ping_pong, sizes.asks),
+                "pykka ask": lambda: other.call(with_pykka.ask, sizes.asks),
+                "spawn": lambda: spawn(sizes.spawns),
+                "trio start": lambda: plain_trio.task_start(sizes.spawns),
+                "pykka start": lambda: other.call(with_pykka.spawn, sizes.spawns),
+            },
+            sizes.rounds,
+        )
+    us = {name: seconds * MICROSECONDS for name, seconds in took.items()}
+    tells = functools.partial(faster, "tell + handle", us["tell"], "us")
+    asks = functools.partial(faster, "ask round trip with deadline", us["ask"], "us")
+    spawns = functools.partial(share, "spawn, supervised, until it serves", us["spawn"], "us")
+    return [
+        tells("an awaited trio channel hop", us["trio hop"], at_least=10, wanted=15),
+        tells(
+            f"the same, buffer of {DEFAULT_CAPACITY}",
+            us["trio hop, buffered"],
+            at_least=10,
+            wanted=15,
+        ),
+        tells("an asyncio.Queue hop", us["asyncio hop"]),
+        tells("pykka's tell", us["pykka tell"], at_least=5),
+        share(
+            "ask round trip with deadline",
+            us["ask"],
+            "us",
+            "a raw trio ping-pong",
+            us["trio ping-pong"],
+            at_most=3,
+        ),
+        share("ask round trip with deadline", us["ask"], "us", "an asyncio future ping-pong", us["asyncio ping-pong"]),
+        asks("pykka's ask", us["pykka ask"], at_least=4),
+        spawns("trio's nursery.start", us["trio start"]),
+        spawns("pykka's start", us["pykka start"]),
+    ]
 
 
-async def main() -> None:
-    """Measure and print."""
-    async with actor_system() as system:
-        ref = await system.start(Counter(), name="counter", capacity=BURST)
-        for buffer in (0, 64):
-            hop, tell = await compare(lambda buffer=buffer: channel_hops(buffer), lambda: tells(ref))
-            print(f"tell + handle     {tell * 1e6:7.2f} us   {hop / tell:5.1f} x faster than a channel hop ({hop * 1e6:.2f} us)")  # noqa: T201
-        ping, asked = await compare(ping_pongs, lambda: asks(ref))
-        print(f"ask round trip    {asked * 1e6:7.2f} us   {asked / ping:5.2f} x a raw ping-pong ({ping * 1e6:.2f} us)")  # noqa: T201
-        print(f"idle actor        {await idle_memory(system):7.0f} bytes")  # noqa: T201
+def _restarts(sizes: Sizes) -> list[Result]:
+    with OwnProcess() as own:
+        own.call(restarts, sizes.restarts // 10)
+        seconds = own.call(restarts, sizes.restarts)
+    name = "crash → restarted and serving, no backoff"
+    return [
+        figure(f"{name}: median", statistics.median(seconds) * MILLISECONDS, "ms"),
+        figure(f"{name}: p99", percentile(seconds, 0.99) * MILLISECONDS, "ms", at_most=1),
+    ]
 
 
-if __name__ == "__main__":
-    trio.run(main)
+def _memory(sizes: Sizes) -> list[Result]:
+    with OwnProcess() as own:
+        rss = own.call(resident, sizes.idle_actors)
+    with OwnProcess() as own:
+        python = own.call(allocated, sizes.idle_actors)
+    with OwnProcess() as own:
+        supervised = own.call(functools.partial(resident, is_supervised=True), sizes.idle_supervised)
+    many, fewer = f"{sizes.idle_actors:,}", f"{sizes.idle_supervised:,}"
+    return [
+        figure(f"memory per idle actor: RSS over {many}", rss, "bytes", at_most=12_000, wanted=8_000),
+        figure(f"memory per idle actor: allocated by Python over {many}", python, "bytes"),
+        figure(f"memory per idle actor with its supervisor's share: RSS over {fewer}", supervised, "bytes"),
+    ]
+
+
+def _lateness(sizes: Sizes) -> list[Result]:
+    beside: dict[str, tuple[int, float]] = {
+        "an idle loop": (0, 0.0),
+        f"{BUSY_ACTORS} busy actors with empty handlers": (BUSY_ACTORS, 0.0),
+        f"{BUSY_ACTORS} busy actors with handlers of {LONG_HANDLER * MICROSECONDS:.0f} us": (BUSY_ACTORS, LONG_HANDLER),
+    }
+    late = medians(
+        {name: functools.partial(lateness, *load, sizes.lateness_seconds) for name, load in beside.items()},
+        sizes.lateness_rounds,
+    )
+    return [
+        figure(f"loop lateness beside {name}: p99", late[name] * MILLISECONDS, "ms", at_most=5 if load[0] else None)
+        for name, load in beside.items()
+    ]

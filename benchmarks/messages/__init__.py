@@ -1,0 +1,1 @@
+"""What an actor costs: one file for each thing it does."""

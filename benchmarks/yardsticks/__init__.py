@@ -1,0 +1,1 @@
+"""What others take for the same: plain trio in this process, asyncio and pykka in one of their own."""
