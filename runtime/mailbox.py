@@ -343,7 +343,7 @@ class Mailbox:
         split = max(0, len(survivors) - room)
         self._replay = survivors[:split][::-1]
         for item in survivors[split:]:
-            self._put_user(item)
+            self._user_in.send_nowait(item)  # not `_put_user`, which refuses while draining
         self._refresh()
         self._alert = True
         self._yielding = False
