@@ -28,6 +28,7 @@ class AskEither(Request[int | str]):
     pass
 
 
+# S-101
 def test_the_table_holds_every_handler_by_its_message_type() -> None:
     @attrs.define(eq=False)
     class Good(Actor):
@@ -81,6 +82,7 @@ def test_handlers_without_an_await_are_told_apart() -> None:
     assert set(Mixed.instant_handlers) == {Plain}
 
 
+# S-102
 def test_two_handlers_for_one_message_are_an_error_when_the_class_is_made() -> None:
     with pytest.raises(TypeError, match="two handlers for Plain: one and two"):
 
@@ -115,6 +117,7 @@ def test_a_method_that_overrides_a_handler_without_being_one_removes_it() -> Non
     assert Plain not in Sub.handlers
 
 
+# S-102
 def test_an_argument_that_is_no_message_is_an_error() -> None:
     with pytest.raises(TypeError, match="must be annotated with a Message"):
 
@@ -131,6 +134,7 @@ def test_a_missing_annotation_is_an_error() -> None:
             async def one(self, message): ...  # type: ignore[no-untyped-def]  # that is the case
 
 
+# S-102
 def test_a_missing_reply_type_is_an_error() -> None:
     with pytest.raises(TypeError, match="reply type is missing"):
 
@@ -139,6 +143,7 @@ def test_a_missing_reply_type_is_an_error() -> None:
             async def one(self, message: Ask): ...  # type: ignore[no-untyped-def]  # that is the case
 
 
+# S-102
 @pytest.mark.parametrize("annotation", ["str", "int | str", "None", "Deferred[str]", "Postponed"])
 def test_a_reply_type_that_is_not_the_requests_is_an_error(annotation: str) -> None:
     async def one(self: Actor, message: Ask) -> object:
@@ -167,6 +172,7 @@ def test_an_annotation_that_cannot_be_resolved_is_an_error() -> None:
         type("Bad", (Actor,), {"one": handler(one)})
 
 
+# S-102
 def test_a_handler_must_be_async() -> None:
     with pytest.raises(TypeError, match="must be `async def`"):
 
@@ -175,6 +181,7 @@ def test_a_handler_must_be_async() -> None:
             def one(self, message: Plain) -> None: ...
 
 
+# S-102
 def test_a_handler_takes_the_message_and_nothing_else() -> None:
     with pytest.raises(TypeError, match="exactly one argument"):
 

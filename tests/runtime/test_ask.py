@@ -39,12 +39,14 @@ from tests.runtime.messages import (
 )
 
 
+# S-201
 async def test_an_ask_is_answered_with_what_the_handler_returned() -> None:
     async with actor_system() as system:
         ref = await system.start(FailableActor())
         assert await ref.ask(Echo(7), within=1) == 7
 
 
+# S-202
 @pytest.mark.parametrize("within", [0, -1, math.inf, math.nan])
 async def test_an_ask_always_has_a_deadline(within: float) -> None:
     async with actor_system() as system:
@@ -53,6 +55,7 @@ async def test_an_ask_always_has_a_deadline(within: float) -> None:
             await ref.ask(Echo(7), within=within)
 
 
+# S-205
 async def test_an_ask_fails_at_once_when_its_handler_crashes() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), on_crash=OnCrash.RESTART)
@@ -62,6 +65,7 @@ async def test_an_ask_fails_at_once_when_its_handler_crashes() -> None:
         assert caught.value.message == AskBoom()
 
 
+# S-206
 async def test_asks_in_the_mailbox_bounce_with_their_message_when_the_actor_restarts() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), on_crash=OnCrash.RESTART)
@@ -73,6 +77,7 @@ async def test_asks_in_the_mailbox_bounce_with_their_message_when_the_actor_rest
         assert await ref.ask(GetNotes(), within=1) == ()
 
 
+# S-206
 async def test_an_ask_that_waits_for_room_bounces_too() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -93,6 +98,7 @@ async def test_an_ask_that_waits_for_room_bounces_too() -> None:
         assert ref.address.mailbox.statistics().tasks_waiting_send == 0
 
 
+# S-206
 async def test_an_ask_while_nothing_runs_between_two_incarnations_fails_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,6 +131,7 @@ async def test_an_ask_while_nothing_runs_between_two_incarnations_fails_at_once(
             world.gate.set()
 
 
+# S-207
 async def test_an_ask_to_a_stopped_actor_fails_at_once() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
@@ -133,6 +140,7 @@ async def test_an_ask_to_a_stopped_actor_fails_at_once() -> None:
             await ref.ask(GetNotes(), within=60)
 
 
+# S-207
 async def test_asks_in_the_mailbox_fail_when_the_actor_stops_for_good() -> None:
     async with actor_system() as system, trio.open_nursery() as nursery:
         ref = await system.start(Scribe())
@@ -147,6 +155,7 @@ async def test_asks_in_the_mailbox_fail_when_the_actor_stops_for_good() -> None:
         await system.stop(ref)
 
 
+# S-207
 async def test_an_ask_to_an_actor_that_is_about_to_stop_fails_at_once() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -160,6 +169,7 @@ async def test_an_ask_to_an_actor_that_is_about_to_stop_fails_at_once() -> None:
         world.gate.set()
 
 
+# S-209
 async def test_a_deferred_reply_fails_when_the_incarnation_dies() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -174,6 +184,7 @@ async def test_a_deferred_reply_fails_when_the_incarnation_dies() -> None:
         ref.tell(Boom())
 
 
+# S-205
 async def test_an_ask_of_a_killed_actor_fails_as_crashed() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -188,6 +199,7 @@ async def test_an_ask_of_a_killed_actor_fails_as_crashed() -> None:
         await system.kill(ref)
 
 
+# S-210
 async def test_an_ask_for_which_there_is_no_handler_says_what_there_is() -> None:
     async with actor_system() as system:
         ref = await system.start(FailableActor())
@@ -195,6 +207,7 @@ async def test_an_ask_for_which_there_is_no_handler_says_what_there_is() -> None
             await ref.ask(GetNotes(), within=1)
 
 
+# S-204
 async def test_the_callee_lives_on_after_a_timeout(autojump_clock: trio.testing.MockClock) -> None:
     assert autojump_clock.autojump_threshold == 0
     world = World()
@@ -207,6 +220,7 @@ async def test_the_callee_lives_on_after_a_timeout(autojump_clock: trio.testing.
         assert await ref.ask(GetNotes(), within=1) == ()
 
 
+# S-203
 async def test_a_timeout_in_the_mailbox_says_what_the_callee_was_busy_with(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -222,6 +236,7 @@ async def test_a_timeout_in_the_mailbox_says_what_the_callee_was_busy_with(
         world.gate.set()
 
 
+# S-203
 async def test_a_timeout_before_there_was_room_is_mailbox_full(autojump_clock: trio.testing.MockClock) -> None:
     assert autojump_clock.autojump_threshold == 0
     async with actor_system() as system:
@@ -232,6 +247,7 @@ async def test_a_timeout_before_there_was_room_is_mailbox_full(autojump_clock: t
             await ref.ask(GetNotes(), within=2)
 
 
+# S-213
 async def test_an_expired_request_is_dropped_unhandled_and_counted(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -258,6 +274,7 @@ async def test_an_expired_request_is_dropped_unhandled_and_counted(autojump_cloc
         autojump_clock.jump(2)
 
 
+# S-214
 async def test_a_request_whose_asker_was_cancelled_in_the_mailbox_is_not_handled() -> None:
     async with actor_system() as system, trio.open_nursery() as nursery:
         ref = await system.start(Scribe(), on_crash=OnCrash.FAIL)
@@ -268,6 +285,7 @@ async def test_a_request_whose_asker_was_cancelled_in_the_mailbox_is_not_handled
     assert nursery.cancel_scope.cancelled_caught
 
 
+# S-222
 async def test_a_cancelled_asker_leaves_nothing_behind() -> None:
     world = World()
     async with actor_system() as system:
@@ -286,6 +304,7 @@ async def test_a_cancelled_asker_leaves_nothing_behind() -> None:
         assert ref.address.mailbox.statistics().current_buffer_used == 0
 
 
+# S-208 S-215
 async def test_a_reply_to_a_gone_asker_is_dropped_silently() -> None:
     world = World()
     async with actor_system() as system:
@@ -298,6 +317,7 @@ async def test_a_reply_to_a_gone_asker_is_dropped_silently() -> None:
         assert await ref.ask(GetNotes(), within=1) == ()
 
 
+# S-216
 async def test_a_reply_that_is_on_its_way_wins_over_the_cancellation() -> None:
     async with actor_system() as system:
         ref = await system.start(FailableActor())
@@ -314,6 +334,7 @@ async def test_a_reply_that_is_on_its_way_wins_over_the_cancellation() -> None:
         assert answers == [3]
 
 
+# S-211
 async def test_the_asks_of_a_handler_are_capped_by_its_messages_deadline(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -329,6 +350,7 @@ async def test_the_asks_of_a_handler_are_capped_by_its_messages_deadline(
         assert "what was left of the deadline of the message being handled" in str(system.exits(middle)[0].error)
 
 
+# S-211
 async def test_a_handlers_ask_with_a_shorter_deadline_keeps_it(autojump_clock: trio.testing.MockClock) -> None:
     assert autojump_clock.autojump_threshold == 0
     async with actor_system() as system:
@@ -364,6 +386,7 @@ class Tasker(Actor):
             self.world.deadlines.append(trio.current_time() - begin)
 
 
+# S-212
 @pytest.mark.parametrize(("inherit", "expected"), [(True, 2), (False, 30)])
 async def test_the_asks_of_a_task_are_capped_unless_it_lives_on(
     autojump_clock: trio.testing.MockClock, inherit: bool, expected: float
@@ -378,6 +401,7 @@ async def test_the_asks_of_a_task_are_capped_unless_it_lives_on(
         assert world.deadlines == [pytest.approx(expected)]
 
 
+# S-217
 async def test_an_actor_that_asks_itself_would_deadlock() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), name="narcissus", on_crash=OnCrash.RESTART)
@@ -387,6 +411,7 @@ async def test_an_actor_that_asks_itself_would_deadlock() -> None:
         assert caught.value.__cause__.path == ("narcissus", "narcissus")
 
 
+# S-217
 async def test_the_last_edge_of_a_cycle_of_asks_is_refused_with_the_path() -> None:
     async with actor_system() as system:
         a = await system.start(Scribe(), name="a", on_crash=OnCrash.RESTART)
@@ -429,6 +454,7 @@ async def test_a_cycle_through_different_requests_is_refused_as_well() -> None:
         assert exit_.error.path == ("b", "a", "b")
 
 
+# S-219
 async def test_a_task_may_ask_whoever_asks_its_actor() -> None:
     """The message loop is free while a task waits: no deadlock, so no refusal."""
 
@@ -454,6 +480,7 @@ async def test_a_task_may_ask_whoever_asks_its_actor() -> None:
         await world.entered.wait()
 
 
+# S-208 S-219
 async def test_an_ask_that_was_deferred_does_not_count_as_an_edge() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -471,6 +498,7 @@ async def test_an_ask_that_was_deferred_does_not_count_as_an_edge() -> None:
     assert answers == ["later"]
 
 
+# S-218
 async def test_two_handlers_that_send_to_each_others_full_mailbox_are_refused() -> None:
     @attrs.frozen
     class Flood(Message):
@@ -501,6 +529,7 @@ class Lease:
     site: str = "db.py:1"
 
 
+# S-220
 async def test_asking_and_sending_with_a_lease_is_refused() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
@@ -515,6 +544,7 @@ async def test_asking_and_sending_with_a_lease_is_refused() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1,)
 
 
+# S-221
 async def test_a_refused_ask_lets_others_run() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
@@ -523,6 +553,7 @@ async def test_a_refused_ask_lets_others_run() -> None:
             await ref.ask(GetNotes(), within=1)
 
 
+# S-302
 async def test_a_control_request_is_answered_by_a_busy_mailbox_first() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), capacity=1)
@@ -535,6 +566,7 @@ async def test_a_control_request_is_answered_by_a_busy_mailbox_first() -> None:
         assert state["suspended"] is True
 
 
+# S-222
 async def test_answered_asks_are_not_kept_alive() -> None:
     async with actor_system() as system:
         ref = await system.start(FailableActor())

@@ -11,6 +11,7 @@ from runtime.backoff import NO_BACKOFF, Backoff, delay, longest_delay, nominal_d
 PLAIN = Backoff(initial=0.5, factor=2.0, maximum=10.0, jitter=0.2)
 
 
+# S-510
 @pytest.mark.parametrize(
     ("restart", "seconds"), [(1, 0.0), (2, 0.5), (3, 1.0), (4, 2.0), (5, 4.0), (6, 8.0), (7, 10.0), (5000, 10.0)]
 )

@@ -63,6 +63,7 @@ async def test_counting_and_progress_prove_life(autojump_clock: trio.testing.Moc
     assert alive.done == 5
 
 
+# S-713
 async def test_an_isolated_failure_is_counted_and_swallowed() -> None:
     batch = budget()
     for number in range(3):
@@ -73,6 +74,7 @@ async def test_an_isolated_failure_is_counted_and_swallowed() -> None:
     assert (batch.done, batch.failed) == (2, 1)
 
 
+# S-713
 @pytest.mark.parametrize("error", [Fatal("no"), Killed("w", "here"), LeaseHeldAcrossCall("bug")])
 async def test_what_is_not_the_items_fault_is_let_through(error: Exception) -> None:
     batch = budget()

@@ -81,6 +81,7 @@ async def test_a_child_is_started_on_the_main_thread_only() -> None:
         await trio.to_thread.run_sync(lambda: spawn(SLEEPER, name="sleeper"))
 
 
+# S-715
 async def test_sigkill_of_the_parent_ends_the_child() -> None:
     parent = textwrap.dedent(
         """

@@ -32,6 +32,7 @@ def test_an_event_says_one_line_and_lists_its_facts() -> None:
     assert Plain("pool", 7).line() == "pool: Plain size=7"
 
 
+# S-910
 def test_the_ring_keeps_the_last_events_oldest_first_and_shows_gaps() -> None:
     bus = EventBus(ring=3, clock=lambda: 12.0)
     for size in range(5):
@@ -54,6 +55,7 @@ def test_subscribers_are_told_in_order_until_they_unsubscribe() -> None:
     assert seen == [("first", Plain("a", 1)), ("second", Plain("a", 1)), ("second", Plain("a", 2))]
 
 
+# S-909
 def test_a_failing_subscriber_disturbs_nobody_and_is_reported() -> None:
     logged: list[EventRecord] = []
     bus = EventBus(log=logged.append)

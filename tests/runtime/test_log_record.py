@@ -69,12 +69,14 @@ def test_json_has_the_same_and_the_facts_for_machines() -> None:
     assert "Crashed" not in as_text(record)
 
 
+# S-904
 def test_a_field_cannot_pass_itself_off_as_the_level() -> None:
     entry = json.loads(as_json(Record(AT, logging.INFO, "x", "m", {"level": "CRITICAL", "time": 0, "traceback": "t"})))
     assert entry["level"] == "INFO"
     assert (entry["field_level"], entry["field_time"], entry["field_traceback"]) == ("CRITICAL", 0, "t")
 
 
+# S-904
 def test_a_newline_or_an_escape_forges_no_line_and_paints_nothing() -> None:
     evil = "Bob\n2026 CRITICAL all is lost \x1b[31m\u2028"
     for record in (Record(AT, 20, "x", evil), Record(AT, 20, "x", "hello", {"name": evil})):

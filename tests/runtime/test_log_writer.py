@@ -71,6 +71,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.002)
 
 
+# S-902
 def test_info_and_warning_go_to_out_error_and_critical_to_err(out: Pipe, err: Pipe) -> None:
     writer = LogWriter(as_text, out=out.writer, err=err.writer)
     levels = (logging.DEBUG, INFO, logging.WARNING, ERROR, logging.CRITICAL)
@@ -83,6 +84,7 @@ def test_info_and_warning_go_to_out_error_and_critical_to_err(out: Pipe, err: Pi
     assert [level for level in levels if f"level-{level}".encode() in on_err] == [40, 50]
 
 
+# S-902
 def test_order_is_kept_and_nothing_is_lost_below_capacity(tmp_path: Path, err: Pipe) -> None:
     target = tmp_path / "log"
     with target.open("wb") as file:
@@ -96,6 +98,7 @@ def test_order_is_kept_and_nothing_is_lost_below_capacity(tmp_path: Path, err: P
     assert writer.out.dropped == 0
 
 
+# S-901
 def test_a_blocked_out_drops_and_counts_and_says_so_in_the_log(out: Pipe, err: Pipe) -> None:
     writer = LogWriter(as_text, out=out.writer, err=err.writer, capacity=100)
     writer.start()
@@ -119,6 +122,7 @@ def test_a_blocked_out_drops_and_counts_and_says_so_in_the_log(out: Pipe, err: P
     assert writer.stop(5)
 
 
+# S-905
 def test_stop_is_bounded_and_says_what_it_could_not_write(out: Pipe, err: Pipe) -> None:
     writer = LogWriter(as_text, out=out.writer, err=err.writer)
     for number in range(200):
@@ -176,6 +180,7 @@ def test_a_full_disk_loses_lines_and_recovers(err: Pipe) -> None:
     os.close(reader)
 
 
+# S-905
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_is_replaced_and_reported_and_loses_nothing_queued(out: Pipe, err: Pipe) -> None:
     dead = threading.Event()
@@ -204,6 +209,7 @@ def test_a_dead_thread_is_replaced_and_reported_and_loses_nothing_queued(out: Pi
     assert writer.stop(5)
 
 
+# S-905
 def test_a_thread_blocked_inside_a_write_is_replaced_and_reported(out: Pipe, err: Pipe) -> None:
     blocked, release = threading.Event(), threading.Event()
 

@@ -115,6 +115,7 @@ def test_what_was_said_before_the_start_is_written_after_it(output: Output) -> N
     assert "early bird" in out
 
 
+# S-907
 def test_the_correlation_id_is_in_every_line(output: Output) -> None:
     output.start(style="json")
     log = logs.get_logger("x")
@@ -150,6 +151,7 @@ def test_an_event_becomes_a_line_with_its_facts_for_machines(output: Output) -> 
     )
 
 
+# S-903
 def test_secrets_are_redacted_on_the_way_out(output: Output) -> None:
     output.start()
     logs.get_logger("x").info(f"link vless://{KEY}@h:1", key=KEY, dsn="postgresql://a:hunter2@h/db")
@@ -161,6 +163,7 @@ def test_secrets_are_redacted_on_the_way_out(output: Output) -> None:
     assert "key=0f4cd2ab…" in out
 
 
+# S-906
 def test_stdlib_logging_is_captured_without_a_handler_lock(output: Output) -> None:
     output.start()
     handlers = logging.getLogger().handlers[:]
@@ -198,6 +201,7 @@ def test_the_same_record_logged_amid_logging_cannot_freeze(output: Output) -> No
     assert "outer chatty" in out
 
 
+# S-906
 def test_warnings_thread_deaths_and_unraisable_exceptions_are_captured(output: Output) -> None:
     output.start()
     with warnings.catch_warnings():
@@ -277,6 +281,7 @@ BLOCKED = """
 """
 
 
+# S-901
 def test_a_stdout_that_nobody_reads_does_not_hold_up_the_loop_and_drops_are_counted(tmp_path: Path) -> None:
     result = tmp_path / "report.json"
     process = subprocess.Popen(

@@ -25,6 +25,7 @@ from tests.runtime.messages import (
 )
 
 
+# S-105
 async def test_tell_accepts_until_the_lane_is_full_and_never_waits() -> None:
     world = World()
     async with actor_system() as system:
@@ -34,12 +35,14 @@ async def test_tell_accepts_until_the_lane_is_full_and_never_waits() -> None:
         assert await ref.ask(GetNotes(), within=1) == (0, 1, 2)
 
 
+# S-301
 async def test_the_default_lane_holds_64() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
         assert [ref.tell(Note(n)) for n in range(65)].index(Delivery.FULL) == 64
 
 
+# S-105
 async def test_tell_to_a_stopped_actor_is_dead() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
@@ -48,6 +51,7 @@ async def test_tell_to_a_stopped_actor_is_dead() -> None:
         assert ref.tell(Tick(1)) is Delivery.DEAD
 
 
+# S-106
 async def test_the_order_of_one_sender_is_kept() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), capacity=2)
@@ -60,6 +64,7 @@ async def test_the_order_of_one_sender_is_kept() -> None:
         assert await ref.ask(GetNotes(), within=1) == tuple(range(20))
 
 
+# S-106
 async def test_a_tell_does_not_overtake_a_sender_that_waits() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -74,6 +79,7 @@ async def test_a_tell_does_not_overtake_a_sender_that_waits() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1, 2)
 
 
+# S-302
 async def test_the_control_lane_is_served_first() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -88,6 +94,7 @@ async def test_the_control_lane_is_served_first() -> None:
         assert await ref.ask(GetNotes(), within=1) == (8, 9, 1, 2)
 
 
+# S-302
 async def test_the_control_lane_goes_ahead_within_a_batch_too() -> None:
     class Nudging(Scribe):
         @handler
@@ -103,6 +110,7 @@ async def test_the_control_lane_goes_ahead_within_a_batch_too() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1, -1, 2, -2, 3, -3)
 
 
+# S-303
 async def test_the_control_lane_is_never_full() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -114,6 +122,7 @@ async def test_the_control_lane_is_never_full() -> None:
         assert await ref.ask(GetNotes(), within=5) == tuple(range(1000))
 
 
+# S-304
 async def test_wakeups_that_wait_are_one() -> None:
     async with actor_system() as system:
         probe = await system.probe()
@@ -125,6 +134,7 @@ async def test_wakeups_that_wait_are_one() -> None:
         await probe.receive(WakeUp)
 
 
+# S-310
 async def test_a_wakeup_survives_a_restart() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), on_crash=OnCrash.RESTART)
@@ -136,6 +146,7 @@ async def test_a_wakeup_survives_a_restart() -> None:
         assert mailbox.control_waiting == 1
 
 
+# S-305 S-307
 async def test_drop_oldest_makes_room_by_losing_the_oldest_droppable() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -150,6 +161,7 @@ async def test_drop_oldest_makes_room_by_losing_the_oldest_droppable() -> None:
         assert world.notes == [1, 4, 5]
 
 
+# S-305
 async def test_drop_oldest_refuses_when_nothing_that_waits_may_be_lost() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -161,6 +173,7 @@ async def test_drop_oldest_refuses_when_nothing_that_waits_may_be_lost() -> None
         assert await ref.ask(GetNotes(), within=1) == (1, 2)
 
 
+# S-305
 async def test_an_ask_too_makes_room_by_drop_oldest() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -178,6 +191,7 @@ async def test_an_ask_too_makes_room_by_drop_oldest() -> None:
         assert await ref.ask(GetNotes(), within=1) == (2,)
 
 
+# S-306 S-307
 async def test_drop_newest_loses_only_droppable_messages() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -195,6 +209,7 @@ async def test_drop_newest_loses_only_droppable_messages() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1, 4)
 
 
+# S-308
 async def test_a_suspended_actor_serves_only_the_control_lane() -> None:
     world = World()
     async with actor_system() as system:
@@ -209,6 +224,7 @@ async def test_a_suspended_actor_serves_only_the_control_lane() -> None:
         assert await ref.ask(GetNotes(), within=1) == (2, 1)
 
 
+# S-308
 async def test_being_suspended_survives_a_restart() -> None:
     world = World()
     async with actor_system() as system:
@@ -224,6 +240,7 @@ async def test_being_suspended_survives_a_restart() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1,)
 
 
+# S-107
 async def test_send_waits_for_room() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -238,6 +255,7 @@ async def test_send_waits_for_room() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1, 2)
 
 
+# S-107
 async def test_a_cancelled_send_has_not_delivered() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -259,6 +277,7 @@ async def test_a_cancelled_send_has_not_delivered() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1,)
 
 
+# S-107
 async def test_a_send_that_returns_has_delivered_even_if_it_is_cancelled_then() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
@@ -295,6 +314,7 @@ async def test_a_final_stop_loses_no_sender_that_waits_each_is_told_or_its_messa
         assert numbers == sorted(numbers)
 
 
+# S-108
 async def test_send_to_a_stopped_actor_raises_at_once() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe())
@@ -303,6 +323,7 @@ async def test_send_to_a_stopped_actor_raises_at_once() -> None:
             await ref.send(Note(1))
 
 
+# S-311
 async def test_postponed_messages_come_back_in_order_before_those_that_wait() -> None:
     world = World()
     async with actor_system() as system:
@@ -312,6 +333,7 @@ async def test_postponed_messages_come_back_in_order_before_those_that_wait() ->
         assert await ref.ask(GetNotes(), within=1) == (2, 1, 3, 4)
 
 
+# S-311
 async def test_a_postponed_request_is_answered_later() -> None:
     async with actor_system() as system, trio.open_nursery() as nursery:
         ref = await system.start(Scribe())
@@ -332,6 +354,7 @@ async def test_a_postponed_request_is_answered_later() -> None:
         assert answers == [1]
 
 
+# S-311
 async def test_postponed_tells_survive_a_restart_in_order() -> None:
     world = World()
     async with actor_system() as system:
@@ -342,6 +365,7 @@ async def test_postponed_tells_survive_a_restart_in_order() -> None:
         assert await ref.ask(GetNotes(), within=1) == (1, 2, 4)
 
 
+# S-312
 async def test_an_actor_that_postpones_without_end_crashes_instead_of_growing() -> None:
     async with actor_system() as system:
         ref = await system.start(Scribe(), capacity=2, on_crash=OnCrash.STOP)
@@ -352,6 +376,7 @@ async def test_an_actor_that_postpones_without_end_crashes_instead_of_growing() 
         assert "2 messages are postponed" in str(exit_.error)
 
 
+# S-109 S-309
 async def test_tells_survive_a_restart_in_order_and_the_crashed_one_is_not_redelivered() -> None:
     world = World()
     async with actor_system() as system:
@@ -364,6 +389,7 @@ async def test_tells_survive_a_restart_in_order_and_the_crashed_one_is_not_redel
         assert [exit_.last_message for exit_ in system.exits(ref)] == ["Boom", "Boom"]
 
 
+# S-309
 async def test_senders_that_wait_over_a_restart_are_delivered_in_order() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -386,6 +412,7 @@ async def test_senders_that_wait_over_a_restart_are_delivered_in_order() -> None
         assert world.notes == [1, 2, 3, 4, 5]
 
 
+# S-314
 async def test_oldest_age_is_that_of_the_oldest_message_that_waits(autojump_clock: trio.testing.MockClock) -> None:
     assert autojump_clock.autojump_threshold == 0
     world = World()
@@ -436,6 +463,7 @@ async def test_the_age_of_a_second_message_is_its_own(autojump_clock: trio.testi
         world.gate.set()
 
 
+# S-314
 async def test_statistics_show_depth_peak_and_waiting_senders() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
@@ -455,6 +483,7 @@ async def test_statistics_show_depth_peak_and_waiting_senders() -> None:
         assert (now.current_buffer_used, now.peak_buffer_used) == (0, 4)
 
 
+# S-301
 async def test_a_mailbox_has_room_for_at_least_one() -> None:
     async with actor_system() as system:
         with pytest.raises(ValueError, match="at least one"):

@@ -25,6 +25,7 @@ def samples(metrics: Metrics) -> Samples:
     }
 
 
+# S-911
 def test_counters_and_gauges_are_read_back_by_prometheus() -> None:
     metrics = Metrics()
     leases = metrics.counter("leases_total", "Leases granted.", labels=("pool", "lane"))
@@ -108,6 +109,7 @@ def test_figures_kept_elsewhere_are_read_at_rendering() -> None:
     }
 
 
+# S-911
 def test_a_broken_figure_is_left_out_and_counted_and_hides_no_other() -> None:
     metrics = Metrics()
     broken = metrics.gauge("test_broken_figure", "b")
@@ -128,6 +130,7 @@ def test_a_broken_figure_is_left_out_and_counted_and_hides_no_other() -> None:
     assert counted == 2
 
 
+# S-912
 def test_label_values_that_run_wild_share_one_series() -> None:
     metrics = Metrics()
     wild = metrics.counter("wild_total", "w", labels=("customer",))
@@ -173,6 +176,7 @@ def test_a_wrong_declaration_or_use_says_what_is_wrong(declare: object, complain
         declare(Metrics())
 
 
+# S-911
 def test_writing_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock in the metrics code froze the predecessor: creating one while instruments are used is a failure here."""
 

@@ -12,6 +12,7 @@ from runtime.redaction import redact, redact_value
 KEY = "0f4cd2ab-1f8e-4f6a-9d25-7d3a2b1c0e9f"
 
 
+# S-903
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -51,6 +52,7 @@ def test_secrets_are_taken_out_and_the_rest_is_left(text: str, expected: str | N
     assert redact(text) == (text if expected is None else expected)
 
 
+# S-903
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -67,6 +69,7 @@ def test_a_field_named_like_a_secret_is_masked_whole(name: str, value: str, expe
     assert redact_value(name, value) == expected
 
 
+# S-903
 @given(st.uuids(), st.text(max_size=30), st.text(max_size=30))
 def test_no_full_uuid_survives_in_any_surroundings(key: uuid.UUID, before: str, after: str) -> None:
     assert str(key) not in redact(f"{before} {key} {after}")

@@ -10,6 +10,7 @@ from runtime.stop_ladder import MINIMUM_GRACE, Rung, StopLadder, Unstopped, stac
 from tests.runtime.misbehaving import settle
 
 
+# S-602
 def test_it_asks_then_cancels_then_reports() -> None:
     ladder = StopLadder(100.0, shutdown=5.0, kill_grace=1.0)
     assert (ladder.rung, ladder.deadline) == (Rung.ASKED, 105.0)
@@ -33,6 +34,7 @@ def test_the_budget_cuts_both_times_and_keeps_the_grace_inside() -> None:
     assert ladder.deadline == 103.0
 
 
+# S-604
 def test_a_spent_budget_leaves_a_healthy_child_one_turn() -> None:
     ladder = StopLadder(100.0, shutdown=5.0, kill_grace=1.0, budget=90.0)
     assert (ladder.rung, ladder.deadline) == (Rung.CANCELLED, 100.0 + MINIMUM_GRACE)

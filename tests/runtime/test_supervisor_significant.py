@@ -41,6 +41,7 @@ async def ends(house: House, mode: AutoShutdown, restart: Restart, *steps: tuple
     return ended
 
 
+# S-518
 @pytest.mark.parametrize(
     ("mode", "restart", "steps", "expected"),
     [
@@ -66,6 +67,7 @@ async def test_the_end_of_significant_children_by_themselves_ends_their_supervis
     assert await ends(house, mode, restart, *steps) is expected
 
 
+# S-518
 async def test_the_others_are_stopped_in_order(house: House) -> None:
     supervisor = house.supervisor(
         house.spec("a"),
@@ -109,11 +111,13 @@ async def test_a_nested_supervisor_that_shut_itself_down_is_a_normal_end(
         assert {info.name: info.state for info in top.which_children()} == {"a": ChildState.RUNNING, "inner": state}
 
 
+# S-527
 def test_significance_without_automatic_shutdown_is_refused(house: House) -> None:
     with pytest.raises(SpecError, match="auto_shutdown"):
         house.supervisor(house.spec("a", restart=TRANSIENT, significant=True))
 
 
+# S-527
 def test_a_permanent_child_is_never_significant(house: House) -> None:
     child = house.child("a")
     with pytest.raises(ValueError, match="permanent"):

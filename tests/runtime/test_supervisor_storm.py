@@ -145,6 +145,7 @@ def _was_put_down(name: str, actions: list[tuple[object, ...]]) -> bool:
     return asked or any(action == ("how it starts next", name, Start.IGNORE) for action in actions)
 
 
+# S-528
 @settings(max_examples=150, deadline=None)
 @given(
     strategy=st.sampled_from(list(Strategy)),

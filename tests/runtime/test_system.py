@@ -67,6 +67,7 @@ def test_children_start_in_the_order_of_their_needs_and_the_screen_tells_what_to
     assert process.wait() == 0
 
 
+# S-610
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_stops_everything_in_reverse_order_and_exits_0(launch: Launch, number: signal.Signals) -> None:
     process = launch(TWO)
@@ -79,6 +80,7 @@ def test_the_first_signal_stops_everything_in_reverse_order_and_exits_0(launch: 
     assert not process.socket.exists()
 
 
+# S-608 S-1005
 def test_an_orderly_stop_drains_what_was_accepted(launch: Launch) -> None:
     text = """
         [actor.echo]
@@ -102,6 +104,7 @@ def test_an_orderly_stop_drains_what_was_accepted(launch: Launch) -> None:
     assert letters["total"] == 0
 
 
+# S-1002
 def test_a_second_run_on_the_same_socket_is_refused_with_the_pid_of_the_first(launch: Launch, place: Path) -> None:
     process = launch(TWO)
     process.until("next:")
@@ -114,6 +117,7 @@ def test_a_second_run_on_the_same_socket_is_refused_with_the_pid_of_the_first(la
     assert isinstance(process.call("status"), dict)
 
 
+# S-1002
 def test_after_a_sigkill_the_stale_socket_is_replaced(launch: Launch, place: Path) -> None:
     first = launch(TWO)
     first.until("next:")
@@ -134,6 +138,7 @@ def test_after_a_sigkill_the_stale_socket_is_replaced(launch: Launch, place: Pat
         second.close()
 
 
+# S-1001
 def test_the_socket_is_for_its_owner_alone(launch: Launch) -> None:
     process = launch(TWO)
     process.until("next:")
@@ -142,6 +147,7 @@ def test_the_socket_is_for_its_owner_alone(launch: Launch) -> None:
     assert found.st_uid == os.geteuid()
 
 
+# S-612
 @pytest.mark.parametrize(
     ("how", "code", "text"),
     [
@@ -176,6 +182,7 @@ def test_a_child_whose_first_start_fails_ends_the_start_with_its_error_and_code(
     assert not process.socket.exists()
 
 
+# S-514
 def test_a_child_that_declines_to_run_is_no_failure(launch: Launch) -> None:
     process = launch('[actor.bad]\nactor = "{actors}:Refusing"\nargs = {{ how = "ignore" }}\n')
     process.until("next:")
@@ -184,12 +191,14 @@ def test_a_child_that_declines_to_run_is_no_failure(launch: Launch) -> None:
     assert found["children"][0]["state"] == "down"
 
 
+# S-613
 def test_a_tree_that_gives_up_exits_69(launch: Launch) -> None:
     process = launch('[actor.bad]\nactor = "{actors}:Crashing"\nbackoff = {{ initial = 0 }}\n')
     assert process.wait() == 69
     assert "error: supervisor atlas gave up: bad made restart attempt 6 within 60 s" in process.output
 
 
+# S-613
 def test_what_does_not_stop_is_reported_and_the_process_leaves_with_75(launch: Launch) -> None:
     process = launch(
         """
@@ -217,6 +226,7 @@ shutdown = 20
 """
 
 
+# S-611
 def test_a_second_signal_shortens_the_stop(launch: Launch) -> None:
     process = launch(SLOW, more="[supervisor]\nsecond_signal_budget = 0.2")
     process.until("next:")
@@ -227,6 +237,7 @@ def test_a_second_signal_shortens_the_stop(launch: Launch) -> None:
     assert "slow" in process.output
 
 
+# S-611
 def test_a_third_signal_leaves_at_once_with_75(launch: Launch) -> None:
     process = launch(SLOW.replace("Slow", "Stubborn"))
     process.until("next:")
@@ -239,6 +250,7 @@ def test_a_third_signal_leaves_at_once_with_75(launch: Launch) -> None:
     assert "leaving at once" in process.output
 
 
+# S-1009
 def test_sighup_applies_what_is_safe_and_names_what_is_not(launch: Launch, place: Path) -> None:
     process = launch(TWO)
     process.until("next:")
@@ -259,6 +271,7 @@ def test_sighup_applies_what_is_safe_and_names_what_is_not(launch: Launch, place
     assert isinstance(process.call("status"), dict)
 
 
+# S-908
 def test_json_logs_hold_nothing_but_json(launch: Launch) -> None:
     process = launch(TWO, more='[log]\nformat = "json"')
     process.until("is up: 2 children")
@@ -267,6 +280,7 @@ def test_json_logs_hold_nothing_but_json(launch: Launch) -> None:
     assert all(line.startswith("{") for line in process.lines)
 
 
+# S-1004
 def test_hostile_bytes_on_the_socket_cost_their_sender_and_nobody_else(launch: Launch) -> None:
     process = launch(TWO, more="max_request = 1024\nmax_connections = 4")
     process.until("next:")
@@ -313,6 +327,7 @@ def test_hostile_bytes_on_the_socket_cost_their_sender_and_nobody_else(launch: L
     assert "Traceback" not in process.output
 
 
+# S-1003
 def test_the_socket_answers_while_an_actor_is_wedged(launch: Launch) -> None:
     text = """
         [actor.echo]

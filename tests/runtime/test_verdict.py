@@ -91,6 +91,7 @@ def test_every_combination_of_fresh_stale_and_absent(beats: tuple[str, str, str]
     assert all_fresh(measure(state), LIMITS) == ("stale" not in beats)
 
 
+# S-811
 @pytest.mark.parametrize(("beats", "expected"), TABLE.items(), ids=lambda value: "-".join(value) or "nothing")
 @pytest.mark.parametrize("spike", [None, 10.0, 300.0, 301.0])
 def test_a_diagnostic_needs_a_very_stale_worker_and_a_recent_spike(
@@ -107,6 +108,7 @@ def test_a_diagnostic_needs_a_very_stale_worker_and_a_recent_spike(
     assert [name for name in found if name != "Diagnose"] == expected
 
 
+# S-801
 @pytest.mark.parametrize(
     ("ages", "exits"),
     [
@@ -126,12 +128,14 @@ def test_the_limits_are_60_90_90_and_a_beat_at_its_limit_is_fresh(
     assert any(isinstance(action, Exit) for action in judge(state, LIMITS)) is exits
 
 
+# S-804
 @pytest.mark.parametrize(("age", "exits"), [(60.1, False), (90.0, False), (90.1, True)])
 def test_an_absent_beat_takes_the_age_of_the_loop_against_its_own_limit(age: float, exits: bool) -> None:
     state = Snapshot(NOW, event_loop=NOW - age)
     assert any(isinstance(action, Exit) for action in judge(state, LIMITS)) is exits
 
 
+# S-808
 def test_a_block_is_reported_long_before_it_is_stale() -> None:
     assert judge(Snapshot(NOW, event_loop=NOW - 5), LIMITS) == []
     assert judge(Snapshot(NOW, event_loop=NOW - 6), LIMITS) == [LoopBlocked(6.0, stale=False)]
@@ -141,6 +145,7 @@ def test_a_block_is_reported_long_before_it_is_stale() -> None:
 P, K = WorkerState.PAUSED, WorkerState.PARKED
 
 
+# S-802
 @pytest.mark.parametrize(
     ("worker", "expected"),
     [
@@ -166,6 +171,7 @@ def test_when_a_worker_is_fresh_overdue_stuck_starved_or_left_out(
     assert worker_age(worker, Snapshot(NOW)) == expected
 
 
+# S-802
 def test_the_worker_beat_is_the_stalest_of_all_active_workers() -> None:
     workers = (
         overdue(-100, "fresh"),
@@ -182,6 +188,7 @@ def test_the_worker_beat_is_the_stalest_of_all_active_workers() -> None:
     ]
 
 
+# S-803
 def test_with_every_worker_paused_or_parked_the_worker_beat_is_absent() -> None:
     state = Snapshot(NOW, event_loop=NOW, workers=(WorkerSample("a", state=P), WorkerSample("b", state=K)))
     assert measure(state).worker is None
@@ -194,6 +201,7 @@ def test_a_wedged_pool_is_replaced_and_is_no_part_of_the_worker_beat() -> None:
     assert measure(state).worker is None
 
 
+# S-810
 def test_a_forgiven_pause_restarts_every_age() -> None:
     slept = Snapshot(
         NOW,
@@ -266,6 +274,7 @@ snapshots = st.builds(
 )
 
 
+# S-806
 @given(snapshots)
 def test_no_exit_while_any_beat_that_can_testify_is_fresh(state: Snapshot) -> None:
     ages = measure(state)

@@ -47,6 +47,7 @@ class Bench:
         self.dog.look(late)
 
 
+# S-805
 def test_one_stale_worker_is_reported_once_and_repaired() -> None:
     bench = Bench()
     bench.beats.worker("activation").idle_until(1000)
@@ -62,6 +63,7 @@ def test_one_stale_worker_is_reported_once_and_repaired() -> None:
     )
 
 
+# S-805
 def test_a_repair_without_effect_is_repeated_once_per_limit_and_not_reported_again() -> None:
     bench = Bench()
     bench.beats.worker("activation").idle_until(1000)
@@ -85,6 +87,7 @@ def test_an_episode_ends_when_the_beat_is_fresh_and_a_new_one_is_reported_again(
     assert len(bench.repaired) == 2
 
 
+# S-805
 def test_a_stale_health_check_and_a_wedged_pool_are_repaired() -> None:
     bench = Bench()
     bench.beats.probed()
@@ -113,6 +116,7 @@ def test_a_repair_that_fails_is_tried_again_and_harms_no_other() -> None:
     assert tried == ["a", "b", "a", "b"]
 
 
+# S-807
 def test_a_loop_that_stood_blames_nobody_who_lives_on_it() -> None:
     bench = Bench()
     bench.beats.worker("activation").idle_until(1000)
@@ -124,6 +128,7 @@ def test_a_loop_that_stood_blames_nobody_who_lives_on_it() -> None:
     assert [repair.age for repair in bench.repaired] == [91.0], "it had a full limit to show life again"
 
 
+# S-811
 def test_starving_workers_and_a_recent_spike_make_one_diagnostic_with_everything_in_it() -> None:
     bench = Bench(diagnostic=lambda: ["activation holds a lease for 118 s", "fast_expiry waits for 4 s"])
     bench.beats.worker("activation").begin(15.0)

@@ -125,6 +125,7 @@ FREEZES = {
 }
 
 
+# S-806
 @pytest.mark.parametrize("how", FREEZES.values(), ids=FREEZES)
 def test_all_three_beats_stale_leave_with_70_stack_actor_and_message(how: str, tmp_path: Path) -> None:
     with child(f"watched(blocking({how}))", tmp_path) as process:
@@ -163,6 +164,7 @@ def test_a_block_in_an_actors_task_names_that_actor(tmp_path: Path) -> None:
         assert "trio task: reconcile/work" in process.told
 
 
+# S-809
 def test_code_that_holds_the_interpreter_lock_is_ended_by_the_timer_with_status_1(tmp_path: Path) -> None:
     code = """
     watched(blocking(lambda: re.match(r"(a+)+$", "a" * 64 + "b")), gil_timer=1.5)
@@ -175,6 +177,7 @@ def test_code_that_holds_the_interpreter_lock_is_ended_by_the_timer_with_status_
     assert "leaving with status 70" not in told
 
 
+# S-807
 def test_a_stale_loop_beside_a_fresh_worker_is_reported_and_stays_alive(tmp_path: Path) -> None:
     code = "watched(blocking(lambda: time.sleep(2.5), worker_due=600))"
     with child(code, tmp_path) as process:
@@ -231,6 +234,7 @@ def test_a_starved_pool_makes_a_diagnostic_even_while_the_loop_stands(tmp_path: 
     assert re.search(r"last pool wait spike: \d\.\d s ago", told)
 
 
+# S-810
 def test_a_process_that_was_stopped_is_forgiven_one_round(tmp_path: Path) -> None:
     code = """
     async def scenario(system, beats):
@@ -259,6 +263,7 @@ def test_a_process_that_was_stopped_is_forgiven_one_round(tmp_path: Path) -> Non
         assert process.end() == 0
 
 
+# S-810
 def test_pauses_without_a_turn_of_the_loop_are_not_forgiven_for_ever(tmp_path: Path) -> None:
     """The first pause is forgiven; the loop stands, so the next ones are not."""
     with child("watched(blocking(lambda: time.sleep(3600)), gil_timer=60)", tmp_path) as process:
@@ -273,6 +278,7 @@ def test_pauses_without_a_turn_of_the_loop_are_not_forgiven_for_ever(tmp_path: P
         assert process.wait() == 70
 
 
+# S-813
 def test_a_stderr_that_nobody_reads_does_not_keep_a_wedged_process_alive(tmp_path: Path) -> None:
     script = tmp_path / "scenario.py"
     fill = (
@@ -295,6 +301,7 @@ def test_a_stderr_that_nobody_reads_does_not_keep_a_wedged_process_alive(tmp_pat
             process.stderr.close()
 
 
+# S-812
 def test_systemd_hears_of_us_while_all_is_fresh_and_not_after(tmp_path: Path) -> None:
     code = """
     async def scenario(system, beats):

@@ -81,6 +81,7 @@ async def inspected(ref: Ref) -> dict[str, object]:
     return actor
 
 
+# S-707
 async def test_the_first_iteration_waits_the_start_jitter_and_the_others_the_jittered_interval(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -99,6 +100,7 @@ async def test_the_first_iteration_waits_the_start_jitter_and_the_others_the_jit
     assert len({round(gap, 3) for gap in gaps}) > 10, "every tick is jittered"
 
 
+# S-708
 async def test_a_wake_up_runs_at_once_and_clears_the_start_jitter(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -111,6 +113,7 @@ async def test_a_wake_up_runs_at_once_and_clears_the_start_jitter(
     assert log.began == [began, began + 100]
 
 
+# S-708 S-709
 async def test_wake_ups_are_one_and_never_overlap_an_iteration(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -136,6 +139,7 @@ async def test_wake_ups_are_one_and_never_overlap_an_iteration(
     assert log.began[1] == log.began[0]
 
 
+# S-710
 async def test_more_means_again_at_once_and_lets_others_run(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -153,6 +157,7 @@ async def test_more_means_again_at_once_and_lets_others_run(
     assert log.began[0] == log.began[3]
 
 
+# S-712
 async def test_it_answers_and_stops_while_an_iteration_runs(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -195,6 +200,7 @@ async def test_an_iteration_that_does_not_end_is_cancelled_by_the_stop(
     assert log.running == 0
 
 
+# S-712
 async def test_suspended_it_finishes_its_iteration_and_starts_no_other_until_resumed(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -227,6 +233,7 @@ async def test_suspended_it_finishes_its_iteration_and_starts_no_other_until_res
     assert states == [WorkerState.PAUSED, WorkerState.ACTIVE]
 
 
+# S-711
 async def test_the_total_budget_is_enforced_and_without_progress_it_waits_for_the_next_tick(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -245,6 +252,7 @@ async def test_the_total_budget_is_enforced_and_without_progress_it_waits_for_th
     assert last == {"done": 0, "failed": 0, "more": False, "note": "cut off", "seconds": 15.0, "cut_off": True}
 
 
+# S-711
 async def test_cut_off_amid_progress_it_goes_on_at_once(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -262,6 +270,7 @@ async def test_cut_off_amid_progress_it_goes_on_at_once(
     assert log.began[1] == log.ended[0]
 
 
+# S-713
 async def test_an_exception_in_an_iteration_is_the_workers_crash(
     system: ActorSystem, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -393,6 +402,7 @@ async def test_what_it_did_is_counted(system: ActorSystem, autojump_clock: trio.
     assert 'atlas_worker_iterations_total{worker="counted",end="in order"} 1' in text
 
 
+# S-714
 def test_a_subclass_that_forgets_super_is_refused_when_it_is_defined() -> None:
     with pytest.raises(TypeError, match=r"Forgetful\.on_start must call super\(\)\.on_start"):
 

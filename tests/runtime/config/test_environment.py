@@ -16,6 +16,7 @@ def errors(text: str, env: dict[str, str]) -> list[str]:
     return [str(problem) for problem in raised.value.problems]
 
 
+# S-1105
 def test_an_override_wins_over_the_file_and_over_the_default() -> None:
     env = {
         "ATLAS__SHOP__SIZE": "20",
@@ -85,6 +86,7 @@ BATCH_SIZE = ["shop.size", 'actor."shop.main".mailbox.capacity']
 """
 
 
+# S-1105
 def test_an_alias_sets_its_keys_and_the_systematic_name_wins() -> None:
     env = {"SHOP_INTERVAL_SECONDS": "300", "BATCH_SIZE": "7", "ATLAS__SHOP__SIZE": "8"}
     config = load_text(ALIASES, env)

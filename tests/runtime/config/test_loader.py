@@ -24,6 +24,7 @@ def errors(text: str, env: dict[str, str] | None = None) -> list[str]:
     return [str(problem) for problem in raised.value.problems]
 
 
+# S-1103
 def test_settings_and_arguments_reach_the_actor_typed() -> None:
     config = load_text(f"""
         [shop]
@@ -63,6 +64,7 @@ def test_an_empty_file_is_a_configuration_of_defaults() -> None:
     assert config.section(ShopSettings) == ShopSettings()
 
 
+# S-1104
 def test_for_each_makes_one_child_per_entry_and_needs_of_the_template_mean_all_of_them() -> None:
     config = load_text(f"""
         [actor.all]
@@ -90,6 +92,7 @@ def test_children_start_after_what_they_need_and_otherwise_in_the_order_of_the_f
     assert [plan.name for plan in load_text(text).children] == ["b", "c", "d", "a"]
 
 
+# S-1101
 def test_every_error_is_reported_at_once_with_file_line_key_and_legal_values() -> None:
     text = f"""\
 [supervisor]
@@ -143,6 +146,7 @@ a = 1
     ]
 
 
+# S-1102 S-1107
 def test_the_text_of_each_error(subtests: pytest.Subtests) -> None:
     node = f'[actor.node]\nactor = "{HERE}:Node"\n'
     cases = {
@@ -231,6 +235,7 @@ def test_an_unreadable_or_binary_file_is_a_configuration_error(tmp_path: Path) -
         load(binary, {})
 
 
+# S-1109
 def test_what_is_needed_to_reach_a_system_loads_beside_errors_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "supervisor.toml"
     file.write_text('[supervisor]\nname = "one"\n[control]\nsocket = "/tmp/s"\n[nonsense]\n[actor.a]\nactor = 3\n')

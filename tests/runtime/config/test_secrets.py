@@ -33,6 +33,7 @@ def test_a_secret_is_read_from_a_file_beside_the_configuration(tmp_path: Path) -
     assert password(TEXT + 'password_file = "password"\n', {}, tmp_path) == "hunter2"
 
 
+# S-1106
 def test_the_environment_wins_over_the_file_and_the_file_over_the_credentials_directory(tmp_path: Path) -> None:
     private(tmp_path / "password", "of the file")
     private(tmp_path / "other", "of the other file")
@@ -67,6 +68,7 @@ def test_secrets_of_arguments_and_of_keyed_entries_are_resolved_alike(tmp_path: 
     assert config.keyed(NodeSettings)["oslo"].token == Secret("of oslo")
 
 
+# S-1106
 def test_a_secret_written_into_the_file_is_refused_without_repeating_it() -> None:
     with pytest.raises(ConfigErrors) as raised:
         load_text(TEXT + 'password = "hunter2"\n')
@@ -94,6 +96,7 @@ def test_a_secret_file_that_others_can_read_gives_a_warning(tmp_path: Path) -> N
     assert warning.endswith("p is open to others (mode 0644): chmod 600")
 
 
+# S-1106
 def test_a_secret_never_shows() -> None:
     secret = Secret("hunter2")
     assert secret.reveal() == "hunter2"
