@@ -43,13 +43,13 @@ def _check(condition: bool, what: str) -> None:
 class VlessLink:
     """A VLESS link, taken apart. Its repr shows neither the UUID nor the parameters.
 
-    `host` is a name (IDN as xn--…) or an address without brackets. `extra` keeps parameters that have no field here, in
+    `host` is a name (IDN as xn--…, kept in lower case) or an address without brackets. `extra` keeps parameters that have no field here, in
     their order. Raises LinkError for anything that no client could use: an unknown network or security, REALITY
     without public key or server name, Vision where it cannot run.
     """
 
     uuid: UUID = attrs.field(repr=False)
-    host: str
+    host: str = attrs.field(converter=str.lower)
     port: int
     name: str = ""
     network: str = attrs.field(default="tcp", repr=False)
@@ -80,6 +80,8 @@ class VlessLink:
         names = [name for name, _ in self.extra]
         _check(len(set(names)) == len(names) and not set(names) & set(_FIELDS), "a parameter is repeated")
         _check(all(names), "a parameter has no name")
+        _check(bool(self.encryption), "encryption is empty")
+        _check(_is_text(self), "a part of it is not text")
 
     def render(self) -> str:
         """The link as text. Parsing it gives an equal link."""
@@ -107,6 +109,7 @@ def parse_link(text: str) -> VlessLink:
     except ValueError:
         raise LinkError("not a usable VLESS link: the address cannot be read") from None
     _check(parts.scheme == "vless", "it does not begin with vless://")
+    _check("[" not in parts.netloc or (host is not None and ":" in host), "there is no address in the brackets")
     _check(parts.path in ("", "/") and parts.password is None, "it has parts that a VLESS link has not")
     _check(username is not None and host is not None and port is not None, "it needs UUID@HOST:PORT")
     assert username is not None and host is not None and port is not None
@@ -156,3 +159,13 @@ def _is_host(host: str) -> bool:
     except ValueError:
         return _HOST.fullmatch(host) is not None and not host.replace(".", "").isdecimal()
     return "%" not in host
+
+
+def _is_text(link: VlessLink) -> bool:
+    """Whether everything can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        for part in attrs.astuple(link):
+            str(part).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -18,6 +18,8 @@ class Malformed(ValueError):
 
 
 def _varint(value: int) -> bytes:
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"{value} is negative or has more than 64 bits")
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -43,6 +45,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if value >> 64:
+                raise Malformed("a number has more than 64 bits")
             return value, at
         shift += 7
 
