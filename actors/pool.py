@@ -132,7 +132,7 @@ class PoolActor(Actor):
         context.start_task(self._serve, to_clean, name="connections", inherit_deadline=False)
         counter.book = self._book
 
-    async def on_stop(self, reason: StopReason) -> None:  # noqa: ARG002  the runtime bounds it by the reason's deadline
+    async def on_stop(self, reason: StopReason) -> None:
         """Let those finish who hold a connection or already wait for one; nobody else gets one."""
         self._counter.book = None
         await self._book.until_unused()

@@ -219,6 +219,8 @@ class PoolBook:
         """A connection could not be opened."""
         metrics.OPEN_FAILED.labels(self.name).inc()
         self.cause = cause
+        # What took away the server has most likely taken the idle connections as well: know it now, not at their next use.
+        self.sweep(trio.current_time())
         self._judge()
 
     def sweep(self, now: float) -> None:

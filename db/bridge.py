@@ -201,19 +201,19 @@ class InlineConnection(DriverConnection):
         return cancelling
 
     def probe(self) -> bool:
-        if self.is_closed() or self._transport.is_closing() or self._transport._sock is None:
-            return False
-        try:
-            first = self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        if first in (b"", b"E"):
-            return False
-        # A notice, a changed parameter, or a record of TLS: let the protocol read it.
-        self._transport._read_ready()
-        return not self.is_closed() and not self._transport.is_closing()
+        while not (self.is_closed() or self._transport.is_closing() or self._transport._sock is None):
+            try:
+                first = self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if first in (b"", b"E"):
+                return False
+            # A changed parameter, a record of TLS, or the notice of a server that stops at once, with the end right behind
+            # it: let the protocol read it, and look again.
+            self._transport._read_ready()
+        return False
 
 
 class InlineBridge(Bridge):

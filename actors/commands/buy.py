@@ -66,9 +66,11 @@ def _sentence(outcome: PurchaseOutcome, telegram_id: int) -> str:
         return f"money-in {outcome.money_in_id} waits for a human as case {outcome.case_id}{again}"
     if outcome.credited is not None:
         why = f", because of its {outcome.problem}" if outcome.problem else ""
-        return f"money-in {outcome.money_in_id}: {outcome.credited} credited to the balance of customer {telegram_id}{why}{again}"
+        credit = f"{outcome.credited} credited to the balance of customer {telegram_id}"
+        return f"money-in {outcome.money_in_id}: {credit}{why}{again}"
     assert outcome.expires_at is not None
+    until = f"{outcome.expires_at:%Y-%m-%d %H:%M} UTC"
     return (
-        f"money-in {outcome.money_in_id}: customer {telegram_id} has access until {outcome.expires_at:%Y-%m-%d %H:%M} UTC{again}\n"
+        f"money-in {outcome.money_in_id}: customer {telegram_id} has access until {until}{again}\n"
         f"next: atlas subscription {telegram_id}"
     )

@@ -9,13 +9,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
 import trio
 
 from actors import pool as pool_module
-from actors.pool import ConnectionLost, Lane, Pool, PoolActor, PoolDown, PoolSettings
+from actors.pool import AmbiguousCommit, ConnectionLost, Lane, Pool, PoolActor, PoolDown, PoolSettings
 from actors.pool_book import PoolState
 from actors.pool_events import BridgeFallback, PoolWentDown
 from db import bridge, connection
@@ -105,15 +106,18 @@ async def test_a_restarted_server_is_used_again_without_a_restart_of_the_pool(
 ) -> None:
     async with pool_house(own_cluster.dsn(), SMALL) as house:
         errors: list[Exception] = []
-        done = 0
+        done = trio.Semaphore(0)
         stop = trio.Event()
 
+        async def progress(times: int) -> None:
+            for _ in range(times):
+                await done.acquire()
+
         async def client(pool: Pool) -> None:
-            nonlocal done
             while not stop.is_set():
                 try:
                     assert await pool.run("client", _one) == 1
-                    done += 1
+                    done.release()
                 except AtlasError as error:
                     errors.append(error)
                     await trio.sleep(0.01)
@@ -121,16 +125,15 @@ async def test_a_restarted_server_is_used_again_without_a_restart_of_the_pool(
         async with trio.open_nursery() as nursery:
             for _ in range(4):
                 nursery.start_soon(client, house.pool)
-            await trio.sleep(0.1)
+            await progress(20)
             await trio.to_thread.run_sync(_server_signal, own_cluster, how)
             await house.until(PoolState.DOWN)
-            before = done
             await trio.to_thread.run_sync(own_cluster.start)
             await house.until(PoolState.UP)
-            while done < before + 20:
-                await trio.sleep(0.01)
+            await progress(20)
             stop.set()
-        assert {type(error) for error in errors} <= {PoolDown, ConnectionLost}
+        # a server that goes away amid COMMIT leaves its outcome open, and the pool says so
+        assert {type(error) for error in errors} <= {PoolDown, ConnectionLost, AmbiguousCommit}
         assert any(isinstance(error, PoolDown) for error in errors)
         await house.until_full()
         assert house.ref.incarnation == 1
@@ -190,10 +193,10 @@ async def test_a_killed_backend_takes_all_sessions_down_and_the_pool_recovers(ow
         with trio.fail_after(15):
             while True:
                 try:
-                    await house.pool.run("retry", _one)
+                    await house.pool.run("retry", _one, lane=Lane.SYSTEM)
                     break
                 except (PoolDown, ConnectionLost):
-                    await trio.sleep(0.05)
+                    pass  # the system lane waits out an outage: the next try is not at once
         await house.until_full()
 
 
@@ -275,7 +278,7 @@ async def test_refused_credentials_at_boot_end_the_process_with_78(cluster: Clus
 
 
 async def test_a_schema_newer_than_the_program_ends_the_process_with_78(cluster: Cluster, database_dsn: str) -> None:
-    name = database_dsn.rpartition("/")[2].partition("?")[0]
+    name = urlsplit(database_dsn).path.removeprefix("/")
     cluster.sql("INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'from_the_future', 'x')", name)
     error = await _first_failure(database_dsn, migrate=True)
     assert isinstance(error, Fatal)
@@ -315,7 +318,7 @@ async def test_an_old_connection_is_replaced_when_it_comes_back(empty_database_d
         first = await house.pool.run("pid", _pid)
         with trio.fail_after(5):
             while await house.pool.run("pid", _pid) == first:
-                await trio.sleep(0.02)
+                pass
         await house.until_full()
 
 

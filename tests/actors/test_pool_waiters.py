@@ -110,7 +110,7 @@ async def test_a_connection_granted_at_the_moment_of_giving_up_is_not_lost(empty
 
 
 async def test_waiters_cancelled_at_random_points_cost_nothing(empty_database_dsn: str) -> None:
-    chance = random.Random(3)  # noqa: S311  a seed, not a secret
+    chance = random.Random(3)
     served = cancelled = 0
 
     async def client(pool: Pool) -> None:

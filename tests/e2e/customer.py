@@ -20,9 +20,7 @@ async def client(stack: Stack, link: str) -> AsyncIterator[int]:
     assert process.stdout is not None
     try:
         with trio.fail_after(30):
-            announced = ""
-            async for announced in lines(process.stdout):
-                break
+            announced = await anext(lines(process.stdout))
         yield int(json.loads(announced)["socks"].rpartition(":")[2])
     finally:
         with trio.CancelScope(shield=True):

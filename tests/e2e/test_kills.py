@@ -126,7 +126,7 @@ async def disturbed_purchase(
 
 
 async def test_every_purchase_ends_once_whatever_is_killed_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
-    chance = random.Random(SEED)  # noqa: S311 - a seed makes the campaign repeatable
+    chance = random.Random(SEED)
     async with stack({"ATLAS__CHAOS__FAILPOINTS": "true"}) as here:
         harden(here)
         dsn = embedded_dsn(EmbeddedSettings(data_dir=Path(here.env["ATLAS__EMBEDDED__DATA_DIR"])))
@@ -151,10 +151,8 @@ async def test_every_purchase_ends_once_whatever_is_killed_meanwhile(capsys: pyt
             await assert_money_holds(seen)
     by_phase = {phase: fired[("activation", phase)] for phase in PHASES}
     with capsys.disabled():
-        print(
-            f"\nseed {SEED}: {fired.total()} kills at {len(fired)} points and {campaign.at_once.total()} at once, {rounds} purchases"
-        )  # noqa: T201
-        print(f"kills by phase of activation: {by_phase}")  # noqa: T201
+        kills = f"{fired.total()} kills at {len(fired)} points and {campaign.at_once.total()} at once"
+        print(f"\nseed {SEED}: {kills}, {rounds} purchases; by phase of activation: {by_phase}")
         for (actor, point), count in sorted(fired.items()):
-            print(f"  {actor:<12}{point:<28}{count}")  # noqa: T201
+            print(f"  {actor:<12}{point:<28}{count}")
     assert all(by_phase.values()), by_phase

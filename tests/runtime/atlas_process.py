@@ -45,9 +45,7 @@ def atlas(directory: Path, *arguments: str, **env: str) -> subprocess.CompletedP
 class AtlasProcess:
     """`atlas run` in the given directory, whose supervisor.toml it reads."""
 
-    def __init__(
-        self, directory: Path, *, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.socket = directory / "atlas.sock"
         self.process = subprocess.Popen(

@@ -179,7 +179,7 @@ class Scribe(Actor):
         self.owed.clear()
 
     @handler
-    async def held(self, message: Held) -> None | Postponed:
+    async def held(self, message: Held) -> Postponed | None:
         if self.closed:
             return POSTPONE
         self._note(message.number)

@@ -1,6 +1,6 @@
 """The wrapper around one life of a child: no exception out, exactly one record."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ async def test_returning_is_a_normal_end(record: Record) -> None:
     assert record.serving == 1
 
 
+# S-408
 async def test_raising_is_a_crash_and_does_not_come_out(record: Record) -> None:
     record.child.message = "Work"
     end = await live(record, record.child.crash)
@@ -70,6 +71,7 @@ async def test_raising_is_a_crash_and_does_not_come_out(record: Record) -> None:
     assert end.last_message == "Work"
 
 
+# S-408
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
 async def test_what_is_no_exception_does_not_come_out_either(record: Record, error: BaseException) -> None:
     end = await live(record, lambda: record.child.crash(error))
@@ -190,6 +192,7 @@ async def test_cancellation_from_outside_does_not_reach_the_child(record: Record
     assert record.end.reason is ExitReason.NORMAL
 
 
+# S-408
 async def test_the_exit_hook_runs_before_anything_else_is_awaited(house: House) -> None:
     record = Record(house.child("a"))
     await live(record, record.child.crash)

@@ -287,6 +287,7 @@ async def test_a_send_that_returns_has_delivered_even_if_it_is_cancelled_then() 
         assert await ref.ask(GetNotes(), within=1) == (1,)
 
 
+# S-108
 async def test_a_final_stop_loses_no_sender_that_waits_each_is_told_or_its_message_is_a_leftover() -> None:
     world = World()
     async with actor_system() as system:

@@ -1,6 +1,6 @@
 """What `atlas check` computes about a tree before it runs."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -148,6 +148,7 @@ def limited(give_up: GiveUp, backoff: Backoff) -> ChildSpec:
     return ChildSpec("a", lambda: pytest.fail("not started"), give_up=give_up, backoff=backoff)
 
 
+# S-1107
 @pytest.mark.parametrize("give_up", [GiveUp.ESCALATE, GiveUp.PARK])
 def test_a_limit_that_the_backoff_puts_out_of_reach_is_refused(give_up: GiveUp) -> None:
     with pytest.raises(SpecError, match=r"5 restarts take up to 15\.0 s.*set period above 15 s"):

@@ -1,6 +1,6 @@
 """which, count, start, terminate, restart, delete, kill: OTP's answers, at once, whatever the children are doing."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -203,6 +203,7 @@ async def test_a_caller_that_loses_patience_does_not_stop_the_start(house: House
         assert list(states(supervisor)) == ["a"]
 
 
+# S-520
 async def test_everything_is_answered_while_another_child_hangs_in_its_start_and_one_in_its_stop(
     house: House, autojump_clock: MockClock
 ) -> None:
@@ -229,6 +230,7 @@ async def test_everything_is_answered_while_another_child_hangs_in_its_start_and
         supervisor.kill_child("stopping", "enough")
 
 
+# S-522
 async def test_a_terminated_child_stays_down_and_can_be_restarted_or_deleted(house: House) -> None:
     supervisor = house.supervisor(house.spec("a"), house.spec("b"))
     async with house.running(supervisor):
@@ -262,6 +264,7 @@ async def test_a_restart_that_fails_leaves_the_child_down(house: House) -> None:
         assert await supervisor.restart_child("a") == 3
 
 
+# S-522
 async def test_terminating_calls_off_a_pending_restart(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(house.spec("a", backoff=SLOW_RESTART), house.spec("b"))
     async with house.running(supervisor):

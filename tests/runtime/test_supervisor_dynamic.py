@@ -1,6 +1,6 @@
 """Children made from a template: OTP's simple_one_for_one."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ async def test_children_are_made_from_the_template_and_its_arguments(house: Hous
     assert len(house["a"].finals) == 1
 
 
+# S-524
 async def test_children_are_stopped_all_at_once(house: House, autojump_clock: MockClock) -> None:
     pen = house.dynamic(lambda name: house.spec(name, stop=Stop.SLOW))
     async with house.running(pen):
@@ -35,6 +36,7 @@ async def test_children_are_stopped_all_at_once(house: House, autojump_clock: Mo
     assert all(child.reasons == [ExitReason.SHUTDOWN] for child in house.children.values())
 
 
+# S-524
 @pytest.mark.parametrize(
     ("restart", "listed"), [(Restart.PERMANENT, ["a"]), (Restart.TRANSIENT, []), (Restart.TEMPORARY, [])]
 )
@@ -97,6 +99,7 @@ async def _start_and_fail(pen: object) -> None:
         await pen.start_child("slow")  # type: ignore[attr-defined]  # a DynamicSupervisor
 
 
+# S-524
 async def test_the_intensity_counts_for_all_of_them(house: House) -> None:
     pen = house.dynamic(lambda name: house.spec(name, backoff=NO_BACKOFF), intensity=1)
     with pytest.raises(RestartIntensityExceeded):

@@ -1,6 +1,6 @@
 """Restart intensity, backoff and giving up, on a virtual clock."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from runtime.supervisor import AdministrationError, ChildState, RestartIntensity
 from tests.runtime.misbehaving import House, Start, settle
 
 
+# S-507
 async def test_one_attempt_more_than_the_intensity_ends_the_supervisor(house: House) -> None:
     specs = [house.spec("a", backoff=NO_BACKOFF), house.spec("b")]
     supervisor = house.supervisor(*specs, intensity=2, period=10.0)
@@ -43,6 +44,7 @@ async def test_intensity_zero_gives_up_at_the_first_crash(house: House) -> None:
     assert house["a"].incarnations == [1]
 
 
+# S-507
 async def test_a_failing_start_burns_the_budget(house: House) -> None:
     specs = [house.spec("a", backoff=NO_BACKOFF), house.spec("b")]
     with pytest.raises(RestartIntensityExceeded):
@@ -54,6 +56,7 @@ async def test_a_failing_start_burns_the_budget(house: House) -> None:
     assert house["a"].reasons == [ExitReason.CRASHED, *[ExitReason.START_FAILED] * 3]
 
 
+# S-508
 async def test_all_children_share_the_window(house: House) -> None:
     specs = [house.spec(name, backoff=NO_BACKOFF) for name in "abc"]
     with pytest.raises(RestartIntensityExceeded):
@@ -64,6 +67,7 @@ async def test_all_children_share_the_window(house: House) -> None:
     assert house.incarnations() == {"a": 2, "b": 2, "c": 1}
 
 
+# S-507
 @pytest.mark.parametrize(("pause", "survives"), [(10.0, False), (10.001, True)])
 async def test_the_window_slides_and_is_closed(
     house: House, autojump_clock: MockClock, pause: float, survives: bool
@@ -86,6 +90,7 @@ async def _collect(supervisor: object, house: House, *, task_status: trio.TaskSt
         house.journal.append("gave up")
 
 
+# S-510
 async def test_the_first_restart_is_immediate_the_next_ones_wait_longer_and_longer(
     house: House, autojump_clock: MockClock
 ) -> None:
@@ -114,6 +119,7 @@ async def test_jitter_comes_from_the_chance_that_is_given(house: House, autojump
         assert [event.delay for event in house.events_of(ChildRestarting)] == [0.0, 5.0]
 
 
+# S-510
 async def test_a_quiet_time_makes_the_next_restart_immediate_again(house: House, autojump_clock: MockClock) -> None:
     backoff = Backoff(initial=1.0, reset_after=30.0, jitter=0.0)
     supervisor = house.supervisor(house.spec("a", backoff=backoff), intensity=10)
@@ -155,6 +161,7 @@ async def test_a_group_waits_for_the_backoff_of_the_child_that_crashed(house: Ho
         assert house.incarnations() == {"a": 3, "b": 3}
 
 
+# S-509
 async def test_a_parking_child_goes_down_alone_and_its_siblings_keep_their_budget(house: House) -> None:
     specs = [house.spec("a", give_up=GiveUp.PARK, backoff=NO_BACKOFF), house.spec("b", backoff=NO_BACKOFF)]
     supervisor = house.supervisor(*specs, intensity=1)
@@ -175,6 +182,7 @@ async def test_a_parking_child_goes_down_alone_and_its_siblings_keep_their_budge
         assert house.incarnations() == {"a": 2, "b": 2}
 
 
+# S-509
 async def test_an_operator_brings_a_parked_child_back_with_a_fresh_budget(house: House) -> None:
     spec = house.spec("a", give_up=GiveUp.PARK, backoff=NO_BACKOFF)
     supervisor = house.supervisor(spec, intensity=1)
@@ -188,6 +196,7 @@ async def test_an_operator_brings_a_parked_child_back_with_a_fresh_budget(house:
         assert house["a"].served == [1, 2, 3, 4]
 
 
+# S-508
 async def test_a_child_that_never_gives_up_is_not_counted(house: House) -> None:
     specs = [house.spec("a", give_up=GiveUp.NEVER, backoff=NO_BACKOFF), house.spec("b")]
     supervisor = house.supervisor(*specs, intensity=1)
@@ -200,6 +209,7 @@ async def test_a_child_that_never_gives_up_is_not_counted(house: House) -> None:
         assert house.incarnations() == {"a": 21, "b": 2}
 
 
+# S-527
 @pytest.mark.parametrize("strategy", [Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
 def test_parking_is_refused_where_siblings_cannot_do_without_the_child(house: House, strategy: Strategy) -> None:
     with pytest.raises(SpecError, match="give_up"):
@@ -216,6 +226,7 @@ async def test_after_giving_up_nothing_can_be_asked(house: House) -> None:
                 await supervisor.restart_child("a")
 
 
+# S-525
 async def test_attempts_are_forgotten_when_the_supervisor_lives_again(house: House) -> None:
     spec = house.spec("a", give_up=GiveUp.PARK, backoff=NO_BACKOFF)
     supervisor = house.supervisor(spec, intensity=1)

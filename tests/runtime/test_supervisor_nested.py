@@ -1,6 +1,6 @@
 """Supervisors as children of supervisors."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ async def test_the_whole_tree_starts_in_order_and_stops_in_reverse(house: House)
     assert all(len(child.finals) == 1 for child in house.children.values())
 
 
+# S-517
 async def test_a_nested_give_up_is_an_exit_that_its_supervisor_restarts(house: House) -> None:
     inner = house.supervisor(house.spec("b", backoff=NO_BACKOFF), house.spec("c"), name="inner", intensity=1)
     top = house.supervisor(house.spec("a"), house.nested(inner))
@@ -53,6 +54,7 @@ async def test_a_nested_give_up_is_an_exit_that_its_supervisor_restarts(house: H
         assert house["b"].finals == house["c"].finals == []
 
 
+# S-517
 async def test_a_transient_supervisor_that_gave_up_is_not_restarted(house: House) -> None:
     inner = house.supervisor(house.spec("b"), name="inner", intensity=0)
     top = house.supervisor(house.spec("a"), house.nested(inner, restart=Restart.TRANSIENT))
@@ -64,6 +66,7 @@ async def test_a_transient_supervisor_that_gave_up_is_not_restarted(house: House
         assert len(house["b"].finals) == 1
 
 
+# S-517
 async def test_giving_up_goes_up_level_by_level(house: House) -> None:
     innermost = house.supervisor(house.spec("c", backoff=NO_BACKOFF), name="innermost", intensity=1)
     inner = house.supervisor(house.nested(innermost, backoff=NO_BACKOFF), name="inner", intensity=1)
@@ -117,6 +120,7 @@ async def test_killing_a_supervisor_kills_its_children_at_once_and_restarts_it(
         assert house.incarnations() == {"a": 1, "b": 2, "c": 2}
 
 
+# S-519
 async def test_a_fatal_error_below_stops_the_whole_tree_in_its_order(house: House) -> None:
     inner = house.supervisor(house.spec("b"), house.spec("c"), name="inner")
     top = house.supervisor(house.spec("a"), house.nested(inner), house.spec("d"))
@@ -135,6 +139,7 @@ async def test_a_fatal_error_in_a_nested_boot_comes_out(house: House) -> None:
     assert house["a"].reasons == [ExitReason.SHUTDOWN]
 
 
+# S-604
 async def test_the_budget_is_handed_down(house: House, autojump_clock: MockClock) -> None:
     specs = [house.spec(name, stop=Stop.IGNORE, shutdown=100.0) for name in "bc"]
     inner = house.supervisor(*specs, name="inner")

@@ -1,6 +1,6 @@
 """Things that happen at the same time: each has one defined outcome."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -159,6 +159,7 @@ async def test_a_child_terminated_right_after_its_crash_was_decided_never_runs(h
         assert house["a"].inside == 0
 
 
+# S-523
 async def test_a_shutdown_in_the_tick_of_a_crash_restarts_nothing(house: House) -> None:
     supervisor = house.supervisor(*map(house.spec, "ab"))
     async with trio.open_nursery() as nursery:
@@ -181,6 +182,7 @@ async def test_a_crash_while_stopping_is_not_restarted(house: House) -> None:
 # Kill
 
 
+# S-521
 async def test_killing_a_stopping_child_ends_the_waiting_and_restarts_nothing(
     house: House, autojump_clock: MockClock
 ) -> None:
@@ -323,6 +325,7 @@ async def test_a_temporary_child_killed_in_a_stop_is_forgotten_once(house: House
 # During shutdown
 
 
+# S-523
 async def test_nothing_is_started_once_a_shutdown_has_begun(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(house.spec("a", stop=Stop.SLOW), house.spec("b", stop=Stop.SLOW))
     async with trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
 """Restart types and strategies: who comes back after which end, and who goes with it."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def states(supervisor: object) -> dict[str, ChildState]:
     return {info.name: info.state for info in supervisor.which_children()}  # type: ignore[attr-defined]  # either kind
 
 
+# S-501
 async def test_children_start_in_order_and_stop_in_reverse(house: House) -> None:
     supervisor = house.supervisor(house.spec("a"), house.spec("b"), house.spec("c"))
     async with house.running(supervisor):
@@ -30,6 +31,7 @@ async def test_children_start_in_order_and_stop_in_reverse(house: House) -> None
     assert [child.finals for child in house.children.values()] == [["supervisor top stopped"]] * 3
 
 
+# S-502
 @pytest.mark.parametrize(
     ("restart", "how", "comes_back"),
     [
@@ -69,6 +71,7 @@ async def test_the_restart_type_decides_what_follows_which_end(
             assert len(house["a"].finals) == 1
 
 
+# S-503
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [
@@ -88,6 +91,7 @@ async def test_the_strategy_decides_whom_a_crash_takes_along(
         assert set(states(supervisor).values()) == {ChildState.RUNNING}
 
 
+# S-504
 async def test_a_group_restart_stops_in_reverse_order_then_starts_in_order(house: House) -> None:
     supervisor = house.supervisor(*map(house.spec, MEMBERS), strategy=Strategy.ONE_FOR_ALL)
     async with house.running(supervisor):
@@ -102,6 +106,7 @@ async def test_a_group_restart_stops_in_reverse_order_then_starts_in_order(house
     assert "b" in house["a"].stop_reasons[0].detail
 
 
+# S-505
 async def test_a_group_restart_counts_one_attempt_and_names_the_group(house: House) -> None:
     supervisor = house.supervisor(*map(house.spec, MEMBERS), strategy=Strategy.REST_FOR_ONE, intensity=1, period=1000.0)
     async with house.running(supervisor):
@@ -118,6 +123,7 @@ async def test_a_group_restart_counts_one_attempt_and_names_the_group(house: Hou
         assert {event.actor for event in house.events_of(ChildEnded)} == {"c", "d"}
 
 
+# S-504
 async def test_a_group_restart_drops_temporary_siblings(house: House) -> None:
     supervisor = house.supervisor(
         house.spec("a"),
@@ -133,6 +139,7 @@ async def test_a_group_restart_drops_temporary_siblings(house: House) -> None:
         assert len(house["b"].finals) == 1
 
 
+# S-504
 async def test_a_group_restart_runs_a_finished_transient_sibling_again_but_no_terminated_one(house: House) -> None:
     supervisor = house.supervisor(
         house.spec("a"),
@@ -150,6 +157,7 @@ async def test_a_group_restart_runs_a_finished_transient_sibling_again_but_no_te
         assert states(supervisor)["manual"] is ChildState.DOWN
 
 
+# S-506
 async def test_one_for_all_retries_all_when_a_member_does_not_start(house: House) -> None:
     specs = [house.spec(name, backoff=NO_BACKOFF) for name in MEMBERS]
     supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL)
@@ -162,6 +170,7 @@ async def test_one_for_all_retries_all_when_a_member_does_not_start(house: House
         assert house["c"].reasons == [ExitReason.SHUTDOWN, ExitReason.START_FAILED]
 
 
+# S-506
 async def test_rest_for_one_retries_from_the_member_that_does_not_start(house: House) -> None:
     specs = [house.spec(name, backoff=NO_BACKOFF) for name in MEMBERS]
     supervisor = house.supervisor(*specs, strategy=Strategy.REST_FOR_ONE)
@@ -183,6 +192,7 @@ async def test_a_child_that_declines_at_a_restart_stays_down_and_listed(house: H
         assert house["a"].reasons == [ExitReason.CRASHED, ExitReason.IGNORED]
 
 
+# S-505
 async def test_a_sibling_that_crashes_while_it_is_taken_along_costs_no_attempt(house: House) -> None:
     specs = [house.spec("a"), house.spec("b"), house.spec("c", stop=Stop.CRASH)]
     supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL, intensity=1)
@@ -210,6 +220,7 @@ async def test_a_stubborn_sibling_is_cancelled_before_the_group_starts(
         house["b"].stop = Stop.OBEY
 
 
+# S-521
 async def test_a_crash_is_reported_with_its_error_and_a_kill_with_its_reason(house: House) -> None:
     supervisor = house.supervisor(house.spec("a"))
     async with house.running(supervisor):

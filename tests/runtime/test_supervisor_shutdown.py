@@ -1,6 +1,6 @@
 """Ending: order, the stop ladder, one budget, cancellation from outside, fatal errors, children that do not stop."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.runtime.misbehaving import Boom, House, Outcome, Start, Stop, settle
 SHUTDOWN = StopReason(StopCause.SHUTDOWN, "asked")
 
 
+# S-605
 async def test_each_child_is_asked_once_the_one_before_has_ended(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(*[house.spec(name, stop=Stop.SLOW) for name in "abc"])
     async with trio.open_nursery() as nursery:
@@ -31,6 +32,7 @@ async def test_each_child_is_asked_once_the_one_before_has_ended(house: House, a
     assert all(child.reasons == [ExitReason.SHUTDOWN] for child in house.children.values())
 
 
+# S-602
 async def test_a_child_that_ignores_the_request_is_cancelled_after_its_shutdown_time(
     house: House, autojump_clock: MockClock
 ) -> None:
@@ -44,6 +46,7 @@ async def test_a_child_that_ignores_the_request_is_cancelled_after_its_shutdown_
     assert house["b"].stop_reasons[0].deadline == begin + 3.0
 
 
+# S-603
 async def test_shutdown_zero_cancels_without_asking(house: House) -> None:
     async with house.running(house.supervisor(house.spec("a", shutdown=0.0))):
         pass
@@ -51,6 +54,7 @@ async def test_shutdown_zero_cancels_without_asking(house: House) -> None:
     assert house["a"].reasons == [ExitReason.KILLED]
 
 
+# S-602
 async def test_a_child_that_swallows_cancellation_is_reported_with_its_stack_and_left_behind(
     house: House, autojump_clock: MockClock
 ) -> None:
@@ -93,6 +97,7 @@ async def test_without_a_ground_of_its_own_the_root_waits_for_what_it_left_behin
     assert isinstance(outcome.error, ChildrenUnstopped)
 
 
+# S-604
 async def test_one_absolute_budget_covers_all_children(house: House, autojump_clock: MockClock) -> None:
     specs = [house.spec(name, stop=Stop.IGNORE, shutdown=10.0, kill_grace=1.0) for name in "abcd"]
     supervisor = house.supervisor(*specs, shutdown_budget=15.0)
@@ -105,6 +110,7 @@ async def test_one_absolute_budget_covers_all_children(house: House, autojump_cl
     assert house["b"].exits[0].detail == "the test is over; there is no time to ask it"
 
 
+# S-604
 async def test_a_second_request_shortens(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(*[house.spec(name, stop=Stop.IGNORE, shutdown=100.0) for name in "ab"])
     async with trio.open_nursery() as nursery:
@@ -116,6 +122,7 @@ async def test_a_second_request_shortens(house: House, autojump_clock: MockClock
     assert trio.current_time() - begin == 7.0
 
 
+# S-607
 async def test_cancellation_from_outside_becomes_an_ordered_shutdown(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(*[house.spec(name, stop=Stop.SLOW) for name in "abc"])
     begin = trio.current_time()
@@ -142,6 +149,7 @@ async def test_cancellation_during_boot_stops_what_has_started(house: House) -> 
     assert house["c"].incarnations == []
 
 
+# S-519
 async def test_a_fatal_error_stops_everything_in_order_and_comes_out(house: House) -> None:
     fatal = Fatal("the disk is full", exit_code=74)
     supervisor = house.supervisor(*map(house.spec, "abc"), intensity=100)
@@ -163,6 +171,7 @@ async def test_a_fatal_error_among_others_in_a_group_is_found(house: House) -> N
             await settle()
 
 
+# S-519
 async def test_an_interrupt_inside_a_child_is_fatal_as_well(house: House) -> None:
     supervisor = house.supervisor(*map(house.spec, "ab"))
     with pytest.RaisesGroup(KeyboardInterrupt):
@@ -190,6 +199,7 @@ async def test_a_fatal_error_while_stopping_comes_out_too(house: House) -> None:
     assert house["a"].reasons == [ExitReason.SHUTDOWN]
 
 
+# S-409 S-606
 async def test_an_unstopped_child_is_never_restarted_beside_itself(house: House, autojump_clock: MockClock) -> None:
     supervisor = house.supervisor(house.spec("a", stop=Stop.SWALLOW, kill_grace=2.0), house.spec("b"))
     async with house.running(supervisor):
@@ -211,6 +221,7 @@ async def test_an_unstopped_child_is_never_restarted_beside_itself(house: House,
     assert house["a"].reasons == [ExitReason.UNSTOPPED, ExitReason.SHUTDOWN]
 
 
+# S-606
 async def test_an_unstopped_sibling_does_not_hold_up_its_group(house: House, autojump_clock: MockClock) -> None:
     specs = [house.spec("a"), house.spec("b", stop=Stop.SWALLOW, shutdown=1.0), house.spec("c")]
     supervisor = house.supervisor(*specs, strategy=Strategy.ONE_FOR_ALL)

@@ -1,6 +1,6 @@
 """Starting: order, needs, the start handshake, and what a failing first start does."""
 
-# ruff: noqa: ARG001  # a virtual clock works by being asked for
+# a virtual clock works by being asked for
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ async def run(supervisor: Supervisor) -> None:
     await supervisor.run(1)
 
 
+# S-501
 async def test_children_start_after_those_they_need(house: House) -> None:
     specs = [house.spec("web", needs=("pool",)), house.spec("log"), house.spec("pool", needs=("log",))]
     async with house.running(house.supervisor(*specs)):
@@ -28,6 +29,7 @@ async def test_children_start_after_those_they_need(house: House) -> None:
     assert [line for line in house.journal if line.startswith("stop")] == ["stop web", "stop pool", "stop log"]
 
 
+# S-516
 def test_a_circle_of_needs_is_refused_with_its_path(house: House) -> None:
     specs = [
         house.spec("x"),
@@ -39,11 +41,13 @@ def test_a_circle_of_needs_is_refused_with_its_path(house: House) -> None:
         house.supervisor(*specs)
 
 
+# S-516
 def test_an_unknown_need_is_refused_with_the_nearest_name(house: House) -> None:
     with pytest.raises(SpecError, match=r"'pool\.mian'.*did you mean 'pool\.main'"):
         house.supervisor(house.spec("pool.main"), house.spec("web", needs=("pool.mian",)))
 
 
+# S-516
 def test_a_name_given_twice_is_refused(house: House) -> None:
     with pytest.raises(SpecError, match="several children are named a"):
         house.supervisor(house.spec("a"), house.spec("b"), house.spec("a"))
@@ -56,6 +60,7 @@ def test_a_spec_whose_child_has_another_name_is_refused(house: House) -> None:
         house.supervisor(spec)
 
 
+# S-511
 async def test_a_start_that_fails_stops_the_started_ones_in_reverse_and_its_error_comes_out(house: House) -> None:
     refused = StartRefused("the port is taken", exit_code=69)
     specs = [house.spec("a"), house.spec("b"), house.spec("c", refused), house.spec("d")]
@@ -68,6 +73,7 @@ async def test_a_start_that_fails_stops_the_started_ones_in_reverse_and_its_erro
     assert house["c"].reasons == [ExitReason.START_FAILED]
 
 
+# S-511
 async def test_a_failing_first_start_is_not_retried(house: House) -> None:
     with pytest.raises(Boom):
         await run(house.supervisor(house.spec("a", Start.FAIL), intensity=100))
@@ -79,6 +85,7 @@ async def test_a_start_that_returns_early_fails(house: House) -> None:
         await run(house.supervisor(house.spec("a", Start.RETURN)))
 
 
+# S-513
 async def test_a_start_that_hangs_fails_after_its_timeout(house: House, autojump_clock: MockClock) -> None:
     begin = trio.current_time()
     with pytest.raises(ChildStartFailed, match="within 7 s"):
@@ -104,6 +111,7 @@ async def _expect_refusal(supervisor: Supervisor) -> None:
         await run(supervisor)
 
 
+# S-514
 async def test_a_child_that_declines_is_no_failure(house: House) -> None:
     supervisor = house.supervisor(
         house.spec("a", Start.IGNORE),
@@ -116,6 +124,7 @@ async def test_a_child_that_declines_is_no_failure(house: House) -> None:
         assert len(house["a"].finals) == len(house["c"].finals) == 1
 
 
+# S-409 S-512
 async def test_a_failing_start_after_boot_is_a_failed_attempt(house: House) -> None:
     async with house.running(house.supervisor(house.spec("a"), house.spec("b"))):
         house["a"].starts.append(Start.FAIL)
@@ -141,6 +150,7 @@ async def test_a_crash_in_the_step_that_reports_serving_is_a_crash_and_no_failed
         assert house.kinds()[:3] == ["ChildStarted a", "ChildExited a", "ChildRestarting a"]
 
 
+# S-515
 async def test_a_child_waits_for_a_needed_sibling_that_is_on_its_way_up(
     house: House, autojump_clock: MockClock
 ) -> None:
@@ -157,6 +167,7 @@ async def test_a_child_waits_for_a_needed_sibling_that_is_on_its_way_up(
         assert house.incarnations() == {"pool": 3, "web": 2}
 
 
+# S-515
 async def test_a_child_does_not_wait_for_a_needed_sibling_that_stays_down(house: House) -> None:
     supervisor = house.supervisor(house.spec("pool"), house.spec("web", needs=("pool",)))
     async with house.running(supervisor):
@@ -166,6 +177,7 @@ async def test_a_child_does_not_wait_for_a_needed_sibling_that_stays_down(house:
         assert house.incarnations() == {"pool": 1, "web": 2}
 
 
+# S-409 S-525
 async def test_a_supervisor_can_run_again_and_incarnations_go_on(house: House) -> None:
     supervisor = house.supervisor(house.spec("a"))
     for _ in range(3):
@@ -197,6 +209,7 @@ async def test_a_request_to_stop_before_the_run_is_obeyed(house: House) -> None:
     assert house["a"].incarnations == []
 
 
+# S-526
 async def test_hooks_that_raise_are_reported_and_harm_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise Boom("hook")

@@ -22,7 +22,8 @@ def check(root: Path, path: str, text: str) -> list[str]:
         ("actors/x.py", "client = httpx.AsyncClient(http2=True)", "lease guard"),
         ("db/x.py", "await tx.execute('SELECT pg_advisory_lock(1)')", "session-level lock"),
         ("db/x.py", "pool = await asyncpg.create_pool(dsn)", "asyncpg.Pool"),
-        ("tests/x.py", "await trio.sleep(1)", "never sleeps"),  # house-ok: planted
+        ("tests/x.py", "async def test_x():\n    if True:\n        await trio.sleep(1)", "never sleeps"),
+        ("tests/x.py", "def test_x():\n    time.sleep(1)", "never sleeps"),
         ("docs/x.md", "see /home/someone/atlas", "machine"),
         ("requirements/x.lock", "--index-url https://example.org", "registry"),
         ("requirements/x.lock", "six @ https://files.pythonhosted.org/six.whl", "registry"),
@@ -43,6 +44,8 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str, expe
         ("vpn/http.py", "return httpx.AsyncClient(transport=guarded)"),
         ("db/x.py", "SELECT pg_advisory_xact_lock($1, $2)"),
         ("runtime/x.py", "await trio.sleep(1)"),
+        ("tests/x.py", "async def test_x(autojump_clock):\n    await trio.sleep(1)"),
+        ("tests/x.py", "def test_x():\n    async def stuck():\n        await trio.sleep(60)"),
         ("docs/x.md", "data lies under /var/lib/atlas"),
     ],
 )
