@@ -143,7 +143,7 @@ class Cluster:
 
     def template(self) -> str:
         """The name of a database with the current schema, created as a test database; built once per cluster."""
-        if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{_TEMPLATE}'"):  # noqa: S608 - our own constant
+        if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{_TEMPLATE}'"):
             self.sql(f'CREATE DATABASE "{_TEMPLATE}" TEMPLATE template0')
             build_template(self.dsn(_TEMPLATE))
         return _TEMPLATE

@@ -105,7 +105,7 @@ async def test_a_cancelled_statement_returns_at_once_and_is_acknowledged_later(
 async def test_cancels_at_random_points_never_give_a_wrong_result(
     bridge_type: type[Bridge], empty_database_dsn: str
 ) -> None:
-    chance = random.Random(7)  # noqa: S311  a seed, not a secret
+    chance = random.Random(7)
     cancelled = 0
 
     async def use(connection: DriverConnection) -> None:

@@ -64,7 +64,7 @@ async def test_what_was_quoted_never_changes(database: Database) -> None:
     async with database.connect() as connection:
         for change in ("price_amount = 1, quoted_amount = 1", "quoted_rate = 2", "tariff = 'plus'"):
             with pytest.raises(Exception, match="is refused"):
-                await connection.execute(f"UPDATE orders SET {change}")  # noqa: S608 - the test's own text
+                await connection.execute(f"UPDATE orders SET {change}")
         with pytest.raises(Exception, match="is refused"):
             await connection.execute("UPDATE orders SET state = 'pending', paid_at = NULL, paid_from = NULL")
 
