@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -39,17 +40,21 @@ def _check(condition: bool, what: str) -> None:
         raise LinkError(f"not a usable VLESS link: {what}")
 
 
+def _lower(host: str) -> str:
+    return host.lower()
+
+
 @attrs.frozen
 class VlessLink:
     """A VLESS link, taken apart. Its repr shows neither the UUID nor the parameters.
 
-    `host` is a name (IDN as xn--…, kept in lower case) or an address without brackets. `extra` keeps parameters that have no field here, in
-    their order. Raises LinkError for anything that no client could use: an unknown network or security, REALITY
-    without public key or server name, Vision where it cannot run.
+    `host` is a name (IDN as xn--…, kept in lower case) or an address without brackets. `extra` keeps parameters that
+    have no field here, in their order. Raises LinkError for anything that no client could use: an unknown network or
+    security, REALITY without public key or server name, Vision where it cannot run.
     """
 
     uuid: UUID = attrs.field(repr=False)
-    host: str = attrs.field(converter=str.lower)
+    host: str = attrs.field(converter=_lower)
     port: int
     name: str = ""
     network: str = attrs.field(default="tcp", repr=False)
@@ -163,9 +168,9 @@ def _is_host(host: str) -> bool:
 
 def _is_text(link: VlessLink) -> bool:
     """Whether everything can be written as UTF-8: half of a surrogate pair cannot."""
+    parts = [link.name, link.encryption, link.sni, link.fingerprint, link.spider_x, *itertools.chain(*link.extra)]
     try:
-        for part in attrs.astuple(link):
-            str(part).encode()
+        "".join(parts).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpn.xray import codec
@@ -28,6 +29,7 @@ def only_message(data: bytes, *path: int) -> dict[int, int | bytes]:
     return dict(codec.fields(data))
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(field_lists)
 def test_fields_written_are_read_back_in_order(wanted: list[Field]) -> None:
     data = b"".join(codec.field(number, value) for number, value in wanted)
@@ -45,15 +47,15 @@ def test_fixed_size_fields_are_passed_over_by_their_size() -> None:
     assert list(codec.fields(data)) == [(1, b"8bytes!!"), (2, b"4byt"), (3, 7)]
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_as_malformed(data: bytes) -> None:
     for reader in (codec.users_of, codec.stats_of, codec.count_of):
-        try:
+        with contextlib.suppress(ValueError):
             reader(data)
-        except ValueError:
-            pass
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(field_lists.filter(bool), st.data())
 def test_a_message_cut_anywhere_inside_a_field_is_malformed(wanted: list[Field], data: st.DataObject) -> None:
     *before, last = [codec.field(number, value) for number, value in wanted]
@@ -111,6 +113,7 @@ def listed(user: XrayUser) -> bytes:
     return codec.field(1, codec.field(2, user.email) + codec.field(3, codec.typed("xray.proxy.vless.Account", account)))
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.lists(st.builds(XrayUser, st.text(min_size=1, max_size=20), st.uuids(), st.sampled_from(["", "flow"]))))
 def test_listed_users_are_read_whole(users: list[XrayUser]) -> None:
     assert codec.users_of(b"".join(map(listed, users))) == users

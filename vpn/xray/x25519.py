@@ -6,7 +6,6 @@ Used to make a key pair once per node, on the node itself; it is not constant-ti
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from typing import Final
 
@@ -55,7 +54,7 @@ def decode(text: str) -> bytes:
     """The 32 bytes of a key. Raises ValueError."""
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error too
         key = b""
     if len(key) != 32:
         raise ValueError("a REALITY key is 32 bytes in base64url, 43 characters without padding")
