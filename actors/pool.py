@@ -270,7 +270,7 @@ class PoolActor(Actor):
             if self.migrate and self.database.migrate_on_start:
                 applied = await migrate(tx, purpose=self.database.purpose, wait=self.database.migration_wait)
                 if applied:
-                    self.context.describe(migrated=", ".join(applied))
+                    self.context.describe(migrated=f"to {applied[-1]}, {len(applied)} new")
             elif self.migrate:
                 await check_schema(tx)
         except MigrationError as error:
