@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -62,16 +63,21 @@ class Admin(Actor):
             await self._server.wait()
 
     async def _serve(self, listener: socket.socket) -> None:
-        with listener:
-            config = anycorn.Config()
-            # The server closes the descriptor that it is given: this one is its own.
-            config.bind = [f"fd://{os.dup(listener.fileno())}"]
-            config.accesslog = None
-            config.errorlog = None
-            config.graceful_timeout = 1.0
-            config.h11_max_incomplete_size = 16 * 1024
-            app = admin_app(self.context.services, self.admin.token)
+        config = anycorn.Config()
+        # The server closes the descriptor that it is given: this one is its own.
+        config.bind = [f"fd://{os.dup(listener.fileno())}"]
+        config.accesslog = None
+        config.errorlog = None
+        config.graceful_timeout = 1.0
+        config.h11_max_incomplete_size = 16 * 1024
+        app = admin_app(self.context.services, self.admin.token)
+        try:
             await anycorn.serve(cast("Framework", app), config, shutdown_trigger=self._stop.wait)
+        finally:
+            # Also if the server was cancelled before it closed its own: nobody must be let in whom nobody answers.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
 
 
 def _listen(admin: AdminSettings) -> socket.socket:
