@@ -10,6 +10,8 @@ import attrs
 import trio
 import trio_asyncio
 
+from db.verify import Invariant, verify
+
 _ANNOUNCE = """
 CREATE OR REPLACE FUNCTION announce_key() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -45,6 +47,11 @@ class Watch:
                 if await is_so():
                     return
                 await changed.wait()
+
+    async def broken_invariants(self) -> list[Invariant]:
+        """The money invariants that do not hold."""
+        checked = await trio_asyncio.aio_as_trio(verify)(self._connection)
+        return [invariant for invariant in checked if not invariant.holds]
 
     async def status_of(self, telegram_id: int) -> str | None:
         """The activation status of the customer's newest key."""

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.e2e.stack import Stack, stack
+from tests.postgres_cluster import cluster, empty_database_dsn
+
+__all__ = ["cluster", "empty_database_dsn", "running_stack"]
 
 
 @pytest.fixture
