@@ -4,7 +4,8 @@
         counter = await system.start(Counter(step=2))
         assert await counter.ask(GetCount(), within=1) == 0
 
-Works on trio's own clock and on a MockClock.
+Works on trio's own clock and on a MockClock. `run_virtual` makes a run that a seed repeats, `ChaosMonkey` kills at every message
+boundary, `assert_events` looks at what happened.
 """
 
 from __future__ import annotations
@@ -18,24 +19,38 @@ import trio
 
 from runtime.actor import Actor
 from runtime.address import Address, State
+from runtime.chaos_monkey import ChaosMonkey
+from runtime.chaos_report import Boundary, ChaosFailed, ChaosReport, Kill
 from runtime.child import Exit, ExitReason, StopCause, StopReason
 from runtime.errors import Ignore
+from runtime.event_assertions import Happened, assert_events, happened
 from runtime.mailbox import DEFAULT_CAPACITY, Overflow
 from runtime.ref import Ref
 from runtime.services import Services
 from runtime.testing_actors import Crash, Echo, Failable, FailableActor, Hang, Probe, ProbeActor, Swallow
+from runtime.virtual_time import run_virtual, seeded
 
 __all__ = [
     "ActorSystem",
+    "Boundary",
+    "ChaosFailed",
+    "ChaosMonkey",
+    "ChaosReport",
     "Crash",
     "Echo",
     "Failable",
     "FailableActor",
     "Hang",
+    "Happened",
+    "Kill",
     "OnCrash",
     "Probe",
     "Swallow",
     "actor_system",
+    "assert_events",
+    "happened",
+    "run_virtual",
+    "seeded",
 ]
 
 
