@@ -52,13 +52,14 @@ async def stand_still(seconds: float) -> None:
 
 @attrs.define(eq=False)
 class LoopBlocker(Actor):
-    """Does not let the loop go on."""
+    """Does not let the loop go on, once the watchdog has had a look or two."""
 
     how: str
     seconds: float = 0.0
+    begin_after: float = 0.4
 
     async def after_start(self) -> None:
-        self.context.ref.tell(Begin())
+        self.context.after(self.begin_after, Begin())
 
     @handler
     async def begin(self, message: Begin) -> None:
@@ -245,9 +246,10 @@ class RemoteHealthcheck(Healthcheck):
 class BusyPool(Actor):
     """A pool whose leases are all taken: it reports a wait spike, and who holds and who waits."""
 
-    since: float = attrs.field(init=False, factory=trio.current_time)
+    since: float = attrs.field(init=False)
 
     async def on_start(self) -> None:
+        self.since = trio.current_time()
         beats = self.context.services.beats
         beats.pool(self.context.name).idle_until(float("inf"))
         beats.spike(f'{self.context.name}: "debit" waited 5.30 s')

@@ -34,8 +34,7 @@ async def test_a_block_shorter_than_any_limit_is_nobodys_business(how: str) -> N
 async def test_a_stale_loop_alone_is_reported_with_stack_actor_and_message_and_the_process_serves_on(how: str) -> None:
     """A loop that stands silences the worker and the health check with it, so that "the loop alone" is a matter of limits:
     the other two are given longer than the block. There is nothing to repair from within: it is reported."""
-    limits = {"worker_stale": LONG, "healthcheck_stale": LONG}
-    async with watched(blocker(how, 3.0), **limits) as process:
+    async with watched(blocker(how, 3.0), worker_stale=LONG, healthcheck_stale=LONG) as process:
         await process.err.until("CRITICAL the event loop has not turned for")
         await process.err.until("demo_actors.py:")
         await process.err.until("the event loop turns again after")

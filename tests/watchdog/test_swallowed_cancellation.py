@@ -37,7 +37,7 @@ async def test_one_that_does_not_end_is_reported_with_its_stack_and_parked_and_t
         (child,) = [child for child in status["children"] if child["name"] == "auto_renewal"]
         assert (child["state"], child["incarnation"], child["restarts"]) == ("unstopped", 1, 0)
         assert status["unstopped"] == ["auto_renewal"]
-        assert "stand_still" in str(await process.call("events", count=100)), "the stack is in the event"
+        assert "stand_still" in str(await process.events()), "the stack is in the event"
         assert await process.stop() == 75
 
 

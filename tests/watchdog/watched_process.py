@@ -44,8 +44,9 @@ actor = "{actors}:Healthcheck"
 class Output:
     """One of the two streams, and everything read from it so far."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, other: Output | None = None) -> None:
         self.name = name
+        self.other = other
         self.lines: list[str] = []
         self.ended = False
         self._news = trio.Event()
@@ -71,11 +72,16 @@ class Output:
                 if self.ended:
                     break
                 await self._news.wait()
-        raise AssertionError(f"{self.name} never said {text!r} {times} times; it said:\n{self.text}")
+        raise AssertionError(
+            f"{self.name} never said {text!r} {times} times; it said:\n{self.text}\n\nand the other stream:\n{self.other}"
+        )
 
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
+
+    def __str__(self) -> str:
+        return self.text
 
     def __contains__(self, text: str) -> bool:
         return text in self.text
@@ -87,7 +93,8 @@ class Watched:
     def __init__(self, directory: Path, process: ChildProcess) -> None:
         self.process = process
         self.out = Output("stdout")
-        self.err = Output("stderr")
+        self.err = Output("stderr", self.out)
+        self.out.other = self.err
         self._socket = directory / "atlas.sock"
 
     async def call(self, command: str, **arguments: object) -> Any:
@@ -95,6 +102,14 @@ class Watched:
         return await trio.to_thread.run_sync(
             functools.partial(client.call, self._socket, command, timeout=PATIENCE, **arguments)
         )
+
+    async def events(self) -> list[dict[str, Any]]:
+        """All events so far, as `atlas events --json` gives them."""
+
+        def read() -> list[Any]:
+            return list(client.stream(self._socket, "events", limit=1000))
+
+        return await trio.to_thread.run_sync(read)
 
     async def incarnations(self) -> dict[str, int]:
         """Prove that it lives and serves; the incarnation of each child."""
