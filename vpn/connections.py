@@ -40,9 +40,9 @@ class Connections:
         for source in sources:
             self._drop(source)
 
-    def keep_only(self, live: AbstractSet[Source]) -> None:
-        """Everything else is closed."""
-        self.forget(self._owners.keys() - live)
+    def all(self) -> frozenset[Source]:
+        """Every connection whose owner is known."""
+        return frozenset(self._owners)
 
     def _drop(self, source: Source) -> None:
         email = self._owners.pop(source, None)

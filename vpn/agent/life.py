@@ -1,41 +1,28 @@
-"""One life of Xray, and keeping Xray alive."""
+"""Everything that begins and ends with one Xray process."""
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 import trio
 
-from runtime.logs import get_logger
-from runtime.redaction import redact
 from vpn.agent import metrics
 from vpn.connections import Connections
-from vpn.cut import Cutter, Way, way_to_cut
-from vpn.errors import XrayCallFailed, XrayDown, XrayError
+from vpn.cut import Cutter, Way
+from vpn.errors import XrayCallFailed
 from vpn.protocol import route_blind
 from vpn.xray.api import XrayApi
 from vpn.xray.codec import XrayUser
-from vpn.xray.config import Inbound, server_config
-from vpn.xray.grpc import GrpcChannel
-from vpn.xray.lines import Access, parse_access
-from vpn.xray.process import XrayProcess
+from vpn.xray.lines import Source
 
-log = get_logger(__name__)
-
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
-_CALM: Final = 60.0
-_SOCKET: Final = "xray.sock"
+T = TypeVar("T")
 
 
 @attrs.define(eq=False)
 class Life:
-    """Everything that begins and ends with one Xray process.
+    """One Xray process, what it serves and who is connected to it.
 
     `serving` are the users confirmed in it, `blocked` those with a block rule, `banned` those whose every new
     connection is to be cut on sight.
@@ -89,166 +76,31 @@ class Life:
         return [email for email, since in self.banned.items() if since < moment]
 
     async def cut(self, email: str) -> int:
-        """Cut the customer's connections known so far; how many were open."""
-        sources = self.connections.of(email)
+        """Cut the customer's connections known so far; how many were open. Raises XrayCallFailed."""
+        return await self.cut_these(self.connections.of(email))
+
+    async def cut_these(self, sources: frozenset[Source]) -> int:
+        """Cut these connections; how many were open. Raises XrayCallFailed."""
         if not sources or self.cutter.way is Way.NONE:
             return 0
-        try:
-            shut = await trio.to_thread.run_sync(self.cutter.cut, sources)
-        except OSError as error:
-            raise XrayCallFailed(f"connections could not be cut: {error.strerror}") from error
+        shut = await self._in_thread(lambda: self.cutter.cut(sources))
         self.connections.forget(sources)
         metrics.CUT.inc(len(shut))
         return len(shut)
 
+    async def flows(self) -> dict[Source, int]:
+        """Bytes through each open connection so far. Raises XrayCallFailed."""
+        return {flow.source: flow.moved for flow in await self._in_thread(self.cutter.flows)}
 
-@attrs.define(eq=False)
-class Keeper:
-    """Runs Xray again and again, always from the users that `users` names at that moment.
+    async def forget_closed(self) -> None:
+        """Forget connections that are not open any more. Raises XrayCallFailed."""
+        known = self.connections.all()
+        live = await self._in_thread(self.cutter.live)
+        # only those known before the look: newer ones may be missing in it
+        self.connections.forget(known - live)
 
-    `run` raises only if the very first start fails; later failures are repeated with a pause of 0.1 s doubling to 5 s.
-    `on_access` hears of every request let in, with the life it happened in.
-    """
-
-    directory: Path
-    inbound: Inbound
-    reaches: Sequence[str]
-    users: Callable[[], list[XrayUser]]
-    on_access: Callable[[Life, Access], None]
-    clock: Callable[[], float]
-    why_down: str = attrs.field(init=False, default="Xray is starting")
-    starts: int = attrs.field(init=False, default=0)
-    _life: Life | None = attrs.field(init=False, default=None)
-    _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _restart: trio.CancelScope | None = attrs.field(init=False, default=None)
-
-    @property
-    def current(self) -> Life | None:
-        """The life of Xray, if it is up."""
-        return self._life
-
-    async def life(self, within: float = 5.0) -> Life:
-        """The life of Xray, waiting for it if it is starting. Raises XrayDown after `within` seconds."""
-        with trio.move_on_after(within):
-            while self._life is None:
-                await self._changed.wait()
-            return self._life
-        raise XrayDown(f"Xray is not up after {within:g} s: {self.why_down}")
-
-    def restart(self) -> None:
-        """End this life now and begin another from the wanted users. Cuts everybody: only for nodes that serve nobody."""
-        if self._restart is not None:
-            self._set(None, "Xray is restarting to take on many keys at once")
-            self._restart.cancel()
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep Xray alive until cancelled. `started` once the first life accepts connections."""
-        run_directory = self.directory / "xray"
-        run_directory.mkdir(mode=0o700, exist_ok=True)
-        # By descriptor, because a socket's path may not be longer than 107 bytes and a data directory's may.
-        descriptor = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        failures = 0
+    async def _in_thread(self, function: Callable[[], T]) -> T:
         try:
-            while True:
-                began = trio.current_time()
-                asked = False
-                try:
-                    with trio.CancelScope() as self._restart:
-                        await self._one_life(run_directory, descriptor, task_status if self.starts == 0 else None)
-                    asked = self._restart.cancelled_caught
-                except XrayError as error:
-                    if self.starts == 0:
-                        raise
-                    self._set(None, redact(str(error)))
-                    log.error(  # noqa: TRY400  # the reason says all; a trace of our own code says nothing about Xray
-                        "Xray could not be started again",
-                        reason=redact(str(error)),
-                        next_try_seconds=self._pause(failures + 1),
-                    )
-                finally:
-                    self._restart = None
-                if asked:
-                    continue
-                failures = 1 if trio.current_time() - began > _CALM else failures + 1
-                await trio.sleep(self._pause(failures))
-        finally:
-            os.close(descriptor)
-
-    def _pause(self, failures: int) -> float:
-        return 0.0 if failures <= 1 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 2))
-
-    async def _one_life(self, run_directory: Path, descriptor: int, task_status: trio.TaskStatus[None] | None) -> None:
-        for name in (_SOCKET, f"{_SOCKET}.lock"):
-            (run_directory / name).unlink(missing_ok=True)
-        users = self.users()
-        connections = Connections()
-        process = XrayProcess(
-            name="xray",
-            config=server_config(self.inbound, users, f"/proc/self/cwd/{_SOCKET}", allow=self.reaches),
-            listening_on=f"{self.inbound.listen}:{self.inbound.port}",
-            cwd=run_directory,
-            on_line=lambda line: self._line(connections, line),
-        )
-        channel = GrpcChannel(f"/proc/self/fd/{descriptor}/{_SOCKET}")
-        outcome: XrayError | None = None
-        status = 0
-        try:
-            async with trio.open_nursery() as nursery:
-
-                async def until_end(*, task_status: trio.TaskStatus[None]) -> None:
-                    nonlocal outcome, status
-                    try:
-                        status = await process.run(task_status=task_status)
-                    except XrayError as error:
-                        outcome = error
-                        task_status.started()
-
-                await nursery.start(until_end)
-                if outcome is None:
-                    self._begin(process, users, XrayApi(channel), connections)
-                    if task_status is not None:
-                        task_status.started()
-        finally:
-            self._set(None, self.why_down if self._life is None else "Xray ended and is being restarted")
-            with trio.CancelScope(shield=True), trio.move_on_after(1):
-                await channel.aclose()
-        if outcome is not None:
-            raise outcome
-        log.error("Xray ended; it is started again with all keys", status=status)
-
-    def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
-        way = way_to_cut(process.pid)
-        if way is Way.NONE:
-            log.warning(
-                "connections of removed customers cannot be cut on this host: it forbids both pidfd_getfd and SOCK_DESTROY; "
-                "allow the former (SYS_PTRACE in a container) or give the agent NET_ADMIN"
-            )
-        self.starts += 1
-        life = Life(
-            boot_id=secrets.token_hex(8),
-            version=process.version,
-            pid=process.pid,
-            started_at=self.clock(),
-            api=api,
-            cutter=Cutter(process.pid, self.inbound.port, way),
-            connections=connections,
-        )
-        for user in users:
-            life.serves(user)
-        self._set(life, "")
-        log.info("Xray accepts connections", version=life.version, pid=life.pid, keys=len(users), boot_id=life.boot_id)
-
-    def _set(self, life: Life | None, why_down: str) -> None:
-        self._life = life
-        self.why_down = why_down
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def _line(self, connections: Connections, line: str) -> None:
-        access = parse_access(line)
-        if access is None:
-            log.debug("xray", line=redact(line))
-        else:
-            connections.add(access)
-            if self._life is not None:
-                self.on_access(self._life, access)
+            return await trio.to_thread.run_sync(function)
+        except OSError as error:
+            raise XrayCallFailed(f"Xray's connections cannot be reached: {error.strerror or error}") from error

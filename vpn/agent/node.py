@@ -15,7 +15,8 @@ from vpn.agent import metrics
 from vpn.agent.clock import NodeClock
 from vpn.agent.desired import Conflict
 from vpn.agent.expiry import BackendContact, ExpiryQueue, is_over
-from vpn.agent.life import Keeper, Life
+from vpn.agent.keeper import Keeper
+from vpn.agent.life import Life
 from vpn.agent.store import Store
 from vpn.errors import XrayCallFailed, XrayDown
 from vpn.protocol import FLOW_VISION, Applied, InboundFacts, KeySpec, KeyState, Kicked, NodeKey, Removed, SyncOutcome
@@ -228,7 +229,13 @@ class Node:
         life = self.keeper.current
         if len(key_ids) >= _RESTART_FOR and life is not None and not life.serving:
             self.keeper.restart()
-            fresh = await self.keeper.life(within=30.0)
+            try:
+                fresh = await self.keeper.life(within=30.0)
+            except XrayDown as error:
+                log.warning(
+                    "many keys could not be applied yet and are tried again", count=len(key_ids), reason=str(error)
+                )
+                return
             for key_id in key_ids:
                 if key_id in fresh.serving or self.store.desired.wanted(key_id) is None:
                     self._pending.pop(key_id, None)
@@ -371,8 +378,13 @@ class Node:
             if life is None:
                 continue
             for email in emails:
-                if email in life.banned:
+                if email not in life.banned:
+                    continue
+                try:
                     cut = await life.cut(email)
+                except XrayCallFailed as error:
+                    log.warning("a removed customer's new connection is still open", key=email, reason=str(error))
+                else:
                     log.info("cut connections that a removed customer had just opened", key=email, connections=cut)
 
 

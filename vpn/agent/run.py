@@ -26,7 +26,7 @@ from vpn.agent.api import make_app
 from vpn.agent.clock import NodeClock
 from vpn.agent.expiry import BackendContact
 from vpn.agent.identity import load_identity, save_identity
-from vpn.agent.life import Keeper
+from vpn.agent.keeper import Keeper
 from vpn.agent.node import Node
 from vpn.agent.report import Reporter
 from vpn.agent.settings import TAG, AgentSettings, check_settings, read_token

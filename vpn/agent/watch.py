@@ -13,7 +13,6 @@ from vpn.agent.life import Life
 from vpn.agent.node import Node
 from vpn.errors import XrayCallFailed, XrayDown
 from vpn.xray.api import Traffic
-from vpn.xray.lines import Source
 
 log = get_logger(__name__)
 
@@ -64,9 +63,9 @@ class Watch:
     async def _cut_stray(self, life: Life, email: str) -> int:
         await life.api.block(email)
         life.blocked.add(email)
-        flows, counted = await self._flows(life), await _counters(life, email)
+        flows, counted = await life.flows(), await _counters(life, email)
         await trio.sleep(_MEASURE)
-        later, total = await self._flows(life), await _counters(life, email)
+        later, total = await life.flows(), await _counters(life, email)
         # Xray counts the customer's bytes, the kernel those on the wire: about the same, so the nearest is tried first,
         # one at a time, and only connections that no access line gave to somebody else.
         moved = {
@@ -76,15 +75,12 @@ class Watch:
         }
         if total > counted and moved:
             stray = min(moved, key=lambda source: moved[source])
-            await trio.to_thread.run_sync(life.cutter.cut, frozenset((stray,)))
+            await life.cut_these(frozenset((stray,)))
             metrics.STRAYS.inc()
             log.warning(
                 "cut a removed customer's connection that Xray had not reported", key=email, candidates=len(moved)
             )
         return await _counters(life, email)
-
-    async def _flows(self, life: Life) -> dict[Source, int]:
-        return {flow.source: flow.moved for flow in await trio.to_thread.run_sync(life.cutter.flows)}
 
     async def _tidy(self) -> None:
         """Forget closed connections, lift bans and block rules that have served their purpose."""
@@ -93,20 +89,20 @@ class Watch:
             life = self.node.keeper.current
             if life is None:
                 continue
-            live = await trio.to_thread.run_sync(life.cutter.live)
-            life.connections.keep_only(live)
-            for email in life.bans_before(trio.current_time() - _BAN_SECONDS):
-                if life.connections.of(email):
-                    await life.cut(email)
-                    continue
-                try:
-                    if email in life.blocked:
-                        await life.api.unblock(email)
-                        life.blocked.discard(email)
-                except XrayCallFailed as error:
-                    log.debug("a block rule stays a little longer", key=email, reason=str(error))
-                else:
-                    life.unban(email)
+            try:
+                await life.forget_closed()
+                for email in life.bans_before(trio.current_time() - _BAN_SECONDS):
+                    await self._lift(life, email)
+            except XrayCallFailed as error:
+                log.debug("bans and block rules stay a little longer", reason=str(error))
+
+    async def _lift(self, life: Life, email: str) -> None:
+        if await life.cut(email):
+            return  # still coming: the ban stays for another round
+        if email in life.blocked:
+            await life.api.unblock(email)
+            life.blocked.discard(email)
+        life.unban(email)
 
     async def _verify(self) -> None:
         while True:
