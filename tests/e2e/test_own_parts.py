@@ -15,7 +15,7 @@ from tests.e2e.changes import watch
 from tests.e2e.customer import client
 from tests.e2e.origin import PAGE, origin
 from tests.e2e.stack import Stack, stack
-from tests.e2e.test_main_job import BUY, assert_bought_once, assert_money_holds
+from tests.e2e.test_main_job import BUY, assert_bought_once, assert_money_holds, dsn_of
 
 TOKEN = "a-token-of-this-test-only-0123456789"
 
@@ -54,3 +54,16 @@ async def test_the_main_job_runs_on_a_database_and_a_node_of_ones_own(empty_data
             async with client(here, link) as proxy:
                 assert await socks.fetch(proxy, site.port) == PAGE
             await assert_money_holds(seen)
+
+
+async def test_a_node_that_refuses_our_token_is_named_and_costs_a_purchase_no_attempt() -> None:
+    async with stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}) as here, agent_of_ones_own(here) as url:
+        here.env["ATLAS__NODES__LOCAL__URL"] = url
+        async with here.running(), watch(dsn_of(here)) as seen:
+            await here.ok("customer", "add", "42")
+            await here.ok(*BUY, "--amount", "14900")
+            shown = (await here.ok("subscription", "42", "--json")).json
+            assert shown["state"] == "activating"
+            assert "correct this node's token" in here.log
+            assert "not-the-token" not in here.log
+            assert await seen.value("SELECT max(attempts) FROM vpn_keys") == 0
