@@ -26,4 +26,4 @@ class Services:
     """The loaded configuration; its class is of no concern here."""
     system_name: str = "atlas"
     instance: str = ""
-    """Tells this process from others of the same system; empty if there is only one."""
+    """Tells this process from all others that live, and is the same after a restart; empty if there is only one."""

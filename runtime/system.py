@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,7 +20,7 @@ from runtime.child import StopCause, StopReason
 from runtime.config.config import Config
 from runtime.config.tree import ChildPlan
 from runtime.control import commands as _own_commands  # noqa: F401  # importing it adds the commands
-from runtime.control.instance_lock import InstanceLock
+from runtime.control.instance_lock import InstanceLock, instance_name
 from runtime.control.server import ControlServer
 from runtime.control.socket_path import make_directory, socket_path
 from runtime.drain import DrainingAddress
@@ -78,16 +77,16 @@ class System:
     ) -> None:
         self.config = config
         self.name = config.supervisor.name
+        self.socket: Path = socket_path(config, os.environ if env is None else env)
         self.services = Services(
             events=EventBus(log=logs.log_event),
             metrics=METRICS,
             failpoints=Failpoints(enabled=config.chaos.failpoints),
             config=config,
             system_name=self.name,
-            instance=uuid.uuid4().hex[:8],
+            instance=instance_name(self.socket),
         )
         self.registry = self.services.registry
-        self.socket: Path = socket_path(config, os.environ if env is None else env)
         self.addresses: dict[str, DrainingAddress] = {}
         self.plans: dict[str, ChildPlan] = {plan.name: plan for plan in config.children}
         specs = [plan.spec(lambda plan=plan: self._address(plan)) for plan in config.children]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
@@ -195,7 +194,7 @@ class System:
                 # their tasks still exist and would keep the ground open for ever
                 self._report(failure)
                 self.services.events.emit(SystemStopped(self.name, UNSTOPPED, self.uptime))
-                self._leave(UNSTOPPED)
+                self._leave_for_good()
         return self._report(failure)
 
     def _report(self, failure: Exception | None) -> int:
@@ -258,6 +257,10 @@ class System:
     def leave_now(self, why: str) -> NoReturn:
         """The last resort of an operator: flush the log and leave, whatever still runs. Exit code 75."""
         say(f"error: {why}: leaving at once, without waiting for what still runs")
+        self._leave_for_good()
+
+    def _leave_for_good(self) -> NoReturn:
+        self.socket.unlink(missing_ok=True)  # nothing behind it answers any more
         self._leave(UNSTOPPED)
 
 

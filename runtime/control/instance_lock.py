@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import platform
 import time
 from pathlib import Path
 
 from runtime.control.protocol import UNAVAILABLE, ControlError
 from runtime.errors import StartRefused
 from runtime.wording import duration
+
+
+def instance_name(socket: Path) -> str:
+    """A name for the process that holds the lock of this socket: the same after a restart, never that of another living one.
+
+    So the work that a process left claimed when it died is free for its successor at once.
+    """
+    return f"{platform.node()}-{hashlib.sha256(os.fsencode(socket)).hexdigest()[:8]}"
 
 
 class InstanceLock:
