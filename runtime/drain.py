@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import trio
 
+from runtime.actor import Actor
 from runtime.address import Address
 from runtime.child import StopCause, StopReason
 
@@ -25,6 +26,11 @@ class DrainingAddress(Address):
     """Whether the next final stop drains."""
     start_soon: Callable[..., None] | None = None
     """Starts the task that limits a drain; set by the system while it runs."""
+
+    @property
+    def actor(self) -> Actor | None:
+        """The instance that runs, or ran last; None before the first start and after the end. For the runtime alone."""
+        return self._actor
 
     def request_stop(self, reason: StopReason) -> None:
         """See Child.request_stop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,13 +11,17 @@ from runtime import logs
 from runtime.config.config import Config
 from runtime.config.loader import load
 from runtime.config.problem import ConfigErrors
+from runtime.config.source import dotted
+from runtime.message import WakeUp
 from runtime.system_events import ConfigReloaded, ReloadRefused
 from runtime.watchdog import limits_of
+from runtime.worker import PeriodicWorker
 
 if TYPE_CHECKING:
     from runtime.system import System
 
-_INTERVAL = re.compile(r"actor\..+\.args\.interval$")
+_LIMITS = ("event_loop_stale", "worker_stale", "healthcheck_stale", "worker_critical", "spike_window")
+_APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" for limit in _LIMITS)})
 
 
 class Reloader:
@@ -27,10 +31,11 @@ class Reloader:
         self._system = system
 
     def reload(self, why: str) -> ConfigReloaded | ReloadRefused:
-        """Apply the log's level and format, the watchdog's limits and workers' intervals; report the rest as waiting.
+        """Apply the log's level and format, the watchdog's limits and actors' intervals; report the rest as waiting.
 
-        A configuration with errors changes nothing. An interval holds from the actor's next incarnation on. Secrets inside
-        files are not compared.
+        A periodic worker whose interval changed runs at once and then by the new one; any other actor takes a new interval
+        at its next start, and is reported so. A configuration with errors changes nothing. Secrets inside files are not
+        compared.
         """
         event = self._reload(why)
         self._system.services.events.emit(event)
@@ -44,26 +49,35 @@ class Reloader:
             fresh = load(running.path)
         except ConfigErrors as error:
             return ReloadRefused(system.name, "; ".join(str(problem) for problem in error.problems))
-        changed = sorted(
-            key
-            for key in running.values.keys() | fresh.values.keys()
-            if running.values.get(key) != fresh.values.get(key)
-        )
-        applied = [key for key in changed if key.startswith(("log.", "watchdog.")) or _INTERVAL.fullmatch(key)]
-        self._apply(fresh, applied)
-        return ConfigReloaded(system.name, tuple(applied), tuple(key for key in changed if key not in applied))
-
-    def _apply(self, fresh: Config, applied: list[str]) -> None:
-        system, running = self._system, self._system.config
+        keys = running.values.keys() | fresh.values.keys()
+        changed = {key for key in keys if running.values.get(key) != fresh.values.get(key)}
+        applied = {key: key for key in changed & _APPLIED_AT_ONCE} | self._apply_intervals(fresh, changed)
         logs.reconfigure(fresh.log.level, fresh.log.format)
         if system.watchdog is not None:
             system.watchdog.limits = limits_of(fresh.watchdog)
-        for plan in fresh.children:
-            known = system.plans.get(plan.name)
-            if known is not None:
-                arguments = {key: value for key, value in known.arguments.items() if key != "interval"}
-                arguments |= {key: value for key, value in plan.arguments.items() if key == "interval"}
-                system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
         kept = {key: value for key, value in running.values.items() if key not in applied}
         kept |= {key: fresh.values[key] for key in applied if key in fresh.values}
         system.config = attrs.evolve(running, log=fresh.log, watchdog=fresh.watchdog, values=kept)
+        return ConfigReloaded(system.name, tuple(sorted(applied.values())), tuple(sorted(changed - applied.keys())))
+
+    def _apply_intervals(self, fresh: Config, changed: Set[str]) -> dict[str, str]:
+        """Give actors their new intervals; returns the keys, each with the words that report it."""
+        applied: dict[str, str] = {}
+        for plan in fresh.children:
+            key = dotted(("actor", plan.declared, "args", "interval"))
+            known = self._system.plans.get(plan.name)
+            if known is None or key not in changed:
+                continue
+            arguments = {name: value for name, value in known.arguments.items() if name != "interval"}
+            arguments |= {name: value for name, value in plan.arguments.items() if name == "interval"}
+            known = self._system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
+            address = self._system.addresses[plan.name]
+            if isinstance(address.actor, PeriodicWorker):
+                made = known.make_actor()
+                assert isinstance(made, PeriodicWorker), "the plan makes what runs"
+                address.actor.interval = made.interval
+                address.ref.tell(WakeUp())
+                applied[key] = key
+            else:
+                applied[key] = f"{key} (from its next start)"
+        return applied

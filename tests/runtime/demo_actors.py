@@ -9,10 +9,12 @@ import attrs
 import trio
 
 from runtime.actor import Actor, handler
+from runtime.budget import Budget
 from runtime.child import StopReason
 from runtime.errors import Fatal, Ignore, StartRefused
 from runtime.logs import get_logger
 from runtime.message import Message
+from runtime.worker import Iteration, PeriodicWorker
 
 log = get_logger("demo")
 
@@ -121,6 +123,15 @@ class Refusing(Actor):
                 await trio.sleep_forever()
             case _:
                 raise ValueError("a bug in on_start")
+
+
+@attrs.define(eq=False)
+class Worker(PeriodicWorker):
+    """Says in the log each time it looks for work."""
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        log.info(f"{self.context.name} looks for work every {self.interval:g} s")
+        return Iteration(0, more=False, note="nothing to do")
 
 
 @attrs.define(eq=False)

@@ -217,6 +217,7 @@ def test_what_does_not_stop_is_reported_and_the_process_leaves_with_75(launch: L
     assert "stubborn did not stop" in process.output
     assert "echo stops: shutdown" in process.output
     assert "error: supervisor atlas could not stop stubborn" in process.output
+    assert not process.socket.exists()
 
 
 SLOW = """
@@ -251,27 +252,50 @@ def test_a_third_signal_leaves_at_once_with_75(launch: Launch) -> None:
 
 
 # S-1009
+RELOADED = """
+[actor.first]
+actor = "{actors}:Echo"
+args = {{ interval = 10, greeting = "hello" }}
+[actor.worker]
+actor = "{actors}:Worker"
+args = {{ interval = 3600, start_jitter = [0, 0] }}
+"""
+
+
 def test_sighup_applies_what_is_safe_and_names_what_is_not(launch: Launch, place: Path) -> None:
-    process = launch(TWO)
-    process.until("next:")
-    write_config(place, TWO + "args = {{ interval = 30, greeting = 'hej' }}\n", more='[log]\nlevel = "debug"')
+    process = launch(RELOADED)
+    process.until("worker looks for work every 3600 s")
+    changed = RELOADED.replace("3600", "1800").replace("= 10", "= 30").replace("hello", "hej")
+    write_config(place, changed, more='[log]\nlevel = "debug"\n[watchdog]\nworker_stale = 80\ninterval = 4')
     process.signal(signal.SIGHUP)
     line = process.until("configuration reloaded")
     assert line.endswith(
-        "applied actor.first.args.interval, log.level; needs a restart of the process: actor.first.args.greeting"
+        "configuration reloaded: applied actor.first.args.interval (from its next start), actor.worker.args.interval, "
+        "log.level, watchdog.worker_stale; needs a restart of the process: actor.first.args.greeting, watchdog.interval"
     )
+    process.until("worker looks for work every 1800 s")
     process.call("restart", name="first")
     inspected: Any = process.call("inspect", name="first")
     assert inspected["actor"]["interval"] == 30.0
     assert inspected["facts"]["greeting"] == "hello"
+    process.signal(signal.SIGHUP)
+    line = process.until("configuration reloaded")
+    assert "applied nothing; needs a restart of the process: actor.first.args.greeting, watchdog.interval" in line
+
+
+def test_a_wrong_configuration_is_not_reloaded_and_changes_nothing(launch: Launch, place: Path) -> None:
+    process = launch(TWO)
+    process.until("next:")
     (place / "supervisor.toml").write_text("[nonsense]\n")
     process.signal(signal.SIGHUP)
     line = process.until("configuration not reloaded, the running one stays")
     assert "supervisor.toml:1: nonsense: unknown table" in line
     assert isinstance(process.call("status"), dict)
+    refused = atlas(place, "reload", "--socket", str(process.socket))
+    assert refused.returncode == 78
+    assert "nonsense: unknown table" in refused.stderr
 
 
-# S-908
 def test_json_logs_hold_nothing_but_json(launch: Launch) -> None:
     process = launch(TWO, more='[log]\nformat = "json"')
     process.until("is up: 2 children")
