@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-
 import pytest
 import trio
 
 from tests.vpn.agents import RunningAgent, key
 from tests.vpn.origin import PAGE, Origin
+from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.errors import TunnelError
 from vpn.protocol import KeyState
-from vpn.tunnel import Tunnel, open_tunnel
-
-
-@contextlib.asynccontextmanager
-async def open_stream(tunnel: Tunnel, origin: Origin) -> AsyncIterator[trio.SocketStream]:
-    """An endless answer of the origin, with its first bytes read."""
-    stream = await tunnel.connect("127.0.0.1", origin.port)
-    async with stream:
-        await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: origin\r\n\r\n")
-        await read_more(stream, 50)
-        yield stream
-
-
-async def read_more(stream: trio.SocketStream, count: int) -> None:
-    """Read `count` bytes more."""
-    while count > 0:
-        part = await stream.receive_some(count)
-        assert part, "the node closed a stream that it should serve"
-        count -= len(part)
-
-
-async def read_until_cut(stream: trio.SocketStream) -> None:
-    """Read until the other side closes."""
-    try:
-        while await stream.receive_some():
-            pass
-    except trio.BrokenResourceError:
-        pass
+from vpn.tunnel import open_tunnel
 
 
 async def test_a_key_works_exactly_while_it_is_wanted(agent: RunningAgent, origin: Origin) -> None:

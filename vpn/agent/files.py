@@ -25,8 +25,15 @@ def make_private_directory(path: Path) -> None:
 
 
 def lock_directory(path: Path) -> int:
-    """Take the directory for this process and return the descriptor that holds the lock. Raises StoreBusy."""
-    descriptor = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Take the directory for this process and return the descriptor that holds the lock. Raises StoreBusy or
+    StoreUnreadable."""
+    name = path / "agent.lock"
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnreadable(
+            f"cannot open {name}: {error.strerror}; correct its owner or mode, or choose another directory with --data-dir"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

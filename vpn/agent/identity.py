@@ -10,7 +10,7 @@ import attrs
 
 from vpn.agent import files
 from vpn.agent.records import Damaged, decode_line, encode_line
-from vpn.errors import StoreCorrupt
+from vpn.errors import StoreCorrupt, StoreUnreadable
 from vpn.xray import x25519
 
 _NAME: Final = "identity.json"
@@ -57,5 +57,10 @@ def _read(content: bytes) -> Identity:
 
 
 def save_identity(directory: Path, identity: Identity) -> None:
-    """Keep the identity durably. Raises OSError."""
-    files.replace(directory / _NAME, encode_line(attrs.asdict(identity)))
+    """Keep the identity durably. Raises StoreUnreadable."""
+    try:
+        files.replace(directory / _NAME, encode_line(attrs.asdict(identity)))
+    except OSError as error:
+        raise StoreUnreadable(
+            f"cannot write {directory / _NAME}: {error.strerror}; correct its owner or mode, or free space"
+        ) from error

@@ -10,11 +10,14 @@ from typing import Final
 import attrs
 
 import vpn
+from runtime.logs import get_logger
 from vpn.agent import metrics
 from vpn.agent.clock import NodeClock
 from vpn.agent.node import Node
 from vpn.cut import Way
 from vpn.protocol import KeyUsage, NodeState, Usage
+
+log = get_logger(__name__)
 
 _TOUCH_SECONDS: Final = 60.0
 
@@ -35,8 +38,13 @@ class Reporter:
         self.node.contact.heard(now)
         if abs(now - self._touched) > _TOUCH_SECONDS:
             self._touched = now
-            self.heard_file.touch(mode=0o600)
-            os.utime(self.heard_file, (now, now))
+            try:
+                self.heard_file.touch(mode=0o600)
+                os.utime(self.heard_file, (now, now))
+            except OSError as error:  # a full disk must not keep the backend from asking
+                log.warning(
+                    "cannot remember when the backend was heard", file=self.heard_file.name, reason=error.strerror
+                )
 
     def state(self) -> NodeState:
         """The node at a glance."""

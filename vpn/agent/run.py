@@ -32,7 +32,7 @@ from vpn.agent.report import Reporter
 from vpn.agent.settings import TAG, AgentSettings, check_settings, read_token
 from vpn.agent.store import open_store
 from vpn.agent.watch import Watch
-from vpn.errors import ListenRefused, StoreUnreadable
+from vpn.errors import ListenRefused
 from vpn.groups import sole
 from vpn.ports import choose_lasting, is_free
 from vpn.xray.config import Inbound, Reality
@@ -76,7 +76,7 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
         _check_free(settings.inbound.listen, inbound_port)
         kept = attrs.evolve(identity, inbound_port=inbound_port, listen_port=listener.getsockname()[1])
         if kept != identity:
-            _keep(settings.data_dir, kept)
+            save_identity(settings.data_dir, kept)
         reality = None
         if settings.inbound.security == "reality":
             reality = Reality(kept.private_key, kept.short_id, settings.inbound.target, settings.server_names)
@@ -158,13 +158,6 @@ def _check_free(host: str, port: int) -> None:
             f"cannot listen on {host}:{port} for customers: the port is taken or not allowed. Their links name it, so it is "
             "not changed by itself: free it, or set inbound.port (--inbound-port) and hand out new links"
         )
-
-
-def _keep(directory: Path, identity: object) -> None:
-    try:
-        save_identity(directory, identity)  # type: ignore[arg-type]  # an evolved Identity
-    except OSError as error:
-        raise StoreUnreadable(f"cannot write to the data directory {directory}: {error.strerror}") from error
 
 
 def _last_heard(directory: Path, now: float) -> float:

@@ -17,7 +17,7 @@ import trio
 from vpn.agent import files
 from vpn.agent.desired import Change, Conflict, DesiredSet, Entry, Forgotten, UuidTaken
 from vpn.agent.records import Damaged, change_from_json, change_to_json, decode_line, encode_line
-from vpn.errors import StoreCorrupt, StoreFailed
+from vpn.errors import StoreCorrupt, StoreFailed, StoreUnreadable
 from vpn.protocol import KeySpec
 
 REMOVALS_KEPT: Final = 30 * 86_400.0
@@ -243,12 +243,23 @@ class Store:
             offset += len(line) + 1
         if tail and not is_last:
             raise _corrupt(path, len(lines) + 1, offset, "the file is cut short")
+        if _is_whole(tail[:-1]):
+            # a torn line lacks its end; this one has it, so it was written, and may have been confirmed
+            raise _corrupt(path, len(lines) + 1, offset, "its last byte is not the end of a line")
         return offset, len(lines)
 
 
 def _logs(directory: Path) -> list[tuple[int, Path]]:
     found = ((_LOG.fullmatch(path.name), path) for path in directory.iterdir())
     return sorted((int(match[1]), path) for match, path in found if match is not None)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        decode_line(line)
+    except Damaged:
+        return False
+    return True
 
 
 def _corrupt(path: Path, line: int, offset: int, what: str) -> StoreCorrupt:
@@ -263,4 +274,9 @@ def open_store(directory: Path, clock: Callable[[], float]) -> tuple[Store, str]
     """The store in this directory, and a remark about a dropped unfinished change (or ""). Raises StoreCorrupt or
     StoreUnreadable."""
     store = Store(directory, clock)
-    return store, store.load()
+    try:
+        return store, store.load()
+    except OSError as error:
+        raise StoreUnreadable(
+            f"cannot open the keys in {directory}: {error.strerror}; correct owner or mode, or free space"
+        ) from error
