@@ -174,7 +174,8 @@ def _server_config(settings: AgentSettings, listener: socket.socket) -> anycorn.
     config.errorlog = logging.getLogger("anycorn.error")
     config.errorlog.setLevel(logging.WARNING)
     config.include_server_header = False
-    config.keep_alive_timeout = 75
+    # also how long an unfinished request may hold a connection; our clients give theirs up after five seconds
+    config.keep_alive_timeout = 15
     config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = 1.0
     config.ssl_handshake_timeout = 10.0
