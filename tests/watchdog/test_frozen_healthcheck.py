@@ -53,7 +53,7 @@ async def test_a_paused_or_stopped_health_check_is_left_out_and_watched_again_af
 actor = "{actors}:Worker"
 args = {{ interval = 0.2, start_jitter = [3.0, 3.0], stuck = true }}
 """
-    async with watched(healthcheck(40) + text, others=False) as process:
+    async with watched(healthcheck(20) + text, others=False) as process:
         await process.out.until("atlas is up")
         await process.call("pause", name="healthcheck")
         # The worker is found stale 1.4 s after it got stuck: by then the silence of the other is 4 s old.

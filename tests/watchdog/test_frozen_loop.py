@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from tests.watchdog.watched_process import LONG, watched
+from tests.watchdog.watched_process import LONG, side_by_side, watched
 
 BLOCKER = """
 [actor.reconcile]
@@ -21,8 +19,11 @@ def blocker(how: str, seconds: float) -> str:
     return BLOCKER.format(how=how, seconds=seconds)
 
 
-@pytest.mark.parametrize("how", ["sleep", "lock", "regex"])
-async def test_a_block_shorter_than_any_limit_is_nobodys_business(how: str) -> None:
+async def test_a_block_shorter_than_any_limit_is_nobodys_business() -> None:
+    await side_by_side(short_block, ("sleep",), ("lock",), ("regex",))
+
+
+async def short_block(how: str) -> None:
     async with watched(blocker(how, 0.2)) as process:
         await process.out.until("lets the loop go on")
         assert set((await process.incarnations()).values()) == {1}
@@ -30,11 +31,14 @@ async def test_a_block_shorter_than_any_limit_is_nobodys_business(how: str) -> N
         assert process.err.text == ""
 
 
-@pytest.mark.parametrize("how", ["sleep", "lock"])
-async def test_a_stale_loop_alone_is_reported_with_stack_actor_and_message_and_the_process_serves_on(how: str) -> None:
+async def test_a_stale_loop_alone_is_reported_with_stack_actor_and_message_and_the_process_serves_on() -> None:
     """A loop that stands silences the worker and the health check with it, so that "the loop alone" is a matter of limits:
     the other two are given longer than the block. There is nothing to repair from within: it is reported."""
-    async with watched(blocker(how, 3.0), worker_stale=LONG, healthcheck_stale=LONG) as process:
+    await side_by_side(long_block, ("sleep",), ("lock",))
+
+
+async def long_block(how: str) -> None:
+    async with watched(blocker(how, 2.0), worker_stale=LONG, healthcheck_stale=LONG) as process:
         await process.err.until("CRITICAL the event loop has not turned for")
         await process.err.until("demo_actors.py:")
         await process.err.until("the event loop turns again after")
@@ -47,9 +51,12 @@ async def test_a_stale_loop_alone_is_reported_with_stack_actor_and_message_and_t
         assert await process.stop() == 0
 
 
-@pytest.mark.parametrize("how", ["sleep", "lock"])
-async def test_all_three_beats_stale_leave_with_70_and_say_why(how: str) -> None:
+async def test_all_three_beats_stale_leave_with_70_and_say_why() -> None:
     """The lock taken twice on the loop's thread is what killed the system before this one, for good and in silence."""
+    await side_by_side(block_for_good, ("sleep",), ("lock",))
+
+
+async def block_for_good(how: str) -> None:
     async with watched(blocker(how, 0)) as process:
         assert await process.exit() == 70
         told = process.err.text
@@ -65,7 +72,7 @@ async def test_the_interpreter_held_for_a_while_is_noticed_after_it_and_blames_n
     """While one piece of C code holds the interpreter lock, no Python thread runs: a report with a stack *during* it is
     impossible below the C timer's limit. The nearest true thing: afterwards the loop says for how long it stood, the
     pause is forgiven to everybody, and the process serves on."""
-    async with watched(blocker("regex", 2.5)) as process:
+    async with watched(blocker("regex", 1.8)) as process:
         await process.out.until("the event loop stood for")
         await process.err.until("the process paused for")
         assert set((await process.incarnations()).values()) == {1}

@@ -21,6 +21,7 @@ actor = "{actors}:BusyPool"
 [actor.activation]
 actor = "{actors}:Worker"
 args = {{ interval = 0.2, start_jitter = [0.0, 0.0], stuck = true }}
+shutdown = 0.3
 needs = ["pool.main"]
 """
 BLOCKER = """
@@ -79,8 +80,8 @@ actor = "{{actors}}:RemoteHealthcheck"
 args = {{{{ port = {port} }}}}
 """
         async with watched(text, others=False) as process:
-            await process.out.until("15 rounds found the remote side down")
-            await process.out.until("the iteration was cut off at its budget of 0.5 s", times=6)
+            await process.out.until("10 rounds found the remote side down")
+            await process.out.until("the iteration was cut off at its budget of 0.5 s", times=4)
             assert await process.incarnations() == {"remote": 1, "healthcheck": 1}
             status = await process.call("status")
             assert status["not_ready"] == ["remote"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from tests.watchdog.watched_process import watched
+from tests.watchdog.watched_process import side_by_side, watched
 
 STUCK = """
 [actor.activation]
@@ -33,8 +31,11 @@ args = {{ freezes_at = 3 }}
 """
 
 
-@pytest.mark.parametrize(("actor", "after"), [(STUCK, "goes on"), (STARVED, "has done 3")])
-async def test_a_worker_that_waits_for_less_than_the_limit_is_left_alone(actor: str, after: str) -> None:
+async def test_a_worker_that_waits_for_less_than_the_limit_is_left_alone() -> None:
+    await side_by_side(patient_worker, (STUCK, "goes on"), (STARVED, "has done 3"))
+
+
+async def patient_worker(actor: str, after: str) -> None:
     async with watched(actor.format(seconds=0.4)) as process:
         await process.out.until("activation waits")
         await process.out.until(f"activation {after}")
@@ -43,18 +44,16 @@ async def test_a_worker_that_waits_for_less_than_the_limit_is_left_alone(actor: 
         assert process.err.text == ""
 
 
-@pytest.mark.parametrize(
-    ("actor", "why", "message", "where"),
-    [
+async def test_a_stale_worker_is_reported_and_restarted_and_is_fresh_again() -> None:
+    await side_by_side(
+        stale_worker,
         (STUCK.format(seconds=0), "overdue|starved", "Begin", "begin"),
         (STARVED.format(seconds=0), "starved", "Work", "work"),
         (STUCK_ITERATION, "stuck", "", "iterate"),
-    ],
-    ids=["stuck-in-a-handler", "starved-mailbox", "stuck-iteration"],
-)
-async def test_a_stale_worker_is_reported_and_restarted_and_is_fresh_again(
-    actor: str, why: str, message: str, where: str
-) -> None:
+    )
+
+
+async def stale_worker(actor: str, why: str, message: str, where: str) -> None:
     async with watched(actor) as process:
         stale = await process.err.until("worker activation is")
         assert re.search(rf"worker activation is ({why}) for \d\.\d s", stale)
@@ -99,7 +98,7 @@ async def test_a_stuck_worker_and_a_frozen_health_check_are_both_restarted_and_t
 async def test_more_stale_workers_at_once_than_the_restart_intensity_allows_do_not_end_the_process() -> None:
     """A common cause makes many workers stale in one look. Below three stale beats the process does not leave: the
     watchdog keeps to its half of the intensity, says who has to wait, and gets to everybody in time."""
-    names = [f"worker{number}" for number in range(5)]
+    names = [f"worker{number}" for number in range(3)]
     workers = "".join(STUCK.format(seconds=0).replace("activation", name) for name in names)
     async with watched("[supervisor]\nintensity = 3\nperiod = 3.5\n" + workers) as process:
         await process.out.until(

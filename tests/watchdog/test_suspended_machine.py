@@ -14,7 +14,7 @@ import signal
 
 import trio
 
-from tests.watchdog.watched_process import LOOP_STALE, WORKER_STALE, Watched, watched
+from tests.watchdog.watched_process import WORKER_STALE, Watched, watched
 
 BLOCKER = """
 [actor.reconcile]
@@ -44,7 +44,7 @@ async def test_a_pause_longer_than_every_limit_is_forgiven_and_everybody_serves_
     async with watched("") as process:
         await process.out.until("atlas is up")
         for pause in (1, 2):
-            await suspend(process, 2 * WORKER_STALE + LOOP_STALE)
+            await suspend(process, WORKER_STALE + 0.5)
             await process.err.until("the process paused for", times=pause)
         # The loop says the same of itself, after its look at the beats.
         await process.out.until("the event loop stood for", times=2)
@@ -57,7 +57,7 @@ async def test_a_pause_longer_than_every_limit_is_forgiven_and_everybody_serves_
 async def test_a_loop_that_stands_is_forgiven_one_pause_and_not_the_next() -> None:
     async with watched(BLOCKER) as process:
         await process.out.until("blocks the loop")
-        await suspend(process, 3.0)
+        await suspend(process, WORKER_STALE + 0.5)
         await process.err.until("the process paused for")
         assert await process.exit() == 70
         assert process.err.text.count("all beats count from now on") == 1

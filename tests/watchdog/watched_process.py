@@ -6,7 +6,7 @@ import functools
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,13 @@ class Watched:
         with trio.fail_after(PATIENCE):
             while stat.read_text().rpartition(")")[2].split()[0] != "T":
                 await trio.lowlevel.checkpoint()
+
+
+async def side_by_side(case: Callable[..., Awaitable[None]], *arguments: tuple[object, ...]) -> None:
+    """Run one case with several sets of arguments at once: they mostly wait, each in a process of its own."""
+    async with trio.open_nursery() as nursery:
+        for each in arguments:
+            nursery.start_soon(case, *each)
 
 
 def toml_table(name: str, values: dict[str, object]) -> str:
