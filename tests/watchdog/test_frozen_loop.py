@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import trio
+
 from tests.watchdog.watched_process import LONG, side_by_side, watched
 
 BLOCKER = """
@@ -68,7 +70,13 @@ async def block_for_good(how: str) -> None:
         assert "restarting it" not in told, "nobody on a frozen loop is blamed"
 
 
-async def test_the_interpreter_held_for_a_while_is_noticed_after_it_and_blames_nobody() -> None:
+async def test_the_interpreter_held_for_a_while_is_noticed_after_it_and_for_good_ends_with_1() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held_for_a_while)
+        nursery.start_soon(held_for_good)
+
+
+async def held_for_a_while() -> None:
     """While one piece of C code holds the interpreter lock, no Python thread runs: a report with a stack *during* it is
     impossible below the C timer's limit. The nearest true thing: afterwards the loop says for how long it stood, the
     pause is forgiven to everybody, and the process serves on."""
@@ -80,7 +88,7 @@ async def test_the_interpreter_held_for_a_while_is_noticed_after_it_and_blames_n
         assert await process.stop() == 0
 
 
-async def test_the_interpreter_held_for_good_ends_with_1_and_the_stack() -> None:
+async def held_for_good() -> None:
     """Documented as "wedged with the GIL held". Its delay is the longest stale limit, two looks and ten seconds."""
     async with watched(blocker("regex", 0)) as process:
         assert await process.exit() == 1

@@ -105,7 +105,13 @@ def full_pipe() -> Iterator[int]:
         os.close(writer)
 
 
-async def test_a_blocked_stdout_stops_neither_the_loop_nor_the_watchdogs_repairs() -> None:
+async def test_a_blocked_stdout_stops_neither_the_loop_nor_the_watchdogs_repairs_nor_its_exit() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(repaired_beside_a_blocked_stdout)
+        nursery.start_soon(left_beside_a_blocked_stdout)
+
+
+async def repaired_beside_a_blocked_stdout() -> None:
     with full_pipe() as pipe:
         async with watched(BUSY_POOL, stdout=pipe) as process:
             await process.err.until("worker activation is")
@@ -116,7 +122,7 @@ async def test_a_blocked_stdout_stops_neither_the_loop_nor_the_watchdogs_repairs
             assert await process.stop() == 0
 
 
-async def test_a_blocked_stdout_does_not_keep_a_wedged_process_alive() -> None:
+async def left_beside_a_blocked_stdout() -> None:
     with full_pipe() as pipe:
         async with watched(BUSY_POOL + BLOCKER, stdout=pipe) as process:
             assert await process.exit() == 70

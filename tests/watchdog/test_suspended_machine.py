@@ -39,7 +39,13 @@ async def test_a_pause_shorter_than_any_limit_leaves_no_trace() -> None:
         assert process.err.text == ""
 
 
-async def test_a_pause_longer_than_every_limit_is_forgiven_and_everybody_serves_on() -> None:
+async def test_a_pause_longer_than_every_limit_is_forgiven_once_while_the_loop_does_not_turn() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(everybody_serves_on)
+        nursery.start_soon(a_loop_that_stands_is_forgiven_one_pause_and_not_the_next)
+
+
+async def everybody_serves_on() -> None:
     """One stale beat alone cannot be had here: a process that does not run is silent altogether."""
     async with watched("") as process:
         await process.out.until("atlas is up")
@@ -54,7 +60,7 @@ async def test_a_pause_longer_than_every_limit_is_forgiven_and_everybody_serves_
         assert "stale" not in process.err
 
 
-async def test_a_loop_that_stands_is_forgiven_one_pause_and_not_the_next() -> None:
+async def a_loop_that_stands_is_forgiven_one_pause_and_not_the_next() -> None:
     async with watched(BLOCKER) as process:
         await process.out.until("blocks the loop")
         await suspend(process, WORKER_STALE + 0.5)
