@@ -9,9 +9,10 @@ import sys
 from typing import Final
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from runtime.cli.docstring import short_help
-from runtime.cli.exit_codes import CONFIG, INTERRUPTED, USAGE, WEDGED
+from runtime.cli.exit_codes import CONFIG, INTERRUPTED, OK, USAGE, WEDGED
 
 GROUP: Final = "atlas.commands"
 """Entry points of this group (name -> `module:command`) are commands."""
@@ -137,10 +138,9 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        _discard_stdout()
-        return 0
     except SystemExit as leaving:
+        if isinstance(sys.stdout, PacifyFlushWrapper):
+            return OK  # click's sign that whoever read the output has seen enough (`atlas events | head`)
         return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
     except Exception as error:
         from runtime.errors import AtlasError  # `atlas --help` needs no runtime
@@ -152,7 +152,7 @@ def run(arguments: list[str] | None = None) -> int:
         if error.exit_code == CONFIG and "\n" in str(error):
             click.echo(f"{len(str(error).splitlines())} errors", err=True)
         return error.exit_code
-    return result if isinstance(result, int) else 0
+    return result if isinstance(result, int) else OK
 
 
 def _discard_stdout() -> None:
