@@ -49,6 +49,7 @@ def test_the_table_holds_every_handler_by_its_message_type() -> None:
     assert set(Good.handlers) == {Plain, Ask, AskEither, AskNothing}
 
 
+# S-101
 def test_a_handler_may_defer_or_postpone() -> None:
     @attrs.define(eq=False)
     class Good(Actor):

@@ -124,10 +124,10 @@ async def test_a_stop_that_the_old_incarnation_did_not_see_does_not_reach_the_ne
     async with actor_system() as system:
         ref = await system.start(Doubtful(world), on_crash=OnCrash.RESTART)
         ref.tell(Boom())
-        await system.up(ref, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [exit_.reason for exit_ in system.exits(ref)] == [ExitReason.CRASHED]
         ref.tell(Note(2))
         assert await ref.ask(GetNotes(), within=1) == (2,)
-        assert [exit_.reason for exit_ in system.exits(ref)] == [ExitReason.CRASHED]
         assert world.stops == []
 
 

@@ -142,6 +142,8 @@ async def test_the_timers_of_a_suspended_actor_wait(mock_clock: trio.testing.Moc
         ref.tell(Suspend())
         await settle()
         await pass_time(mock_clock, 5.0)
+        ref.tell(Suspend())  # a control message wakes it, and it sees that the timer is due
+        await settle()
         assert seen == []
         ref.tell(Resume())
         await settle()
@@ -228,6 +230,7 @@ async def test_the_crash_of_a_task_is_the_crash_of_its_actor_and_waiting_for_it_
         task = await start(ref, crash)
         gate.set()
         await task.wait()
-        await system.up(ref, 2)
+        await settle()
+        assert ref.incarnation == 2
         [ended] = system.exits(ref)
         assert str(ended.error) == "in a task"

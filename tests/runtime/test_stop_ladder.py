@@ -53,6 +53,7 @@ def test_cancelling_early_skips_the_rest_of_the_asking_once() -> None:
     assert ladder.deadline == 102.0
 
 
+# S-604
 def test_shortening_brings_the_deadline_forward_and_never_back() -> None:
     ladder = StopLadder(100.0, shutdown=50.0, kill_grace=1.0)
     ladder.shorten(101.0, 111.0)

@@ -262,6 +262,7 @@ args = {{ interval = 3600, start_jitter = [0, 0] }}
 """
 
 
+# S-1009
 def test_sighup_applies_what_is_safe_and_names_what_is_not(launch: Launch, place: Path) -> None:
     process = launch(RELOADED)
     process.until("worker looks for work every 3600 s")
@@ -296,6 +297,7 @@ def test_a_wrong_configuration_is_not_reloaded_and_changes_nothing(launch: Launc
     assert "nonsense: unknown table" in refused.stderr
 
 
+# S-908
 def test_json_logs_hold_nothing_but_json(launch: Launch) -> None:
     process = launch(TWO, more='[log]\nformat = "json"')
     process.until("is up: 2 children")

@@ -84,6 +84,7 @@ def test_the_table_is_complete() -> None:
     assert set(TABLE) == set(itertools.product(STATES, repeat=3))
 
 
+# S-806
 @pytest.mark.parametrize(("beats", "expected"), TABLE.items(), ids=lambda value: "-".join(value) or "nothing")
 def test_every_combination_of_fresh_stale_and_absent(beats: tuple[str, str, str], expected: list[str]) -> None:
     state = snapshot(*beats)

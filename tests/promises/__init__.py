@@ -1,0 +1,1 @@
+"""Changes that break a promise of docs/semantics.md, kept to prove that a test notices each of them."""
