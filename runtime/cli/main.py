@@ -6,10 +6,9 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from runtime.cli.docstring import short_help
 from runtime.cli.exit_codes import CONFIG, INTERRUPTED, OK, USAGE, WEDGED
@@ -70,6 +69,14 @@ class Commands(click.Group):
         if not isinstance(command, click.Command):
             return _broken(cmd_name, f"{target} is no click command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # as click's
+        """Run the command; whoever reads its output may leave when he has seen enough (`atlas events | head`)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _discard_stdout()
+            return OK
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`, from the sources' docstrings."""
@@ -139,8 +146,6 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except SystemExit as leaving:
-        if isinstance(sys.stdout, PacifyFlushWrapper):
-            return OK  # click's sign that whoever read the output has seen enough (`atlas events | head`)
         return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
     except Exception as error:
         from runtime.errors import AtlasError  # `atlas --help` needs no runtime
