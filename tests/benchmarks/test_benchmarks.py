@@ -60,6 +60,8 @@ def test_every_line_has_all_fields_and_a_value_that_was_measured(quick: tuple[st
     _, report = quick
     assert report["quick"] is True
     assert report["failed"] == {}
+    assert report["cpus"] >= 1
+    assert report["load"] >= 0.0
     assert set(report["versions"]) == {"trio", "asyncpg", "pykka"}
     assert list(report["groups"]) == ["messaging"]
     for line in report["groups"]["messaging"]:
