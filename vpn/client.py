@@ -8,7 +8,7 @@ import random
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import attrs
 import httpx
@@ -16,7 +16,7 @@ import trio
 
 from runtime.config.secret import Secret
 from vpn import wire
-from vpn.breaker import Breaker
+from vpn.breaker import Breaker, BreakerState
 from vpn.errors import (
     BreakerOpen,
     NodeAmbiguous,
@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 _LINES_AT_ONCE: Final = 500
 _SYNC_SECONDS: Final = 120.0
+_READ_BACK_SECONDS: Final = 2.0
 
 
 @attrs.define(eq=False)
@@ -54,9 +55,11 @@ class AgentClient:
 
     A call takes at most `within` seconds (default 10; a sync 120), repeats included. Operations in
     `vpn.protocol.IDEMPOTENT` are repeated up to `repeats` times (2) after a lost connection or answer, with a jittered
-    pause from `pause` seconds (0.1) doubling; `kick` never. A put or removal whose answer stayed away is read back
-    once before NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers 503, and refuses with
-    BreakerOpen. All errors are `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall.
+    pause from `pause` seconds (0.1) doubling; `kick` never. A put whose answer stayed away is read back for at most
+    two seconds more before NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on,
+    and refuses with BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All
+    errors are `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused
+    at once for a `url` that is not http or https.
     """
 
     name: str
@@ -72,6 +75,8 @@ class AgentClient:
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if not _is_address(self.url):
+            raise NodeRefused(self.name, f"its url {self.url!r} is not http://HOST:PORT or https://HOST:PORT", "url")
         self._http = new_client(
             self.url,
             headers={"authorization": f"Bearer {self.token.reveal()}"},
@@ -109,8 +114,11 @@ class AgentClient:
 
     async def get(self, key_id: str) -> NodeKey | None:
         """See VpnNode.get."""
+        return await self._get(key_id)
+
+    async def _get(self, key_id: str, within: float | None = None) -> NodeKey | None:
         try:
-            answer = await self._call("get", "GET", _key_path(key_id))
+            answer = await self._call("get", "GET", _key_path(key_id), within=within)
         except NodeRefused as error:
             if error.code == "unknown_key":
                 return None
@@ -160,7 +168,7 @@ class AgentClient:
 
     async def _read_back(self, key_id: str) -> NodeKey | None:
         try:
-            return await self.get(key_id)
+            return await self._get(key_id, _READ_BACK_SECONDS)
         except NodeError:
             return None
 
@@ -171,15 +179,22 @@ class AgentClient:
         tries = 1 + (self.repeats if operation in IDEMPOTENT else 0)
         deadline = trio.current_time() + limit
         pause = self.pause
+        lost: NodeError | None = None
         for attempt in range(1, tries + 1):
             try:
                 return await self._once(method, path, content, deadline, limit)
-            except (NodeUnreachable, NodeAmbiguous):
+            except (NodeUnreachable, NodeAmbiguous) as error:
                 pause_now = pause * (0.5 + random.random())  # noqa: S311  # scatters retries, protects nothing
-                if attempt == tries or trio.current_time() + pause_now >= deadline:
+                if attempt == tries or trio.current_time() + pause_now >= deadline or self._is_open():
                     raise
+                lost = error
                 await trio.sleep(pause_now)
                 pause *= 2
+            except BreakerOpen:
+                # somebody else's failures opened it meanwhile: this call was tried, and must not say that it was not
+                if lost is not None:
+                    raise lost from None
+                raise
         raise AssertionError("unreachable")
 
     async def _once(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
@@ -202,6 +217,9 @@ class AgentClient:
         if self.breaker is not None:
             self.breaker.success()
         return answer
+
+    def _is_open(self) -> bool:
+        return self.breaker is not None and self.breaker.state is BreakerState.OPEN
 
     def _admit(self) -> None:
         if self.breaker is not None and not self.breaker.allow():
@@ -266,6 +284,14 @@ class AgentClient:
             raise NodeProtocolError(
                 self.name, f"an answer of {self.url} cannot be read: {error}; are the versions compatible?"
             ) from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _key_path(key_id: str) -> str:
