@@ -1,0 +1,102 @@
+"""How long a change takes until customers notice, at a real node: PUT → packets pass, DELETE → cut.
+
+`python -m benchmarks.node [--rounds N]`. A real agent with a real Xray on loopback, driven by the backend's own client.
+Packets are a customer's: a VLESS request on a fresh connection, answered by a page behind the node. Both figures run
+from the moment the call is sent: the first until the first byte came through on a connection that was opened after the
+call returned, the second until an open stream saw its end. The calls themselves, as the backend waits for them, are
+beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from uuid import UUID
+
+import attrs
+import trio
+
+from benchmarks.main_job import open_tunnel, until_cut
+from benchmarks.rounds import percentile
+from tests.e2e.origin import Origin, origin
+from tests.vpn.agents import RunningAgent, key, running_agent
+from vpn.client import AgentClient
+from vpn.protocol import KeySpec
+
+PATIENCE = 10.0
+WARM_UP = 5
+
+
+@attrs.define
+class Figures:
+    """Seconds, one value a round."""
+
+    put: list[float] = attrs.field(factory=list)
+    put_to_packets: list[float] = attrs.field(factory=list)
+    delete: list[float] = attrs.field(factory=list)
+    delete_to_cut: list[float] = attrs.field(factory=list)
+
+
+async def one_round(client: AgentClient, agent: RunningAgent, site: Origin, spec: KeySpec, figures: Figures) -> None:
+    """One key: wanted, used, removed."""
+    node = (agent.facts.host, agent.facts.port)
+    await _expect_refused(node, spec.uuid, site)
+    began = time.perf_counter()
+    await client.put(spec)
+    figures.put.append(time.perf_counter() - began)
+    stream = await open_tunnel(node, spec.uuid, site)
+    if stream is None:
+        raise RuntimeError("the node confirmed a key and then refused it")
+    figures.put_to_packets.append(time.perf_counter() - began)
+
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await until_cut(stream)
+            figures.delete_to_cut.append(time.perf_counter() - began)
+
+        nursery.start_soon(watch)
+        began = time.perf_counter()
+        await client.remove(spec.key_id, spec.generation)
+        figures.delete.append(time.perf_counter() - began)
+    await _expect_refused(node, spec.uuid, site)
+
+
+async def _expect_refused(node: tuple[str, int], uuid: UUID, site: Origin) -> None:
+    stream = await open_tunnel(node, uuid, site)
+    if stream is not None:
+        await stream.aclose()
+        raise RuntimeError("the node serves a key that it should not")
+
+
+async def main(rounds: int) -> None:
+    """Measure and print."""
+    figures = Figures()
+    with tempfile.TemporaryDirectory() as directory:
+        async with running_agent(Path(directory) / "node") as agent, agent.client() as client, origin() as site:
+            for number in range(rounds + WARM_UP):
+                if number == WARM_UP:
+                    figures = Figures()
+                with trio.fail_after(PATIENCE):
+                    await one_round(client, agent, site, key(f"customer-{number}"), figures)
+    _print("PUT answered", figures.put)
+    _print("PUT → packets pass", figures.put_to_packets)
+    _print("DELETE answered", figures.delete)
+    _print("DELETE → open stream cut", figures.delete_to_cut)
+
+
+def _print(what: str, seconds: list[float]) -> None:
+    sys.stdout.write(
+        f"{what:<28}p50 {statistics.median(seconds) * 1e3:6.1f} ms   p99 {percentile(seconds, 0.99) * 1e3:6.1f} ms   "
+        f"max {max(seconds) * 1e3:6.1f} ms   n={len(seconds)}\n"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    trio.run(main, parser.parse_args().rounds)
