@@ -1,0 +1,72 @@
+"""The lines on the control socket: whatever comes in is a request or an error, whatever goes out is JSON."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.config import Secret
+from runtime.control.protocol import ControlError, decode_request, encode, error_line
+from runtime.errors import StartRefused
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@attrs.frozen
+class Thing:
+    color: Color
+    hidden: str = attrs.field(default="h", repr=False)
+    secret: Secret = attrs.field(factory=lambda: Secret("hunter2"))
+
+
+def test_a_request_is_a_command_and_its_arguments() -> None:
+    assert decode_request(b'{"command": "kill", "arguments": {"name": "x"}}') == ("kill", {"name": "x"})
+    assert decode_request(b'{"command": "status"}') == ("status", {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"{", b"[]", b"1", b"\xff", b'{"command": 1}', b'{"command": "a", "arguments": []}', b'{"command": "a", "b": 1}'],
+)
+def test_anything_else_is_a_usage_error(line: bytes) -> None:
+    with pytest.raises(ControlError) as raised:
+        decode_request(line)
+    assert raised.value.exit_code == 64
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_anything_but_a_request_or_a_usage_error(line: bytes) -> None:
+    try:
+        command, arguments = decode_request(line)
+    except ControlError as error:
+        assert error.exit_code == 64
+    else:
+        assert isinstance(command, str)
+        assert isinstance(arguments, dict)
+
+
+def test_what_commands_return_becomes_one_line_of_json_without_secrets() -> None:
+    line = encode({"result": {"thing": Thing(Color.RED), "path": Path("/x"), "set": {1}, "error": ValueError("bad\n")}})
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert b"hunter2" not in line
+    assert json.loads(line)["result"] == {
+        "thing": {"color": "red", "secret": "***"},
+        "path": "/x",
+        "set": [1],
+        "error": "bad\n",
+    }
+    assert encode({"a": "\udce4"}) == b'{"a": "\\udce4"}\n'
+
+
+def test_our_errors_are_told_in_their_words_and_others_with_their_type() -> None:
+    assert error_line(StartRefused("held", 69)) == {"error": {"message": "held", "exit_code": 69}}
+    assert error_line(KeyError("x")) == {"error": {"message": "KeyError: 'x'", "exit_code": 70}}
