@@ -4,7 +4,7 @@
 
 A promise is a line `- **S-305** One sentence.` A test cites it by its number: in its docstring, in the comment lines right above
 it (above its decorators), or in a comment on the lines of its signature. Prints what is wrong, one a line, and exits 1: a number
-given twice or out of order, a promise that no test cites, a cited number, or one that the document mentions, that is no promise.
+given twice or out of order, a promise that no test cites, a cited number, or one mentioned below docs/, that is no promise.
 """
 
 from __future__ import annotations
@@ -96,10 +96,11 @@ def violations(root: Path) -> Iterator[str]:
             yield f"{DOCUMENT}:{line}: S-{number} comes after S-{previous}: numbers ascend"
         known.setdefault(number, line)
         previous = max(previous, number)
-    for line, content in enumerate(text.splitlines(), start=1):
-        for mentioned in NUMBER.findall(content):
-            if int(mentioned) not in known:
-                yield f"{DOCUMENT}:{line}: S-{mentioned} is mentioned, but there is no such promise"
+    for file in sorted((root / DOCUMENT).parent.rglob("*.md")):
+        for line, content in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            for mentioned in NUMBER.findall(content):
+                if int(mentioned) not in known:
+                    yield f"{file.relative_to(root)}:{line}: S-{mentioned} is mentioned, but there is no such promise"
     cited = all_citations(root)
     for citation in cited:
         if citation.number not in known:

@@ -119,3 +119,12 @@ def test_a_document_without_promises_is_wrong(tmp_path: Path) -> None:
     status, lines = plant(tmp_path, "# Nothing\n", "")
     assert status == 1
     assert lines == ["docs/semantics.md: no promise in it: a promise is a line `- **S-1** One sentence.`"]
+
+
+def test_other_documents_mention_promises_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "docs" / "semantics.md").write_text(DOCUMENT)
+    (tmp_path / "docs" / "how-to.md").write_text("It holds (S-1), and so does this (S-4).\n")
+    (tmp_path / "tests" / "test_it.py").write_text(TESTS)
+    assert run(tmp_path) == (1, ["docs/how-to.md:1: S-4 is mentioned, but there is no such promise"])
