@@ -1,7 +1,7 @@
 """Cutting exactly one customer's open connections, without touching anybody else's.
 
 Removing a user from Xray refuses new connections and leaves the open ones alone, so they are shut from outside: Xray is
-our own child, the kernel hands us duplicates of its sockets (pidfd_getfd), and shutting a duplicate shuts the original.
+our own child, the kernel hands us duplicates of its sockets (pidfd_getfd), and resetting a duplicate resets the original.
 Where that is forbidden (some containers), the kernel destroys the connection by its addresses, which needs
 CAP_NET_ADMIN. Never by address alone, and never by restarting Xray: both would hit others.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import enum
+import errno
 import os
 import socket
 import struct
@@ -24,7 +25,7 @@ from vpn import sockdiag
 from vpn.xray.lines import Source, source_of
 
 _PIDFD_GETFD: Final = 438
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_NOWHERE: Final = struct.pack("=H14x", socket.AF_UNSPEC)
 _TCP_INFO_BYTES: Final = struct.Struct("=QQ")  # bytes acknowledged, bytes received
 _TCP_INFO_OFFSET: Final = 120
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -65,9 +66,7 @@ class Cutter:
         for source, duplicate in self._connections():
             if source in sources:
                 with contextlib.suppress(OSError):  # it closed in this very moment
-                    # with it, what waits in the send buffer is thrown away as soon as Xray closes its side
-                    duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-                    duplicate.shutdown(socket.SHUT_RDWR)
+                    _reset(duplicate)
                     shut.add(source)
         return frozenset(shut)
 
@@ -110,8 +109,9 @@ def way_to_cut(pid: int) -> Way:
         return Way.NONE
     try:
         os.close(_getfd(pidfd, 0))
-    except OSError:
-        return Way.DESTROY if sockdiag.can_destroy() else Way.NONE
+    except OSError as error:
+        forbidden = error.errno in (errno.EPERM, errno.ENOSYS)  # anything else: it is ending
+        return Way.DESTROY if forbidden and sockdiag.can_destroy() else Way.NONE
     finally:
         os.close(pidfd)
     return Way.DUPLICATE
@@ -137,6 +137,16 @@ def _duplicate(pidfd: int, number: int) -> socket.socket | None:
     except OSError:  # not a socket
         os.close(descriptor)
         return None
+
+
+def _reset(duplicate: socket.socket) -> None:
+    # Connecting to nowhere resets: what waits to be sent is thrown away and the customer's client knows at once. After a
+    # mere shutdown, Xray's clients take the end for half a close and hold on to it for another second.
+    if _libc.connect(duplicate.fileno(), _NOWHERE, len(_NOWHERE)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    with contextlib.suppress(OSError):  # wakes Xray; the connection is gone already
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def _far_end(duplicate: socket.socket, port: int) -> Source | None:

@@ -12,14 +12,33 @@ PAGE = b"the origin's own page"
 
 
 class Origin:
-    """Serves PAGE at /, and under /stream sends a byte every 5 ms for ever; counts what it sent."""
+    """Serves PAGE at /, and under /stream sends a byte every 5 ms for ever."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}/"
+        self._open = 0
+        self._changed = trio.Event()
+
+    async def until_open(self, count: int) -> None:
+        """Wait until exactly so many connections are open."""
+        while self._open != count:
+            await self._changed.wait()
+
+    def _count(self, change: int) -> None:
+        self._open += change
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def serve_one(self, stream: trio.SocketStream) -> None:
         """One connection."""
+        self._count(1)
+        try:
+            await self._serve(stream)
+        finally:
+            self._count(-1)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
         with contextlib.suppress(trio.BrokenResourceError):
             head = b""
             while b"\r\n\r\n" not in head:

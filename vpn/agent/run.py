@@ -83,7 +83,7 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
         keeper = Keeper(
             directory=settings.data_dir,
             inbound=Inbound(TAG, settings.inbound.listen, inbound_port, reality),
-            reaches=settings.reaches,
+            reaches=settings.private_networks,
             users=lambda: node.users(),
             on_access=lambda life, access: node.on_access(life, access),
             clock=clock.now,

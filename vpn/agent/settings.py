@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +61,7 @@ class AgentSettings:
 
     `token_file` holds the bearer token (at least 16 characters). `clock_offset` shifts the agent's clock by that many
     seconds and may be changed by the backend; None (the default) forbids it: for demonstrations and tests only.
+    `reaches` lists private networks (like "10.8.0.0/16") that customers may reach through this node; none by default.
     """
 
     data_dir: Path
@@ -69,6 +71,7 @@ class AgentSettings:
     tls: TlsSettings | None = None
     expiry: ExpirySettings = attrs.field(factory=ExpirySettings)
     clock_offset: float | None = None
+    reaches: tuple[str, ...] = ()
 
     @property
     def listen_host(self) -> str:
@@ -81,9 +84,9 @@ class AgentSettings:
         return int(self.listen.rpartition(":")[2])
 
     @property
-    def reaches(self) -> tuple[str, ...]:
-        """Private networks that customers may reach: this machine itself for a loopback node, else none."""
-        return LOOPBACK if self.inbound.security == "none" else ()
+    def private_networks(self) -> tuple[str, ...]:
+        """Private networks that customers may reach: those of `reaches`, and this machine itself for a loopback node."""
+        return (*self.reaches, *LOOPBACK) if self.inbound.security == "none" else self.reaches
 
     @property
     def flow(self) -> str:
@@ -155,6 +158,8 @@ def check_settings(settings: AgentSettings) -> None:
         is_loopback(settings.listen_host) or settings.tls is not None,
         f"listen: {settings.listen} is not loopback, and without [tls] the token would cross the network readable",
     )
+    for network in settings.reaches:
+        _require(_is_network(network), f"reaches: {network!r} is not a network like 10.8.0.0/16")
     inbound = settings.inbound
     _require(0 <= inbound.port <= 65_535, f"inbound.port: {inbound.port} is not between 0 and 65535")
     _require(
@@ -178,6 +183,14 @@ def check_settings(settings: AgentSettings) -> None:
         min(settings.expiry.grace, settings.expiry.silence, settings.expiry.settle) >= 0,
         "expiry: seconds are not negative",
     )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
