@@ -30,7 +30,7 @@ async def short_block(how: str) -> None:
         await process.out.until("lets the loop go on")
         assert set((await process.incarnations()).values()) == {1}
         assert await process.stop() == 0
-        assert process.err.text == ""
+        assert process.complaints == []
 
 
 async def test_a_stale_loop_alone_is_reported_with_stack_actor_and_message_and_the_process_serves_on() -> None:

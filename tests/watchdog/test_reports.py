@@ -85,7 +85,7 @@ args = {{{{ port = {port} }}}}
             assert await process.incarnations() == {"remote": 1, "healthcheck": 1}
             status = await process.call("status")
             assert status["not_ready"] == ["remote"]
-            assert process.err.text == ""
+            assert process.complaints == []
             assert await process.stop() == 0
 
 

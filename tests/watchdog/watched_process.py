@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import sys
 import tempfile
@@ -110,6 +111,11 @@ class Watched:
             return list(client.stream(self._socket, "events", limit=1000))
 
         return await trio.to_thread.run_sync(read)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What it said at ERROR or above, and what the watchdog's thread said past the log."""
+        return [line for line in self.err.lines if re.search(r" (ERROR|CRITICAL) |atlas watchdog:", line)]
 
     async def incarnations(self) -> dict[str, int]:
         """Prove that it lives and serves; the incarnation of each child."""
