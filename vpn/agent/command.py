@@ -14,14 +14,16 @@ from vpn.agent.settings import AgentSettings, load_settings
 from vpn.errors import AgentMisconfigured
 
 _PR_SET_PDEATHSIG = 1
+# What cannot be read is for the agent itself to refuse, with the exit code that says so.
+_PATH = click.Path(path_type=Path, readable=False)
 
 
 @click.command("run")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file (TOML).")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where keys and identity are kept.")
+@click.option("--config", type=_PATH, help="Configuration file (TOML).")
+@click.option("--data-dir", type=_PATH, help="Where keys and identity are kept.")
 @click.option("--listen", help="HOST:PORT of the HTTP interface; port 0 chooses one.", show_default="127.0.0.1:0")
 @click.option("--inbound-port", type=click.IntRange(0, 65535), help="Port for customers; 0 chooses one and keeps it.")
-@click.option("--token-file", type=click.Path(path_type=Path, dir_okay=False), help="File with the bearer token.")
+@click.option("--token-file", type=_PATH, help="File with the bearer token.")
 @click.option(
     "--clock-offset", type=float, help="Shift the clock by seconds; the backend may then move it. Demonstrations only."
 )

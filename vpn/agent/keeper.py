@@ -13,6 +13,7 @@ import trio
 
 from runtime.logs import get_logger
 from runtime.redaction import redact
+from vpn.agent import files
 from vpn.agent.life import Life
 from vpn.connections import Connections
 from vpn.cut import Cutter, Way, way_to_cut
@@ -74,7 +75,7 @@ class Keeper:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep Xray alive until cancelled. `started` once the first life accepts connections."""
         run_directory = self.directory / "xray"
-        run_directory.mkdir(mode=0o700, exist_ok=True)
+        files.make_private_directory(run_directory)
         # By descriptor, because a socket's path may not be longer than 107 bytes and a data directory's may.
         descriptor = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         failures = 0

@@ -29,7 +29,7 @@ from vpn.agent.identity import load_identity, save_identity
 from vpn.agent.keeper import Keeper
 from vpn.agent.node import Node
 from vpn.agent.report import Reporter
-from vpn.agent.settings import TAG, AgentSettings, check_settings, read_token
+from vpn.agent.settings import TAG, AgentSettings, check_settings, check_tls, read_token
 from vpn.agent.store import open_store
 from vpn.agent.watch import Watch
 from vpn.errors import ListenRefused
@@ -49,6 +49,8 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
     """
     check_settings(settings)
     token = read_token(settings.token_file)
+    if settings.tls is not None:
+        check_tls(settings.tls)
     files.make_private_directory(settings.data_dir)
     lock = files.lock_directory(settings.data_dir)
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 import tomllib
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -194,8 +195,34 @@ def _is_network(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this host is this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether this host is this machine only. A name like 127.example.com is somebody else's."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_tls(tls: TlsSettings) -> None:
+    """Raise AgentMisconfigured if the certificate, its key or the authority cannot be used."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for name, path in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise AgentMisconfigured(f"tls.{name}: cannot read {path}: {error.strerror}") from error
+    try:
+        # never asks at a terminal for the password of an encrypted key
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except OSError as error:  # ssl.SSLError too
+        raise AgentMisconfigured(f"tls.certificate, tls.key: they cannot be used together: {error}") from error
+    try:
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+    except OSError as error:
+        raise AgentMisconfigured(
+            f"tls.client_ca: {tls.client_ca} holds no certificate that can be used: {error}"
+        ) from error
 
 
 def read_token(path: Path) -> Secret:

@@ -69,16 +69,7 @@ class XrayProcess:
 
         Before it has started it raises XrayConfigRefused, XrayCannotListen or XrayEnded instead.
         """
-        child = spawn(
-            # -P: the working directory belongs to the data, nothing is imported from there
-            [sys.executable, "-P", "-m", "vpn.xray.shim"],
-            name=self.name,
-            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
-            cwd=self.cwd,
-            keep_stdin=True,
-            stdout=PIPE,
-            stderr=PIPE,
-        )
+        child = self._spawn()
         self.pid = child.pid
         try:
             return await self._life(child, task_status)
@@ -87,6 +78,21 @@ class XrayProcess:
                 if child.returncode is None:
                     await child.stop(signal.SIGTERM, grace=_STOP_GRACE)
                 await child.close()
+
+    def _spawn(self) -> ChildProcess:
+        try:
+            return spawn(
+                # -P: the working directory belongs to the data, nothing is imported from there
+                [sys.executable, "-P", "-m", "vpn.xray.shim"],
+                name=self.name,
+                env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
+                cwd=self.cwd,
+                keep_stdin=True,
+                stdout=PIPE,
+                stderr=PIPE,
+            )
+        except OSError as error:  # no memory, no process, no descriptor left: may pass
+            raise XrayEnded(f"{self.name}: cannot start a process for Xray: {error.strerror}") from error
 
     async def _life(self, child: ChildProcess, task_status: trio.TaskStatus[None]) -> int:
         started = trio.Event()

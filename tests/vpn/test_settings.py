@@ -1,0 +1,97 @@
+"""The agent's configuration file: every mistake is named, and nothing unsafe is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vpn.agent.settings import is_loopback, load_settings, read_token
+from vpn.errors import AgentMisconfigured
+
+GOOD = 'data_dir = "data"\ntoken_file = "token"\n'
+
+
+def load(tmp_path: Path, text: str) -> object:
+    """Load a file with this text."""
+    (tmp_path / "agent.toml").write_text(text)
+    return load_settings(tmp_path / "agent.toml")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(GOOD)
+    settings = load_settings(tmp_path / "agent.toml")
+    assert (settings.data_dir, settings.token_file) == (tmp_path / "data", tmp_path / "token")
+    assert settings.listen == "127.0.0.1:0" and settings.clock_offset is None
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("listen = 8700", "listen"),
+        ('listen = "8700"', "HOST:PORT"),
+        ('listen = "127.0.0.1:99999"', "HOST:PORT"),
+        ('listen = "0.0.0.0:8700"', "tls"),
+        ('listen = "127.example.com:8700"', "tls"),
+        ('listen = "node.example.com:8700"', "tls"),
+        ("bogus = 1", "bogus"),
+        ("clock_offset = true", "clock_offset"),
+        ("[inbound]\nport = 65536", "inbound.port"),
+        ("[inbound]\nport = true", "inbound.port"),
+        ('[inbound]\nport = "443"', "inbound.port"),
+        ('[inbound]\nsecurity = "tls"', "inbound.security"),
+        ('[inbound]\nlisten = "0.0.0.0"', "loopback only"),
+        ('[inbound]\nlisten = "127.example.com"', "loopback only"),
+        ('[inbound]\nsecurity = "reality"', "inbound.target"),
+        ('[inbound]\nsecurity = "reality"\ntarget = "a.example:443"\nlisten = "0.0.0.0"', "inbound.host"),
+        ("[expiry]\ngrace = -1", "expiry"),
+        ("[tls]\ncertificate = 'c'", "key"),
+        ("this is not toml", "agent.toml"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, more: str, named: str) -> None:
+    with pytest.raises(AgentMisconfigured, match=named):
+        load(tmp_path, GOOD + more)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(AgentMisconfigured) as caught:
+        load(tmp_path, GOOD + 'listen = 1\nbogus = 2\n[inbound]\nport = "a"\n')
+    assert all(named in str(caught.value) for named in ("listen", "bogus", "port"))
+
+
+@pytest.mark.parametrize(
+    ("host", "is_it"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("0.0.0.0", False),  # noqa: S104  # judged, not bound
+        ("127.example.com", False),
+        ("192.0.2.1", False),
+        ("localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, is_it: bool) -> None:
+    assert is_loopback(host) is is_it
+
+
+@pytest.mark.parametrize(
+    "token", [b"short", b"", b"with spaces in its middle", b"\xff" * 20, "ключ-из-букв-кириллицы".encode()]
+)
+def test_a_weak_or_unusable_token_is_refused_and_not_repeated(tmp_path: Path, token: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(token)
+    with pytest.raises(AgentMisconfigured) as caught:
+        read_token(path)
+    assert str(path) in str(caught.value)
+    assert not token or token.decode(errors="replace") not in str(caught.value)
+
+
+def test_a_token_is_taken_without_the_newline_of_its_file_and_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("sixteen-or-more-characters\n")
+    token = read_token(tmp_path / "token")
+    assert token.reveal() == "sixteen-or-more-characters"
+    assert "sixteen" not in repr(token)
