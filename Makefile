@@ -24,6 +24,7 @@ check: $(VENV)/dev.stamp  ## format, lint, types, layers, locks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_locks.py $(ROOMS)
+	$(BIN)/python tools/check_promises.py
 	$(BIN)/python tools/check_house.py
 
 format: $(VENV)/dev.stamp  ## format and fix what can be fixed

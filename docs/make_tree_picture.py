@@ -6,7 +6,14 @@ from pathlib import Path
 
 WIDTH, HEIGHT = 960, 470
 INK, SOFT, LINE, PAPER = "#1f2933", "#52606d", "#9aa5b1", "#ffffff"
-KINDS = {"root": "#243b53", "pool": "#0f609b", "node": "#0b7285", "worker": "#2b8a3e", "edge": "#7c5e10", "child": "#5f3dc4"}
+KINDS = {
+    "root": "#243b53",
+    "pool": "#0f609b",
+    "node": "#0b7285",
+    "worker": "#2b8a3e",
+    "edge": "#7c5e10",
+    "child": "#5f3dc4",
+}
 
 
 def box(x: int, y: int, width: int, title: str, note: str, kind: str) -> str:
@@ -22,7 +29,9 @@ def box(x: int, y: int, width: int, title: str, note: str, kind: str) -> str:
 def line(x1: int, y1: int, x2: int, y2: int, *, dashed: bool = False) -> str:
     """A connection: solid for supervision, dashed for traffic."""
     dash = ' stroke-dasharray="5 4"' if dashed else ""
-    return f'<path d="M{x1} {y1} L{x2} {y2}" stroke="{LINE}" stroke-width="1.6"{dash} fill="none" marker-end="url(#tip)"/>'
+    return (
+        f'<path d="M{x1} {y1} L{x2} {y2}" stroke="{LINE}" stroke-width="1.6"{dash} fill="none" marker-end="url(#tip)"/>'
+    )
 
 
 def label(x: int, y: int, text: str, anchor: str = "middle") -> str:
@@ -45,7 +54,10 @@ def picture() -> str:
     parts = [box(370, 20, 220, "supervisor", "one trio nursery, one process", "root")]
     parts += [box(700, 20, 240, "watchdog thread", "event_loop · worker · healthcheck", "edge")]
     parts += [line(700, 46, 594, 46, dashed=True)]
-    parts += [box(20, 20, 240, "atlas (operator)", "status · kill · buy · revoke …", "edge"), line(260, 46, 366, 46, dashed=True)]
+    parts += [
+        box(20, 20, 240, "atlas (operator)", "status · kill · buy · revoke …", "edge"),
+        line(260, 46, 366, 46, dashed=True),
+    ]
     parts += [label(313, 38, "unix socket")]
     for x, title, note, kind in actors:
         parts += [line(480, 72, x + 40, 136), box(x - 16, 140, 112, title, note, kind)]
