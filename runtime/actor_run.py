@@ -202,9 +202,9 @@ class ActorRun:
                 f"{self.address.name!r} can only defer the request it handles now, not another {type(message).__name__}"
             )
         deferred: Deferred[R] = Deferred(ask)
-        self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
         if ask is not None:
             ask.stage = Stage.DEFERRED
+            self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
         return deferred
 
     def ended(self) -> None:

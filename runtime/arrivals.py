@@ -17,18 +17,22 @@ class Arrivals:
         self._limit = limit
         self._marks: list[tuple[int, float]] = []
 
-    def mark(self, position: int, time: float, first_waiting: int) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether the marks of what no longer waits should be forgotten before another is set."""
+        return len(self._marks) >= self._limit
+
+    def mark(self, position: int, time: float) -> None:
         """The message at `position`, and those after it up to the next mark, came at `time`."""
-        if len(self._marks) >= self._limit:
-            self._forget_before(first_waiting)
         self._marks.append((position, time))
 
     def since(self, first_waiting: int) -> float:
         """When the message at `first_waiting` came."""
-        self._forget_before(first_waiting)
+        self.forget_before(first_waiting)
         return self._marks[0][1]
 
-    def _forget_before(self, position: int) -> None:
+    def forget_before(self, position: int) -> None:
+        """Messages before `position` do not wait any more."""
         gone = 0
         while gone + 1 < len(self._marks) and self._marks[gone + 1][0] <= position:
             gone += 1

@@ -136,7 +136,10 @@ async def ask(callee: Address, message: Request[R], within: float) -> R:
     if refusal is not None:
         # A refusal takes no time: without this, a caller that tries again at once would never let anybody run.
         await trio.lowlevel.checkpoint()
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal  # its traceback holds this frame
     if call is not None:
         call.waits[pending] = None
     callee.asks[pending] = None
@@ -155,8 +158,8 @@ async def ask(callee: Address, message: Request[R], within: float) -> R:
         if call is not None:
             call.waits.pop(pending, None)
         callee.asks.pop(pending, None)
-        if pending.outcome is None:
-            pending.outcome = _GONE
+        # Nobody waits any more; and an error kept here would hold this frame by its traceback.
+        pending.outcome = _GONE
 
 
 async def _wait_for_room(pending: PendingAsk) -> None:

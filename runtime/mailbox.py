@@ -169,7 +169,7 @@ class Mailbox:
         """Deliver as soon as there is room. Atomic with respect to cancellation. Raises trio.ClosedResourceError."""
         self._waiting += 1
         self._accepted += 1
-        self._arrivals.mark(self._accepted, self._now(), self._first_waiting())
+        self._mark()
         try:
             await self._user_in.send(item)
         except BaseException:
@@ -306,7 +306,7 @@ class Mailbox:
         self._yielding = True
 
     def _attend(self) -> None:
-        self._arrivals.mark(self._accepted, self._now(), self._first_waiting())
+        self._mark()
         if self._bell is not None:
             if self.serve_user:
                 trio.lowlevel.reschedule(self._bell)
@@ -314,6 +314,11 @@ class Mailbox:
                 self._alert = False
         elif self._yielding:
             self._alert = False
+
+    def _mark(self) -> None:
+        if self._arrivals.is_full:
+            self._arrivals.forget_before(self._first_waiting())
+        self._arrivals.mark(self._accepted, self._now())
 
     def _first_waiting(self) -> int:
         """The position of the oldest user message that waits, in the sequence of all; one beyond the last if none does."""

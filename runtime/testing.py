@@ -139,7 +139,9 @@ class ActorSystem:
             record = Exit(address.name, incarnation, reason, error, last, lived)
             runner.exits.append(record)
             address.on_exit(record)
-            restarts = record.abnormal and runner.on_crash is OnCrash.RESTART and status.served
+            restarts = (
+                record.abnormal and runner.on_crash is OnCrash.RESTART and status.served and not runner.stop_asked
+            )
             if not restarts:
                 address.on_final(reason.value)
                 runner.is_final = True
