@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.vpn.agents import arguments
+from vpn.agent.run import run_agent
+from vpn.agent.settings import AgentSettings
+from vpn.errors import StoreUnreadable
 
 _PR_CAPBSET_DROP = 24
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
@@ -65,11 +68,12 @@ def file_for_the_sockets_directory(node: Path) -> None:
     ],
     ids=["a file", "below a file", "lock", "identity", "keys", "sockets"],
 )
-def test_files_that_are_in_the_way_are_named(tmp_path: Path, make: Callable[[Path], None], named: str) -> None:
+async def test_files_that_are_in_the_way_are_named(tmp_path: Path, make: Callable[[Path], None], named: str) -> None:
     make(tmp_path / "node")
-    status, said = refused(arguments(tmp_path / "node"))
-    assert status == 77
-    assert named in said
+    arguments(tmp_path / "node")  # makes the token
+    with pytest.raises(StoreUnreadable, match=named) as caught:
+        await run_agent(AgentSettings(tmp_path / "node", tmp_path / "node.token"), parent_stdin=False)
+    assert caught.value.exit_code == 77
 
 
 def without_roots_power_over_files() -> None:
@@ -131,12 +135,3 @@ def test_what_xray_would_refuse_is_a_wrong_configuration(tmp_path: Path) -> None
     status, said = refused([*argv[:3], "--config", str(tmp_path / "agent.toml")])
     assert status == 78
     assert "'no-port.example.org' is not HOST:PORT" in said
-
-
-def test_a_directory_in_place_of_the_token_is_refused(tmp_path: Path) -> None:
-    argv = arguments(tmp_path / "node")
-    (tmp_path / "node.token").unlink()
-    (tmp_path / "node.token").mkdir()
-    status, said = refused(argv)
-    assert status == 78
-    assert "node.token" in said

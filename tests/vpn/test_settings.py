@@ -95,3 +95,8 @@ def test_a_token_is_taken_without_the_newline_of_its_file_and_never_shown(tmp_pa
     token = read_token(tmp_path / "token")
     assert token.reveal() == "sixteen-or-more-characters"
     assert "sixteen" not in repr(token)
+
+
+def test_a_directory_in_place_of_the_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AgentMisconfigured, match="cannot read the token file"):
+        read_token(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -72,8 +73,9 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
     store, remark = open_store(settings.data_dir, clock.now)
     if remark:
         log.warning(remark)
-    try:
-        listener = _listen(settings, identity.listen_port)
+    with contextlib.ExitStack() as opened:
+        opened.callback(store.close)
+        listener = opened.enter_context(_listen(settings, identity.listen_port))  # until the server takes it over
         inbound_port = settings.inbound.port or identity.inbound_port or choose_lasting(settings.inbound.listen)
         _check_free(settings.inbound.listen, inbound_port)
         kept = attrs.evolve(identity, inbound_port=inbound_port, listen_port=listener.getsockname()[1])
@@ -108,8 +110,6 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
                 partial(anycorn.serve, cast("Framework", app), _server_config(settings, listener), mode="asgi")
             )
             _announce({"listening": listening, "inbound": attrs.asdict(facts), "pid": os.getpid()})
-    finally:
-        store.close()
 
 
 async def _until_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
