@@ -174,6 +174,23 @@ async def test_drop_oldest_refuses_when_nothing_that_waits_may_be_lost() -> None
 
 
 # S-305
+async def test_nothing_is_dropped_while_senders_wait_because_their_order_would_be_lost() -> None:
+    world = World()
+    async with actor_system() as system, trio.open_nursery() as nursery:
+        ref = await system.start(Scribe(world), capacity=2, overflow=Overflow.DROP_OLDEST)
+        ref.tell(Suspend())
+        await trio.testing.wait_all_tasks_blocked()
+        for number in (1, 2):
+            ref.tell(Note(number))
+        for number in (3, 4):  # nothing could be dropped for them: they wait
+            nursery.start_soon(ref.send, Hint(number))
+            await trio.testing.wait_all_tasks_blocked()
+        assert ref.tell(Note(5)) is Delivery.FULL
+        ref.tell(Resume())
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.notes == [1, 2, 3, 4]
+
+
 async def test_an_ask_too_makes_room_by_drop_oldest() -> None:
     world = World()
     async with actor_system() as system, trio.open_nursery() as nursery:
