@@ -29,7 +29,7 @@ SEED = int(os.environ.get("ATLAS_TEST_SEED", "20261123"))
 VICTIMS = ("activation", "pool.main", "node.local")
 PHASES = ("claimed", "applied", "confirmed")
 KILLS = 200
-KILLS_A_ROUND = 7
+KILLS_A_ROUND = 10
 MOST_ROUNDS = 120
 
 Point = tuple[str, str]

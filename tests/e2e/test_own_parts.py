@@ -57,7 +57,10 @@ async def test_the_main_job_runs_on_a_database_and_a_node_of_ones_own(empty_data
 
 
 async def test_a_node_that_refuses_our_token_is_named_and_costs_a_purchase_no_attempt() -> None:
-    async with stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}) as here, agent_of_ones_own(here) as url:
+    async with (
+        stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}) as here,
+        agent_of_ones_own(here) as url,
+    ):
         here.env["ATLAS__NODES__LOCAL__URL"] = url
         async with here.running(), watch(dsn_of(here)) as seen:
             await here.ok("customer", "add", "42")
