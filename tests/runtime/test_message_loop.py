@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+
+import itertools
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from runtime.actor import Actor, handler
+from runtime.message import Message
+from runtime.testing import actor_system
+
+
+@attrs.frozen
+class Crunch(Message):
+    """Takes a while of computing."""
+
+
+@attrs.frozen
+class CrunchAndWait(Message):
+    """As Crunch, in a handler that contains an await."""
+
+
+@attrs.define(eq=False)
+class Cruncher(Actor):
+    """Role: computes without waiting. Owns a count. On crash: nothing."""
+
+    clock: trio.testing.MockClock
+    seconds: float
+    done: list[float]
+
+    def _crunch(self) -> None:
+        self.clock.jump(self.seconds)
+        self.done.append(trio.current_time())
+
+    @handler
+    async def crunch(self, _: Crunch) -> None:
+        self._crunch()
+
+    @handler
+    async def crunch_and_wait(self, _: CrunchAndWait) -> None:
+        self._crunch()
+        if self.seconds < 0:
+            await trio.sleep_forever()
+
+
+async def batches(clock: trio.testing.MockClock, message: Message, seconds: float, count: int) -> list[int]:
+    """How many messages are handled between two turns of somebody else."""
+    done: list[float] = []
+    seen = [0]
+    async with actor_system() as system:
+        ref = await system.start(Cruncher(clock, seconds, done), capacity=count)
+        for _ in range(count):
+            ref.tell(message)
+        while len(done) < count:
+            await trio.lowlevel.checkpoint()
+            if len(done) > seen[-1]:
+                seen.append(len(done))
+    return [after - before for before, after in itertools.pairwise(seen)]
+
+
+async def test_a_batch_ends_after_64_messages(mock_clock: trio.testing.MockClock) -> None:
+    assert await batches(mock_clock, Crunch(), 0.0, 200) == [64, 64, 64, 8]
+
+
+async def test_a_batch_ends_after_a_millisecond(mock_clock: trio.testing.MockClock) -> None:
+    assert await batches(mock_clock, CrunchAndWait(), 0.0004, 7) == [3, 3, 1]
+
+
+async def test_the_clock_is_read_after_every_fourth_handler_that_cannot_wait(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    assert await batches(mock_clock, Crunch(), 0.0004, 9) == [4, 4, 1]
+
+
+@pytest.mark.parametrize("message", [Crunch(), CrunchAndWait()])
+async def test_a_long_message_ends_its_batch(mock_clock: trio.testing.MockClock, message: Message) -> None:
+    assert max(await batches(mock_clock, message, 5.0, 9)) <= 4
+
+
+async def test_since_when_a_message_is_handled_is_exact_after_one_that_waited(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert autojump_clock.autojump_threshold == 0
+
+    @attrs.frozen
+    class Nap(Message):
+        seconds: float
+
+    @attrs.define(eq=False)
+    class Sleeper(Actor):
+        """Role: sleeps. Owns nothing. On crash: nothing."""
+
+        @handler
+        async def nap(self, message: Nap) -> None:
+            await trio.sleep(message.seconds)
+
+    async with actor_system() as system:
+        ref = await system.start(Sleeper())
+        begin = trio.current_time()
+        ref.tell(Nap(30))
+        ref.tell(Nap(10))
+        await trio.sleep(35)
+        assert ref.address.last_activity().handling_since == pytest.approx(begin + 30)
