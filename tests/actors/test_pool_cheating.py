@@ -1,0 +1,266 @@
+"""Nobody holds a connection across a call: each way round the rule, tried on a real pool."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import httpx
+import pytest
+import trio
+
+from actors.pool import ForeignAwait, PoolSettings
+from db.lease_errors import LeaseError, LeaseMisused, TransactionLost
+from db.tx import Tx
+from runtime.errors import LeaseHeldAcrossCall
+from runtime.message import Inspect
+from tests.actors.pool_house import PoolHouse, pool_house
+from vpn.http import new_client
+
+SMALL = PoolSettings(size=2, reserved=0)
+Cheat = Callable[[Tx], Awaitable[None]]
+
+
+@asynccontextmanager
+async def house_with_table(dsn: str) -> AsyncIterator[PoolHouse]:
+    """A pool, and a table that must stay empty."""
+    async with pool_house(dsn, SMALL) as house:
+        await house.pool.run("create", _create)
+        yield house
+        await house.until_full()
+        assert await house.pool.run("count", _count) == 0, "a cheat was committed"
+
+
+async def _create(tx: Tx) -> None:
+    await tx.execute("CREATE TABLE t (n int)")
+
+
+async def _count(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT count(*) FROM t")
+    return found
+
+
+async def _insert(tx: Tx) -> None:
+    await tx.execute("INSERT INTO t VALUES (1)")
+
+
+@asynccontextmanager
+async def web_server() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """The address of a server that answers everything, and what it received."""
+    heard: list[bytes] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            heard.append(await stream.receive_some())
+            await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}/", heard
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bare_http_client_in_a_transaction_reaches_nobody(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house, web_server() as (url, heard):
+
+        async def cheat(tx: Tx) -> None:
+            await _insert(tx)
+            async with httpx.AsyncClient() as client:
+                await client.get(url)
+
+        with pytest.raises(ForeignAwait, match=r"test_pool_cheating\.py.* in .*cheat"):
+            await house.pool.run("cheat", cheat)
+        assert heard == []
+
+
+async def test_our_http_client_in_a_transaction_names_both_lines(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house, web_server() as (url, heard):
+
+        async def cheat(tx: Tx) -> None:
+            await _insert(tx)
+            async with new_client() as client:
+                await client.get(url)
+
+        with pytest.raises(LeaseHeldAcrossCall, match=r"\"cheat\"|'cheat'"):
+            await house.pool.run("cheat", cheat)
+        assert heard == []
+
+
+async def test_our_http_client_under_an_open_lease_is_refused_also_in_a_child_task(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house, web_server() as (url, heard), new_client() as client:
+        async with house.pool.lease("open"):
+            with pytest.raises(LeaseHeldAcrossCall):
+                await client.get(url)
+            with pytest.raises(ExceptionGroup) as caught:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.get, url)
+            assert caught.group_contains(LeaseHeldAcrossCall)
+        assert heard == []
+        assert (await client.get(url)).status_code == 204, "after the lease it works"
+
+
+async def test_an_ask_under_a_lease_is_refused_by_both_layers(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house:
+        probe = await house.system.probe()
+
+        async def cheat(tx: Tx) -> None:
+            await _insert(tx)
+            await probe.ref.ask(Inspect(), within=1)
+
+        with pytest.raises(LeaseHeldAcrossCall):
+            await house.pool.run("cheat", cheat)
+        async with house.pool.lease("open"):
+            with pytest.raises(LeaseHeldAcrossCall):
+                await probe.ref.ask(Inspect(), within=1)
+        assert probe.received == []
+
+
+async def test_a_shielded_wait_in_a_transaction_is_refused_like_any_other(empty_database_dsn: str) -> None:
+    async def cheat(tx: Tx) -> None:
+        await _insert(tx)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    async with house_with_table(empty_database_dsn) as house:
+        with trio.fail_after(2), pytest.raises(ForeignAwait):
+            await house.pool.run("cheat", cheat)
+
+
+async def test_a_refusal_that_is_swallowed_still_rolls_back(empty_database_dsn: str) -> None:
+    async def cheat(tx: Tx) -> str:
+        await _insert(tx)
+        with suppress(Exception):
+            await trio.sleep(5)
+        return "nobody noticed"
+
+    async with house_with_table(empty_database_dsn) as house:
+        with pytest.raises(ForeignAwait, match="cheat"):
+            await house.pool.run("cheat", cheat)
+
+
+async def test_a_refusal_that_is_turned_into_another_error_is_still_the_refusal(empty_database_dsn: str) -> None:
+    async def cheat(tx: Tx) -> None:
+        await _insert(tx)
+        try:
+            await trio.sleep(5)
+        except Exception as error:
+            raise LookupError("something else") from error
+
+    async with house_with_table(empty_database_dsn) as house:
+        with pytest.raises(ForeignAwait):
+            await house.pool.run("cheat", cheat)
+
+
+async def test_the_transaction_refuses_statements_after_a_swallowed_refusal(empty_database_dsn: str) -> None:
+    seen: list[BaseException] = []
+
+    async def cheat(tx: Tx) -> None:
+        with suppress(Exception):
+            await trio.sleep(5)
+        try:
+            await _insert(tx)
+        except LeaseError as error:
+            seen.append(error)
+
+    async with house_with_table(empty_database_dsn) as house:
+        with pytest.raises(ForeignAwait):
+            await house.pool.run("cheat", cheat)
+    assert isinstance(seen[0], ForeignAwait)
+
+
+async def test_a_transaction_given_to_a_child_task_is_of_no_use_to_it(empty_database_dsn: str) -> None:
+    """The parent cannot even wait for its child, and the child cannot send a statement."""
+    async with house_with_table(empty_database_dsn) as house, trio.open_nursery() as outside:
+        refused: list[BaseException] = []
+
+        async def child(tx: Tx) -> None:
+            try:
+                await _insert(tx)
+            except LeaseError as error:
+                refused.append(error)
+
+        async def give_away(tx: Tx) -> None:
+            outside.start_soon(child, tx)
+            await tx.execute("SELECT pg_sleep(0.05)")
+
+        await house.pool.run("give away", give_away)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(refused[0], LeaseMisused)
+
+        async def own_nursery(tx: Tx) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child, tx)
+
+        with pytest.raises((ForeignAwait, ExceptionGroup)):
+            await house.pool.run("own nursery", own_nursery)
+        assert isinstance(refused[1], LeaseMisused)
+
+
+async def test_a_statement_begun_by_a_callback_is_refused(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house:
+        stolen: list[BaseException] = []
+
+        async def lend(tx: Tx) -> None:
+            def callback() -> None:
+                statement = tx.execute("INSERT INTO t VALUES (1)")
+                try:
+                    statement.send(None)
+                except LeaseMisused as error:
+                    stolen.append(error)
+
+            trio.lowlevel.current_trio_token().run_sync_soon(callback)
+            await tx.execute("SELECT pg_sleep(0.05)")
+
+        await house.pool.run("lend", lend)
+        assert len(stolen) == 1
+
+
+async def test_another_leases_transaction_cannot_be_used_inside_a_transaction(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house:
+        lent: list[Tx] = []
+        ready, release = trio.Event(), trio.Event()
+
+        async def lender(tx: Tx) -> None:
+            lent.append(tx)
+            ready.set()
+            await tx.execute("SELECT pg_sleep(0.2)")
+
+        async def borrower(_: Tx) -> None:
+            await _insert(lent[0])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.pool.run, "lender", lender)
+            await ready.wait()
+            with pytest.raises(LeaseMisused):
+                await house.pool.run("borrower", borrower)
+            release.set()
+
+
+async def test_going_on_after_a_cancelled_statement_is_refused(empty_database_dsn: str) -> None:
+    async def cheat(tx: Tx) -> None:
+        with trio.move_on_after(0.05):
+            await tx.execute("SELECT pg_sleep(20)")
+        await _insert(tx)
+
+    async with house_with_table(empty_database_dsn) as house:
+        with pytest.raises(TransactionLost, match="was cancelled"):
+            await house.pool.run("cheat", cheat)
+
+
+async def test_a_generator_that_outlives_its_transaction_sends_nothing(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house:
+        kept: list[AsyncIterator[int]] = []
+
+        async def rows(tx: Tx) -> AsyncIterator[int]:
+            yield await tx.fetchval("SELECT 1")
+            await _insert(tx)
+            yield 2
+
+        async def begin(tx: Tx) -> int:
+            kept.append(rows(tx))
+            return await anext(kept[0])
+
+        assert await house.pool.run("begin", begin) == 1
+        with pytest.raises(LeaseMisused, match="ended"):
+            await anext(kept[0])

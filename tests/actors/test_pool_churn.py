@@ -1,0 +1,247 @@
+"""Storms: thousands of leases, cancelled, crashed and killed at random points. Afterwards the books must balance exactly.
+
+Each unit of work inserts its own number and reads it back. What `run` said about it is compared with what is in the table:
+returned means committed, raised means not, and only AmbiguousCommit may mean either.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from actors.pool import AmbiguousCommit, LeaseRevoked, Pool, PoolCrashed, PoolSettings
+from actors.pool_client import counter_of
+from db.lease_errors import ConnectionLost, LeaseError
+from db.tx import Tx
+from runtime.testing import OnCrash
+from tests.actors.pool_house import PoolHouse, pool_house
+from tests.postgres_cluster import Cluster
+
+STORM = PoolSettings(size=5, reserved=1)
+
+
+@attrs.define
+class Ledger:
+    """What callers were told."""
+
+    chance: random.Random
+    done: set[int] = attrs.field(factory=set)
+    unknown: set[int] = attrs.field(factory=set)
+    cancelled: int = 0
+    errors: dict[str, int] = attrs.field(factory=dict)
+    _number: int = 0
+    _more: trio.Event = attrs.field(factory=trio.Event)
+
+    def next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def committed(self, number: int) -> None:
+        self.done.add(number)
+        self._more.set()
+
+    async def progress(self, by: int) -> None:
+        """Wait until so many more are committed."""
+        target = len(self.done) + by
+        with trio.fail_after(20):
+            while len(self.done) < target:
+                self._more = trio.Event()
+                await self._more.wait()
+
+    def failed(self, number: int, error: LeaseError) -> None:
+        self.errors[type(error).__name__] = self.errors.get(type(error).__name__, 0) + 1
+        if isinstance(error, AmbiguousCommit):
+            self.unknown.add(number)
+
+
+async def _create(tx: Tx) -> None:
+    await tx.execute("CREATE TABLE work (n int PRIMARY KEY)")
+
+
+async def _work(tx: Tx, number: int, pause: float) -> int:
+    await tx.execute("INSERT INTO work VALUES ($1)", number)
+    if pause:
+        await tx.execute("SELECT pg_sleep($1)", pause)
+    found: int = await tx.fetchval("SELECT n FROM work WHERE n = $1", number)
+    return found
+
+
+async def _numbers(tx: Tx) -> set[int]:
+    return {row["n"] for row in await tx.fetch("SELECT n FROM work")}
+
+
+async def _busy_sessions(tx: Tx) -> list[str]:
+    rows = await tx.fetch(
+        "SELECT state || ': ' || query AS busy FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name LIKE 'atlas/%' AND pid <> pg_backend_pid() AND state <> 'idle'"
+    )
+    return [row["busy"] for row in rows]
+
+
+async def _sessions(tx: Tx) -> int:
+    found: int = await tx.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'atlas/main'"
+    )
+    return found
+
+
+async def _client(pool: Pool, ledger: Ledger, rounds: int, patience: float) -> None:
+    for _ in range(rounds):
+        number = ledger.next()
+        pause = ledger.chance.choice((0, 0, 0, 0.002))
+        with trio.move_on_after(ledger.chance.uniform(0, patience)) as scope:
+            try:
+                assert await pool.run("work", _work, number, pause) == number
+                ledger.committed(number)
+            except LeaseError as error:
+                ledger.failed(number, error)
+                await trio.lowlevel.checkpoint()
+        ledger.cancelled += scope.cancelled_caught
+
+
+async def _settle(house: PoolHouse, ledger: Ledger) -> None:
+    """The books balance: nothing lost, nothing invented, nobody left behind."""
+    await house.until_full()
+    assert len(house.book.queue) == 0
+    assert house.book.leases == {}
+    assert counter_of(house.ref).coming == 0
+    found = await house.pool.run("numbers", _numbers)
+    assert ledger.done - found == set(), "reported as committed, but not there"
+    assert found - ledger.done - ledger.unknown == set(), "there, although its caller was told otherwise"
+    assert await house.pool.run("busy", _busy_sessions) == []
+    assert await house.pool.run("sessions", _sessions) == house.book.size
+
+
+@pytest.mark.parametrize("bridge", ["inline", "plain"])
+async def test_cancels_at_random_points_lose_nothing(
+    empty_database_dsn: str, bridge: Literal["inline", "plain"]
+) -> None:
+    ledger = Ledger(random.Random(11))
+    settings = attrs.evolve(STORM, bridge=bridge)
+    async with pool_house(empty_database_dsn, settings) as house:
+        await house.pool.run("create", _create)
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(_client, house.pool, ledger, 120, 0.04)
+        await _settle(house, ledger)
+    assert ledger.cancelled > 100
+    assert len(ledger.done) > 100
+    assert ledger.errors == {}, "a cancelled caller is cancelled, and nobody else notices"
+
+
+async def test_terminated_backends_lose_nothing(cluster: Cluster, empty_database_dsn: str) -> None:
+    ledger = Ledger(random.Random(12))
+    async with pool_house(empty_database_dsn, STORM) as house:
+        await house.pool.run("create", _create)
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(_client, house.pool, ledger, 100, 5.0)
+            for _ in range(3):
+                await trio.to_thread.run_sync(
+                    cluster.sql,
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'atlas/main'",
+                )
+        await _settle(house, ledger)
+    assert set(ledger.errors) <= {"ConnectionLost", "AmbiguousCommit"}
+    assert len(ledger.done) > 800
+
+
+async def test_holders_killed_at_random_points_lose_nothing(empty_database_dsn: str) -> None:
+    ledger = Ledger(random.Random(13))
+    async with pool_house(empty_database_dsn, STORM) as house:
+        await house.pool.run("create", _create)
+        for life in range(12):
+            ref, pool = await house.holder(f"victim {life}")
+            run = house.system.address(ref)._run
+            assert run is not None
+            for _ in range(6):
+                run.start_task(_client, (pool, ledger, 1000, 5.0), "client", inherit_deadline=False)
+            await ledger.progress(15)
+            await house.system.kill(ref)
+            assert not any(lease.owner.name == ref.name for lease in house.book.leases.values())
+        await _settle(house, ledger)
+    assert len(ledger.done) >= 12 * 15
+
+
+async def _one(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT 1")
+    return found
+
+
+async def test_a_pool_killed_under_load_tells_everybody_at_once_and_comes_back_whole(empty_database_dsn: str) -> None:
+    ledger = Ledger(random.Random(14))
+    async with pool_house(empty_database_dsn, STORM, on_crash=OnCrash.RESTART) as house:
+        await house.pool.run("create", _create)
+        stop = False
+        tokens = [counter_of(house.ref).token]
+
+        async def client() -> None:
+            while not stop:
+                await _client(house.pool, ledger, 1, 5.0)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(15):
+                nursery.start_soon(client)
+            for _ in range(6):
+                await ledger.progress(30)
+                book = house.book
+                await house.system.kill(house.ref)
+                assert book.leases == {}
+                assert len(book.queue) == 0
+                assert book.live == 0
+                tokens.append(counter_of(house.ref).token)
+                await house.until()
+            stop = True
+        await _settle(house, ledger)
+        assert house.ref.incarnation == 7
+    assert tokens == sorted(tokens), "fencing tokens go on where the last incarnation ended"
+    assert set(ledger.errors) <= {"LeaseRevoked", "PoolCrashed", "PoolDown", "AmbiguousCommit", "ConnectionLost"}
+    assert ledger.errors["LeaseRevoked"] > 0
+    assert ledger.errors["PoolCrashed"] > 0
+
+
+async def test_an_old_lease_is_dead_in_the_new_incarnation(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, STORM, on_crash=OnCrash.RESTART) as house:
+        with pytest.raises(LeaseRevoked, match=r"pool\.main ended"):
+            async with house.pool.lease("old") as lease:
+                with trio.CancelScope(shield=True):
+                    await house.system.kill(house.ref)
+                    await house.until_full()
+                    with pytest.raises(LeaseRevoked):
+                        await lease.fetchval("SELECT 1")
+        await house.until_full()
+        assert await house.pool.run("new", _one) == 1
+
+
+async def test_waiters_of_a_killed_pool_are_told_at_once(empty_database_dsn: str) -> None:
+    settings = PoolSettings(size=1, reserved=0)
+    async with pool_house(empty_database_dsn, settings, on_crash=OnCrash.RESTART) as house:
+        told: list[float] = []
+
+        async def wait() -> None:
+            with pytest.raises(PoolCrashed, match="may be repeated"):
+                await house.pool.run("waiter", _one, within=30)
+            told.append(trio.current_time())
+
+        async def hold() -> None:
+            with pytest.raises((LeaseRevoked, ConnectionLost)):
+                await house.pool.run("holder", _work, 1, 20.0, hold=30)
+
+        await house.pool.run("create", _create)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold)
+            while not house.book.leases:
+                await trio.testing.wait_all_tasks_blocked()
+            for _ in range(5):
+                nursery.start_soon(wait)
+            while len(house.book.queue) < 5:
+                await trio.testing.wait_all_tasks_blocked()
+            killed = trio.current_time()
+            await house.system.kill(house.ref)
+        assert len(told) == 5
+        assert max(told) - killed < 0.5

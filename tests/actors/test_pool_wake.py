@@ -1,0 +1,91 @@
+"""NOTIFY wakes the worker that it names; what went unheard is made up for."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from actors.pool import PoolSettings
+from actors.pool_metrics import WAKES
+from db.tx import Tx
+from runtime.message import WakeUp
+from tests.actors.pool_house import PoolHouse, pool_house
+from tests.postgres_cluster import Cluster
+
+SMALL = PoolSettings(size=2, reserved=0)
+
+
+async def _notify(tx: Tx, name: str) -> None:
+    await tx.execute("SELECT pg_notify('atlas_wake', $1)", name)
+
+
+async def _notify_and_fail(tx: Tx, name: str) -> None:
+    await _notify(tx, name)
+    raise LookupError
+
+
+def _listening(cluster: Cluster) -> str:
+    return "SELECT pid FROM pg_stat_activity WHERE application_name = 'atlas/main/listen'"
+
+
+async def test_the_named_worker_is_woken_when_the_transaction_has_committed(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL, wait=False, wakes=("activation",)) as house:
+        worker = await house.system.probe("activation")
+        with trio.fail_after(5):
+            await worker.receive(WakeUp)  # it has just begun to listen
+            await house.pool.run("buy", _notify, "activation")
+            await worker.receive(WakeUp)
+
+
+async def test_a_rolled_back_transaction_wakes_nobody(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL, wait=False, wakes=("activation",)) as house:
+        worker = await house.system.probe("activation")
+        other = await house.system.probe("other")
+        with trio.fail_after(5):
+            await worker.receive(WakeUp)
+            with pytest.raises(LookupError):
+                await house.pool.run("fail", _notify_and_fail, "activation")
+            await house.pool.run("after", _notify, "other")
+            await other.receive(WakeUp)
+        assert len(worker.received) == 1
+
+
+async def test_unknown_names_are_counted_and_otherwise_ignored(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL, wait=False, wakes=("activation",)) as house:
+        worker = await house.system.probe("activation")
+        before = WAKES.labels("pool.main", "unknown").value
+        with trio.fail_after(5):
+            await worker.receive(WakeUp)
+            await house.pool.run("notify", _notify, "no such worker")
+            await house.pool.run("notify", _notify, "activation")
+            await worker.receive(WakeUp)
+        assert WAKES.labels("pool.main", "unknown").value == before + 1
+        assert house.ref.incarnation == 1
+
+
+async def test_after_an_interruption_all_are_woken_since_something_may_have_gone_unheard(
+    cluster: Cluster, empty_database_dsn: str
+) -> None:
+    async with pool_house(empty_database_dsn, SMALL, wait=False, wakes=("activation", "notifications")) as house:
+        one = await house.system.probe("activation")
+        two = await house.system.probe("notifications")
+        with trio.fail_after(10):
+            await one.receive(WakeUp)
+            await two.receive(WakeUp)
+            await trio.to_thread.run_sync(
+                cluster.sql, f"SELECT pg_terminate_backend(pid) FROM ({_listening(cluster)}) l"
+            )
+            await one.receive(WakeUp)
+            await two.receive(WakeUp)
+            await house.pool.run("notify", _notify, "activation")
+            await one.receive(WakeUp)
+
+
+async def test_a_pool_that_wakes_nobody_does_not_listen(cluster: Cluster, empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        await _used(house)
+        assert await trio.to_thread.run_sync(cluster.sql, _listening(cluster)) == ""
+
+
+async def _used(house: PoolHouse) -> None:
+    await house.pool.run("notify", _notify, "nobody")
