@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import itertools
 
 import attrs
@@ -46,19 +45,30 @@ class Cruncher(Actor):
             await trio.sleep_forever()
 
 
+class Steps(trio.abc.Instrument):
+    """How many messages were handled at the end of each step of any task."""
+
+    def __init__(self, done: list[float]) -> None:
+        self.done = done
+        self.seen = [0]
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        del task
+        if len(self.done) > self.seen[-1]:
+            self.seen.append(len(self.done))
+
+
 async def batches(clock: trio.testing.MockClock, message: Message, seconds: float, count: int) -> list[int]:
-    """How many messages are handled between two turns of somebody else."""
-    done: list[float] = []
-    seen = [0]
+    """How many messages are handled before anybody else gets a turn."""
+    steps = Steps([])
     async with actor_system() as system:
-        ref = await system.start(Cruncher(clock, seconds, done), capacity=count)
+        ref = await system.start(Cruncher(clock, seconds, steps.done), capacity=count)
+        trio.lowlevel.add_instrument(steps)
         for _ in range(count):
             ref.tell(message)
-        while len(done) < count:
-            await trio.lowlevel.checkpoint()
-            if len(done) > seen[-1]:
-                seen.append(len(done))
-    return [after - before for before, after in itertools.pairwise(seen)]
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+    return [after - before for before, after in itertools.pairwise(steps.seen)]
 
 
 async def test_a_batch_ends_after_64_messages(mock_clock: trio.testing.MockClock) -> None:
