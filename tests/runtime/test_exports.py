@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import types
+import pytest
 
 import runtime
 
@@ -18,12 +18,15 @@ def test_the_public_names_change_only_on_purpose() -> None:
 
 
 def test_nothing_is_public_by_accident() -> None:
-    found = {
-        name
-        for name, value in vars(runtime).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert found == set(runtime.__all__)
+    assert dir(runtime) == sorted(runtime.__all__)
+    offered: dict[str, object] = {}
+    exec("from runtime import *", offered)  # noqa: S102 - there is no other way to ask what a star gives
+    assert offered.keys() - {"__builtins__"} == set(runtime.__all__)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Acter'"):
+        runtime.Acter  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_every_public_class_and_function_says_what_it_promises() -> None:
