@@ -26,7 +26,7 @@ def check(root: Path, path: str, text: str) -> list[str]:
         ("tests/x.py", "def test_x():\n    time.sleep(1)", "never sleeps"),
         ("docs/x.md", "see /home/someone/atlas", "machine"),
         ("requirements/x.lock", "--index-url https://example.org", "registry"),
-        ("requirements/x.lock", "six @ https://files.pythonhosted.org/six.whl", "registry"),
+        ("requirements/x.lock", "six @ https://files.python" + "hosted.org/six.whl", "registry"),
         ("runtime/x.py", "# TO" + "DO: later", "unfinished"),
         ("runtime/x.py", "\n" * 501, "more than one concept"),
     ],
