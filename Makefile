@@ -1,6 +1,8 @@
 # `make run` and `make test` need Python 3.11 or newer, make and the package registry; nothing else.
 
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name))))
+# The first of these that really runs and is new enough: a name on PATH may be a version manager's empty shim.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -44,9 +46,10 @@ clean:  ## remove the environment and the caches (never the data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "atlas needs Python 3.11 or newer; none was found on PATH" >&2; exit 78; }
+	@test -n "$(PYTHON)" || { echo "atlas needs Python 3.11 or newer with its venv module; none was found on PATH." \
+		"Say where one is: make PYTHON=/path/to/python3.11" >&2; exit 78; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "atlas needs Python 3.11 or newer; $(PYTHON) is older. Say which: make PYTHON=/path/to/python3.11" >&2; exit 78; }
+		|| { echo "$(PYTHON) does not run, or is older than Python 3.11" >&2; exit 78; }
 	@echo "making the environment in $(VENV) (the first time this takes about half a minute)"
 	@$(PYTHON) -m venv $(VENV)
 
