@@ -286,8 +286,9 @@ async def _exercise(loop: asyncio.AbstractEventLoop) -> None:
     ours.setblocking(False)
     view = InlineView(loop)
     protocol = _Collector()
-    transport, _ = await await_task(loop, loop.create_connection(lambda: protocol, sock=ours))
+    transport: asyncio.Transport | None = None
     try:
+        transport, _ = await await_task(loop, loop.create_connection(lambda: protocol, sock=ours))
         wire = _TestWire(transport, view)
 
         async def read() -> int:
@@ -313,5 +314,8 @@ async def _exercise(loop: asyncio.AbstractEventLoop) -> None:
         if await await_task(loop, in_a_task()) != "shared":
             raise BridgeUnfit("an asyncio task did not get a waiter's result")
     finally:
-        transport.abort()
+        if transport is None:
+            ours.close()
+        else:
+            transport.abort()
         theirs.close()
