@@ -85,6 +85,41 @@ async def test_the_clock_is_read_after_every_fourth_handler_that_cannot_wait(
     assert await batches(mock_clock, Crunch(), 0.0004, 9) == [4, 4, 1]
 
 
+async def test_busy_actors_shorten_their_batches_until_a_turn_of_the_loop_is_short(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    done: list[float] = []
+    turns: list[float] = []
+    async with actor_system() as system:
+        for n in range(10):
+            ref = await system.start(Cruncher(mock_clock, 0.0002, done), name=f"busy.{n}", capacity=100)
+            for _ in range(100):
+                ref.tell(Crunch())
+        while len(done) < 800:
+            began = trio.current_time()
+            await trio.lowlevel.checkpoint()
+            turns.append(trio.current_time() - began)
+        # ten batches of a millisecond each would make it ten
+        assert sum(turns[10:]) / len(turns[10:]) < 0.004
+
+
+async def test_batches_grow_again_when_the_others_are_done(mock_clock: trio.testing.MockClock) -> None:
+    steps = Steps([])
+    async with actor_system() as system:
+        ref = await system.start(Cruncher(mock_clock, 0.0001, steps.done), capacity=200)
+        trio.lowlevel.add_instrument(steps)
+        for _ in range(150):
+            ref.tell(Crunch())
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+            mock_clock.jump(0.1)  # somebody else is slow
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+    sizes = [after - before for before, after in itertools.pairwise(steps.seen)]
+    assert min(sizes[:5]) == 1
+    assert max(sizes[5:]) >= 10
+
+
 @pytest.mark.parametrize("message", [Crunch(), CrunchAndWait()])
 async def test_a_long_message_ends_its_batch(mock_clock: trio.testing.MockClock, message: Message) -> None:
     assert max(await batches(mock_clock, message, 5.0, 9)) <= 4
