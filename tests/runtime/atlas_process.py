@@ -85,6 +85,10 @@ class AtlasProcess:
                 return line
         raise AssertionError(f"the process ended without saying {text!r}; it said:\n" + "\n".join(self.lines))
 
+    def saw(self, text: str) -> str:
+        """The first line that contains `text`, among those that were read already or else those that come."""
+        return next((line for line in self.lines if text in line), None) or self.until(text)
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
