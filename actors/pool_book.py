@@ -22,7 +22,12 @@ from db.connection import Connection
 from db.lease import Lease, Owner
 from db.lease_errors import LeaseError, LeaseShed, PoolCrashed, PoolDown
 from db.lease_queue import Lane, LeaseQueue, Waiter
+from runtime.clock import clock_reader
 from runtime.events import Event
+
+
+_FRESH = 0.005
+"""Seconds after its last use in which a connection is not asked whether it still lives."""
 
 
 class PoolState(enum.StrEnum):
@@ -68,6 +73,9 @@ class PoolBook:
             limit=settings.max_waiting, target=settings.slow_target, interval=settings.slow_interval
         )
         self.state = PoolState.CONNECTING
+        read, offset = clock_reader()
+        self.now: Callable[[], float] = lambda: read() + offset
+        """trio's time, for less."""
         self.state_since = trio.current_time()
         self.cause = ""
         """Why no connection could be opened last; empty while they can."""
@@ -94,10 +102,11 @@ class PoolBook:
         """A lease at once, or None if the request has to wait. Raises PoolDown."""
         if self.state is PoolState.DOWN and request.lane is not Lane.SYSTEM:
             raise self.refuse_down(request.label)
-        if len(self.queue) and (request.lane is not Lane.SYSTEM or self.queue.waiting(Lane.SYSTEM)):
+        if self.queue and (request.lane is not Lane.SYSTEM or self.queue.waiting(Lane.SYSTEM)):
             return None
-        connection = self._free(request.lane)
-        return None if connection is None else self._grant(request, connection, trio.current_time())
+        now = self.now()
+        connection = self._free(request.lane, now)
+        return None if connection is None else self._grant(request, connection, now)
 
     def wait(self, request: LeaseRequest) -> None:
         """Enqueue a request that has a deferred reply; it is granted or failed through that."""
@@ -143,24 +152,24 @@ class PoolBook:
         """The holder is done with it. See db.lease.LeaseBook."""
         if not lease.is_open:
             return
-        now = trio.current_time()
+        now = self.now()
         self._close(lease, now)
         connection = lease.connection
         connection.used_at = now
         driver = connection.driver
-        if driver.is_closed():
+        if not driver.tainted and driver.is_idle() and now < connection.retire_at:
+            self._rest(connection)
+            if self.queue:
+                self.serve(now)
+        elif driver.is_closed():
             self._gone("lost")
         elif driver.tainted or not driver.is_idle():
             driver.tainted = True
             self.quarantined[connection] = now
             self._dirty(connection)
-        elif now >= connection.retire_at:
+        else:
             driver.terminate()
             self._gone("retired")
-        else:
-            self._rest(connection)
-            if len(self.queue):
-                self.serve(now)
 
     def cleaned(self, connection: Connection, *, clean: bool) -> None:
         """A quarantine has ended; an unclean connection was cut by then."""
@@ -238,13 +247,13 @@ class PoolBook:
 
     def serve(self, now: float) -> None:
         """Grant what can be granted."""
-        while self.idle and len(self.queue):
+        while self.idle and self.queue:
             system_only = len(self.idle) <= self._floor
             waiter = self.queue.take(now, system_only=system_only)
             if waiter is None:
                 return
             request = waiter.payload
-            connection = self._free(request.lane)
+            connection = self._free(request.lane, now)
             if connection is None:
                 # All idle ones were dead: back to the front is where it came from, so it must not lose its turn.
                 self.queue.put_first(waiter)
@@ -341,12 +350,12 @@ class PoolBook:
         """Idle connections that are kept for the system lane."""
         return max(0, self._reserved - self._system_held)
 
-    def _free(self, lane: Lane) -> Connection | None:
+    def _free(self, lane: Lane, now: float) -> Connection | None:
         floor = 0 if lane is Lane.SYSTEM else self._floor
         idle = self.idle
         while len(idle) > floor:
             connection = idle.pop()
-            if connection.driver.probe():
+            if now - connection.used_at < _FRESH or connection.driver.probe():
                 return connection
             connection.driver.terminate()
             self._gone("lost")

@@ -7,8 +7,8 @@ message that is handled at once. Otherwise the request travels as a message and 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from weakref import WeakValueDictionary
 
@@ -25,12 +25,13 @@ from db.lease_queue import Lane
 from db.open_lease import OpenLease, revoked
 from db.transaction import transact
 from db.tx import Tx
+from runtime.clock import clock_reader
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskTimeout
 from runtime.lease_guard import current_lease
 from runtime.ref import Ref
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from runtime.context import Context
 
@@ -78,6 +79,8 @@ class Pool:
         self._owner = owner
         self._context = context
         self._counter = counter_of(ref)
+        read, offset = clock_reader()
+        self._now: Callable[[], float] = lambda: read() + offset
 
     async def run(
         self,
@@ -98,25 +101,15 @@ class Pool:
         LeaseExpired, LeaseRevoked, ConnectionLost, TransactionLost (nothing was committed); AmbiguousCommit (find out);
         NestedLease, ForeignAwait, LeaseMisused (a defect of the caller).
         """
-        caller = sys._getframe(1)  # a line for errors, without the cost of a traceback
-        request = LeaseRequest(
-            label,
-            lane,
-            hold,
-            self._owner,
-            self._owner_ref,
-            (now := trio.current_time()),
-            now + within,
-            caller.f_code,
-            caller.f_lineno,
-        )
+        # A line for errors, without the cost of a traceback.
+        request = self._request(label, lane, within, hold, sys._getframe(1))
         lease = await self._acquire(request)
         marker = current_lease.set(lease)
         stack = ""
         try:
             with lease.scope:
                 try:
-                    return await transact(lease.driver, function, *args, deadline=lease.deadline)
+                    return await transact(lease.driver, function, *args, deadline=lease.deadline, scope=lease.scope)
                 except trio.Cancelled as cancelled:
                     stack = _lines(cancelled.__traceback__)
                     raise
@@ -129,43 +122,21 @@ class Pool:
             lease.book.give_back(lease)
         raise self._ended(lease, stack)
 
-    @asynccontextmanager
-    async def lease(
+    def lease(
         self, label: str, *, within: float = 10.0, hold: float = 5.0, lane: Lane = Lane.INTERACTIVE
-    ) -> AsyncIterator[OpenLease]:
-        """Hold a connection over a block. The exception: use `run` wherever a function can do the work.
+    ) -> AbstractAsyncContextManager[OpenLease]:
+        """Hold a connection over an `async with` block. The exception: use `run` wherever a function can do the work.
 
         While it is open, this task and its children cannot ask, call over HTTP, or take another lease. At the hold deadline
         the block is cancelled and LeaseExpired raised. Raises as `run`; statements outside `lease.run` commit one by one.
         """
-        caller = sys._getframe(2)  # above contextlib's __aenter__
-        request = LeaseRequest(
-            label,
-            lane,
-            hold,
-            self._owner,
-            self._owner_ref,
-            (now := trio.current_time()),
-            now + within,
-            caller.f_code,
-            caller.f_lineno,
+        return _LeaseBlock(self, (label, lane, within, hold), sys._getframe(1))
+
+    def _request(self, label: str, lane: Lane, within: float, hold: float, caller: FrameType) -> LeaseRequest:
+        now = self._now()
+        return LeaseRequest(
+            label, lane, hold, self._owner, self._owner_ref, now, now + within, caller.f_code, caller.f_lineno
         )
-        lease = await self._acquire(request)
-        marker = current_lease.set(lease)
-        stack = ""
-        try:
-            with lease.scope:
-                try:
-                    yield OpenLease(lease)
-                except trio.Cancelled as cancelled:
-                    stack = _lines(cancelled.__traceback__)
-                    raise
-        finally:
-            current_lease.reset(marker)
-            self._measure(lease)
-            lease.book.give_back(lease)
-        if lease.scope.cancelled_caught or lease.revoked is not None:
-            raise self._ended(lease, stack)
 
     async def _acquire(self, request: LeaseRequest) -> Lease:
         held = current_lease.get()
@@ -239,10 +210,42 @@ class Pool:
         book = self._counter.book
         if book is None or not book.settings.monitor:
             return
-        held = lease.held(trio.current_time())
+        held = lease.held(self._now())
         idle = held - lease.database_time
         if idle > book.settings.idle_held_warning:
             self._context.emit(IdleHeld(self.name, lease.label, lease.site, held, idle))
+
+
+class _LeaseBlock:
+    """The `async with` block of an open lease."""
+
+    __slots__ = ("_caller", "_lease", "_marker", "_pool", "_wish")
+
+    def __init__(self, pool: Pool, wish: tuple[str, Lane, float, float], caller: FrameType) -> None:
+        self._pool = pool
+        self._wish = wish
+        self._caller = caller
+
+    async def __aenter__(self) -> OpenLease:
+        pool = self._pool
+        lease = self._lease = await pool._acquire(pool._request(*self._wish, self._caller))
+        self._marker = current_lease.set(lease)
+        lease.scope.__enter__()
+        return OpenLease(lease)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        lease = self._lease
+        try:
+            swallowed = lease.scope.__exit__(kind, error, traceback)
+        finally:
+            current_lease.reset(self._marker)
+            self._pool._measure(lease)
+            lease.book.give_back(lease)
+        if swallowed and (lease.scope.cancelled_caught or lease.revoked is not None):
+            raise self._pool._ended(lease, _lines(traceback)) from error
+        return bool(swallowed) and error is not None
 
 
 def _lines(traceback: TracebackType | None) -> str:

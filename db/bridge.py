@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from importlib.metadata import version
 from typing import Any
 
 import asyncpg
 import trio
 
+from db.begin import EXTENDED_ANSWER, Begin, with_begin
 from db.driver import Bridge, DriverConnection, LoopView, await_task
 from db.lease_errors import ConnectionLost, ForeignAwait
 from db.stepping import step
@@ -31,6 +32,8 @@ PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 _READ_BUFFER = 65536
 """Bytes read at once. asyncio's 256 KiB makes the allocator map and unmap memory for each packet (cpython#85451)."""
+
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 _PENDING, _RESULT, _ERROR, _CANCELLED = range(4)
 
@@ -156,6 +159,13 @@ class InlineConnection(DriverConnection):
         self._transport.max_size = _READ_BUFFER
         self._socket: socket.socket = self._transport._sock
         self._transport.pause_reading()
+        self._begin = Begin(transport)
+
+    async def begin(self) -> None:
+        self._begin.arm()
+
+    def unbegun(self) -> bool:
+        return self._begin.disarm()
 
     def owns(self, awaited: object) -> bool:
         return type(awaited) is Waiter and awaited.view is self.view
@@ -195,15 +205,23 @@ class InlineConnection(DriverConnection):
     def pause_reading(self) -> None:
         self._transport.pause_reading()
 
+    def statement(self, command: str) -> Coroutine[Any, Any, str]:
+        protocol = self.raw._protocol
+        if protocol is None:
+            return super().statement(command)
+        sending: Coroutine[Any, Any, str] = protocol.query(command, None)
+        return sending
+
     def is_cancelling(self) -> bool:
         protocol = self.raw._protocol
         cancelling: bool = protocol is not None and protocol._is_cancelling()
         return cancelling
 
     def probe(self) -> bool:
-        while not (self.is_closed() or self._transport.is_closing() or self._transport._sock is None):
+        # Cutting a connection closes its transport in the same call, so that this one look is enough.
+        while not self._transport.is_closing():
             try:
-                first = self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                first = self._socket.recv(1, _PEEK)
             except BlockingIOError:
                 return True
             except OSError:
@@ -286,9 +304,10 @@ async def _exercise(loop: asyncio.AbstractEventLoop) -> None:
     ours.setblocking(False)
     view = InlineView(loop)
     protocol = _Collector()
-    transport: asyncio.Transport | None = None
+    opened: asyncio.Transport | None = None
     try:
         transport, _ = await await_task(loop, loop.create_connection(lambda: protocol, sock=ours))
+        opened = transport
         wire = _TestWire(transport, view)
 
         async def read() -> int:
@@ -299,6 +318,14 @@ async def _exercise(loop: asyncio.AbstractEventLoop) -> None:
 
         if await step(wire, read()) != len(b"abc") or protocol.data != b"abc":
             raise BridgeUnfit("a stepped read did not return what was sent")
+        await wire.begin()
+        transport.write(b"first")
+        if theirs.recv(100) != with_begin(b"first")[0]:
+            raise BridgeUnfit("BEGIN did not travel with the first write")
+        theirs.send(EXTENDED_ANSWER)
+        await step(wire, read())
+        if protocol.data != b"abcabc" or transport.get_protocol() is not protocol:
+            raise BridgeUnfit("the answer to BEGIN was not taken out")
         try:
             await step(wire, trio.sleep_forever())  # noqa: ASYNC105  it is stepped, and must be refused
         except ForeignAwait:
@@ -314,8 +341,8 @@ async def _exercise(loop: asyncio.AbstractEventLoop) -> None:
         if await await_task(loop, in_a_task()) != "shared":
             raise BridgeUnfit("an asyncio task did not get a waiter's result")
     finally:
-        if transport is None:
+        if opened is None:
             ours.close()
         else:
-            transport.abort()
+            opened.abort()
         theirs.close()

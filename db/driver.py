@@ -135,6 +135,19 @@ class DriverConnection(abc.ABC):
         """Run a coroutine that waits for nothing but this connection, in the current task. See `db.stepping.step`."""
         return await step(self, coroutine)
 
+    def statement(self, command: str) -> Coroutine[Any, Any, str]:
+        """One command without arguments or rows (BEGIN, COMMIT), to be stepped; gives the server's command tag."""
+        sending: Coroutine[Any, Any, str] = self.raw.execute(command)
+        return sending
+
+    async def begin(self) -> None:
+        """Begin a transaction, at the latest with the next statement."""
+        await step(self, self.statement("BEGIN"))
+
+    def unbegun(self) -> bool:
+        """Forget a transaction of which nothing was sent; returns whether that was so."""
+        return False
+
     @abc.abstractmethod
     def owns(self, awaited: object) -> bool:
         """Whether this is a future of this very connection."""

@@ -18,7 +18,7 @@ from db.lease_queue import Lane
 _STACK_LINES = 12
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Owner:
     """The incarnation of an actor for which a lease is taken."""
 

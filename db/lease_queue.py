@@ -96,11 +96,12 @@ class LeaseQueue(Generic[T]):
         self.codel = CoDel(target, interval)
         self._lanes: dict[Lane, deque[Waiter[T]]] = {lane: deque() for lane in Lane}
         self._waiting = dict.fromkeys(Lane, 0)
+        self._count = 0
         self._grants = 0
         self._touched = False
 
     def __len__(self) -> int:
-        return sum(self._waiting.values())
+        return self._count
 
     def __iter__(self) -> Iterator[Waiter[T]]:
         """All who wait, lane by lane, oldest first."""
@@ -117,6 +118,7 @@ class LeaseQueue(Generic[T]):
             return False
         self._lanes[waiter.lane].append(waiter)
         self._waiting[waiter.lane] += 1
+        self._count += 1
         return True
 
     def put_first(self, waiter: Waiter[T]) -> None:
@@ -124,12 +126,14 @@ class LeaseQueue(Generic[T]):
         waiter.gone = False
         self._lanes[waiter.lane].appendleft(waiter)
         self._waiting[waiter.lane] += 1
+        self._count += 1
 
     def discard(self, waiter: Waiter[T]) -> None:
         """It gave up. Harmless if repeated or if it was served."""
         if not waiter.gone:
             waiter.gone = True
             self._waiting[waiter.lane] -= 1
+            self._count -= 1
 
     def take(self, now: float, *, system_only: bool = False) -> Waiter[T] | None:
         """The next one to serve, removed from the queue; None if nobody may be served."""

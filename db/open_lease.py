@@ -13,7 +13,8 @@ import trio
 
 from db.classify import is_driver_error
 from db.lease import Lease
-from db.lease_errors import ConnectionLost, LeaseMisused, LeaseRevoked
+from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseMisused, LeaseRevoked
+from db.stepping import step
 from db.transaction import transact
 from db.tx import Row, Tx
 
@@ -37,24 +38,24 @@ class OpenLease:
     async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
         """Run one statement and return all its rows."""
         self._check()
-        rows: Sequence[Row] = await self._step(self._raw.fetch(query, *args))
+        rows: Sequence[Row] = await self._run(self._raw.fetch(query, *args))
         return rows
 
     async def fetchrow(self, query: str, /, *args: object) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""
         self._check()
-        row: Row | None = await self._step(self._raw.fetchrow(query, *args))
+        row: Row | None = await self._run(self._raw.fetchrow(query, *args))
         return row
 
     async def fetchval(self, query: str, /, *args: object) -> Any:
         """Run one statement and return the first column of its first row, or None if it has none."""
         self._check()
-        return await self._step(self._raw.fetchval(query, *args))
+        return await self._run(self._raw.fetchval(query, *args))
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag."""
         self._check()
-        status: str = await self._step(self._raw.execute(query, *args))
+        status: str = await self._run(self._raw.execute(query, *args))
         return status
 
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
@@ -93,8 +94,16 @@ class OpenLease:
             "after this one was given back"
         )
 
-    async def _step(self, statement: Coroutine[Any, Any, T]) -> T:
-        return await self._timed(self._lease.driver.step(statement))
+    async def _run(self, statement: Coroutine[Any, Any, T]) -> T:
+        lease = self._lease
+        began = time.perf_counter()
+        try:
+            return await step(lease.driver, statement)
+        except Exception as error:
+            self._explain(error)
+            raise
+        finally:
+            lease.database_time += time.perf_counter() - began
 
     async def _timed(self, work: Awaitable[T]) -> T:
         began = time.perf_counter()
@@ -102,13 +111,20 @@ class OpenLease:
         try:
             return await work
         except Exception as error:
-            if lease.revoked is not None:
-                raise revoked(lease) from error
-            if lease.driver.is_closed() and is_driver_error(error):
-                raise ConnectionLost(f'"{lease.label}" lost its connection: {error}') from error
+            self._explain(error)
             raise
         finally:
             lease.database_time += time.perf_counter() - began
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what the holder should hear instead of the driver's error, if there is something better."""
+        lease = self._lease
+        if isinstance(error, AmbiguousCommit):
+            return
+        if lease.revoked is not None:
+            raise revoked(lease) from error
+        if lease.driver.is_closed() and is_driver_error(error):
+            raise ConnectionLost(f'"{lease.label}" lost its connection: {error}') from error
 
 
 def revoked(lease: Lease) -> LeaseRevoked:

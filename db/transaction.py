@@ -15,6 +15,7 @@ import trio
 from db.classify import Fault, classify, is_driver_error
 from db.driver import DriverConnection
 from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
+from db.stepping import step
 from db.tx import Row, Tx
 
 T = TypeVar("T")
@@ -92,26 +93,35 @@ async def transact(
     function: Callable[[Tx, *Args], Awaitable[T]],
     *args: *Args,
     deadline: float,
+    scope: trio.CancelScope | None = None,
 ) -> T:
     """Run `await function(tx, *args)` in one transaction and return its result after the commit.
 
-    `deadline` (trio's clock) bounds the commit, which gets COMMIT_GRACE at least. Raises what the function raises, after
-    the rollback; ForeignAwait or TransactionLost even if the function swallowed the reason; ConnectionLost when the
-    connection broke before COMMIT was sent, AmbiguousCommit when it broke after.
+    `deadline` (trio's clock) bounds the commit, which gets COMMIT_GRACE at least. `scope` is the caller's innermost cancel
+    scope, if that ends right after this call: the commit is shielded by it, and otherwise by one of its own. Raises what
+    the function raises, after the rollback; ForeignAwait or TransactionLost even if the function swallowed the reason;
+    ConnectionLost when the connection broke before COMMIT was sent, AmbiguousCommit when it broke after.
     """
     tx = HeldTx(driver)
     try:
-        await driver.step(driver.raw.execute("BEGIN"))
-        result: T = await driver.step(_as_coroutine(function(tx, *args)))
-        if driver.tainted or not driver.raw.is_in_transaction():
+        await driver.begin()
+        result: T = await step(driver, _as_coroutine(function(tx, *args)))
+        if driver.tainted:
+            await _refuse_commit(driver)
+        if driver.unbegun():
+            tx.end()
+            await trio.lowlevel.checkpoint()
+            return result
+        if not driver.raw.is_in_transaction():
             await _refuse_commit(driver)
     except BaseException as error:
         tx.end()
+        unbegun = driver.unbegun()
         if isinstance(error, Exception):
-            await _fail(driver, error)
+            await _fail(driver, error, unbegun=unbegun)
         raise
     tx.end()
-    await _commit(driver, deadline)
+    await _commit(driver, deadline, scope)
     return result
 
 
@@ -138,7 +148,7 @@ async def _refuse_commit(driver: DriverConnection) -> None:
     )
 
 
-async def _fail(driver: DriverConnection, error: Exception) -> None:
+async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) -> None:
     """Roll back if that is still possible, and raise instead of `error` what the caller has to know more urgently."""
     if driver.tainted:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -151,24 +161,36 @@ async def _fail(driver: DriverConnection, error: Exception) -> None:
                 f'"{driver.label}" lost its connection before COMMIT ({error}); nothing was changed, it may be repeated'
             ) from error
         return
-    if driver.raw.is_in_transaction():
+    if not unbegun:
+        # Also when the driver knows of no transaction: a statement may have failed between BEGIN and the first answer.
         with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
-            await driver.step(driver.raw.execute("ROLLBACK"))
+            await step(driver, driver.statement("ROLLBACK"))
 
 
-async def _commit(driver: DriverConnection, deadline: float) -> None:
+async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelScope | None) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
     limit = max(deadline, trio.current_time() + COMMIT_GRACE)
-    status = ""
-    with trio.CancelScope(shield=True, deadline=limit) as scope:
-        try:
-            status = await driver.step(driver.raw.execute("COMMIT"))
-        except Exception as error:
-            if classify(error, connection_lost=driver.is_closed(), commit_sent=True) is Fault.AMBIGUOUS:
-                raise _ambiguous(driver, f"the connection was lost ({error})") from error
-            raise
-    if scope.cancelled_caught:
-        raise _ambiguous(driver, "the server did not answer in time")
+    if scope is None:
+        with trio.CancelScope(deadline=limit, shield=True):
+            await _send_commit(driver)
+        return
+    if limit > scope.deadline:
+        scope.deadline = limit
+    scope.shield = True
+    await _send_commit(driver)
+
+
+async def _send_commit(driver: DriverConnection) -> None:
+    """In a shielded scope: only its own deadline, and the pool, can interrupt it."""
+    try:
+        status = await step(driver, driver.statement("COMMIT"))
+    except trio.Cancelled as cancelled:
+        # Not passed on as a cancellation: the caller has to hear that the outcome is open.
+        raise _ambiguous(driver, "the server did not answer in time") from cancelled
+    except Exception as error:
+        if classify(error, connection_lost=driver.is_closed(), commit_sent=True) is Fault.AMBIGUOUS:
+            raise _ambiguous(driver, f"the connection was lost ({error})") from error
+        raise
     if status != "COMMIT":
         raise TransactionLost(
             f'"{driver.label}" swallowed an error of the server, and so the server rolled the transaction back at COMMIT; '

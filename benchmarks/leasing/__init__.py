@@ -1,0 +1,1 @@
+"""The workloads of the group `leases`, each for our pool and for asyncpg's own."""

@@ -1,0 +1,91 @@
+"""The pool actor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+
+from actors.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool_client import counter_of
+from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, UPDATE, Job
+from db.embedded import EmbeddedSettings
+from db.settings import DatabaseSettings
+from db.tx import Tx
+from runtime.actor import Actor
+from runtime.config.secret import Secret
+from runtime.context import Context
+from runtime.testing import actor_system
+
+
+@attrs.define(eq=False)
+class _Client(Actor):
+    """Role: lends its context to the benchmark. Owns nothing. On crash: loses nothing."""
+
+    tell: Callable[[Context], None]
+
+    async def on_start(self) -> None:
+        self.tell(self.context)
+
+
+async def _lease(pool: Pool, _: int) -> None:
+    async with pool.lease("lease"):
+        pass
+
+
+async def _select(pool: Pool, _: int) -> None:
+    async with pool.lease("select") as lease:
+        await lease.fetchval(SELECT)
+
+
+async def _three(tx: Tx, account: int) -> int:
+    await tx.execute(UPDATE, account, 1)
+    await tx.execute(INSERT, account, 1)
+    balance: int = await tx.fetchval(READ, account)
+    return balance
+
+
+async def _transaction(pool: Pool, account: int) -> None:
+    await pool.run("transaction", _three, account)
+
+
+_JOBS: dict[Job, Callable[[Pool, int], Awaitable[None]]] = {
+    Job.LEASE: _lease,
+    Job.SELECT: _select,
+    Job.TRANSACTION: _transaction,
+}
+
+
+def run(dsn: str, job: Job, tasks: int, count: int, bridge: str = "inline") -> float:
+    """Seconds for one job, with so many tasks at it at once; opening the pool is not counted."""
+    return trio.run(_run, dsn, job, tasks, count, bridge)
+
+
+async def _run(dsn: str, job: Job, tasks: int, count: int, bridge: str) -> float:
+    work = _JOBS[job]
+    async with actor_system() as system:
+        settings = PoolSettings(size=CONNECTIONS, reserved=0, bridge="plain" if bridge == "plain" else "inline")
+        database = DatabaseSettings(dsn=Secret(dsn), purpose="test")
+        ref = await system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.main")
+        contexts: list[Context] = []
+        await system.start(_Client(contexts.append), name="client")
+        pool = pool_of(contexts[0], "pool.main")
+        book = counter_of(ref).book
+        assert book is not None
+        await book.until_full()
+
+        async def client(number: int, rounds: int) -> None:
+            for _ in range(rounds):
+                await work(pool, number + 1)
+
+        async def all_clients(rounds: int) -> float:
+            began = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for number in range(tasks):
+                    nursery.start_soon(client, number, rounds)
+            return time.perf_counter() - began
+
+        await all_clients(max(CONNECTIONS // tasks, 1) * 3)
+        return await all_clients(count // tasks) / (count // tasks * tasks)
