@@ -25,7 +25,6 @@ from db.lease_queue import Lane, LeaseQueue, Waiter
 from runtime.clock import clock_reader
 from runtime.events import Event
 
-
 _FRESH = 0.005
 """Seconds after its last use in which a connection is not asked whether it still lives."""
 
