@@ -135,6 +135,9 @@ async def test_a_taken_port_is_refused_by_name(tmp_path: Path) -> None:
 async def test_a_kept_port_that_is_taken_is_not_changed_behind_customers_backs(tmp_path: Path) -> None:
     async with running_agent(tmp_path / "node") as first:
         port = first.facts.port
+        held_by = first.xray_pids()
+    for pid in held_by:
+        await gone(pid)
     with socket.create_server(("127.0.0.1", port)):
         status, said = await trio.to_thread.run_sync(lambda: start(*arguments(tmp_path / "node")))
     assert status == 69
