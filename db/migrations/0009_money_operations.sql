@@ -1,0 +1,1 @@
+-- Operations on money: refunds, withdrawals, adjustments, compensation, settled cases.

@@ -1,0 +1,1 @@
+-- What recurring work keeps: renewals, reminders, housekeeping.

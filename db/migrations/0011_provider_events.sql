@@ -1,0 +1,1 @@
+-- What payment providers send, and the invoices that are open with them.

@@ -1,0 +1,1 @@
+-- Nodes that converge: reissued keys, reconcile passes, canaries.

@@ -1,0 +1,1 @@
+-- What a shop front end and a subscription link need: nonces, keys, tokens.
