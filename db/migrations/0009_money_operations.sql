@@ -1,1 +1,2 @@
 -- Operations on money: refunds, withdrawals, adjustments, compensation, settled cases.
+SELECT 1;

@@ -1,1 +1,2 @@
 -- What recurring work keeps: renewals, reminders, housekeeping.
+SELECT 1;

@@ -1,1 +1,2 @@
 -- Nodes that converge: reissued keys, reconcile passes, canaries.
+SELECT 1;

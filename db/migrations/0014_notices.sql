@@ -1,1 +1,2 @@
 -- Notices: what delivery remembers.
+SELECT 1;
