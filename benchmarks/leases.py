@@ -1,22 +1,23 @@
 """What a lease and a transaction cost, as ratios to asyncpg's own pool in the same run.
 
-Three sides take turns on one server, each in a process of its own, with ten connections: the pool actor with all its deadlines,
-measurements and guards; asyncpg.Pool on plain asyncio; asyncpg.Pool through trio-asyncio's `aio_as_trio`. The server shares the
-machine with them, so that the ratios are smaller than those of the clients alone.
+Five sides take turns on one server, each in a process of its own, with ten connections: the pool actor with all its deadlines,
+measurements and guards; asyncpg.Pool on plain asyncio; the same on uvloop; the same through trio-asyncio's `aio_as_trio`; and
+pgbench, PostgreSQL's own load generator. The server shares the machine with them, so that the ratios are smaller than those of
+the clients alone.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import attrs
 
-from benchmarks.leasing import native, ours, textbook
+from benchmarks.leasing import native, ours, pgbench, textbook
 from benchmarks.leasing.workload import CONNECTIONS, Job
 from benchmarks.processes import OwnProcess
 from benchmarks.result import Result, faster, share
@@ -35,61 +36,75 @@ class Sizes:
     transactions: int = 1_500
 
 
+WORK = (
+    *((Job.LEASE, 1), (Job.SELECT, 1), (Job.SELECT, CONNECTIONS), (Job.KEY, CONNECTIONS)),
+    *((Job.TRANSACTION, 1), (Job.TRANSACTION, CONNECTIONS), (Job.SINGLE, CONNECTIONS)),
+)
+NAMES = {
+    Job.SELECT: "lease + SELECT 1 + release",
+    Job.KEY: "lease + row by primary key + release",
+    Job.TRANSACTION: "transaction of 3 statements",
+    Job.SINGLE: "the same effect as one statement",
+}
 QUICK = Sizes(rounds=1, leases=100, transactions=50)
 
 
 def measure(quick: bool) -> list[Result]:
     """Every line of the group; `quick` proves that it runs, its figures mean little."""
     sizes = QUICK if quick else Sizes()
-    with server() as dsn, ExitStack() as stack:
-        sides = {
-            "ours": (stack.enter_context(OwnProcess()), ours.run, ()),
-            "plain": (stack.enter_context(OwnProcess()), ours.run, ("plain",)),
-            "native": (stack.enter_context(OwnProcess()), native.run, ()),
-            "textbook": (stack.enter_context(OwnProcess()), textbook.run, ()),
+    with server() as cluster, ExitStack() as stack:
+        dsn = cluster.dsn()
+        own = {name: stack.enter_context(OwnProcess()) for name in ("ours", "plain", "native", "uvloop", "textbook")}
+        own["native"].call(native.prepare, dsn)
+        sides: dict[str, Callable[[Job, int, int], float]] = {
+            "ours": partial(own["ours"].call, ours.run, dsn),
+            "plain": partial(own["plain"].call, ours.run_plain, dsn),
+            "native": partial(own["native"].call, native.run, dsn),
+            "uvloop": partial(own["uvloop"].call, native.run_on_uvloop, dsn),
+            "textbook": partial(own["textbook"].call, textbook.run, dsn),
+            "pgbench": partial(pgbench.run, str(cluster.binaries), dsn),
         }
-        sides["native"][0].call(native.prepare, dsn)
         measurements: dict[str, Measurement] = {}
-        for name, (process, run, extra) in sides.items():
-            for job, tasks in ((Job.LEASE, 1), (Job.SELECT, 1), (Job.SELECT, 10), (Job.TRANSACTION, 10)):
+        for name, run in sides.items():
+            for job, tasks in WORK:
+                if name == "pgbench" and job is Job.LEASE:
+                    continue
                 count = sizes.transactions if job is Job.TRANSACTION else sizes.leases
                 if name == "textbook":
                     count //= 3
-                measurements[f"{name} {job.name} {tasks}"] = partial(process.call, run, dsn, job, tasks, count, *extra)
+                measurements[f"{name} {job.name} {tasks}"] = partial(run, job, tasks, count)
         took = {name: seconds * MICROSECONDS for name, seconds in medians(measurements, sizes.rounds).items()}
     return _results(took)
 
 
 def _results(us: dict[str, float]) -> list[Result]:
-    native_pool, bridged = "asyncpg.Pool on asyncio", "asyncpg.Pool through aio_as_trio"
-    lines = [
-        share("lease + release", us["ours LEASE 1"], "us", native_pool, us["native LEASE 1"], at_most=0.5),
-        share("lease + SELECT 1 + release", us["ours SELECT 1"], "us", native_pool, us["native SELECT 1"]),
-    ]
-    at_once = f"lease + SELECT 1 + release, {CONNECTIONS} at once"
-    lines += [
-        share(at_once, us["ours SELECT 10"], "us", native_pool, us["native SELECT 10"], at_most=0.5),
-        faster(at_once, us["ours SELECT 10"], "us", bridged, us["textbook SELECT 10"]),
-        faster(f"{at_once}, plain bridge", us["plain SELECT 10"], "us", native_pool, us["native SELECT 10"]),
-    ]
-    name = f"transaction of 3 statements, {CONNECTIONS} at once"
-    mine = us["ours TRANSACTION 10"]
-    lines += [
-        faster(name, mine, "us", native_pool, us["native TRANSACTION 10"], at_least=1.2),
-        faster(name, mine, "us", bridged, us["textbook TRANSACTION 10"], at_least=5),
-        faster(f"{name}, plain bridge", us["plain TRANSACTION 10"], "us", native_pool, us["native TRANSACTION 10"]),
-    ]
+    others = {
+        "native": "asyncpg.Pool on asyncio",
+        "uvloop": "asyncpg.Pool on uvloop",
+        "textbook": "asyncpg.Pool through aio_as_trio",
+        "pgbench": "pgbench",
+    }
+    targets = {("TRANSACTION 10", "native"): 1.2, ("TRANSACTION 10", "textbook"): 5.0}
+    native_pool, lone = others["native"], us["native LEASE 1"]
+    lines = [share("lease + release, uncontended", us["ours LEASE 1"], "us", native_pool, lone, at_most=0.5)]
+    for job, tasks in WORK[1:]:
+        what, key = NAMES[job] + (f", {tasks} at once" if tasks > 1 else ""), f"{job.name} {tasks}"
+        lines += [
+            faster(what, us[f"ours {key}"], "us", title, us[f"{side} {key}"], at_least=targets.get((key, side)))
+            for side, title in others.items()
+        ]
+        lines.append(faster(f"{what}, plain bridge", us[f"plain {key}"], "us", native_pool, us[f"native {key}"]))
     return lines
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The DSN of a PostgreSQL server of this run's own."""
+def server() -> Iterator[Cluster]:
+    """A PostgreSQL server of this run's own."""
     cluster = Cluster(Path(tempfile.mkdtemp(prefix="atlas-pg-", dir="/tmp")))
     try:
         cluster.initialise()
         cluster.start()
-        yield cluster.dsn()
+        yield cluster
     finally:
         cluster.stop()
         shutil.rmtree(cluster.root, ignore_errors=True)

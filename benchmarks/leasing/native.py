@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
+import uvloop
 
-from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, TABLES, UPDATE, Job
+from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, SINGLE, TABLES, UPDATE, Job
 
 
 async def lease(pool: Any, _: int) -> None:
@@ -25,6 +26,18 @@ async def select(pool: Any, _: int) -> None:
         await connection.fetchval(SELECT)
 
 
+async def key(pool: Any, account: int) -> None:
+    """A row by its primary key."""
+    async with pool.acquire() as connection:
+        await connection.fetchval(READ, account)
+
+
+async def single(pool: Any, account: int) -> None:
+    """The transaction as one statement."""
+    async with pool.acquire() as connection:
+        await connection.fetchval(SINGLE, account, 1)
+
+
 async def transaction(pool: Any, account: int) -> None:
     """Three statements in a transaction."""
     async with pool.acquire() as connection, connection.transaction():
@@ -36,7 +49,9 @@ async def transaction(pool: Any, account: int) -> None:
 JOBS: dict[Job, Callable[[Any, int], Awaitable[None]]] = {
     Job.LEASE: lease,
     Job.SELECT: select,
+    Job.KEY: key,
     Job.TRANSACTION: transaction,
+    Job.SINGLE: single,
 }
 
 
@@ -51,11 +66,17 @@ def prepare(dsn: str) -> None:
     asyncio.run(make())
 
 
-def run(dsn: str, job: Job, tasks: int, count: int) -> float:
-    """Seconds for one job, with so many tasks at it at once; opening the pool is not counted."""
+def run(dsn: str, job: Job, tasks: int, count: int, loop: str = "asyncio") -> float:
+    """Seconds for one job, with so many tasks at it at once, on this event loop; opening the pool is not counted."""
     if "trio_asyncio" in sys.modules:
         raise RuntimeError("trio-asyncio patches asyncio: the yardstick needs a process without it")
-    return asyncio.run(_run(dsn, job, tasks, count))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
+        return runner.run(_run(dsn, job, tasks, count))
+
+
+def run_on_uvloop(dsn: str, job: Job, tasks: int, count: int) -> float:
+    """The same on uvloop."""
+    return run(dsn, job, tasks, count, "uvloop")
 
 
 async def _run(dsn: str, job: Job, tasks: int, count: int) -> float:

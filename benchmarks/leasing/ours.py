@@ -10,7 +10,7 @@ import trio
 
 from actors.pool import Pool, PoolActor, PoolSettings, pool_of
 from actors.pool_client import counter_of
-from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, UPDATE, Job
+from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, SINGLE, UPDATE, Job
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings
 from db.tx import Tx
@@ -40,6 +40,16 @@ async def _select(pool: Pool, _: int) -> None:
         await lease.fetchval(SELECT)
 
 
+async def _key(pool: Pool, account: int) -> None:
+    async with pool.lease("key") as lease:
+        await lease.fetchval(READ, account)
+
+
+async def _single(pool: Pool, account: int) -> None:
+    async with pool.lease("single") as lease:
+        await lease.fetchval(SINGLE, account, 1)
+
+
 async def _three(tx: Tx, account: int) -> int:
     await tx.execute(UPDATE, account, 1)
     await tx.execute(INSERT, account, 1)
@@ -54,13 +64,20 @@ async def _transaction(pool: Pool, account: int) -> None:
 _JOBS: dict[Job, Callable[[Pool, int], Awaitable[None]]] = {
     Job.LEASE: _lease,
     Job.SELECT: _select,
+    Job.KEY: _key,
     Job.TRANSACTION: _transaction,
+    Job.SINGLE: _single,
 }
 
 
 def run(dsn: str, job: Job, tasks: int, count: int, bridge: str = "inline") -> float:
     """Seconds for one job, with so many tasks at it at once; opening the pool is not counted."""
     return trio.run(_run, dsn, job, tasks, count, bridge)
+
+
+def run_plain(dsn: str, job: Job, tasks: int, count: int) -> float:
+    """The same over the plain bridge."""
+    return run(dsn, job, tasks, count, "plain")
 
 
 async def _run(dsn: str, job: Job, tasks: int, count: int, bridge: str) -> float:

@@ -10,13 +10,17 @@ import trio
 import trio_asyncio
 from trio_asyncio import aio_as_trio
 
-from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, UPDATE, Job
+from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, SINGLE, UPDATE, Job
 
 
 async def _work(pool: Any, job: Job, account: int) -> None:
     async with aio_as_trio(pool.acquire()) as connection:
         if job is Job.SELECT:
             await aio_as_trio(connection.fetchval)(SELECT)
+        elif job is Job.KEY:
+            await aio_as_trio(connection.fetchval)(READ, account)
+        elif job is Job.SINGLE:
+            await aio_as_trio(connection.fetchval)(SINGLE, account, 1)
         elif job is Job.TRANSACTION:
             async with aio_as_trio(connection.transaction()):
                 await aio_as_trio(connection.execute)(UPDATE, account, 1)

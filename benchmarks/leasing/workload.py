@@ -19,6 +19,11 @@ SELECT = "SELECT 1"
 UPDATE = "UPDATE accounts SET balance = balance + $2 WHERE id = $1"
 INSERT = "INSERT INTO postings (account, amount) VALUES ($1, $2)"
 READ = "SELECT balance FROM accounts WHERE id = $1"
+SINGLE = """
+    WITH changed AS (UPDATE accounts SET balance = balance + $2 WHERE id = $1 RETURNING balance),
+         noted AS (INSERT INTO postings (account, amount) VALUES ($1, $2))
+    SELECT balance FROM changed
+"""
 
 
 class Job(enum.Enum):
@@ -26,4 +31,6 @@ class Job(enum.Enum):
 
     LEASE = "take a connection and give it back"
     SELECT = "take a connection, SELECT 1, give it back"
+    KEY = "take a connection, select a row by its primary key, give it back"
     TRANSACTION = "a transaction of three statements"
+    SINGLE = "what the transaction does, as one statement"
