@@ -5,29 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-import attrs
 import trio
 
-from actors.pool import Pool, PoolActor, PoolSettings, pool_of
-from actors.pool_client import counter_of
+from actors.pool import Pool
+from benchmarks.leasing.house import pool_on
 from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, SINGLE, UPDATE, Job
-from db.embedded import EmbeddedSettings
-from db.settings import DatabaseSettings
 from db.tx import Tx
-from runtime.actor import Actor
-from runtime.config.secret import Secret
-from runtime.context import Context
-from runtime.testing import actor_system
-
-
-@attrs.define(eq=False)
-class _Client(Actor):
-    """Role: lends its context to the benchmark. Owns nothing. On crash: loses nothing."""
-
-    tell: Callable[[Context], None]
-
-    async def on_start(self) -> None:
-        self.tell(self.context)
 
 
 async def _lease(pool: Pool, _: int) -> None:
@@ -82,16 +65,7 @@ def run_plain(dsn: str, job: Job, tasks: int, count: int) -> float:
 
 async def _run(dsn: str, job: Job, tasks: int, count: int, bridge: str) -> float:
     work = _JOBS[job]
-    async with actor_system() as system:
-        settings = PoolSettings(size=CONNECTIONS, reserved=0, bridge="plain" if bridge == "plain" else "inline")
-        database = DatabaseSettings(dsn=Secret(dsn), purpose="test")
-        ref = await system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.main")
-        contexts: list[Context] = []
-        await system.start(_Client(contexts.append), name="client")
-        pool = pool_of(contexts[0], "pool.main")
-        book = counter_of(ref).book
-        assert book is not None
-        await book.until_full()
+    async with pool_on(dsn, bridge) as pool:
 
         async def client(number: int, rounds: int) -> None:
             for _ in range(rounds):

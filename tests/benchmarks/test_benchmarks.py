@@ -153,3 +153,13 @@ def test_every_round_takes_everything_once_and_the_first_is_not_counted() -> Non
 )
 def test_a_percentile_is_a_value_that_occurred(share_of_all: float, value: float) -> None:
     assert percentile([float(n) for n in range(100, 0, -1)], share_of_all) == value
+
+
+@pytest.mark.parametrize("group", ["leases", "overload"])
+def test_the_groups_on_a_database_run_and_measure(group: str, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    done = run(group, "--quick", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(file.read_text(encoding="utf-8"))["groups"][group]
+    assert lines and all(line["value"] > 0 for line in lines)
+    assert {line["yardstick"] for line in lines if line["target"] and line["ratio"]}

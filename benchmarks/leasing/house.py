@@ -1,0 +1,43 @@
+"""A pool actor in this process, full and ready, for as long as a block lasts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+
+from actors.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool_client import counter_of
+from benchmarks.leasing.workload import CONNECTIONS
+from db.embedded import EmbeddedSettings
+from db.settings import DatabaseSettings
+from runtime.actor import Actor
+from runtime.config.secret import Secret
+from runtime.context import Context
+from runtime.testing import actor_system
+
+
+@attrs.define(eq=False)
+class _Client(Actor):
+    """Role: lends its context to the benchmark. Owns nothing. On crash: loses nothing."""
+
+    tell: Callable[[Context], None]
+
+    async def on_start(self) -> None:
+        self.tell(self.context)
+
+
+@asynccontextmanager
+async def pool_on(dsn: str, bridge: str = "inline") -> AsyncIterator[Pool]:
+    """A pool of `CONNECTIONS` connections with all its measurements on; every one of them is open."""
+    async with actor_system() as system:
+        settings = PoolSettings(size=CONNECTIONS, reserved=0, bridge="plain" if bridge == "plain" else "inline")
+        database = DatabaseSettings(dsn=Secret(dsn), purpose="test")
+        ref = await system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.main")
+        contexts: list[Context] = []
+        await system.start(_Client(contexts.append), name="client")
+        book = counter_of(ref).book
+        assert book is not None
+        await book.until_full()
+        yield pool_of(contexts[0], "pool.main")
