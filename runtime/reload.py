@@ -20,7 +20,15 @@ from runtime.worker import PeriodicWorker
 if TYPE_CHECKING:
     from runtime.system import System
 
-_LIMITS = ("event_loop_stale", "worker_stale", "healthcheck_stale", "worker_critical", "spike_window")
+_LIMITS = (
+    "event_loop_stale",
+    "worker_stale",
+    "healthcheck_stale",
+    "worker_critical",
+    "spike_window",
+    "repair_intensity",
+    "repair_period",
+)
 _APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" for limit in _LIMITS)})
 
 

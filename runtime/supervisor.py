@@ -25,6 +25,7 @@ from runtime.supervision.errors import (
     ChildrenUnstopped,
     ChildStartFailed,
     EndedInOrder,
+    RepairIntensityExceeded,
     RestartIntensityExceeded,
     SpecError,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "DynamicSupervisor",
     "EndedInOrder",
     "Ground",
+    "RepairIntensityExceeded",
     "RestartIntensityExceeded",
     "SpecError",
     "Supervisor",
@@ -242,6 +244,14 @@ class _SupervisorBase:
         not_running as well.
         """
         administration.kill(self._running(name), name, reason)
+
+    def repair_child(self, name: str, reason: str, *, intensity: int, period: float) -> None:
+        """Kill a child that does not move any more, so that its restart policy brings it back.
+
+        That restart is no restart attempt: it is charged to the child's own repairs alone. More than `intensity` of them
+        within `period` seconds are what too many attempts are: its `give_up` decides. Raises what kill_child raises.
+        """
+        administration.repair(self._running(name), name, reason, intensity=intensity, period=period)
 
     def _running(self, child: str) -> Life:
         if self._life is None:

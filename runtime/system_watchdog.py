@@ -10,13 +10,9 @@ import trio
 
 from runtime.address import Address, State
 from runtime.ask import current_call
-from runtime.child import GiveUp
 from runtime.errors import UnknownActor
-from runtime.events import Event
-from runtime.intensity import IntensityWindow
 from runtime.logs import get_logger
 from runtime.supervision.errors import AdministrationError
-from runtime.supervision_events import ChildRestarting
 from runtime.verdict import Repair
 from runtime.watchdog import Watchdog, limits_of
 
@@ -32,17 +28,15 @@ _log = get_logger("atlas.watchdog")
 def make_watchdog(system: System) -> Watchdog:
     """A watchdog that restarts what is stale by killing it, so that its restart policy applies and is seen.
 
-    Its kills are restart attempts like any other. It leaves half of the supervisor's intensity to crashes, so that it
-    cannot make the supervisor give up: a stale child whose turn has not come is reported, and restarted later.
+    Its kills are no restart attempts: a common cause that makes many stale at once cannot make the supervisor give up. A
+    child that it has to kill again and again is given up on as its `give_up` says.
     """
-    restarts = _Restarts(system)
 
     def repair(action: Repair) -> None:
-        if not restarts.allow(action.name):
-            _log.warning(restarts.refusal(), actor=action.name)
-            return
+        limits = system.config.watchdog
+        why = f"the watchdog found it {action.why.value} for {action.age:.0f} s"
         try:
-            system.root.kill_child(action.name, f"the watchdog found it {action.why.value} for {action.age:.0f} s")
+            system.root.repair_child(action.name, why, intensity=limits.repair_intensity, period=limits.repair_period)
         except AdministrationError as error:
             _log.warning("a stale child is not up, so it cannot be restarted", actor=action.name, why=str(error))
 
@@ -72,49 +66,6 @@ def make_watchdog(system: System) -> Watchdog:
         healthcheck_runs=healthcheck_runs,
         systemd=system.systemd,
     )
-
-
-class _Restarts:
-    """Keeps the watchdog's kills within its share of the restart intensity that would end the whole system."""
-
-    def __init__(self, system: System) -> None:
-        root = system.config.supervisor
-        self._system = system
-        self._share = root.intensity - root.intensity // 2
-        self._window = IntensityWindow(root.intensity, root.period)
-        self._own: set[str] = set()
-        system.services.events.subscribe(self._note)
-
-    def allow(self, name: str) -> bool:
-        """Whether `name` may be killed now; counts it if so."""
-        if not self._is_charged(name):
-            return True
-        now = trio.current_time()
-        if self._window.count(now) >= self._share:
-            return False
-        self._window.attempt(now)
-        self._own.add(name)
-        return True
-
-    def refusal(self) -> str:
-        """Why not, and what to do."""
-        root = self._system.config.supervisor
-        return (
-            f"a stale child is not restarted yet: {self._window.count(trio.current_time())} restart attempts within "
-            f"{root.period:g} s leave of [supervisor] intensity = {root.intensity} only what is kept for crashes; "
-            f"`atlas restart NAME` does it now"
-        )
-
-    def _note(self, event: Event) -> None:
-        if isinstance(event, ChildRestarting) and self._is_charged(event.actor):
-            if event.actor in self._own:
-                self._own.discard(event.actor)  # counted when it was killed
-            else:
-                self._window.attempt(trio.current_time())
-
-    def _is_charged(self, name: str) -> bool:
-        plan = self._system.plans.get(name)
-        return plan is None or plan.table.give_up is GiveUp.ESCALATE
 
 
 def _find(system: System, name: str) -> Address | None:

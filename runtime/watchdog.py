@@ -58,13 +58,34 @@ class BeatStale(Event):
     """Where its code stands, outermost first."""
     message: str = ""
     """The type of the message it is handling; empty if none."""
+    repair_in: float = 0.0
+    """Seconds until it is restarted: it was repaired not long ago."""
 
     def line(self) -> str:
         """Who is stale, why, for how long, on which message, where it stands, and what is done."""
         message = f" handling {self.message}" if self.message else ""
         where = f" it stands at {_own_code(self.where)}" if self.where else ""
         doing = f";{message}{',' if message and where else ''}{where}" if message or where else ""
-        return f"{self.kind_of} {self.actor} is {self.why} for {self.age:.1f} s{doing}; restarting it"
+        when = f" in {self.repair_in:.1f} s: it was repaired just before" if self.repair_in else ""
+        return f"{self.kind_of} {self.actor} is {self.why} for {self.age:.1f} s{doing}; restarting it{when}"
+
+
+@attrs.frozen
+class BeatStillStale(Event):
+    """It is as stale as before its repair, and is being restarted once more."""
+
+    level: ClassVar[int] = logging.ERROR
+
+    kind_of: str
+    why: str
+    age: float
+    repairs: int
+    """Repairs since it was found stale, without this one."""
+
+    def line(self) -> str:
+        """Who does not recover, and what was tried."""
+        tried = f"{self.repairs} repair{'' if self.repairs == 1 else 's'} did not help"
+        return f"{self.kind_of} {self.actor} is {self.why} for {self.age:.1f} s and {tried}; restarting it again"
 
 
 @attrs.frozen
@@ -146,7 +167,8 @@ class Watchdog:
     """Watches one system's beats. `run` it in a nursery that outlives the system's actors.
 
     `repair` is called on the loop when one beat is stale: it must order the restart and return at once. It is called once
-    per episode, and again each time the stale limit has passed once more without effect. `diagnostic` gives lines for
+    per episode, and again each time the stale limit of a worker has passed once more without effect; never sooner after the
+    last repair of the same name. `diagnostic` gives lines for
     operators (who holds which lease, who waits); it is called on the loop only, and what it said last is what the thread
     reports when the loop stands. `where(name)` gives an actor's stack, outermost first, and `handling(name)` the type of
     the message it has in hand. `healthcheck_runs` says whether there is a health check to be judged: True from its start
@@ -185,6 +207,7 @@ class Watchdog:
         self._stderr = stderr
         self._floor = -math.inf
         self._episodes: dict[tuple[str, str], _Episode] = {}
+        self._repaired_at: dict[tuple[str, str], float] = {}
         self._diagnosed = False
         self._last_diagnostic: tuple[float, tuple[str, ...]] = (-math.inf, ())
 
@@ -267,17 +290,21 @@ class Watchdog:
             episode = self._episodes.pop(key)
             self._events.emit(BeatFresh(key[1], kind_of=key[0], after=now - episode.began))
         for key, repair in stale.items():
+            due_in = self._repaired_at.get(key, -math.inf) + self._limits.worker - now
             known = self._episodes.get(key)
             if known is None:
-                self._episodes[key] = _Episode(began=now, repaired=now)
+                known = self._episodes[key] = _Episode(began=now)
                 where = tuple(self._guarded(lambda name=repair.name: self._where(name)))  # type: ignore[misc]  # lambda default
                 message = "".join(self._guarded(lambda name=repair.name: (self._handling(name),)))  # type: ignore[misc]
-                stale_beat = BeatStale(repair.name, repair.kind.value, repair.why.value, repair.age, where, message)
-                self._events.emit(stale_beat)
-            elif now - known.repaired < self._limits.worker:
+                found = (repair.name, repair.kind.value, repair.why.value, repair.age)
+                self._events.emit(BeatStale(*found, where, message, max(0.0, due_in)))
+            elif due_in <= 0.0:
+                found = (repair.name, repair.kind.value, repair.why.value, repair.age)
+                self._events.emit(BeatStillStale(*found, known.repairs))
+            if due_in > 0.0:
                 continue
-            else:
-                known.repaired = now
+            self._repaired_at[key] = now
+            known.repairs += 1
             REPAIRS.labels(repair.kind.value).inc()
             try:
                 self._repair(repair)
@@ -319,4 +346,4 @@ class _Episode:
     """One beat's staleness, from its discovery on."""
 
     began: float
-    repaired: float
+    repairs: int = 0

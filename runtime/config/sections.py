@@ -47,6 +47,16 @@ class LogSettings:
     format: Literal["text", "json"] = "text"
 
 
+def _reachable(watchdog: WatchdogSettings, _: object, period: float) -> None:
+    """A child is repaired once in `worker_stale` at most: in a shorter period its repairs could never become too many."""
+    needed = watchdog.repair_intensity * watchdog.worker_stale
+    if period < needed:
+        raise ValueError(
+            f"must be at least repair_intensity × worker_stale = {needed:g} s, or a child that stands still for ever would be "
+            f"repaired for ever, got {period:g}"
+        )
+
+
 @settings("watchdog")
 @attrs.frozen
 class WatchdogSettings:
@@ -62,6 +72,9 @@ class WatchdogSettings:
     """A worker stale for longer than this, together with a recent wait spike, is reported as CRITICAL."""
     spike_window: float = attrs.field(default=300.0, validator=gt(0))
     """How long a wait spike counts as recent."""
+    repair_intensity: int = attrs.field(default=5, validator=ge(0))
+    """Repairs of one child within `repair_period`; one more, and its `give_up` decides what follows."""
+    repair_period: float = attrs.field(default=3600.0, validator=and_(gt(0), _reachable))
 
 
 @settings("control")

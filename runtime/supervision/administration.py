@@ -10,6 +10,7 @@ import difflib
 import trio
 
 from runtime.child import Restart
+from runtime.intensity import IntensityWindow
 from runtime.supervision.errors import AdministrationError, Answer, ChildrenUnstopped, ChildStartFailed
 from runtime.supervision.life import Life
 from runtime.supervision.slot import PENDING, ChildCounts, ChildInfo, ChildState, Goal, Reply, Slot
@@ -60,6 +61,7 @@ def restart(life: Life, name: str) -> Reply[int]:
     slot.restarts = 0
     slot.not_before = 0.0
     slot.window.clear()
+    slot.repairs = None
     slot.enter(ChildState.WAITING, trio.current_time())
     slot.start_reply = reply = Reply[int]()
     life.wake()
@@ -102,6 +104,16 @@ def kill(life: Life, name: str, reason: str) -> None:
         raise AdministrationError(Answer.RESTARTING, life.name, name, f"{name} is down and will be started")
     elif not slot.zombies:
         raise AdministrationError(Answer.NOT_RUNNING, life.name, name, f"{name} is {_state(slot)}")
+
+
+def repair(life: Life, name: str, reason: str, *, intensity: int, period: float) -> None:
+    """Kill a child that does not move; the restart that follows is counted among its repairs, not as an attempt."""
+    slot = _find(life, name)
+    kill(life, name, reason)
+    if slot.alive:
+        window = slot.repairs = slot.repairs or IntensityWindow(intensity, period)
+        window.intensity, window.period = intensity, period
+        slot.repair_allowed = window.attempt(trio.current_time())
 
 
 def _put_down(life: Life, slot: Slot) -> None:

@@ -61,6 +61,7 @@ class ChildControl:
         assert not slot.zombies, f"{slot.name} would run beside a task that did not end"
         slot.number += 1
         slot.finished = False
+        slot.repair_allowed = None
         slot.enter(ChildState.STARTING, now)
         slot.start_deadline = now + slot.spec.start_timeout
         slot.incarnation = Incarnation(

@@ -12,7 +12,13 @@ from runtime.child import Exit, ExitReason, GiveUp, Strategy
 from runtime.incarnation import fatal_in
 from runtime.intensity import IntensityWindow
 from runtime.supervision.decision import ends_supervisor, taken_along
-from runtime.supervision.errors import ChildrenUnstopped, ChildStartFailed, RestartIntensityExceeded
+from runtime.supervision.errors import (
+    ChildrenUnstopped,
+    ChildStartFailed,
+    EndedInOrder,
+    RepairIntensityExceeded,
+    RestartIntensityExceeded,
+)
 from runtime.supervision.ground import Ground
 from runtime.supervision.hooks import Emit
 from runtime.supervision.slot import PENDING, ChildState, Goal, Slot
@@ -33,15 +39,19 @@ class Consequences:
         self._window = IntensityWindow(life.settings.intensity, life.settings.period)
 
     def count_attempt(self, slot: Slot) -> Decision:
-        """Charge one restart attempt to whom it belongs; what follows instead if it is one too many."""
-        now = trio.current_time()
-        match slot.spec.give_up:
-            case GiveUp.NEVER:
-                return Decision.RESTART
-            case GiveUp.PARK:
-                return Decision.RESTART if slot.window.attempt(now) else Decision.PARK
-            case GiveUp.ESCALATE:
-                return Decision.RESTART if self._window.attempt(now) else Decision.GIVE_UP
+        """Charge one restart attempt to whom it belongs; what follows instead if it is one too many.
+
+        A restart that repairs was counted when the child was killed, and charges nobody's attempts.
+        """
+        if slot.spec.give_up is GiveUp.NEVER:
+            return Decision.RESTART
+        parks = slot.spec.give_up is GiveUp.PARK
+        allowed = slot.repair_allowed
+        if allowed is None:
+            allowed = (slot.window if parks else self._window).attempt(trio.current_time())
+        if allowed:
+            return Decision.RESTART
+        return Decision.PARK if parks else Decision.GIVE_UP
 
     def apply(self, slot: Slot, end: Exit, decision: Decision) -> None:
         """Do what was decided."""
@@ -118,8 +128,10 @@ class Consequences:
             reason = "it ignores cancellation; nothing is started beside it"
             slot.enter(ChildState.UNSTOPPED, now, reason)
         else:
-            allowed, period = slot.window.intensity, slot.window.period
-            reason = f"more than {allowed} restarts within {period:g} s; its last end: {end.summary}"
+            window, what = (slot.window, "restarts")
+            if slot.repair_allowed is False and slot.repairs is not None:
+                window, what = slot.repairs, "repairs"
+            reason = f"more than {window.intensity} {what} within {window.period:g} s; its last end: {end.summary}"
             slot.enter(ChildState.PARKED, now, reason)
         self._life.hooks.park(slot, reason)
 
@@ -135,8 +147,14 @@ class Consequences:
             self._life.hooks.finish(slot, str(failure))
 
     def _give_up(self, slot: Slot, end: Exit) -> None:
-        count = self._window.count(trio.current_time())
-        error = RestartIntensityExceeded(self._life.name, slot.name, count, self._life.settings.period, end.summary)
+        now = trio.current_time()
+        error: EndedInOrder
+        if slot.repair_allowed is False and slot.repairs is not None:
+            repairs = slot.repairs.count(now)
+            error = RepairIntensityExceeded(self._life.name, slot.name, repairs, slot.repairs.period, end.summary)
+        else:
+            count = self._window.count(now)
+            error = RestartIntensityExceeded(self._life.name, slot.name, count, self._life.settings.period, end.summary)
         self._emit(SupervisorGaveUp(actor=self._life.name, child=slot.name, reason=str(error)))
         self._life.shut_down(f"it gave up because of {slot.name}", error=error)
 

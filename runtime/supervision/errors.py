@@ -35,6 +35,21 @@ class RestartIntensityExceeded(EndedInOrder):
         )
 
 
+class RepairIntensityExceeded(EndedInOrder):
+    """A child stood still again after too many repairs; the supervisor stopped all its children and ended."""
+
+    exit_code: ClassVar[int] = 69
+
+    def __init__(self, supervisor: str, child: str, repairs: int, period: float, last: str) -> None:
+        self.supervisor = supervisor
+        self.child = child
+        super().__init__(
+            f"supervisor {supervisor} gave up: {child} had to be repaired {repairs} times within {period:g} s and restarting "
+            f"it does not help; its last end: {last}. Remove what it waits for, or raise its own limit; to allow more "
+            f'repairs raise [watchdog] repair_intensity, to keep the siblings alive set give_up = "park" for {child}'
+        )
+
+
 class ChildStartFailed(AtlasError):
     """A child's start failed without an error of its own, or on request of start_child or restart_child."""
 

@@ -202,6 +202,8 @@ class Life:
         slot.incarnation = slot.ladder = None
         slot.deadline = slot.start_deadline = math.inf
         slot.last_exit = end
+        if end.reason not in (ExitReason.KILLED, ExitReason.UNSTOPPED):
+            slot.repair_allowed = None  # it had ended before it could be killed
         if incarnation.hook_error is not None:
             self.hooks.report(slot, "on_exit", incarnation.hook_error)
         if isinstance(end.error, ChildrenUnstopped):

@@ -122,6 +122,10 @@ class Slot:
     child: Child
     window: IntensityWindow
     """The child's own attempts; counted here if give_up = park."""
+    repairs: IntensityWindow | None = None
+    """Its repairs, once there was one."""
+    repair_allowed: bool | None = None
+    """It was killed to repair it; False if that was one repair too many."""
     static: bool = True
     """Declared with the supervisor: it comes back with it."""
 
@@ -194,6 +198,7 @@ class Slot:
         self.reports.clear()
         self.last_exit = None
         self.window.clear()
+        self.repairs = self.repair_allowed = None
         self.enter(ChildState.WAITING, now)
 
     def info(self) -> ChildInfo:

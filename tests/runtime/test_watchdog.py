@@ -11,7 +11,7 @@ from runtime.config.sections import WatchdogSettings
 from runtime.events import EventBus
 from runtime.metrics import METRICS
 from runtime.verdict import Limits, Repair, RepairKind, Why
-from runtime.watchdog import BeatFresh, BeatStale, LoopLate, Watchdog, WorkersStarve, limits_of
+from runtime.watchdog import BeatFresh, BeatStale, BeatStillStale, LoopLate, Watchdog, WorkersStarve, limits_of
 
 
 class Clock:
@@ -63,14 +63,38 @@ def test_one_stale_worker_is_reported_once_and_repaired() -> None:
     )
 
 
-# S-805
-def test_a_repair_without_effect_is_repeated_once_per_limit_and_not_reported_again() -> None:
+# S-805 S-814
+def test_a_repair_without_effect_is_repeated_once_per_limit_and_each_is_reported() -> None:
     bench = Bench()
     bench.beats.worker("activation").idle_until(1000)
     for second in range(1000, 1301, 5):
         bench.at(second)
     assert [repair.age for repair in bench.repaired] == [95.0, 185.0, 275.0]
-    assert len(bench.events.recent()) == 1
+    first, *again = bench.events.recent()
+    assert isinstance(first, BeatStale)
+    assert again == [
+        BeatStillStale("activation", "worker", "overdue", 185.0, 1),
+        BeatStillStale("activation", "worker", "overdue", 275.0, 2),
+    ]
+    assert again[0].line() == (
+        "worker activation is overdue for 185.0 s and 1 repair did not help; restarting it again"
+    )
+
+
+# S-814
+def test_one_that_is_stale_again_soon_after_its_repair_is_reported_and_repaired_once_a_limit_has_passed() -> None:
+    bench = Bench()
+    bench.dog.limits = Limits(healthcheck=20.0, worker=90.0)
+    bench.beats.probed()
+    bench.at(1021)
+    bench.beats.probed()
+    bench.at(1025)
+    for second in range(1030, 1116, 5):
+        bench.at(second)
+    assert len(bench.repaired) == 2, [repair.age for repair in bench.repaired]
+    kinds = [type(event) for event in bench.events.recent()]
+    assert kinds == [BeatStale, BeatFresh, BeatStale, BeatStillStale]
+    assert "restarting it in 66.0 s: it was repaired just before" in bench.events.recent()[2].line()
 
 
 def test_an_episode_ends_when_the_beat_is_fresh_and_a_new_one_is_reported_again() -> None:

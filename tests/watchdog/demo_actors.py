@@ -126,6 +126,20 @@ class StuckIteration(PeriodicWorker):
 
 
 @attrs.define(eq=False)
+class Hopeless(Actor):
+    """Each incarnation of it takes a piece of work that never ends."""
+
+    async def on_start(self) -> None:
+        self.context.services.beats.worker(self.context.name).begin(0.1)
+        self.context.ref.tell(Begin())
+
+    @handler
+    async def begin(self, message: Begin) -> None:
+        log.info(f"{self.context.name} waits")
+        await stand_still(0)
+
+
+@attrs.define(eq=False)
 class Backlog(Actor):
     """Is never due, but messages wait in its mailbox while it takes `seconds` over one; only the first time."""
 

@@ -87,19 +87,46 @@ async def test_a_stuck_worker_and_a_frozen_health_check_are_both_restarted_and_t
         assert await process.stop() == 0
 
 
+# S-529
 async def test_more_stale_workers_at_once_than_the_restart_intensity_allows_do_not_end_the_process() -> None:
-    """A common cause makes many workers stale in one look. Below three stale beats the process does not leave: the
-    watchdog keeps to its half of the intensity, says who has to wait, and gets to everybody in time."""
+    """A common cause makes many workers stale in one look. They are all repaired, and no attempt is charged for it."""
     names = [f"worker{number}" for number in range(3)]
     workers = "".join(STUCK.format(seconds=0).replace("activation", name) for name in names)
-    async with watched("[supervisor]\nintensity = 3\nperiod = 3.5\n" + workers) as process:
-        await process.out.until(
-            "a stale child is not restarted yet: 2 restart attempts within 3.5 s leave of [supervisor]"
-        )
+    async with watched("[supervisor]\nintensity = 1\nperiod = 600.0\n" + workers) as process:
         for name in names:
             await process.out.until(f"worker {name} is fresh again")
         assert dict.fromkeys(names, 2).items() <= (await process.incarnations()).items()
         assert await process.stop() == 0
+
+
+# S-529 S-814
+async def test_a_worker_that_no_repair_helps_is_given_up_on_as_its_spec_says() -> None:
+    await side_by_side(
+        hopeless_worker,
+        ('give_up = "park"\n', "activation is parked: more than 1 repairs within 60 s", 0),
+        (
+            "",
+            "atlas gave up because of activation: supervisor atlas gave up: activation had to be repaired 2 times",
+            69,
+        ),
+    )
+
+
+async def hopeless_worker(give_up: str, said: str, status: int) -> None:
+    """Every incarnation gets stuck."""
+    text = f"""
+[actor.activation]
+{give_up}actor = "{{actors}}:Hopeless"
+"""
+    async with watched(text, repair_intensity=1, repair_period=60.0) as process:
+        await process.err.until("worker activation is")
+        await process.err.until(said)
+        if not status:
+            incarnations = await process.incarnations()
+            assert incarnations == {"activation": 2, "ticker": 1, "healthcheck": 1}
+            assert await process.stop() == 0
+        else:
+            assert await process.exit() == status
 
 
 async def test_a_paused_worker_is_left_out() -> None:
