@@ -1,0 +1,22 @@
+"""Configurations for Xray itself: an array, one for each link, as v2rayN, v2rayNG and Happ take it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from vpn.link import VlessLink
+from vpn.subscription.labels import labels
+from vpn.subscription.spelled_out import refuse_unsaid
+from vpn.xray.config import client_config
+
+PORT: Final = 10808  # what these programs use themselves
+
+
+def xray_configs(links: Sequence[VlessLink]) -> bytes:
+    """Each is complete, named by `remarks`, with SOCKS and HTTP on 127.0.0.1:10808. Raises LinkError."""
+    refuse_unsaid(links, "Xray", encryption=True)
+    named = zip(labels(links), links, strict=True)
+    configs = [{"remarks": name, **client_config(link, PORT)} for name, link in named]
+    return json.dumps(configs, ensure_ascii=False, indent=2).encode()
