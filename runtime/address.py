@@ -65,6 +65,7 @@ class Address:
         "incarnation",
         "is_busy",
         "is_draining",
+        "is_paused",
         "mailbox",
         "monitors",
         "name",
@@ -101,6 +102,8 @@ class Address:
         self.is_busy = False
         """Whether `handling` is going on."""
         self.is_draining = False
+        self.is_paused = False
+        """Suspended by an operator: holds even over a final stop and the start after it."""
         self.expired = 0
         """Requests dropped because their deadline had passed before their turn came."""
         self.facts: dict[str, str] = {}
@@ -124,6 +127,8 @@ class Address:
         self.read_clock, self.clock_offset = clock_reader()
         if self.state in (State.PARKED, State.DEAD):
             self.mailbox.open()
+            if self.is_paused:
+                self.mailbox.set_serving(serve_user=False)
         elif self.is_draining:
             self.mailbox.accept()
         self.restarts += self.incarnation > 0

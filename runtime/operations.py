@@ -10,7 +10,7 @@ import trio
 
 from runtime.drain import DrainingAddress
 from runtime.errors import AtlasError, UnknownActor
-from runtime.message import Delivery, Resume, Suspend
+from runtime.message import Resume, Suspend
 from runtime.supervisor import ChildInfo, ChildState
 
 if TYPE_CHECKING:
@@ -51,13 +51,17 @@ class Operations:
     async def restart(self, name: str) -> int | None:
         """Stop the actor in order if it runs, then start it; returns its new incarnation, None if it declined to run.
 
-        Raises ChildrenUnstopped when it does not stop and ChildStartFailed when it does not start.
+        One that is paused stays paused; one that is temporary comes back, also when it has ended before. Raises
+        ChildrenUnstopped when it does not stop and ChildStartFailed when it does not start.
         """
-        self._find(name)
-        child = self._child(name)
+        address = self._find(name)
+        root = self._system.root
+        child = next((child for child in root.which_children() if child.name == name), None)
+        if child is None:
+            return await root.start_child(self._system.plans[name].spec(lambda: address))
         if child.state not in (ChildState.DOWN, ChildState.PARKED):
-            await self._system.root.terminate_child(name)
-        return await self._system.root.restart_child(name)
+            await root.terminate_child(name, keep=True)
+        return await root.restart_child(name)
 
     async def stop(self, name: str) -> None:
         """Stop the actor in order: it finishes its current message, and stays down until `restart`."""
@@ -74,18 +78,17 @@ class Operations:
             address.drains = False
 
     def pause(self, name: str) -> None:
-        """Let the actor serve nothing but control messages until `resume`; holds over restarts."""
-        self._tell(self._find(name), Suspend())
-        self._system.worker_states.pause(name, paused=True)
+        """Let the actor serve nothing but control messages until `resume`; holds over restarts and over a stop."""
+        self._pause(self._find(name), paused=True)
 
     def resume(self, name: str) -> None:
         """Undo `pause`."""
-        self._tell(self._find(name), Resume())
-        self._system.worker_states.pause(name, paused=False)
+        self._pause(self._find(name), paused=False)
 
-    def _tell(self, address: DrainingAddress, message: Suspend | Resume) -> None:
-        if address.ref.tell(message) is Delivery.DEAD:
-            raise OperationRefused(f"{address.name} is {address.state.value}; `atlas restart {address.name}` starts it")
+    def _pause(self, address: DrainingAddress, *, paused: bool) -> None:
+        address.is_paused = paused  # who is down begins so
+        address.ref.tell(Suspend() if paused else Resume())
+        self._system.worker_states.pause(address.name, paused=paused)
 
     # -- looking
 
@@ -141,6 +144,7 @@ class Operations:
         return {
             "name": child.name,
             "state": "paused" if seen["suspended"] and child.state is ChildState.RUNNING else child.state.value,
+            "paused": address.is_paused,
             "since": max(0.0, now - child.since),
             "incarnation": child.incarnation,
             "restarts": address.restarts,
@@ -175,7 +179,7 @@ class Operations:
         for child in self._system.root.which_children():
             if child.name == name:
                 return child
-        raise OperationRefused(f"{name} is not listed any more: it has ended for good")
+        raise OperationRefused(f"{name} has ended and is not listed any more; `atlas restart {name}` starts it")
 
     def _find(self, name: str) -> DrainingAddress:
         try:

@@ -217,12 +217,13 @@ class _SupervisorBase:
         """How many children there are and live; zeros while the supervisor is down."""
         return administration.count(self._life) if self._life is not None else ChildCounts(0, 0, 0, 0)
 
-    async def terminate_child(self, name: str) -> None:
+    async def terminate_child(self, name: str, *, keep: bool = False) -> None:
         """Stop a child by its ladder, or call off its restart; it stays listed and down, unless it is temporary.
 
-        Returns when it is down. Raises AdministrationError not_found, ChildrenUnstopped if it does not stop.
+        With `keep` a temporary child stays listed as well, for the restart_child that follows. Returns when it is down.
+        Raises AdministrationError not_found, ChildrenUnstopped if it does not stop.
         """
-        await administration.terminate(self._running(name), name).wait()
+        await administration.terminate(self._running(name), name, keep=keep).wait()
 
     async def restart_child(self, name: str) -> int | None:
         """Start a child that is down or parked; returns its incarnation once it serves, None if it declined to run.

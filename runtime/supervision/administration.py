@@ -68,11 +68,15 @@ def restart(life: Life, name: str) -> Reply[int]:
     return reply
 
 
-def terminate(life: Life, name: str) -> Reply[None]:
-    """Stop a child by its ladder and keep it down; a pending restart is called off. Temporary children are forgotten."""
+def terminate(life: Life, name: str, *, keep: bool = False) -> Reply[None]:
+    """Stop a child by its ladder and keep it down; a pending restart is called off.
+
+    Temporary children are forgotten, unless `keep`.
+    """
     slot = _find(life, name)
     reply = Reply[None]()
-    slot.goal = Goal.GONE if slot.tentative or life.settings.dynamic or _is_temporary(slot) else Goal.DOWN
+    forgotten = slot.tentative or life.settings.dynamic or (_is_temporary(slot) and not keep)
+    slot.goal = Goal.GONE if forgotten else Goal.DOWN
     if slot.alive:
         slot.stop_replies.append(reply)
         life.wake()

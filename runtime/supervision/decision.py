@@ -13,11 +13,11 @@ def decide(slot: Slot, end: Exit, *, stopping: bool, dynamic: bool) -> Decision:
     """What follows this end, before any limit is counted: RESTART still has to pass the restart intensity."""
     if fatal_in(end.error) is not None:
         return Decision.SHUT_DOWN_TREE
-    forgotten = dynamic or slot.spec.restart is Restart.TEMPORARY or slot.goal is Goal.GONE
+    forgotten = dynamic or slot.spec.restart is Restart.TEMPORARY
     if stopping:
         return Decision.STOPPED
     if slot.goal is not Goal.UP:
-        return Decision.FORGET if forgotten else Decision.STOPPED
+        return Decision.FORGET if dynamic or slot.goal is Goal.GONE else Decision.STOPPED
     if slot.recycle and end.reason is not ExitReason.UNSTOPPED:
         return Decision.FORGET if slot.spec.restart is Restart.TEMPORARY else Decision.RESTART_WITH_GROUP
     if not slot.proven and end.reason is not ExitReason.IGNORED:

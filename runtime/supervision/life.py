@@ -226,7 +226,8 @@ class Life:
         slot.reports.clear()
         if self.stopping or slot.state is not ChildState.UNSTOPPED:
             return
-        if slot.goal is Goal.GONE or slot.spec.restart is Restart.TEMPORARY or self.settings.dynamic:
+        ends_for_good = slot.goal is Goal.UP and slot.spec.restart is Restart.TEMPORARY
+        if slot.goal is Goal.GONE or ends_for_good or self.settings.dynamic:
             self.hooks.finish(slot, "ended late")
             self.forget(slot)
         elif slot.goal is Goal.DOWN:

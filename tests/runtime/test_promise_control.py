@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,21 @@ def test_a_paused_actor_stays_paused_over_the_restarts_of_its_supervisor(launch:
     assert child(process, "echo")["state"] == "running"
 
 
+# S-1005
+def test_a_paused_actor_stays_paused_over_a_restart_and_a_stop_until_it_is_resumed(launch: Launch) -> None:
+    process = launch(ONE)
+    process.call("pause", name="echo")
+    process.call("restart", name="echo")
+    assert (child(process, "echo")["state"], child(process, "echo")["paused"]) == ("paused", True)
+    process.call("stop", name="echo")
+    process.call("restart", name="echo")
+    assert (child(process, "echo")["state"], child(process, "echo")["incarnation"]) == ("paused", 3)
+    process.call("stop", name="echo")
+    assert process.call("resume", name="echo") == {"name": "echo", "paused": False}
+    process.call("restart", name="echo")
+    assert child(process, "echo")["state"] == "running"
+
+
 # S-1006
 def test_every_change_leaves_an_event_with_the_callers_uid_and_pid_and_the_outcome(launch: Launch) -> None:
     process = launch(ONE)
@@ -198,6 +214,22 @@ def test_restart_stops_in_order_and_brings_back_what_is_down(launch: Launch) -> 
     assert child(process, "echo")["state"] == "down"
     assert process.call("restart", name="echo") == {"name": "echo", "incarnation": 3}
     assert child(process, "echo")["state"] == "running"
+
+
+# S-1008
+def test_restart_does_not_lose_a_temporary_actor_nor_one_that_has_ended(launch: Launch) -> None:
+    process = launch(ONE + 'restart = "temporary"\n[actor.other]\nactor = "{actors}:Echo"\n')
+    assert process.call("restart", name="echo") == {"name": "echo", "incarnation": 2}
+    found: Any = process.call("status")
+    assert [each["name"] for each in found["children"]] == ["echo", "other"], "in its place"
+    process.call("kill", name="echo")
+    process.until("echo killed")
+    assert process.call("restart", name="echo") == {"name": "echo", "incarnation": 3}
+    assert child(process, "echo")["state"] == "running"
+    process.call("stop", name="echo")
+    assert process.call("restart", name="echo") == {"name": "echo", "incarnation": 4}
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
 
 
 # S-1010
