@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -16,27 +15,19 @@ import trio
 
 from runtime.config.secret import Secret
 from vpn import wire
-from vpn.breaker import Breaker, BreakerState
-from vpn.errors import (
-    BreakerOpen,
-    NodeAmbiguous,
-    NodeConflict,
-    NodeError,
-    NodeProtocolError,
-    NodeRefused,
-    NodeUnauthorized,
-    NodeUnavailable,
-    NodeUnreachable,
-)
+from vpn.breaker import Breaker
+from vpn.caller import Caller
+from vpn.errors import NodeAmbiguous, NodeCannotList, NodeError, NodeProtocolError, NodeRefused, NodeUnknownKey
 from vpn.http import Timeouts, new_client
 from vpn.protocol import (
-    IDEMPOTENT,
+    MAX_BATCH,
     Applied,
     KeyPage,
     KeySpec,
     Kicked,
     NodeKey,
     NodeState,
+    Removal,
     Removed,
     SyncOutcome,
     Usage,
@@ -45,7 +36,9 @@ from vpn.protocol import (
 T = TypeVar("T")
 
 _LINES_AT_ONCE: Final = 500
+_BATCH_SECONDS: Final = 60.0
 _SYNC_SECONDS: Final = 120.0
+_NO_SUCH_ROUTE: Final = (404, 405)
 _READ_BACK_SECONDS: Final = 2.0
 
 
@@ -53,13 +46,14 @@ _READ_BACK_SECONDS: Final = 2.0
 class AgentClient:
     """A node's agent, seen from the backend. Use it as an async context manager, or `aclose()` it.
 
-    A call takes at most `within` seconds (default 10; a sync 120), repeats included. Operations in
-    `vpn.protocol.IDEMPOTENT` are repeated up to `repeats` times (2) after a lost connection or answer, with a jittered
-    pause from `pause` seconds (0.1) doubling; `kick` never. A put whose answer stayed away is read back for at most
-    two seconds more before NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on,
-    and refuses with BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All
-    errors are `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused
-    at once for a `url` that is not http or https.
+    A call takes at most `within` seconds (default 10; a batch 60, a sync 120), waiting and repeats included. At most
+    `concurrency` calls (16) are on their way at once, the others wait. Operations in `vpn.protocol.IDEMPOTENT` are
+    repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds (0.1)
+    doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more before
+    NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on, and refuses with
+    BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors are
+    `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once for a
+    `url` that is not http or https.
     """
 
     name: str
@@ -71,7 +65,8 @@ class AgentClient:
     pause: float = 0.1
     breaker: Breaker | None = None
     verify: ssl.SSLContext | bool = attrs.field(default=True, repr=False)
-    _last_failure: str = attrs.field(init=False, default="", repr=False)
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    _caller: Caller = attrs.field(init=False, repr=False)
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -81,7 +76,19 @@ class AgentClient:
             self.url,
             headers={"authorization": f"Bearer {self.token.reveal()}"},
             timeouts=self.timeouts,
+            max_connections=self.concurrency,
             verify=self.verify,
+        )
+        self._caller = Caller(
+            name=self.name,
+            url=self.url,
+            http=self._http,
+            timeouts=self.timeouts,
+            within=self.within,
+            repeats=self.repeats,
+            pause=self.pause,
+            breaker=self.breaker,
+            concurrency=self.concurrency,
         )
 
     async def __aenter__(self) -> AgentClient:
@@ -95,43 +102,91 @@ class AgentClient:
         await self._http.aclose()
 
     async def put(self, spec: KeySpec) -> Applied:
-        """See VpnNode.put."""
+        """See VpnNode.put. Idempotent."""
         path = _key_path(spec.key_id)
         try:
-            answer = await self._call("put", "PUT", path, content=json.dumps(wire.spec_to_json(spec)).encode())
+            answer = await self._caller.call("put", "PUT", path, content=json.dumps(wire.spec_to_json(spec)).encode())
         except NodeAmbiguous:
             found = await self._read_back(spec.key_id)
-            if found is None or not _covers(found, spec):
+            if isinstance(found, NodeError) or not _covers(found, spec):
                 raise
             return Applied(spec.key_id, found.spec.generation, True, found.state, found.spec.expires_at)
         return self._read(wire.applied_from_json, answer)
 
     async def remove(self, key_id: str, generation: int) -> Removed:
-        """See VpnNode.remove."""
+        """See VpnNode.remove. Idempotent. If only reading back showed that it was done, `existed` is true and `cut` 0."""
         path = f"{_key_path(key_id)}?generation={generation}"
-        # not answered from a read-back: absence does not show that the node will refuse a late put
-        return self._read(wire.removed_from_json, await self._call("remove", "DELETE", path))
+        try:
+            answer = await self._caller.call("remove", "DELETE", path)
+        except NodeAmbiguous:
+            # absence alone would not show that the node will refuse a late put: its memory of the removal does
+            found = await self._read_back(key_id)
+            if not isinstance(found, NodeUnknownKey) or found.removed < generation or found.pending:
+                raise
+            return Removed(key_id, True, 0)
+        return self._read(wire.removed_from_json, answer)
+
+    async def batch(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
+        """See VpnNode.batch. Idempotent."""
+        if len(changes) > MAX_BATCH:
+            raise ValueError(f"a batch of {len(changes)} changes is refused: at most {MAX_BATCH}")
+        if len({change.key_id for change in changes}) < len(changes):
+            raise ValueError("a batch with two changes of one key is refused")
+        content = json.dumps({"changes": [wire.change_to_json(change) for change in changes]}).encode()
+        try:
+            answer = await self._caller.call("batch", "POST", "/v1/batch", content=content, within=_BATCH_SECONDS)
+        except NodeRefused as error:
+            if error.status not in _NO_SUCH_ROUTE:
+                raise
+            return await self._one_by_one(changes)
+        outcomes = self._read(lambda data: wire.outcomes_from_json(data, len(changes), self._caller.error_of), answer)
+        return tuple(outcomes)
+
+    async def _one_by_one(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
+        outcomes: list[Applied | Removed | NodeError] = []
+        for change in changes:
+            try:
+                if isinstance(change, KeySpec):
+                    outcomes.append(await self.put(change))
+                else:
+                    outcomes.append(await self.remove(change.key_id, change.generation))
+            except NodeError as error:
+                outcomes.append(error)
+        return tuple(outcomes)
 
     async def get(self, key_id: str) -> NodeKey | None:
-        """See VpnNode.get."""
-        return await self._get(key_id)
-
-    async def _get(self, key_id: str, within: float | None = None) -> NodeKey | None:
+        """See VpnNode.get. Idempotent."""
         try:
-            answer = await self._call("get", "GET", _key_path(key_id), within=within)
-        except NodeRefused as error:
-            if error.code == "unknown_key":
-                return None
-            raise
+            return await self._get(key_id)
+        except NodeUnknownKey:
+            return None
+
+    async def _get(self, key_id: str, within: float | None = None) -> NodeKey:
+        answer = await self._caller.call("get", "GET", _key_path(key_id), within=within)
         return self._read(wire.key_from_json, answer)
 
     async def list(self, after: str = "", limit: int = 1000) -> KeyPage:
-        """See VpnNode.list."""
+        """See VpnNode.list. Idempotent. Raises NodeCannotList for a node without a list, and NodeProtocolError for a page
+        that does not follow `after` in order: a list that lies is no list."""
         path = f"/v1/users?after={quote(after)}&limit={limit}"
-        return self._read(wire.page_from_json, await self._call("list", "GET", path))
+        try:
+            answer = await self._caller.call("list", "GET", path)
+        except NodeRefused as error:
+            if error.status not in _NO_SUCH_ROUTE:
+                raise
+            raise NodeCannotList(self.name, f"it has no list of its keys ({error.text})", error.status) from error
+        page = self._read(wire.page_from_json, answer)
+        names = [after, *(key.spec.key_id for key in page.keys)]
+        if any(one >= other for one, other in pairwise(names)) or (page.next is not None and page.next != names[-1]):
+            raise NodeProtocolError(
+                self.name, f"its list of keys after {after!r} is not in order; it cannot be relied on"
+            )
+        if page.next is not None and not page.keys:
+            raise NodeProtocolError(self.name, f"its list of keys after {after!r} goes on without keys")
+        return page
 
     async def list_all(self, page_size: int = 2000) -> AsyncIterator[NodeKey]:
-        """All wanted keys in order of key id, a page at a time. A failing page raises: never a short list."""
+        """All wanted keys in order of key id, a page at a time. A failing page raises: never a short list. Idempotent."""
         after: str | None = ""
         while after is not None:
             page = await self.list(after, page_size)
@@ -140,142 +195,54 @@ class AgentClient:
             after = page.next
 
     async def state(self) -> NodeState:
-        """See VpnNode.state."""
-        return self._read(wire.state_from_json, await self._call("state", "GET", "/v1/state"))
+        """See VpnNode.state. Idempotent."""
+        return self._read(wire.state_from_json, await self._caller.call("state", "GET", "/v1/state"))
 
     async def sync(
         self, specs: Iterable[KeySpec] | AsyncIterable[KeySpec], unchanged_since: int | None = None
     ) -> SyncOutcome:
-        """See VpnNode.sync. `unchanged_since`, a `NodeState.sequence` read before the wanted keys were, keeps keys that
-        were changed after it from being dropped; without it, keys changed before the request are."""
+        """See VpnNode.sync. Idempotent. `unchanged_since`, a `NodeState.sequence` read before the wanted keys were, keeps
+        keys that were changed after it from being dropped; without it, keys changed before the request are."""
         path = "/v1/sync" if unchanged_since is None else f"/v1/sync?unchanged_since={unchanged_since}"
         body = b"".join([line async for line in _lines(specs)])
-        answer = await self._call("sync", "POST", path, content=body, within=_SYNC_SECONDS)
+        answer = await self._caller.call("sync", "POST", path, content=body, within=_SYNC_SECONDS)
         return self._read(wire.sync_from_json, answer)
 
     async def kick(self, key_id: str) -> Kicked:
-        """See VpnNode.kick."""
-        return self._read(wire.kicked_from_json, await self._call("kick", "POST", f"{_key_path(key_id)}/kick"))
+        """See VpnNode.kick. Not idempotent: sent once, and NodeAmbiguous if its answer stayed away."""
+        return self._read(wire.kicked_from_json, await self._caller.call("kick", "POST", f"{_key_path(key_id)}/kick"))
 
-    async def usage(self, after: str = "", limit: int = 1000) -> Usage:
-        """See VpnNode.usage."""
-        path = f"/v1/usage?after={quote(after)}&limit={limit}"
-        return self._read(wire.usage_from_json, await self._call("usage", "GET", path))
+    async def usage(self, since: str = "", *, after: str = "", limit: int = 1000) -> Usage:
+        """See VpnNode.usage. Idempotent."""
+        path = f"/v1/usage?since={quote(since)}&after={quote(after)}&limit={limit}"
+        return self._read(wire.usage_from_json, await self._caller.call("usage", "GET", path))
 
     async def move_clock(self, offset_seconds: float) -> None:
-        """Move the node's clock to this distance from real time, where it allows that (demonstrations and tests)."""
-        await self._call("state", "PUT", "/v1/clock", content=json.dumps({"offset_seconds": offset_seconds}).encode())
+        """Move the node's clock to this distance from real time, where it allows that (demonstrations and tests).
+        Idempotent."""
+        await self._caller.call(
+            "state", "PUT", "/v1/clock", content=json.dumps({"offset_seconds": offset_seconds}).encode()
+        )
 
-    async def _read_back(self, key_id: str) -> NodeKey | None:
+    async def usage_all(self, since: str = "", page_size: int = 5000) -> Usage:
+        """All counters at once, or those that moved after the mark `since`; pass its `mark` next time. If Xray was started
+        anew between the pages, it is read from the beginning. Idempotent."""
+        while True:
+            first = page = await self.usage(since, limit=page_size)
+            users = list(page.users)
+            while page.next is not None:
+                page = await self.usage(since, after=page.next, limit=page_size)
+                if page.boot_id != first.boot_id:
+                    break
+                users += page.users
+            else:
+                return attrs.evolve(first, users=tuple(users), next=None)
+
+    async def _read_back(self, key_id: str) -> NodeKey | NodeError:
         try:
             return await self._get(key_id, _READ_BACK_SECONDS)
-        except NodeError:
-            return None
-
-    async def _call(
-        self, operation: str, method: str, path: str, *, content: bytes | None = None, within: float | None = None
-    ) -> object:
-        limit = within or self.within
-        tries = 1 + (self.repeats if operation in IDEMPOTENT else 0)
-        deadline = trio.current_time() + limit
-        pause = self.pause
-        lost: NodeError | None = None
-        for attempt in range(1, tries + 1):
-            try:
-                return await self._once(method, path, content, deadline, limit)
-            except (NodeUnreachable, NodeAmbiguous) as error:
-                pause_now = pause * (0.5 + random.random())  # noqa: S311  # scatters retries, protects nothing
-                if attempt == tries or trio.current_time() + pause_now >= deadline or self._is_open():
-                    raise
-                lost = error
-                await trio.sleep(pause_now)
-                pause *= 2
-            except BreakerOpen:
-                # somebody else's failures opened it meanwhile: this call was tried, and must not say that it was not
-                if lost is not None:
-                    raise lost from None
-                raise
-        raise AssertionError("unreachable")
-
-    async def _once(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
-        self._admit()
-        try:
-            answer = await self._send(method, path, content, deadline, limit)
-        except (NodeUnreachable, NodeAmbiguous, NodeUnavailable) as error:
-            self._last_failure = error.text
-            if self.breaker is not None:
-                self.breaker.failure()
-            raise
-        except NodeError:
-            if self.breaker is not None:
-                self.breaker.success()
-            raise
-        except BaseException:
-            if self.breaker is not None:
-                self.breaker.abandon()
-            raise
-        if self.breaker is not None:
-            self.breaker.success()
-        return answer
-
-    def _is_open(self) -> bool:
-        return self.breaker is not None and self.breaker.state is BreakerState.OPEN
-
-    def _admit(self) -> None:
-        if self.breaker is not None and not self.breaker.allow():
-            since = self.breaker.clock() - self.breaker.opened_at
-            raise BreakerOpen(
-                self.name,
-                f"not tried: {self.breaker.failures} calls in a row failed, the first pause began {since:.0f} s ago, next try in "
-                f"{self.breaker.retry_in:.1f} s; the last one: {self._last_failure}",
-                self.breaker.retry_in,
-            )
-
-    async def _send(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
-        headers = {"content-type": "application/json"} if content is not None else {}
-        timeouts = attrs.evolve(self.timeouts, read=limit, write=limit)
-        try:
-            with trio.fail_at(deadline):
-                response = await self._http.request(
-                    method, path, content=content, headers=headers, timeout=timeouts.to_httpx()
-                )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NodeUnreachable(
-                self.name,
-                f"no connection to {self.url} ({str(error) or type(error).__name__}); is `atlas node run` up there?",
-            ) from error
-        except (httpx.TransportError, trio.TooSlowError) as error:
-            raise NodeAmbiguous(
-                self.name,
-                f"{method} {path.partition('?')[0]} was sent, but no answer came within {limit:g} s "
-                f"({type(error).__name__}): it may or may not have been done",
-            ) from error
-        return self._answer(response)
-
-    def _answer(self, response: httpx.Response) -> object:
-        data: object = None
-        with contextlib.suppress(ValueError):
-            data = response.json()
-        if response.is_success and isinstance(data, dict):
-            return data
-        error = data.get("error") if isinstance(data, dict) else None
-        if not isinstance(error, dict):
-            raise NodeProtocolError(
-                self.name,
-                f"HTTP {response.status_code} from {self.url} is not an answer of a node agent; check the address",
-            )
-        raise self._error(response.status_code, error)
-
-    def _error(self, status: int, error: Mapping[str, object]) -> NodeError:
-        code, message = str(error.get("code", "")), str(error.get("message", ""))
-        if status == 401:
-            return NodeUnauthorized(self.name, f"{message}; correct this node's token", code, status)
-        if status == 409:
-            generation = error.get("generation")
-            return NodeConflict(self.name, message, generation if isinstance(generation, int) else -1)
-        if status >= 500:
-            return NodeUnavailable(self.name, message)
-        return NodeRefused(self.name, message, code, status)
+        except NodeError as error:
+            return error
 
     def _read(self, reader: Callable[[object], T], answer: object) -> T:
         try:

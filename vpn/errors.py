@@ -61,6 +61,24 @@ class NodeRefused(NodeError):
         self.status = status
 
 
+class NodeUnknownKey(NodeRefused):
+    """The key is not wanted on the node. `removed`: up to which generation its removal is remembered there, -1 if none;
+    `pending`: that removal has not been confirmed by Xray yet."""
+
+    def __init__(self, node: str, message: str, removed: int = -1, *, pending: bool = False) -> None:
+        super().__init__(node, message, "unknown_key", 404)
+        self.removed = removed
+        self.pending = pending
+
+
+class NodeCannotList(NodeRefused):
+    """The node cannot list its keys. Compare `NodeState.digest` with that of the wanted keys, and send the full set
+    (`VpnNode.sync`) where they differ."""
+
+    def __init__(self, node: str, message: str, status: int = 501) -> None:
+        super().__init__(node, message, "cannot_list", status)
+
+
 class NodeUnauthorized(NodeRefused):
     """The bearer token is missing or wrong: correct `token` in this node's settings."""
 

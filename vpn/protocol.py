@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
 import attrs
+
+from vpn.errors import NodeError
 
 FLOW_NONE: Final = ""
 FLOW_VISION: Final = "xtls-rprx-vision"
@@ -19,6 +21,20 @@ KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 "The form of a key id. Lower case: Xray compares names without regard to case."
 
 MAX_GENERATION: Final = 2**53 - 1
+
+MAX_BATCH: Final = 1000
+"Changes that one `VpnNode.batch` may have."
+
+CAN_LIST: Final = "list"
+"Capability: the node lists its keys. Without it `VpnNode.list` raises NodeCannotList: compare digests, send the full set."
+CAN_SYNC: Final = "sync"
+"Capability: the node takes a full set at once."
+CAN_BATCH: Final = "batch"
+"Capability: the node takes many changes in one request. Without it `VpnNode.batch` sends them one by one."
+CAN_CUT: Final = "cut"
+"Capability: removed customers' open connections are really cut."
+CAN_MOVE_CLOCK: Final = "clock"
+"Capability: the node's clock may be moved (demonstrations and tests)."
 
 
 def route_blind(uuid: UUID) -> bytes:
@@ -122,6 +138,14 @@ class Removed:
 
 
 @attrs.frozen
+class Removal:
+    """A key that is not wanted, up to and including this generation. For `VpnNode.batch`."""
+
+    key_id: str = attrs.field(validator=_check_key_id)
+    generation: int = attrs.field(validator=_check_generation)
+
+
+@attrs.frozen
 class Kicked:
     """How many open connections of the customer were shut; the key itself stays."""
 
@@ -176,6 +200,10 @@ class NodeState:
         """The first inbound: the one a link is made for unless another is asked for."""
         return self.inbounds[0]
 
+    def can(self, capability: str) -> bool:
+        """Whether the node has a capability, like CAN_LIST."""
+        return capability in self.capabilities
+
 
 @attrs.frozen
 class KeyUsage:
@@ -188,11 +216,16 @@ class KeyUsage:
 
 @attrs.frozen
 class Usage:
-    """Absolute counters: store (boot_id, last value) per key and add the difference; never resets on reading."""
+    """Absolute counters: store (boot_id, last value) per key and add the difference; never resets on reading.
+
+    `mark`, of the first page, is what to pass as `since` next time: then only keys whose counters moved are told. A mark
+    of another boot is no error, everything is told again.
+    """
 
     boot_id: str
     users: tuple[KeyUsage, ...]
     next: str | None
+    mark: str = ""
 
 
 @attrs.frozen
@@ -206,7 +239,7 @@ class SyncOutcome:
     refused: tuple[tuple[str, str], ...] = ()
 
 
-IDEMPOTENT: Final = frozenset({"put", "remove", "get", "list", "state", "usage", "sync"})
+IDEMPOTENT: Final = frozenset({"put", "remove", "batch", "get", "list", "state", "usage", "sync"})
 "Operations of `VpnNode` that may be repeated freely. `kick` is not: repeated, it cuts the customer's new connections too."
 
 
@@ -224,11 +257,18 @@ class VpnNode(Protocol):
         """Do not want this key, up to and including `generation`; cuts its connections. Idempotent; a key that was
         never there is remembered as removed. NodeConflict if a newer generation is wanted."""
 
+    async def batch(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
+        """Puts and removals, at most MAX_BATCH, in one request; the outcomes in the same order, each as `put` or `remove`
+        would have returned or raised it. They are written down in their order (a UUID may move from a removed key to a
+        later one), and one change's failure spoils no other. Idempotent. Raises NodeError if nothing is known of any,
+        ValueError for too many, or for two of one key."""
+
     async def get(self, key_id: str) -> NodeKey | None:
         """One key, or None if it is not wanted on the node. Idempotent."""
 
     async def list(self, after: str = "", limit: int = 1000) -> KeyPage:
-        """A page of wanted keys in order of key id. Idempotent. An error is never an empty page."""
+        """A page of wanted keys in order of key id. Idempotent. An error is never an empty page: NodeCannotList if the
+        node has no list, NodeProtocolError for one that is not in order."""
 
     async def state(self) -> NodeState:
         """The node at a glance. Idempotent, cheap."""
@@ -245,5 +285,6 @@ class VpnNode(Protocol):
     async def kick(self, key_id: str) -> Kicked:
         """Cut the customer's open connections and let them connect again. Not idempotent."""
 
-    async def usage(self, after: str = "", limit: int = 1000) -> Usage:
-        """A page of traffic counters in order of key id. Idempotent."""
+    async def usage(self, since: str = "", *, after: str = "", limit: int = 1000) -> Usage:
+        """A page of traffic counters in order of key id: of all keys that ever had traffic in this life of the VPN process,
+        or of those whose counters moved after the mark `since`. Idempotent: nothing is reset by reading."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 import attrs
 
 from vpn.digest import expiry_seconds
+from vpn.errors import NodeError
 from vpn.protocol import (
     Applied,
     InboundFacts,
@@ -20,6 +21,7 @@ from vpn.protocol import (
     Kicked,
     NodeKey,
     NodeState,
+    Removal,
     Removed,
     SyncOutcome,
     Usage,
@@ -181,6 +183,47 @@ def removed_from_json(value: object) -> Removed:
     return Removed(_get(data, "key_id", str), _get(data, "existed", bool), _get(data, "cut", int))
 
 
+def change_to_json(change: KeySpec | Removal) -> Json:
+    """One change of a batch."""
+    if isinstance(change, Removal):
+        return {"remove": attrs.asdict(change)}
+    return {"put": spec_to_json(change)}
+
+
+def change_from_json(value: object) -> KeySpec | Removal:
+    """Read one change of a batch. Raises WireError."""
+    data = _mapping(value, "change")
+    if set(data) == {"put"}:
+        return spec_from_json(data["put"])
+    if set(data) != {"remove"}:
+        raise WireError('change: expected "put" or "remove"')
+    removal = _mapping(data["remove"], "remove")
+    key_id, generation = _get(removal, "key_id", str), _get(removal, "generation", int)
+    try:
+        return Removal(key_id, generation)
+    except ValueError as error:
+        raise WireError(str(error)) from None
+
+
+def outcomes_from_json(
+    value: object, count: int, error_of: Callable[[int, Mapping[str, object]], NodeError]
+) -> list[Applied | Removed | NodeError]:
+    """Read the outcomes of a batch of `count` changes. Raises WireError."""
+    items = _get(_mapping(value, "batch"), "outcomes", list)
+    if len(items) != count:
+        raise WireError(f"outcomes: expected {count}, got {len(items)}")
+    outcomes: list[Applied | Removed | NodeError] = []
+    for item in items:
+        data = _mapping(item, "outcome")
+        if "applied" in data:
+            outcomes.append(applied_from_json(data["applied"]))
+        elif "removed" in data:
+            outcomes.append(removed_from_json(data["removed"]))
+        else:
+            outcomes.append(error_of(_get(data, "status", int), _mapping(data.get("error"), "error")))
+    return outcomes
+
+
 def kicked_from_json(value: object) -> Kicked:
     """Read the outcome of a kick."""
     return Kicked(_get(_mapping(value, "kicked"), "cut", int))
@@ -238,7 +281,8 @@ def state_from_json(value: object) -> NodeState:
 
 def usage_to_json(usage: Usage) -> Json:
     """A page of counters."""
-    return {"boot_id": usage.boot_id, "users": [attrs.asdict(user) for user in usage.users], "next": usage.next}
+    users = [attrs.asdict(user) for user in usage.users]
+    return {"boot_id": usage.boot_id, "users": users, "next": usage.next, "mark": usage.mark}
 
 
 def usage_from_json(value: object) -> Usage:
@@ -248,7 +292,7 @@ def usage_from_json(value: object) -> Usage:
     for item in _get(data, "users", list):
         user = _mapping(item, "user")
         users.append(KeyUsage(_get(user, "key_id", str), _get(user, "uplink", int), _get(user, "downlink", int)))
-    return Usage(_get(data, "boot_id", str), tuple(users), _next(data))
+    return Usage(_get(data, "boot_id", str), tuple(users), _next(data), _get(data, "mark", str, ""))
 
 
 def sync_to_json(outcome: SyncOutcome) -> Json:

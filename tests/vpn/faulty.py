@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import AsyncIterator, Iterable
-from functools import partial
+from collections.abc import AsyncIterator
 
 import trio
+
+_NO_ROUTE = b'{"error":{"code":"http","message":"Not Found"}}'
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(_NO_ROUTE),
+    _NO_ROUTE,
+)
 
 
 class Fault(enum.Enum):
@@ -20,11 +25,19 @@ class Fault(enum.Enum):
 
 
 class FaultyProxy:
-    """Passes connections on to a port, the first ones each with the fault planned for it; `seen` counts all of them."""
+    """Passes connections on to a port, the first ones each with the fault planned for it; `seen` counts all of them.
+
+    After connection number `last` it takes no more: whoever comes later is refused. `unknown` are beginnings of
+    requests ("GET /v1/users?") that are answered as an older agent answers what it does not know.
+    """
 
     def __init__(self, target: int, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.seen = 0
+        self.unknown: tuple[bytes, ...] = ()
+        self.last: int | None = None
+        self._saw = trio.Event()
+        self._serving = trio.CancelScope()
         self._target = target
         self._plan: list[Fault] = []
 
@@ -32,16 +45,35 @@ class FaultyProxy:
         """What happens to the next connections, one each."""
         self._plan += faults
 
+    async def until_seen(self, count: int) -> None:
+        """Wait until so many connections have come."""
+        while self.seen < count:
+            await self._saw.wait()
+
+    async def serve(
+        self, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Take connections until cancelled, or until the last one."""
+        async with trio.open_nursery() as connections:
+            with self._serving:
+                await trio.serve_listeners(
+                    self.serve_one, listeners, handler_nursery=connections, task_status=task_status
+                )
+
     async def serve_one(self, client: trio.SocketStream) -> None:
         """One connection."""
         self.seen += 1
+        self._saw.set()
+        self._saw = trio.Event()
+        if self.seen == self.last:
+            self._serving.cancel()
         fault = self._plan.pop(0) if self._plan else None
         if fault is Fault.LOSE_REQUEST:
             await client.receive_some()
             return
         async with await trio.open_tcp_stream("127.0.0.1", self._target) as server, trio.open_nursery() as nursery:
 
-            async def pass_on(source: Iterable[trio.SocketStream], fault: Fault | None) -> None:
+            async def pass_on(source: tuple[trio.SocketStream, trio.SocketStream], fault: Fault | None) -> None:
                 one, other = source
                 with contextlib.suppress(trio.BrokenResourceError):
                     while part := await one.receive_some():
@@ -50,7 +82,9 @@ class FaultyProxy:
                         if fault is Fault.HALF_ANSWER:
                             await other.send_all(part[:10])
                             break
-                        if fault is None:
+                        if source[0] is client and part.startswith(self.unknown):
+                            await client.send_all(NOT_FOUND)
+                        elif fault is None:
                             await other.send_all(part)
                 nursery.cancel_scope.cancel()
 
@@ -64,6 +98,6 @@ async def faulty_proxy(target_url: str) -> AsyncIterator[FaultyProxy]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     proxy = FaultyProxy(int(target_url.rpartition(":")[2]), listeners[0].socket.getsockname()[1])
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(trio.serve_listeners, proxy.serve_one, listeners))
+        await nursery.start(proxy.serve, listeners)
         yield proxy
         nursery.cancel_scope.cancel()

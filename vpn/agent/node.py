@@ -19,7 +19,18 @@ from vpn.agent.keeper import Keeper
 from vpn.agent.life import Life
 from vpn.agent.store import Store
 from vpn.errors import XrayCallFailed, XrayDown
-from vpn.protocol import FLOW_VISION, Applied, InboundFacts, KeySpec, KeyState, Kicked, NodeKey, Removed, SyncOutcome
+from vpn.protocol import (
+    FLOW_VISION,
+    Applied,
+    InboundFacts,
+    KeySpec,
+    KeyState,
+    Kicked,
+    NodeKey,
+    Removal,
+    Removed,
+    SyncOutcome,
+)
 from vpn.xray.codec import XrayUser
 from vpn.xray.lines import Access
 
@@ -102,6 +113,49 @@ class Node:
         self._note(key_id)
         return Removed(key_id, existed, await self._converge(key_id))
 
+    async def batch(self, changes: Sequence[KeySpec | Removal]) -> list[Applied | Removed | Exception]:
+        """See VpnNode.batch: written down in their order, then made in Xray several at a time. The failures that `put` and
+        `remove` would raise are outcomes. Raises StoreFailed."""
+        failed: dict[str, Exception] = {}
+        existed = {change.key_id for change in changes if self.store.desired.wanted(change.key_id) is not None}
+        for change in changes:
+            if isinstance(change, KeySpec):
+                try:
+                    self.check(change)
+                except UnknownInbound as error:
+                    failed[change.key_id] = error
+        acceptable = [change for change in changes if change.key_id not in failed]
+        changed = set(
+            await self.store.change_all(acceptable, lambda change, error: failed.update({change.key_id: error}))
+        )
+        limit = trio.CapacityLimiter(_AT_ONCE)
+        outcomes: dict[str, Applied | Removed | Exception] = dict(failed)
+
+        async def make(change: KeySpec | Removal) -> None:
+            key_id = change.key_id
+            async with limit:
+                try:
+                    cut = await self._converge(key_id)
+                except (XrayDown, XrayCallFailed) as error:
+                    outcomes[key_id] = error
+                    return
+            held = self.store.desired.wanted(key_id)
+            if isinstance(change, Removal):
+                outcomes[key_id] = Removed(key_id, key_id in existed, cut)
+            elif held is None:
+                outcomes[key_id] = Conflict(f"key {key_id!r} was removed meanwhile", change.generation)
+            else:
+                outcomes[key_id] = Applied(
+                    key_id, held.generation, key_id in changed, self.state_of(key_id), held.expires_at
+                )
+
+        async with trio.open_nursery() as nursery:
+            for change in acceptable:
+                if change.key_id not in failed:
+                    self._note(change.key_id)
+                    nursery.start_soon(make, change)
+        return [outcomes[change.key_id] for change in changes]
+
     async def kick(self, key_id: str) -> Kicked:
         """See VpnNode.kick. Raises XrayDown."""
         return Kicked(await (await self.keeper.life()).cut(key_id))
@@ -149,6 +203,10 @@ class Node:
             if life is None or key_id in self._pending or key_id not in life.serving
             else KeyState.SERVING
         )
+
+    def is_pending(self, key_id: str) -> bool:
+        """Whether something was written down about this key, wanted or not, that Xray has not confirmed."""
+        return key_id in self._pending or self.keeper.current is None
 
     def get(self, key_id: str) -> NodeKey | None:
         """One wanted key."""

@@ -14,8 +14,9 @@ from runtime.logs import get_logger
 from vpn.agent import metrics
 from vpn.agent.clock import NodeClock
 from vpn.agent.node import Node
+from vpn.agent.usage import UsageBook
 from vpn.cut import Way
-from vpn.protocol import KeyUsage, NodeState, Usage
+from vpn.protocol import CAN_BATCH, CAN_CUT, CAN_LIST, CAN_MOVE_CLOCK, CAN_SYNC, NodeState, Usage
 
 log = get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Reporter:
     clock: NodeClock
     heard_file: Path
     _touched: float = attrs.field(init=False, default=0.0)
+    _usage: UsageBook = attrs.field(init=False, factory=UsageBook)
 
     def heard(self) -> None:
         """The backend spoke: with a token, so it is the backend."""
@@ -50,11 +52,11 @@ class Reporter:
         """The node at a glance."""
         node, life = self.node, self.node.keeper.current
         serving, expired, pending = node.counts()
-        capabilities = {"sync", "usage", "kick", "expiry"}
+        capabilities = {CAN_LIST, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
         if life is not None and life.cutter.way is not Way.NONE:
-            capabilities |= {"cut", life.cutter.way.value}
+            capabilities |= {CAN_CUT, life.cutter.way.value}
         if self.clock.offset is not None:
-            capabilities.add("clock")
+            capabilities.add(CAN_MOVE_CLOCK)
         return NodeState(
             agent_id=self.agent_id,
             boot_id="" if life is None else life.boot_id,
@@ -74,13 +76,9 @@ class Reporter:
             now=datetime.fromtimestamp(self.clock.now(), UTC),
         )
 
-    async def usage(self, after: str, limit: int) -> Usage:
+    async def usage(self, since: str, after: str, limit: int) -> Usage:
         """A page of counters. Raises XrayDown or XrayCallFailed."""
-        life = await self.node.keeper.life()
-        traffic = await life.api.traffic()
-        names = sorted(name for name in traffic if name > after)
-        page = tuple(KeyUsage(name, traffic[name].uplink, traffic[name].downlink) for name in names[:limit])
-        return Usage(life.boot_id, page, page[-1].key_id if len(names) > limit else None)
+        return await self._usage.page(await self.node.keeper.life(), since, after, limit)
 
     def measure(self) -> None:
         """Bring the gauges up to date."""

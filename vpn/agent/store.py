@@ -18,7 +18,7 @@ from vpn.agent import files
 from vpn.agent.desired import Change, Conflict, DesiredSet, Entry, Forgotten, UuidTaken
 from vpn.agent.records import Damaged, change_from_json, change_to_json, decode_line, encode_line
 from vpn.errors import StoreCorrupt, StoreFailed, StoreUnreadable
-from vpn.protocol import KeySpec
+from vpn.protocol import KeySpec, Removal
 
 REMOVALS_KEPT: Final = 30 * 86_400.0
 "Seconds for which a removal is remembered, and so a late put of that generation refused."
@@ -64,27 +64,39 @@ class Store:
         first = self.desired.sequence + 1
         await self._change([Forgotten(key_id, first + number) for number, key_id in enumerate(key_ids)])
 
-    async def put_all(self, specs: Sequence[KeySpec], refused: Callable[[KeySpec, Exception], None]) -> list[str]:
-        """Want all these keys with one write; returns the ids of those that changed. Those that cannot be are handed to
-        `refused`. Raises StoreFailed."""
+    async def put_all(
+        self, specs: Sequence[KeySpec], refused: Callable[[KeySpec | Removal, Exception], None]
+    ) -> list[str]:
+        """Want all these keys with one wait for the disk; returns the ids of those that changed. Those that cannot be are
+        handed to `refused`. Raises StoreFailed."""
+        return await self.change_all(specs, refused)
+
+    async def change_all(
+        self, changes: Sequence[KeySpec | Removal], refused: Callable[[KeySpec | Removal, Exception], None]
+    ) -> list[str]:
+        """Make all these changes, in order, with one wait for the disk; returns the ids of keys that changed. Those that
+        cannot be are handed to `refused` (Conflict, UuidTaken). Raises StoreFailed."""
         changed: list[str] = []
         lines: list[bytes] = []
         self._check_usable()
-        for number, spec in enumerate(specs, start=1):
+        for number, change in enumerate(changes, start=1):
             if number % _AT_ONCE == 0:
                 # in the file before anybody else gets a turn: the order there is the order of changes
                 self._append(lines)
                 lines.clear()
                 await trio.lowlevel.checkpoint()
             try:
-                entry = self.desired.plan_put(spec, self._clock())
+                if isinstance(change, KeySpec):
+                    entry = self.desired.plan_put(change, self._clock())
+                else:
+                    entry = self.desired.plan_remove(change.key_id, change.generation, self._clock())
             except (Conflict, UuidTaken) as error:
-                refused(spec, error)
+                refused(change, error)
                 continue
             if entry is not None:
                 lines.append(encode_line(change_to_json(entry)))
                 self.desired.apply(entry)
-                changed.append(spec.key_id)
+                changed.append(change.key_id)
         self._append(lines)
         await self._durable()
         return changed

@@ -1,0 +1,74 @@
+"""Reading what a request carries: its body, its lines, its parameters, each within a limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+from starlette.requests import Request
+
+from vpn.agent.failures import BadRequest
+from vpn.protocol import KEY_ID
+
+MAX_BODY: Final = 64 * 1024
+MAX_SYNC: Final = 256 * 1024 * 1024
+MAX_LINE: Final = 8 * 1024
+SLOW_BODY: Final = 20.0
+
+
+def key_id_of(request: Request) -> str:
+    """The key id in the address. Raises BadRequest."""
+    key_id: str = request.path_params["key_id"]
+    if KEY_ID.fullmatch(key_id) is None:
+        raise BadRequest(422, "invalid", "key_id: 1 to 64 lower-case letters, digits, dots, dashes or underscores")
+    return key_id
+
+
+def integer_of(request: Request, name: str, default: int | None, low: int, high: int) -> int:
+    """A whole number among the parameters; `default` None: it must be there. Raises BadRequest."""
+    text = request.query_params.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 16 or not low <= int(text) <= high:
+        raise BadRequest(422, "invalid", f"{name}: expected a whole number from {low} to {high}")
+    return int(text)
+
+
+def parse_json(data: bytes) -> object:
+    """The JSON in these bytes. Raises BadRequest."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadRequest(400, "not_json", "the body is not JSON") from None
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """The whole body, at most `limit` bytes within 20 seconds. Raises BadRequest."""
+    body = bytearray()
+    with trio.move_on_after(SLOW_BODY) as patience:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise BadRequest(413, "too_large", f"the body is larger than {limit} bytes")
+    if patience.cancelled_caught:
+        raise BadRequest(408, "too_slow", f"the body did not arrive within {SLOW_BODY:g} s")
+    return bytes(body)
+
+
+async def read_lines(request: Request) -> AsyncIterator[bytes]:
+    """The body line by line, without empty ones. Raises BadRequest."""
+    pending, total = b"", 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > MAX_SYNC:
+            raise BadRequest(413, "too_large", f"the body is larger than {MAX_SYNC >> 20} MiB")
+        *lines, pending = (pending + chunk).split(b"\n")
+        if len(pending) > MAX_LINE:
+            raise BadRequest(413, "too_large", f"a line is longer than {MAX_LINE} bytes")
+        for line in lines:
+            if line.strip():
+                yield line
+    if pending.strip():
+        yield pending

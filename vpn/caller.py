@@ -1,0 +1,186 @@
+"""One call to a node's agent: admitted, sent, repeated where that is harmless, and its failure sorted."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Mapping
+
+import attrs
+import httpx
+import trio
+
+from vpn.breaker import Breaker, BreakerState
+from vpn.errors import (
+    BreakerOpen,
+    NodeAmbiguous,
+    NodeCannotList,
+    NodeConflict,
+    NodeError,
+    NodeProtocolError,
+    NodeRefused,
+    NodeUnauthorized,
+    NodeUnavailable,
+    NodeUnknownKey,
+    NodeUnreachable,
+)
+from vpn.http import Timeouts
+from vpn.protocol import IDEMPOTENT
+
+
+@attrs.define(eq=False)
+class Caller:
+    """Calls to one agent. At most `concurrency` are on their way at once; the others wait, within their time.
+
+    See `AgentClient` for what the other settings mean.
+    """
+
+    name: str
+    url: str
+    http: httpx.AsyncClient
+    timeouts: Timeouts
+    within: float
+    repeats: int
+    pause: float
+    breaker: Breaker | None
+    concurrency: int
+    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _last_failure: str = attrs.field(init=False, default="")
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = trio.CapacityLimiter(self.concurrency)
+
+    async def call(
+        self, operation: str, method: str, path: str, *, content: bytes | None = None, within: float | None = None
+    ) -> object:
+        """The JSON object of the answer. Raises NodeError; after at most `within` seconds, waiting and repeats included."""
+        limit = within or self.within
+        tries = 1 + (self.repeats if operation in IDEMPOTENT else 0)
+        deadline = trio.current_time() + limit
+        pause = self.pause
+        lost: NodeError | None = None
+        for attempt in range(1, tries + 1):
+            try:
+                async with self._slot(deadline, limit):
+                    return await self._once(method, path, content, deadline, limit)
+            except (NodeUnreachable, NodeAmbiguous) as error:
+                # what was lost once stays in doubt, whatever keeps the repetition from being sent
+                doubt = lost if isinstance(lost, NodeAmbiguous) else error
+                pause_now = pause * (0.5 + random.random())  # noqa: S311  # scatters retries, protects nothing
+                if attempt == tries or trio.current_time() + pause_now >= deadline or self._is_open():
+                    if doubt is error:
+                        raise
+                    raise doubt from None
+                lost = doubt
+                await trio.sleep(pause_now)
+                pause *= 2
+            except BreakerOpen:
+                # somebody else's failures opened it meanwhile: this call was tried, and must not say that it was not
+                if lost is not None:
+                    raise lost from None
+                raise
+        raise AssertionError("unreachable")
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, deadline: float, limit: float) -> AsyncIterator[None]:
+        token = object()
+        with trio.move_on_at(deadline) as waiting:
+            await self._slots.acquire_on_behalf_of(token)
+        if waiting.cancelled_caught:
+            # says nothing about the node, so the breaker does not hear of it
+            raise NodeUnreachable(
+                self.name,
+                f"not sent: {self.concurrency} calls to it were on their way for {limit:g} s already",
+            )
+        try:
+            yield
+        finally:
+            self._slots.release_on_behalf_of(token)
+
+    async def _once(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
+        self._admit()
+        try:
+            answer = await self._send(method, path, content, deadline, limit)
+        except (NodeUnreachable, NodeAmbiguous, NodeUnavailable) as error:
+            self._last_failure = error.text
+            if self.breaker is not None:
+                self.breaker.failure()
+            raise
+        except NodeError:
+            if self.breaker is not None:
+                self.breaker.success()
+            raise
+        except BaseException:
+            if self.breaker is not None:
+                self.breaker.abandon()
+            raise
+        if self.breaker is not None:
+            self.breaker.success()
+        return answer
+
+    def _is_open(self) -> bool:
+        return self.breaker is not None and self.breaker.state is BreakerState.OPEN
+
+    def _admit(self) -> None:
+        if self.breaker is not None and not self.breaker.allow():
+            since = self.breaker.clock() - self.breaker.opened_at
+            raise BreakerOpen(
+                self.name,
+                f"not tried: {self.breaker.failures} calls in a row failed, the first pause began {since:.0f} s ago, next try in "
+                f"{self.breaker.retry_in:.1f} s; the last one: {self._last_failure}",
+                self.breaker.retry_in,
+            )
+
+    async def _send(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
+        headers = {"content-type": "application/json"} if content is not None else {}
+        timeouts = attrs.evolve(self.timeouts, read=limit, write=limit)
+        try:
+            with trio.fail_at(deadline):
+                response = await self.http.request(
+                    method, path, content=content, headers=headers, timeout=timeouts.to_httpx()
+                )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NodeUnreachable(
+                self.name,
+                f"no connection to {self.url} ({str(error) or type(error).__name__}); is `atlas node run` up there?",
+            ) from error
+        except (httpx.TransportError, trio.TooSlowError) as error:
+            raise NodeAmbiguous(
+                self.name,
+                f"{method} {path.partition('?')[0]} was sent, but no answer came within {limit:g} s "
+                f"({type(error).__name__}): it may or may not have been done",
+            ) from error
+        return self._answer(response)
+
+    def _answer(self, response: httpx.Response) -> object:
+        data: object = None
+        with contextlib.suppress(ValueError):
+            data = response.json()
+        if response.is_success and isinstance(data, dict):
+            return data
+        error = data.get("error") if isinstance(data, dict) else None
+        if not isinstance(error, dict):
+            raise NodeProtocolError(
+                self.name,
+                f"HTTP {response.status_code} from {self.url} is not an answer of a node agent; check the address",
+            )
+        raise self.error_of(response.status_code, error)
+
+    def error_of(self, status: int, error: Mapping[str, object]) -> NodeError:
+        """What an error of the agent means."""
+        code, message = str(error.get("code", "")), str(error.get("message", ""))
+        if status == 401:
+            return NodeUnauthorized(self.name, f"{message}; correct this node's token", code, status)
+        if code == "unknown_key":
+            removed = error.get("removed")
+            return NodeUnknownKey(
+                self.name, message, removed if isinstance(removed, int) else -1, pending=error.get("pending") is True
+            )
+        if code == "cannot_list":
+            return NodeCannotList(self.name, message, status)
+        if status == 409:
+            generation = error.get("generation")
+            return NodeConflict(self.name, message, generation if isinstance(generation, int) else -1)
+        if status >= 500:
+            return NodeUnavailable(self.name, message)
+        return NodeRefused(self.name, message, code, status)
