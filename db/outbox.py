@@ -6,12 +6,13 @@ subject) makes telling a fact twice one message.
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import attrs
 
 from db.claims import Owner
+from db.contacts import note_unreachable
 from db.tx import Tx
 
 
@@ -29,6 +30,9 @@ class Message:
     subject: str
     payload: Mapping[str, object]
     attempts: int
+    created_at: datetime
+    claimed_at: datetime
+    """Database time, which everything in a payload is measured by."""
 
 
 async def add_message(
@@ -81,7 +85,7 @@ async def claim_messages(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
             RETURNING o.*
         )
         SELECT m.id, m.claim_epoch, m.customer_id, c.telegram_id, c.language, m.kind, m.subject,
-               m.payload::text AS payload, m.attempts
+               m.payload::text AS payload, m.attempts, m.created_at, atlas_now() AS claimed_at
         FROM claimed m LEFT JOIN customers c ON c.id = m.customer_id
         ORDER BY m.next_attempt_at, m.id
         """,
@@ -101,6 +105,8 @@ async def claim_messages(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
             subject=row["subject"],
             payload=json.loads(row["payload"]),
             attempts=row["attempts"],
+            created_at=row["created_at"],
+            claimed_at=row["claimed_at"],
         )
         for row in rows
     ]
@@ -111,13 +117,36 @@ async def mark_sent(tx: Tx, message: Message) -> bool:
     return await _settle(tx, message, "sent", "")
 
 
-async def mark_undeliverable(tx: Tx, message: Message, error: str) -> bool:
-    """The message can never be delivered (the customer blocked us): terminal for this message only."""
-    return await _settle(tx, message, "undeliverable", error)
+async def mark_undeliverable(tx: Tx, message: Message, error: str, *, is_unreachable: bool = False) -> bool:
+    """The message can never be delivered: terminal for this message only. ``False``: the claim was lost meanwhile.
+
+    ``is_unreachable``: because the customer cannot be reached, which is noted as well, unless there was a contact after
+    the message had been claimed.
+    """
+    settled = await _settle(tx, message, "undeliverable", error)
+    if settled and is_unreachable and message.customer_id is not None:
+        await note_unreachable(tx, message.customer_id, message.claimed_at)
+    return settled
+
+
+async def postpone_message(tx: Tx, message: Message, delay_seconds: float, why: str = "") -> bool:
+    """Give the claim back: nothing was sent and no attempt is counted. ``False``: the claim was lost meanwhile."""
+    tag = await tx.execute(
+        """
+        UPDATE outbox SET next_attempt_at = atlas_now() + $3::interval, last_error = coalesce(nullif($4, ''), last_error),
+                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND claim_epoch = $2 AND state = 'pending'
+        """,
+        message.id,
+        message.epoch,
+        timedelta(seconds=delay_seconds),
+        why[:500],
+    )
+    return tag == "UPDATE 1"
 
 
 async def retry_message(tx: Tx, message: Message, delay_seconds: float, error: str) -> bool:
-    """Try again after ``delay_seconds``. ``False``: the claim was lost meanwhile."""
+    """Try again after ``delay_seconds``; the attempt counts. ``False``: the claim was lost meanwhile."""
     tag = await tx.execute(
         """
         UPDATE outbox SET attempts = attempts + 1, next_attempt_at = atlas_now() + $3::interval, last_error = $4,
