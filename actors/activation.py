@@ -53,5 +53,5 @@ class Activation(KeyWorker):
     async def postpone(self, pool: Pool, claim: KeyClaim, delay: float, why: str) -> bool:
         return await pool.run("activation.postpone", postpone_activation, claim, delay, why)
 
-    async def fail(self, pool: Pool, claim: KeyClaim, why: str) -> str:
-        return (await pool.run("activation.fail", fail_activation, claim, why)).value
+    async def fail(self, pool: Pool, claim: KeyClaim, why: str, known_generation: int) -> str:
+        return (await pool.run("activation.fail", fail_activation, claim, why, known_generation)).value

@@ -55,6 +55,6 @@ class FastExpiry(KeyWorker):
     async def postpone(self, pool: Pool, claim: KeyClaim, delay: float, why: str) -> bool:
         return await pool.run("fast_expiry.postpone", postpone_removal, claim, delay, why)
 
-    async def fail(self, pool: Pool, claim: KeyClaim, why: str) -> str:
-        failures = await pool.run("fast_expiry.fail", fail_removal, claim, why)
+    async def fail(self, pool: Pool, claim: KeyClaim, why: str, known_generation: int) -> str:
+        failures = await pool.run("fast_expiry.fail", fail_removal, claim, why, known_generation)
         return "lost" if failures is None else f"failed {failures} times"

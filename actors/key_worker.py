@@ -15,7 +15,7 @@ from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, Key
 from actors.pool_client import Pool, pool_of
 from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner
 from db.lease_errors import LeaseError
-from runtime.errors import ActorCrashed, ActorRestarting, AskError
+from runtime.errors import ActorCrashed, ActorRestarting, AskError, AskTimeout, UnknownActor
 from runtime.logs import get_logger
 from runtime.message import Request, WakeUp
 from runtime.worker import Budget, Iteration, PeriodicWorker
@@ -30,6 +30,19 @@ _LOCAL_RETRY = 0.02
 
 
 @attrs.define(eq=False)
+class _Round:
+    """What the keys of one iteration share."""
+
+    budget: Budget
+    silent: dict[str, Exception] = attrs.field(factory=dict)
+    "Nodes that did not answer in time, and how that looked."
+    _slots: dict[str, trio.CapacityLimiter] = attrs.field(factory=dict)
+
+    def slots_of(self, node: str, concurrency: int) -> trio.CapacityLimiter:
+        return self._slots.setdefault(node, trio.CapacityLimiter(concurrency))
+
+
+@attrs.define(eq=False)
 class KeyWorker(PeriodicWorker):
     """Drives nodes to what the rows of `vpn_keys` want, in three phases.
 
@@ -37,8 +50,8 @@ class KeyWorker(PeriodicWorker):
     short transaction, fenced by the claim's epoch. Owns: nothing that may not die with it.
     Receives: WakeUp. Sends: requests to `node.<name>`.
     On crash: its claims are free for the next incarnation at once, and no attempt is counted.
-    Invariants: no lease is held while a node is asked; one key's trouble delays no other key; a node that is away costs no
-    attempt.
+    Invariants: no lease is held while a node is asked; one key's trouble delays no other key, and one node's trouble no other
+    node; a node that is away costs no attempt.
     """
 
     pool: str = "pool.main"
@@ -47,7 +60,7 @@ class KeyWorker(PeriodicWorker):
     node_patience: float = 5.0
     "How long a node may take for one key, its actor's restarts included."
     concurrency: int = 16
-    "Keys that are told to nodes at the same time."
+    "Keys that are told to one node at the same time."
     _owner: Owner | None = attrs.field(init=False, default=None)
 
     async def after_start(self) -> None:
@@ -62,10 +75,10 @@ class KeyWorker(PeriodicWorker):
             await self.prepare(pool, budget)
             owner, claims = await self._claim(pool, owner)
             self.context.failpoint("claimed")
-            slots = trio.CapacityLimiter(self.concurrency)
+            round_ = _Round(budget)
             async with trio.open_nursery() as nursery:
                 for claim in claims:
-                    nursery.start_soon(self._settle_in_turn, pool, claim, budget, slots)
+                    nursery.start_soon(self._settle, pool, claim, round_)
         except LeaseError as error:
             return self._without_database(error)
         except BaseExceptionGroup as group:
@@ -96,13 +109,14 @@ class KeyWorker(PeriodicWorker):
         """Give the claim back without counting an attempt."""
 
     @abstractmethod
-    async def fail(self, pool: Pool, claim: KeyClaim, why: str) -> str:
-        """Count a real failure; returns the outcome's name."""
+    async def fail(self, pool: Pool, claim: KeyClaim, why: str, known_generation: int) -> str:
+        """Count a real failure; the next attempt is newer than `known_generation`. Returns the outcome's name."""
 
     async def ask_node(self, place: Placement, request: Request[R]) -> R:
         """Ask the node's actor; a restart of that actor is waited out, because every request is idempotent.
 
-        Raises the errors of `vpn.errors`, or AskError when the actor did not answer within `node_patience`.
+        Raises the errors of `vpn.errors`, AskError when the actor did not answer within `node_patience`, and UnknownActor
+        for a node that is not configured here.
         """
         node = self.context.lookup(f"node.{place.node}")
         deadline = trio.current_time() + self.node_patience
@@ -122,30 +136,52 @@ class KeyWorker(PeriodicWorker):
             owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
         return owner, await self.claim(pool, owner)
 
-    async def _settle_in_turn(self, pool: Pool, claim: KeyClaim, budget: Budget, slots: trio.CapacityLimiter) -> None:
-        async with slots:
-            await self._settle(pool, claim)
-        await budget.count()
+    async def _settle(self, pool: Pool, claim: KeyClaim, round_: _Round) -> None:
+        """Drive every node that is behind, each on its own: what one has is written down while another is still waited for."""
+        troubles: list[Exception] = []
+        if not claim.placements:
+            await self._confirm(pool, claim, [])
+        async with trio.open_nursery() as nursery:
+            for place in claim.placements:
+                nursery.start_soon(self._drive, pool, claim, place, round_, troubles)
+        refusals = [error for error in troubles if _is_refusal(error)]
+        if refusals:
+            await self._fail(pool, claim, refusals[0])
+        elif troubles:
+            await self._postpone(pool, claim, troubles[0])
+        await round_.budget.count()
 
-    async def _settle(self, pool: Pool, claim: KeyClaim) -> None:
-        try:
-            applied = [await self.tell(claim, place) for place in claim.placements]
-        except NodeUnauthorized as error:
-            await self._postpone(pool, claim, error)
-        except (NodeRefused, NodeConflict) as error:
-            outcome = await self.fail(pool, claim, str(error))
-            KEYS.labels(self.context.name, outcome).inc()
-            self.context.emit(KeyFailed(actor=self.context.name, key_id=claim.key_id, outcome=outcome, why=str(error)))
-        except (NodeError, AskError) as error:
-            await self._postpone(pool, claim, error)
-        else:
+    async def _drive(
+        self, pool: Pool, claim: KeyClaim, place: Placement, round_: _Round, troubles: list[Exception]
+    ) -> None:
+        async with round_.slots_of(place.node, self.concurrency):
+            if place.node in round_.silent:
+                troubles.append(round_.silent[place.node])
+                return
+            try:
+                applied = await self.tell(claim, place)
+            except (NodeError, AskError, UnknownActor) as error:
+                if isinstance(error, AskTimeout):
+                    # it took all the patience that there is: the others of this iteration need not try
+                    round_.silent[place.node] = error
+                troubles.append(error)
+                return
             self.context.failpoint("applied")
-            outcome = await self.confirm(pool, claim, applied)
-            self.context.failpoint("confirmed")
-            took = (datetime.now(UTC) - claim.pending_since).total_seconds()
-            KEYS.labels(self.context.name, outcome).inc()
-            SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
-            self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
+            await self._confirm(pool, claim, [applied])
+
+    async def _confirm(self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied]) -> None:
+        outcome = await self.confirm(pool, claim, applied)
+        self.context.failpoint("confirmed")
+        took = (datetime.now(UTC) - claim.pending_since).total_seconds()
+        KEYS.labels(self.context.name, outcome).inc()
+        SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
+        self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
+
+    async def _fail(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
+        known = error.generation if isinstance(error, NodeConflict) else -1
+        outcome = await self.fail(pool, claim, str(error), known)
+        KEYS.labels(self.context.name, outcome).inc()
+        self.context.emit(KeyFailed(actor=self.context.name, key_id=claim.key_id, outcome=outcome, why=str(error)))
 
     async def _postpone(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
         delay = retry_delay((datetime.now(UTC) - claim.pending_since).total_seconds())
@@ -158,6 +194,10 @@ class KeyWorker(PeriodicWorker):
         log.warning("the database is away; the rows wait", actor=self.context.name, error=str(error))
         self.context.after(_SOONEST_RETRY, WakeUp())
         return Iteration(done=0, more=False, note="no database")
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, NodeRefused | NodeConflict) and not isinstance(error, NodeUnauthorized)
 
 
 def retry_delay(waited: float, jitter: Callable[[], float] = random.random) -> float:

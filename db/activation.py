@@ -23,6 +23,7 @@ from db.key_claims import (
 )
 from db.locks import LockSpace, lock_for_transaction
 from db.outbox import add_message
+from db.reissue import finish_reissue, lock_keys, take_back_reissue
 from db.tx import Tx
 
 MAX_ATTEMPTS = 5
@@ -34,6 +35,8 @@ class ActivationResult(StrEnum):
 
     ACTIVATED = "activated"
     """It was pending and is active now, because of this confirmation."""
+    PARTLY = "partly"
+    """Some of its nodes do not have it yet: it stays pending and claimed; postpone or fail what is left."""
     ALREADY_ACTIVE = "already_active"
     """Somebody confirmed it before; nothing is left to do."""
     SUPERSEDED = "superseded"
@@ -65,15 +68,16 @@ async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: flo
     """Claim up to ``limit`` due keys for ``lease_seconds`` of database time, the longest due first, in one statement.
 
     Skipped: keys that somebody is working on (claims of an earlier incarnation of ``owner`` do not count), whose
-    subscription has ended, or for which there is no node yet. A key without a place is placed on the accepting node
-    with the lowest ``placement_order``. Commit before telling any node.
+    subscription has ended, or for which there is no node yet. A key belongs on every accepting node and is placed where
+    it has no place yet; the claim names the places that do not have this generation of it, which may be none. Commit
+    before telling any node.
     """
     rows = await tx.fetch(
         """
         WITH now AS MATERIALIZED (
             SELECT atlas_now() AS at
         ), target AS MATERIALIZED (
-            SELECT id FROM vpn_nodes WHERE accepts_keys ORDER BY placement_order, id LIMIT 1
+            SELECT id FROM vpn_nodes WHERE accepts_keys AND retired_at IS NULL
         ), due AS MATERIALIZED (
             SELECT k.id FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id
             WHERE k.activation_status = 'pending' AND k.next_attempt_at <= (SELECT at FROM now)
@@ -81,7 +85,9 @@ async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: flo
                    OR (k.claimed_by = $1 AND k.claimed_incarnation < $2))
               AND s.expires_at > (SELECT at FROM now)
               -- LIMIT 1 instead of EXISTS: the planner may answer an EXISTS here by hashing the whole table
-              AND (EXISTS (SELECT FROM target) OR (SELECT true FROM key_placements p WHERE p.key_id = k.id LIMIT 1))
+              AND (EXISTS (SELECT FROM target)
+                   OR (SELECT true FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+                       WHERE p.key_id = k.id AND n.retired_at IS NULL LIMIT 1))
             ORDER BY k.next_attempt_at, k.id LIMIT $3
             FOR NO KEY UPDATE OF k SKIP LOCKED
         ), claimed AS (
@@ -93,18 +99,20 @@ async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: flo
         ), placed AS (
             INSERT INTO key_placements (key_id, node_id)
             SELECT claimed.id, target.id FROM claimed, target
-            WHERE NOT EXISTS (SELECT FROM key_placements p WHERE p.key_id = claimed.id)
+            ON CONFLICT (key_id, node_id) DO NOTHING
             RETURNING key_id, node_id
         ), places AS (
-            SELECT p.key_id, p.node_id FROM key_placements p JOIN claimed ON claimed.id = p.key_id
-            UNION ALL TABLE placed
+            SELECT p.key_id, n.* FROM claimed
+            JOIN key_placements p ON p.key_id = claimed.id JOIN vpn_nodes n ON n.id = p.node_id
+            WHERE n.retired_at IS NULL AND (p.applied <> 'present' OR p.applied_generation < claimed.generation)
+            UNION ALL SELECT placed.key_id, n.* FROM placed JOIN vpn_nodes n ON n.id = placed.node_id
         )
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
-               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds
+               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds,
+               coalesce((SELECT true FROM reissues r WHERE r.key_id = k.id AND r.finished_at IS NULL LIMIT 1), false) AS replaces
         FROM claimed k
         JOIN subscriptions s ON s.id = k.subscription_id
-        JOIN places ON places.key_id = k.id
-        JOIN vpn_nodes n ON n.id = places.node_id
+        LEFT JOIN places n ON n.key_id = k.id
         ORDER BY k.next_attempt_at, k.id, n.placement_order, n.id
         """,
         owner.name,
@@ -116,30 +124,47 @@ async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: flo
 
 
 async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[Applied]) -> ActivationOutcome:
-    """Record that the nodes have the key as claimed, and make it active if it is still wanted so.
+    """Record that these nodes have the key as claimed; once all its nodes have it, it is active, if it is still wanted so.
 
     Runs under the key's advisory lock. Confirming twice gives the first result. What the nodes have is noted in any
-    case; if the key is not wanted, its removal is queued and the worker that removes is woken.
+    case; if the key is not wanted, its removal is queued and the worker that removes is woken. A key that replaces
+    another ends the replacement here: the other one is wanted no more from then on.
     """
     await lock_for_transaction(tx, LockSpace.KEY, claim.row)
     await note_applied(tx, claim, applied, "present")
+    if claim.replaces:
+        await lock_keys(tx, claim.subscription_id)
     row = await tx.fetchrow(
         """
         UPDATE vpn_keys k
-        SET activation_status = 'active', activated_at = coalesce(k.activated_at, atlas_now()), attempts = 0,
-            last_error = NULL, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-        FROM subscriptions s, vpn_keys before
+        SET activation_status = CASE WHEN places.is_whole THEN 'active' ELSE 'pending' END,
+            activated_at = coalesce(k.activated_at, CASE WHEN places.serving > 0 THEN atlas_now() END),
+            attempts = CASE WHEN places.is_whole THEN 0 ELSE k.attempts END,
+            last_error = CASE WHEN NOT places.is_whole THEN k.last_error END,
+            claimed_by = CASE WHEN NOT places.is_whole THEN k.claimed_by END,
+            claimed_incarnation = CASE WHEN NOT places.is_whole THEN k.claimed_incarnation END,
+            claim_until = CASE WHEN NOT places.is_whole THEN k.claim_until END
+        FROM subscriptions s, vpn_keys before, LATERAL (
+            SELECT count(*) FILTER (WHERE p.applied = 'present') AS serving,
+                   count(*) > 0 AND bool_and(p.applied = 'present' AND p.applied_generation >= before.generation) AS is_whole
+            FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+            WHERE p.key_id = before.id AND n.retired_at IS NULL
+        ) AS places
         WHERE k.id = $1 AND k.activation_status = 'pending' AND k.claim_epoch = $2
           AND s.id = k.subscription_id AND before.id = k.id
-        RETURNING k.activated_at, s.expires_at, before.activated_at IS NULL AS is_first
+        RETURNING k.activated_at, s.expires_at, before.activated_at IS NULL AND places.serving > 0 AS is_first, places.is_whole
         """,
         claim.row,
         claim.epoch,
     )
     if row is not None:
-        if row["is_first"]:
+        if claim.replaces:
+            if row["is_whole"]:
+                await finish_reissue(tx, claim)
+        elif row["is_first"]:
             await add_message(tx, "key_active", f"key:{claim.row}", customer_id=claim.customer_id)
-        return ActivationOutcome(ActivationResult.ACTIVATED, row["activated_at"], row["expires_at"])
+        result = ActivationResult.ACTIVATED if row["is_whole"] else ActivationResult.PARTLY
+        return ActivationOutcome(result, row["activated_at"], row["expires_at"])
     row = await tx.fetchrow(
         """
         SELECT k.activation_status, k.activated_at, k.generation, s.expires_at
@@ -155,7 +180,8 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[Applied]
         result = ActivationResult.ALREADY_ACTIVE
     else:
         result = ActivationResult.UNWANTED
-        await _queue_surplus(tx, claim.row)
+        if applied:
+            await _queue_surplus(tx, claim.row)
     return ActivationOutcome(result, row["activated_at"], row["expires_at"])
 
 
@@ -167,22 +193,28 @@ async def postpone_activation(tx: Tx, claim: KeyClaim, delay_seconds: float, err
     return await give_back(tx, claim, delay_seconds, error)
 
 
-async def fail_activation(tx: Tx, claim: KeyClaim, error: str) -> FailureResult:
+async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation: int = -1) -> FailureResult:
     """Count a real failure. Up to ``MAX_ATTEMPTS`` it is due again after a growing, jittered delay; then it is given up.
 
     Giving up is terminal until the customer buys again: a case ``activation_failed`` carries what was paid for the
-    period, for the compensation, and the operator gets a message.
+    period, for the compensation, and the operator gets a message. Two kinds of keys are not given up like that: one that
+    some node serves goes on being tried (the case is ``placement_refused``), and one that was to replace another is
+    taken back, because the other still works (``reissue_failed``). ``known_generation`` is what a node said it has: the
+    next attempt is newer than that.
     """
     row = await tx.fetchrow(
         """
-        UPDATE vpn_keys
-        SET attempts = attempts + 1, last_error = $3,
-            activation_status = CASE WHEN attempts + 1 >= $4 THEN 'failed' ELSE 'pending' END,
+        UPDATE vpn_keys k
+        SET attempts = k.attempts + 1, last_error = $3, generation = greatest(k.generation, $7 + 1),
+            activation_status = CASE WHEN k.attempts + 1 >= $4 AND NOT is_served THEN 'failed' ELSE 'pending' END,
             -- full jitter over the upper half, so that keys that failed together do not come back together
-            next_attempt_at = atlas_now() + least($6, $5 * 2 ^ attempts) * (0.5 + random() / 2) * interval '1 second',
+            next_attempt_at = atlas_now()
+                + least($6, $5 * 2 ^ least(k.attempts, 20)) * (0.5 + random() / 2) * interval '1 second',
             claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-        WHERE id = $1 AND claim_epoch = $2 AND activation_status = 'pending'
-        RETURNING activation_status, attempts
+        FROM (SELECT EXISTS (SELECT FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+                             WHERE p.key_id = $1 AND p.applied = 'present' AND n.retired_at IS NULL) AS is_served) AS places
+        WHERE k.id = $1 AND k.claim_epoch = $2 AND k.activation_status = 'pending'
+        RETURNING k.activation_status, k.attempts
         """,
         claim.row,
         claim.epoch,
@@ -190,11 +222,18 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str) -> FailureResult:
         MAX_ATTEMPTS,
         FIRST_RETRY_SECONDS,
         LAST_RETRY_SECONDS,
+        known_generation,
     )
     if row is None:
         return FailureResult.LOST
     if row["activation_status"] == "pending":
+        if row["attempts"] >= MAX_ATTEMPTS:
+            await _open_case(tx, "placement_refused", claim, row["attempts"], error)
         return FailureResult.RETRY
+    if claim.replaces:
+        await take_back_reissue(tx, claim)
+        await _open_case(tx, "reissue_failed", claim, row["attempts"], error)
+        return FailureResult.GAVE_UP
     paid = await tx.fetchrow(
         """
         SELECT m.booked_amount, m.booked_currency, e.order_id, e.id AS event_id FROM entitlement_events e
@@ -219,6 +258,17 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str) -> FailureResult:
         },
     )
     return FailureResult.GAVE_UP
+
+
+async def _open_case(tx: Tx, kind: str, claim: KeyClaim, attempts: int, error: str) -> None:
+    await open_case(
+        tx,
+        kind,
+        f"key:{claim.row}:{claim.generation}",
+        customer_id=claim.customer_id,
+        key_row=claim.row,
+        details={"attempts": attempts, "error": error[:200]},
+    )
 
 
 async def _queue_surplus(tx: Tx, row: int) -> None:

@@ -38,24 +38,27 @@ class KeyClaim:
     """Failures so far."""
     pending_since: datetime
     placements: tuple[Placement, ...]
+    """Where it has to be told; empty if every node has been told already."""
+    replaces: bool = False
+    """Once it is active, the subscription's other keys are wanted no more."""
 
 
 @attrs.frozen
 class Applied:
-    """A node has confirmed, by reading it back, that it has the key as claimed."""
+    """A node has confirmed, by reading it back, that it has the key as claimed (or, for a removal, has it no more)."""
 
     node: str
     boot_id: str | None = None
 
 
 def claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
-    """Gather rows of one key and node each, in their order, into one claim per key."""
+    """Gather rows of one key and node (or none) each, in their order, into one claim per key."""
     claims: dict[int, KeyClaim] = {}
     for row in rows:
-        place = Placement(row["node"], row["flow"], tuple(row["inbounds"]))
+        places = () if row["node"] is None else (Placement(row["node"], row["flow"], tuple(row["inbounds"])),)
         known = claims.get(row["id"])
         if known is not None:
-            claims[known.row] = attrs.evolve(known, placements=(*known.placements, place))
+            claims[known.row] = attrs.evolve(known, placements=(*known.placements, *places))
             continue
         claims[row["id"]] = KeyClaim(
             row=row["id"],
@@ -68,7 +71,8 @@ def claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
             customer_id=row["customer_id"],
             attempts=row["attempts"],
             pending_since=row["pending_since"],
-            placements=(place,),
+            placements=places,
+            replaces=row["replaces"],
         )
     return list(claims.values())
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import attrs
 
+from db.audit import record
 from db.errors import UnknownNode
 from db.tx import Row, Tx
 
@@ -24,6 +25,8 @@ class Node:
     placement_order: int
     boot_id: str | None
     last_seen_at: datetime | None
+    retired_at: datetime | None
+    """Since when no supervisor has it in its configuration; nothing is placed there and nothing waits for it."""
 
 
 async def register_node(
@@ -38,7 +41,7 @@ async def register_node(
 ) -> Node:
     """Add the node or bring its facts up to date; keys that wait for a node are claimed from then on.
 
-    Wakes the activation worker.
+    A node that was retired is back with that. Wakes the activation worker.
     """
     row = await tx.fetchrow(
         """
@@ -47,7 +50,8 @@ async def register_node(
             VALUES ($1, $2::text::jsonb, $3, $4, $5, $6)
             ON CONFLICT (name) DO UPDATE
                 SET endpoint = excluded.endpoint, flow = excluded.flow, inbounds = excluded.inbounds,
-                    accepts_keys = excluded.accepts_keys, placement_order = excluded.placement_order
+                    accepts_keys = excluded.accepts_keys, placement_order = excluded.placement_order,
+                    retired_at = NULL
             RETURNING *
         )
         SELECT node.*, node.endpoint::text AS endpoint_text FROM node, pg_notify('atlas_wake', 'activation')
@@ -80,6 +84,56 @@ async def record_node_seen(tx: Tx, name: str, boot_id: str) -> bool:
     return is_new
 
 
+async def make_keys_due(tx: Tx, name: str) -> int:
+    """The node can be reached again: whatever waits for it is due now, not when its delay is over. Returns how many keys.
+
+    Claimed keys are left to whoever works on them. Wakes nobody.
+    """
+    due: int = await tx.fetchval(
+        """
+        WITH waiting AS MATERIALIZED (
+            SELECT k.id FROM vpn_keys k
+            WHERE k.activation_status IN ('pending', 'removing') AND k.next_attempt_at > atlas_now() AND k.attempts = 0
+              AND EXISTS (SELECT FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+                          WHERE p.key_id = k.id AND n.name = $1 AND p.applied_generation < k.generation)
+            ORDER BY k.id FOR NO KEY UPDATE SKIP LOCKED
+        ), changed AS (
+            UPDATE vpn_keys k SET next_attempt_at = atlas_now() FROM waiting WHERE k.id = waiting.id RETURNING 1
+        )
+        SELECT count(*) FROM changed
+        """,
+        name,
+    )
+    return due
+
+
+async def retire_nodes(tx: Tx, configured: Sequence[str], unseen_seconds: float) -> list[str]:
+    """Retire the nodes that are not ``configured`` here and that nobody has seen for so long; returns their names.
+
+    Keys no longer wait for them, links to them are not shown. What such a node still serves ends on its own when it is
+    over. Wakes the workers, because keys may be whole now.
+    """
+    rows = await tx.fetch(
+        """
+        WITH retired AS (
+            UPDATE vpn_nodes SET retired_at = atlas_now()
+            WHERE retired_at IS NULL AND name <> ALL ($1::text[])
+              AND coalesce(last_seen_at, created_at) <= atlas_now() - $2::interval
+            RETURNING name
+        ), due AS (
+            UPDATE vpn_keys SET next_attempt_at = atlas_now()
+            WHERE activation_status IN ('pending', 'removing') AND next_attempt_at > atlas_now() AND EXISTS (SELECT FROM retired)
+        )
+        SELECT name, pg_notify('atlas_wake', 'activation'), pg_notify('atlas_wake', 'fast_expiry') FROM retired ORDER BY name
+        """,
+        list(configured),
+        timedelta(seconds=unseen_seconds),
+    )
+    for row in rows:
+        await record(tx, "reconcile", "node_retired", subject=f"node:{row['name']}")
+    return [row["name"] for row in rows]
+
+
 async def find_node(tx: Tx, name: str) -> Node:
     """The node with this name; raises ``UnknownNode``."""
     row = await tx.fetchrow("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes WHERE name = $1", name)
@@ -105,4 +159,5 @@ def _node(row: Row) -> Node:
         placement_order=row["placement_order"],
         boot_id=row["boot_id"],
         last_seen_at=row["last_seen_at"],
+        retired_at=row["retired_at"],
     )

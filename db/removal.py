@@ -28,6 +28,8 @@ class RemovalResult(StrEnum):
     """How a confirmation found the key."""
 
     REMOVED = "removed"
+    PARTLY = "partly"
+    """Some of its nodes may still have it: it stays claimed; postpone or fail what is left."""
     ALREADY_REMOVED = "already_removed"
     DROPPED = "dropped"
     """The customer renewed meanwhile, or somebody else claimed it: that goes on, this is over."""
@@ -36,7 +38,8 @@ class RemovalResult(StrEnum):
 async def claim_removals(tx: Tx, owner: Owner, limit: int, lease_seconds: float) -> list[KeyClaim]:
     """Claim up to ``limit`` keys that have to leave their nodes, the longest due first; like ``claim_activations``.
 
-    A key that was never placed on any node is settled here and not returned.
+    A key that no node can have, because none was ever told or only retired ones were, is settled here and not returned. The
+    claim names the places that may still have the key.
     """
     rows = await tx.fetch(
         """
@@ -44,7 +47,8 @@ async def claim_removals(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
             SELECT atlas_now() AS at
         ), due AS MATERIALIZED (
             -- LIMIT 1 instead of EXISTS: the planner may answer an EXISTS here by hashing the whole table
-            SELECT k.id, coalesce((SELECT true FROM key_placements p WHERE p.key_id = k.id LIMIT 1), false) AS is_placed
+            SELECT k.id, coalesce((SELECT true FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+                                   WHERE p.key_id = k.id AND n.retired_at IS NULL LIMIT 1), false) AS is_placed
             FROM vpn_keys k
             WHERE k.activation_status = 'removing' AND k.next_attempt_at <= (SELECT at FROM now)
               AND (k.claim_until IS NULL OR k.claim_until <= (SELECT at FROM now)
@@ -62,11 +66,14 @@ async def claim_removals(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
             RETURNING k.*
         )
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
-               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds
+               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds, false AS replaces
         FROM claimed k
         JOIN subscriptions s ON s.id = k.subscription_id
-        JOIN key_placements p ON p.key_id = k.id
-        JOIN vpn_nodes n ON n.id = p.node_id
+        LEFT JOIN LATERAL (
+            SELECT n.* FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+            WHERE p.key_id = k.id AND n.retired_at IS NULL AND (p.applied <> 'absent' OR p.applied_generation < k.generation)
+        ) AS n ON true
+        WHERE k.activation_status = 'removing'
         ORDER BY k.next_attempt_at, k.id, n.placement_order, n.id
         """,
         owner.name,
@@ -78,21 +85,34 @@ async def claim_removals(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
 
 
 async def confirm_removal(tx: Tx, claim: KeyClaim, applied: Sequence[Applied]) -> RemovalResult:
-    """Record that the nodes have the key no more, unless it is wanted again. Runs under the key's advisory lock."""
+    """Record that these nodes have the key no more; once none of its nodes has it, it is removed, unless it is wanted again.
+
+    Runs under the key's advisory lock.
+    """
     await lock_for_transaction(tx, LockSpace.KEY, claim.row)
     await note_applied(tx, claim, applied, "absent")
-    tag = await tx.execute(
+    status = await tx.fetchval(
         """
-        UPDATE vpn_keys
-        SET activation_status = 'removed', attempts = 0, last_error = NULL,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-        WHERE id = $1 AND activation_status = 'removing' AND claim_epoch = $2
+        UPDATE vpn_keys k
+        SET activation_status = CASE WHEN places.is_clear THEN 'removed' ELSE 'removing' END,
+            attempts = CASE WHEN places.is_clear THEN 0 ELSE k.attempts END,
+            last_error = CASE WHEN NOT places.is_clear THEN k.last_error END,
+            claimed_by = CASE WHEN NOT places.is_clear THEN k.claimed_by END,
+            claimed_incarnation = CASE WHEN NOT places.is_clear THEN k.claimed_incarnation END,
+            claim_until = CASE WHEN NOT places.is_clear THEN k.claim_until END
+        FROM vpn_keys before, LATERAL (
+            SELECT coalesce(bool_and(p.applied = 'absent' AND p.applied_generation >= before.generation), true) AS is_clear
+            FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+            WHERE p.key_id = before.id AND n.retired_at IS NULL
+        ) AS places
+        WHERE k.id = $1 AND k.activation_status = 'removing' AND k.claim_epoch = $2 AND before.id = k.id
+        RETURNING k.activation_status
         """,
         claim.row,
         claim.epoch,
     )
-    if tag == "UPDATE 1":
-        return RemovalResult.REMOVED
+    if status is not None:
+        return RemovalResult.REMOVED if status == "removed" else RemovalResult.PARTLY
     status = await tx.fetchval("SELECT activation_status FROM vpn_keys WHERE id = $1", claim.row)
     return RemovalResult.ALREADY_REMOVED if status == "removed" else RemovalResult.DROPPED
 
@@ -102,16 +122,16 @@ async def postpone_removal(tx: Tx, claim: KeyClaim, delay_seconds: float, error:
     return await give_back(tx, claim, delay_seconds, error)
 
 
-async def fail_removal(tx: Tx, claim: KeyClaim, error: str) -> int | None:
+async def fail_removal(tx: Tx, claim: KeyClaim, error: str, known_generation: int = -1) -> int | None:
     """Count a real failure and return how many there are; ``None``: the claim was lost.
 
-    A removal is never given up: it is due again after a growing, jittered delay. From the fifth failure on a case
-    ``removal_failed`` is open.
+    A removal is never given up: it is due again after a growing, jittered delay, newer than the ``known_generation`` that
+    a node said it has. From the fifth failure on a case ``removal_failed`` is open.
     """
     attempts: int | None = await tx.fetchval(
         """
         UPDATE vpn_keys
-        SET attempts = attempts + 1, last_error = $3,
+        SET attempts = attempts + 1, last_error = $3, generation = greatest(generation, $6 + 1),
             next_attempt_at = atlas_now() + least($5, $4 * 2 ^ least(attempts, 20)) * (0.5 + random() / 2) * interval '1 second',
             claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
         WHERE id = $1 AND claim_epoch = $2 AND activation_status = 'removing'
@@ -122,6 +142,7 @@ async def fail_removal(tx: Tx, claim: KeyClaim, error: str) -> int | None:
         error[:500],
         FIRST_RETRY_SECONDS,
         LAST_RETRY_SECONDS,
+        known_generation,
     )
     if attempts is not None and attempts >= MAX_ATTEMPTS:
         await open_case(

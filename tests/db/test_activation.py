@@ -188,7 +188,7 @@ async def test_without_a_node_the_purchase_stands_and_the_key_waits_for_one(data
     assert len(await claim(database, owner)) == 1
 
 
-async def test_a_new_key_goes_to_the_accepting_node_with_the_lowest_order(database: Database) -> None:
+async def test_a_new_key_goes_to_every_accepting_node_in_their_order(database: Database) -> None:
     await database.run(register_node, "full", {}, inbounds=["in"], accepts_keys=False, placement_order=1)
     await database.run(register_node, "second", {}, inbounds=["in"], placement_order=20)
     await database.run(register_node, "first", {}, inbounds=["in"], placement_order=10)
@@ -196,7 +196,7 @@ async def test_a_new_key_goes_to_the_accepting_node_with_the_lowest_order(databa
     await database.buy()
     owner = await database.run(enlist_owner, "main/activation")
     [claimed] = await claim(database, owner)
-    assert [place.node for place in claimed.placements] == ["first"]
+    assert [place.node for place in claimed.placements] == ["first", "second"]
 
 
 async def test_a_key_whose_subscription_has_ended_is_not_activated(database: Database) -> None:

@@ -33,6 +33,9 @@ SELECT 'k' || lpad(id::text, 12, '0'), id, gen_random_uuid(), 1,
        CASE id % 200 WHEN 2 THEN 'pending' WHEN 3 THEN 'removing' ELSE 'active' END, now(), now() - interval '1 minute'
 FROM subscriptions;
 INSERT INTO key_placements (key_id, node_id) SELECT k.id, n.id FROM vpn_keys k, vpn_nodes n;
+INSERT INTO reissues (idempotency_key, subscription_id, key_id, actor, finished_at, result)
+SELECT 'r' || id, subscription_id, id, 'test', CASE WHEN id % 400 <> 2 THEN now() END, CASE WHEN id % 400 <> 2 THEN 'replaced' END
+FROM vpn_keys;
 INSERT INTO outbox (customer_id, kind, subject, state, settled_at, next_attempt_at)
 SELECT id, 'purchase', 'order:' || id, CASE WHEN id % 200 = 4 THEN 'pending' ELSE 'sent' END,
        CASE WHEN id % 200 <> 4 THEN now() END, now() - interval '1 minute'

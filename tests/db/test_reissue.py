@@ -1,0 +1,164 @@
+"""Another key for a customer: the old one goes when the new one is on its nodes, and not before."""
+
+import pytest
+
+from db.activation import MAX_ATTEMPTS, claim_activations, confirm_activation, fail_activation
+from db.errors import BusinessError
+from db.keys import ActivationResult, Applied, KeyClaim, Owner, claim_removals, confirm_removal, enlist_owner
+from db.nodes import register_node
+from db.reissue import request_reissue
+from db.subscriptions import KeyView, SubscriptionView, expire_page, get_subscription, mark_revoked
+from tests.db.database import Database
+
+NODES = ("first", "second")
+
+
+async def prepare(database: Database, nodes: tuple[str, ...] = ("first",)) -> Owner:
+    """A customer whose key is active on these nodes."""
+    for order, name in enumerate(nodes):
+        await database.run(register_node, name, {"host": name}, inbounds=["in"], placement_order=order)
+    await database.add_customer()
+    await database.buy()
+    owner = await database.run(enlist_owner, "main/activation")
+    [claimed] = await claim(database, owner)
+    await database.run(confirm_activation, claimed, [Applied(name) for name in nodes])
+    return owner
+
+
+async def claim(database: Database, owner: Owner) -> list[KeyClaim]:
+    return await database.run(claim_activations, owner, 50, 60.0)
+
+
+async def request(database: Database, idempotency_key: str = "r-1") -> str:
+    return await database.run(request_reissue, 1001, actor="operator", idempotency_key=idempotency_key)
+
+
+async def shown(database: Database) -> tuple[SubscriptionView, KeyView]:
+    view = await database.run(get_subscription, 1001)
+    assert view is not None
+    assert view.key is not None
+    return view, view.key
+
+
+async def test_the_old_link_is_shown_until_the_new_key_is_confirmed_and_the_end_does_not_move(
+    database: Database,
+) -> None:
+    owner = await prepare(database)
+    before, old = await shown(database)
+    new_key = await request(database)
+    assert (await shown(database))[1].key_id == old.key_id
+    [claimed] = await claim(database, owner)
+    assert (claimed.key_id, claimed.generation) == (new_key, old.generation + 1)
+    assert claimed.uuid != old.uuid
+    outcome = await database.run(confirm_activation, claimed, [Applied("first")])
+    assert outcome.result is ActivationResult.ACTIVATED
+    after, new = await shown(database)
+    assert (new.key_id, new.status, after.expires_at) == (new_key, "active", before.expires_at)
+    [removal] = await database.run(claim_removals, owner, 50, 60.0)
+    assert removal.key_id == old.key_id
+    await database.run(confirm_removal, removal, [Applied("first")])
+    assert await database.broken_invariants(at_rest=True) == []
+
+
+async def test_the_customer_is_told_once_and_the_audit_trail_says_who_asked(database: Database) -> None:
+    owner = await prepare(database)
+    await request(database)
+    [claimed] = await claim(database, owner)
+    await database.run(confirm_activation, claimed, [Applied("first")])
+    await database.run(confirm_activation, claimed, [Applied("first")])
+    assert await database.fetchval("SELECT count(*) FROM outbox WHERE kind = 'key_reissued'") == 1
+    assert await database.fetchval("SELECT count(*) FROM outbox WHERE kind = 'key_active'") == 1
+    assert await database.fetchval("SELECT actor FROM audit WHERE action = 'reissue_requested'") == "operator"
+
+
+async def test_with_one_of_two_nodes_away_the_old_key_stays_on_both(database: Database) -> None:
+    owner = await prepare(database, NODES)
+    _, old = await shown(database)
+    await request(database)
+    [claimed] = await claim(database, owner)
+    partly = await database.run(confirm_activation, claimed, [Applied("first")])
+    assert partly.result is ActivationResult.PARTLY
+    assert await database.run(claim_removals, owner, 50, 60.0) == []
+    _, key = await shown(database)
+    assert (key.key_id, len(key.nodes)) == (old.key_id, 2)
+    whole = await database.run(confirm_activation, claimed, [Applied("second")])
+    assert whole.result is ActivationResult.ACTIVATED
+    assert [removal.key_id for removal in await database.run(claim_removals, owner, 50, 60.0)] == [old.key_id]
+
+
+async def test_the_same_request_again_is_one_reissue(database: Database) -> None:
+    await prepare(database)
+    assert await request(database) == await request(database)
+    assert await database.count("vpn_keys") == 2
+
+
+async def test_a_second_request_replaces_the_key_that_is_under_way_as_well(database: Database) -> None:
+    owner = await prepare(database)
+    await request(database)
+    last = await request(database, "r-2")
+    for claimed in await claim(database, owner):
+        await database.run(confirm_activation, claimed, [Applied("first")])
+    for removal in await database.run(claim_removals, owner, 50, 60.0):
+        await database.run(confirm_removal, removal, [Applied("first")])
+    assert (await shown(database))[1].key_id == last
+    assert await database.fetchval("SELECT count(*) FROM vpn_keys WHERE activation_status = 'active'") == 1
+    assert await database.fetchval("SELECT count(*) FROM reissues WHERE result = 'replaced'") == 2
+    assert await database.broken_invariants(at_rest=True) == []
+
+
+async def test_who_is_revoked_in_between_loses_both_keys(database: Database) -> None:
+    owner = await prepare(database)
+    await request(database)
+    [claimed] = await claim(database, owner)
+    await database.run(mark_revoked, 1001, actor="operator")
+    outcome = await database.run(confirm_activation, claimed, [Applied("first")])
+    assert outcome.result is ActivationResult.UNWANTED
+    removals = await database.run(claim_removals, owner, 50, 60.0)
+    assert len(removals) == 2
+    for removal in removals:
+        await database.run(confirm_removal, removal, [Applied("first")])
+    assert await database.broken_invariants(at_rest=True) == []
+
+
+async def test_who_pays_again_after_it_gets_the_new_key(database: Database) -> None:
+    owner = await prepare(database)
+    new_key = await request(database)
+    await database.move_clock(days=31)
+    await database.run(expire_page, 0, 100)
+    await database.buy(charge_id="again")
+    [claimed] = await claim(database, owner)
+    assert claimed.key_id == new_key
+    await database.run(confirm_activation, claimed, [Applied("first")])
+    for removal in await database.run(claim_removals, owner, 50, 60.0):
+        await database.run(confirm_removal, removal, [Applied("first")])
+    assert (await shown(database))[1].key_id == new_key
+    assert await database.fetchval("SELECT count(*) FROM money_i10_nodes_have_the_active") == 0
+
+
+async def test_a_new_key_that_no_node_takes_is_taken_back_and_the_old_one_stays(database: Database) -> None:
+    owner = await prepare(database)
+    _, old = await shown(database)
+    await request(database)
+    for attempt in range(MAX_ATTEMPTS):
+        await database.move_clock(hours=attempt)
+        [claimed] = await claim(database, owner)
+        await database.run(fail_activation, claimed, "refused")
+    view, key = await shown(database)
+    assert (key.key_id, key.status, view.is_running) == (old.key_id, "active", True)
+    assert await database.fetchval("SELECT kind FROM cases") == "reissue_failed"
+    assert await database.fetchval("SELECT result FROM reissues") == "failed"
+
+
+async def test_without_a_running_subscription_there_is_nothing_to_reissue(database: Database) -> None:
+    await prepare(database)
+    await database.run(mark_revoked, 1001, actor="operator")
+    with pytest.raises(BusinessError, match="no subscription that runs"):
+        await request(database)
+
+
+async def test_an_idempotency_key_is_one_customers(database: Database) -> None:
+    await prepare(database)
+    await database.add_customer(1002)
+    await request(database)
+    with pytest.raises(BusinessError, match="another customer's"):
+        await database.run(request_reissue, 1002, actor="operator", idempotency_key="r-1")
