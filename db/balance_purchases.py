@@ -4,15 +4,15 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from db.audit import record
-from db.customers import lock_customers
+from db.chronicle import Notice, write_down
+from db.customers import lock_customer
 from db.entitlements import Grant, grant
 from db.errors import BusinessError
 from db.key_rows import want_present
 from db.ledger import Journal, move, post
 from db.money import Money
-from db.orders import find_order, open_order, use_promo
-from db.outbox import add_message
+from db.orders import Order, find_order_by_key, insert_paid, price, refuse_other_plan
+from db.promos import use_promo
 from db.tx import Tx
 
 
@@ -43,33 +43,31 @@ async def finalize_balance_purchase(
     No referral reward: this money was rewarded when it came in. Raises ``InsufficientFunds`` (roll back: nothing was
     debited, no order stays) and everything that ``open_order`` raises.
     """
-    order = await open_order(
-        tx, telegram_id, tariff, days, idempotency_key=f"balance:{idempotency_key}", promo_code=promo_code
-    )
-    await lock_customers(tx, [order.customer_id])
-    tag = await tx.execute(
-        """
-        UPDATE orders SET state = 'paid', paid_from = 'balance', paid_at = atlas_now()
-        WHERE id = $1 AND state = 'pending' AND expires_at > atlas_now()
-        """,
-        order.id,
-    )
-    if tag != "UPDATE 1":
-        return await _first_outcome(tx, order.id)
+    customer = await lock_customer(tx, telegram_id)
+    key = f"balance:{idempotency_key}"
+    priced = await price(tx, customer, tariff, days, idempotency_key=key, promo_code=promo_code)
+    if isinstance(priced, Order):
+        return await _first_outcome(tx, priced)
+    order = await insert_paid(tx, customer.id, key, priced)
+    if order is None:
+        first = await find_order_by_key(tx, customer.id, key)
+        assert first is not None, "the conflicting order is committed and orders are never deleted"
+        refuse_other_plan(first, tariff, days, idempotency_key)
+        return await _first_outcome(tx, first)
     journal_id = await post(
         tx,
         Journal(
             "balance_purchase",
             f"purchase:{order.id}",
-            move(order.customer_id, "revenue", order.price),
-            customer_id=order.customer_id,
+            move(customer.id, "revenue", order.price),
+            customer_id=customer.id,
             order_id=order.id,
         ),
     )
     entitlement = await grant(
         tx,
         Grant(
-            order.customer_id,
+            customer.id,
             tariff,
             timedelta(days=days),
             "balance",
@@ -81,35 +79,29 @@ async def finalize_balance_purchase(
     )
     key_id = await want_present(tx, entitlement.subscription_id)
     if order.promo_code_id is not None:
-        await use_promo(tx, order)
-    await add_message(
-        tx,
-        "purchase",
-        f"order:{order.id}",
-        customer_id=order.customer_id,
-        payload={"tariff": tariff, "days": days, "expires_at": entitlement.new_end.isoformat()},
-    )
-    await record(
+        await use_promo(tx, order.id, order.promo_code_id, customer.id)
+    payload = {"tariff": tariff, "days": days, "expires_at": entitlement.new_end.isoformat()}
+    await write_down(
         tx,
         actor,
         "finalize_balance_purchase",
-        customer_id=order.customer_id,
+        Notice("purchase", f"order:{order.id}", customer.id, payload),
+        customer_id=customer.id,
         subject=f"order:{order.id}",
         details={"tariff": tariff, "days": days, "amount": order.price.amount},
     )
     return BalancePurchase(order.id, entitlement.subscription_id, order.price, entitlement.new_end, key_id)
 
 
-async def _first_outcome(tx: Tx, order_id: int) -> BalancePurchase:
-    order = await find_order(tx, order_id)
+async def _first_outcome(tx: Tx, order: Order) -> BalancePurchase:
     row = await tx.fetchrow(
         """
         SELECT e.subscription_id, e.new_end,
                (SELECT key_id FROM vpn_keys k WHERE k.subscription_id = e.subscription_id ORDER BY id DESC LIMIT 1) AS key_id
         FROM entitlement_events e WHERE e.order_id = $1
         """,
-        order_id,
+        order.id,
     )
     if row is None:
-        raise BusinessError(f"order {order_id} is {order.state} and was not paid; ask again with a new key")
-    return BalancePurchase(order_id, row["subscription_id"], order.price, row["new_end"], row["key_id"], replayed=True)
+        raise BusinessError(f"order {order.id} is {order.state} and was not paid; ask again with a new key")
+    return BalancePurchase(order.id, row["subscription_id"], order.price, row["new_end"], row["key_id"], replayed=True)

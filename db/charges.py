@@ -26,6 +26,15 @@ class Charge:
     received_at: datetime
 
 
+@attrs.frozen
+class Recorded:
+    """A charge that was new."""
+
+    money_in_id: int
+    pays: bool
+    """Its order is paid by it."""
+
+
 async def record_charge(
     tx: Tx,
     provider: str,
@@ -35,17 +44,26 @@ async def record_charge(
     *,
     customer_id: int | None,
     order_id: int | None,
-) -> int | None:
-    """Record the charge and return its number, or ``None`` if it was recorded before.
+    pays: int | None = None,
+) -> Recorded | None:
+    """Record the charge, or return ``None`` if it was recorded before; ``pays`` is the order that it pays exactly.
 
+    That order is paid by it if it is still pending and its time has not come: an order whose end equals now has ended.
     Of several transactions with the same charge one goes ahead; the others wait here until it ends.
     """
-    number: int | None = await tx.fetchval(
+    row = await tx.fetchrow(
         """
-        INSERT INTO money_in (provider, charge_id, customer_id, order_id, amount, asset, booked_amount, booked_currency)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-        ON CONFLICT (provider, charge_id) DO NOTHING
-        RETURNING id
+        WITH charge AS (
+            INSERT INTO money_in (provider, charge_id, customer_id, order_id, amount, asset, booked_amount, booked_currency)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            ON CONFLICT (provider, charge_id) DO NOTHING
+            RETURNING id
+        ), paid AS (
+            UPDATE orders SET state = 'paid', paid_from = 'provider', paid_at = atlas_now()
+            WHERE id = $9 AND state = 'pending' AND expires_at > atlas_now() AND EXISTS (SELECT FROM charge)
+            RETURNING id
+        )
+        SELECT id, EXISTS (SELECT FROM paid) AS pays FROM charge
         """,
         provider,
         charge_id,
@@ -55,8 +73,9 @@ async def record_charge(
         amount.currency,
         booked.amount,
         booked.currency,
+        pays,
     )
-    return number
+    return None if row is None else Recorded(row["id"], row["pays"])
 
 
 async def find_charge(tx: Tx, provider: str, charge_id: str) -> Charge | None:

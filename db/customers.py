@@ -67,6 +67,17 @@ async def find_customer(tx: Tx, telegram_id: int) -> Customer:
     return _customer(row)
 
 
+async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
+    """Find the customer and lock the row, when nobody else's is needed; raises ``UnknownCustomer``."""
+    row = await tx.fetchrow(
+        f"SELECT {_COLUMNS} FROM customers WHERE telegram_id = $1 FOR NO KEY UPDATE",  # noqa: S608 - our own column list
+        telegram_id,
+    )
+    if row is None:
+        raise UnknownCustomer(f"Telegram id {telegram_id}")
+    return _customer(row)
+
+
 async def lock_customers(tx: Tx, ids: Iterable[int | None]) -> None:
     """Lock the customers' rows in sorted order; every operation on money or entitlements starts with this.
 

@@ -1,14 +1,6 @@
-"""What a customer is entitled to: the one place where time is added, tariffs are ordered and ends are moved.
+"""What a customer is entitled to: the one place where ends are moved, each time by an append-only event.
 
-Time is additive: the new end is ``max(now, end) + period``, whatever the VPN says. Of several running tariffs the best
-is used up first:
-
-- the same tariff again: its end moves by the period;
-- an upgrade: the better tariff starts at once, what is left of the lesser one follows it;
-- a downgrade: the lesser tariff follows what is left of the better one;
-- a trial that is running counts like paid time and follows or is followed in the same way.
-
-Nothing is converted by price, nothing is lost, and a cheap period never becomes a dear one.
+How periods of different tariffs add up is in ``db.terms``.
 """
 
 from collections.abc import Mapping
@@ -18,6 +10,7 @@ from typing import Literal
 import attrs
 
 from db.money import Money
+from db.terms import add_period, running_tariff, take_period
 from db.tx import Tx
 
 Source = Literal["payment", "balance", "trial", "admin", "auto_renewal"]
@@ -53,26 +46,27 @@ class Entitlement:
     """The tariff that runs now, which after a downgrade is not the one just bought."""
 
 
-def add_period(
-    ends: Mapping[str, datetime], ranks: Mapping[str, int], now: datetime, tariff: str, period: timedelta
-) -> dict[str, datetime]:
-    """Add a period of ``tariff`` to the running tariffs.
+@attrs.frozen
+class Taken:
+    """Access that was taken back."""
 
-    ``ends`` says for each tariff until when it, or a better one, is paid for. The latest end of the result is
-    ``max(now, latest end) + period``.
-    """
-    rank = ranks[tariff]
-    running = {name: end for name, end in ends.items() if end > now}
-    # It starts when itself and everything better is used up, and what is lesser waits for it.
-    start = max([now, *(end for name, end in running.items() if ranks[name] >= rank)])
-    result = {name: end + period if ranks[name] < rank else end for name, end in running.items()}
-    result[tariff] = start + period
-    return result
+    event_id: int
+    period: timedelta
+    new_end: datetime
+    is_running: bool
+    """Something is left after it."""
 
 
-def running_tariff(ends: Mapping[str, datetime], ranks: Mapping[str, int], now: datetime) -> str | None:
-    """The best tariff that has not ended."""
-    return max((name for name, end in ends.items() if end > now), key=ranks.__getitem__, default=None)
+@attrs.frozen
+class Terms:
+    """Until when each tariff, or a better one, is paid for; their ranks, and the time by which this was read."""
+
+    ends: Mapping[str, datetime]
+    ranks: Mapping[str, int]
+    now: datetime
+    expires_at: datetime
+    source: Source
+    state: str
 
 
 async def grant(tx: Tx, wanted: Grant) -> Entitlement:
@@ -102,50 +96,52 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
     is_running = row["id"] is not None and row["expires_at"] > now
     # Paid overrides trial; time given away does not make a paid subscription a gift.
     source = row["source"] if is_running and wanted.source in ("trial", "admin") else wanted.source
-    basis: tuple[int | None, int | None, str | None] = (None, None, None)
+    plan: tuple[str | None, int | None, int | None, str | None] = (None, None, None, None)
     if wanted.price is not None:
-        basis = (wanted.period.days, wanted.price.amount, wanted.price.currency)
-    subscription_id: int = await tx.fetchval(
+        plan = (wanted.tariff, wanted.period.days, wanted.price.amount, wanted.price.currency)
+    subscription = (
         """
-        INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at, period_days, price_amount, price_currency)
-        VALUES ($1, $2, $3, 'active', $4, $5, $6, $7)
+        INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at,
+                                   plan_tariff, period_days, price_amount, price_currency)
+        VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8)
         RETURNING id
         """
         if row["id"] is None
         else """
         UPDATE subscriptions SET tariff = $2, source = $3, state = 'active', expires_at = $4,
-            period_days = coalesce($5, period_days), price_amount = coalesce($6, price_amount),
-            price_currency = coalesce($7, price_currency)
+            plan_tariff = coalesce($5, plan_tariff), period_days = coalesce($6, period_days),
+            price_amount = coalesce($7, price_amount), price_currency = coalesce($8, price_currency)
         WHERE id = $1
         RETURNING id
-        """,
-        wanted.customer_id if row["id"] is None else row["id"],
-        tariff,
-        source,
-        new_end,
-        *basis,
-    )
-    event_id: int = await tx.fetchval(
         """
-        WITH terms AS (
+    )
+    written = await tx.fetchrow(
+        f"""
+        WITH subscription AS ({subscription}
+        ), terms AS (
             INSERT INTO tariff_terms (subscription_id, tariff, ends_at)
-            SELECT $1, tariff, ends_at FROM unnest($2::text[], $3::timestamptz[]) AS term (tariff, ends_at)
+            SELECT id, term.tariff, term.ends_at
+            FROM subscription, unnest($9::text[], $10::timestamptz[]) AS term (tariff, ends_at)
             ON CONFLICT (subscription_id, tariff) DO UPDATE SET ends_at = excluded.ends_at
         )
         INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
                                         order_id, money_in_id, journal_id, actor, created_at, idempotency_key)
-        VALUES ($1, (SELECT coalesce(max(position), 0) + 1 FROM entitlement_events WHERE subscription_id = $1),
-                'grant', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-        RETURNING id
-        """,
-        subscription_id,
+        SELECT id, (SELECT coalesce(max(position), 0) + 1 FROM entitlement_events WHERE subscription_id = subscription.id),
+               'grant', $11, $12, $13, $14, $4, $15, $16, $17, $18, $19, $20
+        FROM subscription
+        RETURNING id, subscription_id
+        """,  # noqa: S608 - one of the two statements above
+        wanted.customer_id if row["id"] is None else row["id"],
+        tariff,
+        source,
+        new_end,
+        *plan,
         list(ends),
         list(ends.values()),
         wanted.source,
         wanted.tariff,
         wanted.period,
         row["expires_at"],
-        new_end,
         wanted.order_id,
         wanted.money_in_id,
         wanted.journal_id,
@@ -153,10 +149,80 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
         now,
         wanted.idempotency_key,
     )
-    return Entitlement(subscription_id, event_id, row["expires_at"], new_end, tariff)
+    assert written is not None, "the subscription was found under its lock, or inserted"
+    return Entitlement(written["subscription_id"], written["id"], row["expires_at"], new_end, tariff)
 
 
-async def cut(tx: Tx, subscription_id: int, kind: Literal["revoke", "refund", "compensation"], actor: str) -> datetime:
+async def read_terms(tx: Tx, subscription_id: int) -> Terms:
+    """The subscription's tariffs, under its row's lock. The caller holds the customer's row."""
+    row = await tx.fetchrow(
+        """
+        SELECT atlas_now() AS now, s.expires_at, s.source, s.state,
+               ARRAY(SELECT code FROM tariffs ORDER BY code) AS tariffs,
+               ARRAY(SELECT rank FROM tariffs ORDER BY code) AS ranks,
+               ARRAY(SELECT tariff FROM tariff_terms WHERE subscription_id = s.id ORDER BY tariff) AS terms,
+               ARRAY(SELECT ends_at FROM tariff_terms WHERE subscription_id = s.id ORDER BY tariff) AS ends
+        FROM subscriptions s WHERE s.id = $1 FOR NO KEY UPDATE
+        """,
+        subscription_id,
+    )
+    if row is None:
+        raise LookupError(f"subscription {subscription_id} is gone, but subscriptions are never deleted")
+    return Terms(
+        ends=dict(zip(row["terms"], row["ends"], strict=True)),
+        ranks=dict(zip(row["tariffs"], row["ranks"], strict=True)),
+        now=row["now"],
+        expires_at=row["expires_at"],
+        source=row["source"],
+        state=row["state"],
+    )
+
+
+async def take_back(
+    tx: Tx, subscription_id: int, tariff: str, period: timedelta, *, actor: str, journal_id: int
+) -> Taken | None:
+    """Take back what is left of a refunded period, at most ``period``, and record the event; ``None``: it is used up.
+
+    The caller holds the customer's row, and tells the workers what is wanted of the key now.
+    """
+    terms = await read_terms(tx, subscription_id)
+    ends, taken = take_period(terms.ends, terms.ranks, terms.now, tariff, period)
+    if not taken:
+        return None
+    new_end = terms.expires_at - taken
+    event_id: int = await tx.fetchval(
+        """
+        WITH subscription AS (
+            UPDATE subscriptions SET expires_at = $2, tariff = coalesce($3, tariff) WHERE id = $1 RETURNING id
+        ), terms AS (
+            UPDATE tariff_terms t SET ends_at = term.ends_at
+            FROM unnest($4::text[], $5::timestamptz[]) AS term (tariff, ends_at)
+            WHERE t.subscription_id = $1 AND t.tariff = term.tariff
+        )
+        INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
+                                        journal_id, actor, created_at)
+        SELECT id, (SELECT max(position) + 1 FROM entitlement_events WHERE subscription_id = $1), 'refund', $6, $7, $8, $9, $2,
+               $10, $11, $12
+        FROM subscription
+        RETURNING id
+        """,
+        subscription_id,
+        new_end,
+        running_tariff(ends, terms.ranks, terms.now),
+        list(ends),
+        list(ends.values()),
+        terms.source,
+        tariff,
+        taken,
+        terms.expires_at,
+        journal_id,
+        actor,
+        terms.now,
+    )
+    return Taken(event_id, taken, new_end, new_end > terms.now)
+
+
+async def cut(tx: Tx, subscription_id: int, kind: Literal["revoke", "compensation"], actor: str) -> datetime:
     """End the entitlement now, if it has not ended already, and record the event; returns the end.
 
     The caller holds the customer's row and sets the subscription's state.
@@ -183,3 +249,25 @@ async def cut(tx: Tx, subscription_id: int, kind: Literal["revoke", "refund", "c
         actor,
     )
     return end
+
+
+async def follow_tariffs(tx: Tx, limit: int = 100) -> int:
+    """Name the tariff that runs now on up to ``limit`` subscriptions whose better one has run out; returns how many.
+
+    The end does not move, so no event is due. Rows that another transaction works on are left for the next round.
+    """
+    tag = await tx.execute(
+        """
+        WITH due AS MATERIALIZED (
+            SELECT s.id FROM subscriptions s JOIN tariff_terms t ON t.subscription_id = s.id AND t.tariff = s.tariff
+            WHERE s.state = 'active' AND s.expires_at > atlas_now() AND t.ends_at <= atlas_now()
+            ORDER BY s.id LIMIT $1 FOR NO KEY UPDATE OF s SKIP LOCKED
+        )
+        UPDATE subscriptions s
+        SET tariff = (SELECT t.tariff FROM tariff_terms t JOIN tariffs ON tariffs.code = t.tariff
+                      WHERE t.subscription_id = s.id AND t.ends_at > atlas_now() ORDER BY tariffs.rank DESC LIMIT 1)
+        FROM due WHERE s.id = due.id
+        """,
+        limit,
+    )
+    return int(tag.split()[-1])

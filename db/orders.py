@@ -6,10 +6,12 @@ from typing import Literal
 
 import attrs
 
-from db.customers import find_customer
+from db.chronicle import write_down
+from db.customers import Customer, find_customer
 from db.errors import BusinessError, OrderConflict, UnknownOrder
 from db.money import Money
 from db.plans import Discount, best_discount, find_plan
+from db.promos import reserve_promo
 from db.tx import Row, Tx
 
 ORDER_LIFETIME = timedelta(minutes=30)
@@ -46,6 +48,18 @@ class Order:
     """Payments after this are credited to the balance instead."""
 
 
+@attrs.frozen
+class Priced:
+    """What an order will say."""
+
+    list_price: Money
+    price: Money
+    tariff: str | None = None
+    days: int | None = None
+    discount: Discount | None = None
+    promo_code_id: int | None = None
+
+
 async def open_order(
     tx: Tx,
     telegram_id: int,
@@ -59,37 +73,44 @@ async def open_order(
     """Open an order for a plan at today's price with the best discount, payable for ``ORDER_LIFETIME``.
 
     ``quote`` is what the provider will charge when that is not roubles. The same key again returns the first order,
-    whatever its state; older orders stay payable. Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``,
-    ``BusinessError`` for a promo code that cannot be used, and ``OrderConflict`` when the key stands for another plan.
+    whatever its state; older orders stay payable. The order holds its promo code until it is paid, expires or is
+    cancelled. Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``, ``BusinessError`` for a promo code that
+    cannot be used, and ``OrderConflict`` when the key stands for another plan.
     """
     customer = await find_customer(tx, telegram_id)
-    plan = await find_plan(tx, tariff, days)
-    promo = None if promo_code is None else await _usable_promo(tx, promo_code, customer.id)
-    discount = best_discount(
-        None if promo is None else promo[1],
-        is_vip=customer.is_vip,
-        personal_percent=customer.personal_discount_percent,
-    )
-    price = plan.price if discount is None else discount.off(plan.price)
-    order = await _insert(
-        tx,
-        customer.id,
-        "subscription",
-        idempotency_key,
-        list_price=plan.price,
-        price=price,
-        quote=quote or Quote(price, Decimal(1)),
-        tariff=tariff,
-        days=days,
-        discount=discount,
-        promo_code_id=None if promo is None else promo[0],
-    )
-    if (order.kind, order.tariff, order.days) != ("subscription", tariff, days):
-        raise OrderConflict(
-            f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
-            f"not for {tariff} {days} d; use a new key"
-        )
+    priced = await price(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
+    if isinstance(priced, Order):
+        return priced
+    order = await _insert(tx, customer.id, "subscription", idempotency_key, priced, quote=quote)
+    refuse_other_plan(order, tariff, days, idempotency_key)
     return order
+
+
+async def price(
+    tx: Tx, customer: Customer, tariff: str, days: int, *, idempotency_key: str, promo_code: str | None
+) -> Priced | Order:
+    """Price a plan for a customer at this moment, reserving the promo code, or return the order of an earlier request.
+
+    Raises as ``open_order`` does.
+    """
+    plan = await find_plan(tx, tariff, days)
+    promo_id, promo_percent = None, None
+    if promo_code is not None:
+        # A repeated request holds the code itself, so it is looked for before the code is asked for another use.
+        first = await find_order_by_key(tx, customer.id, idempotency_key)
+        if first is not None:
+            refuse_other_plan(first, tariff, days, idempotency_key)
+            return first
+        promo_id, promo_percent = await reserve_promo(tx, promo_code, customer.id)
+    discount = best_discount(promo_percent, is_vip=customer.is_vip, personal_percent=customer.personal_discount_percent)
+    reduced = plan.price if discount is None else discount.off(plan.price)
+    return Priced(plan.price, reduced, tariff, days, discount, promo_id)
+
+
+async def insert_paid(tx: Tx, customer_id: int, idempotency_key: str, priced: Priced) -> Order | None:
+    """An order that is paid from the balance in this very transaction; ``None``: the key was used before."""
+    row = await _insert_row(tx, customer_id, "subscription", idempotency_key, priced, None, paid_from="balance")
+    return None if row is None else order_from(row)
 
 
 async def open_topup(
@@ -99,15 +120,7 @@ async def open_topup(
     if not SMALLEST_TOPUP <= amount <= LARGEST_TOPUP:
         raise BusinessError(f"a top-up is from {SMALLEST_TOPUP} to {LARGEST_TOPUP}, not {amount}")
     customer = await find_customer(tx, telegram_id)
-    order = await _insert(
-        tx,
-        customer.id,
-        "topup",
-        idempotency_key,
-        list_price=amount,
-        price=amount,
-        quote=quote or Quote(amount, Decimal(1)),
-    )
+    order = await _insert(tx, customer.id, "topup", idempotency_key, Priced(amount, amount), quote=quote)
     if (order.kind, order.price) != ("topup", amount):
         raise OrderConflict(f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.price})")
     return order
@@ -119,6 +132,30 @@ async def find_order(tx: Tx, order_id: int) -> Order:
     if row is None:
         raise UnknownOrder(order_id)
     return order_from(row)
+
+
+async def find_order_by_key(tx: Tx, customer_id: int, idempotency_key: str) -> Order | None:
+    """The order that this key stands for, if it was used."""
+    row = await tx.fetchrow(
+        "SELECT * FROM orders WHERE customer_id = $1 AND idempotency_key = $2", customer_id, idempotency_key
+    )
+    return None if row is None else order_from(row)
+
+
+async def cancel_order(tx: Tx, order_id: int, *, actor: str) -> bool:
+    """Give up an order that is not paid, so that its promo code is free again; a payment that still comes is credited.
+
+    ``False``: it was cancelled or had expired before. Raises ``UnknownOrder``, and ``BusinessError`` when it is paid.
+    """
+    customer_id = await tx.fetchval(
+        "UPDATE orders SET state = 'cancelled' WHERE id = $1 AND state = 'pending' RETURNING customer_id", order_id
+    )
+    if customer_id is None:
+        if (await find_order(tx, order_id)).state == "paid":
+            raise BusinessError(f"order {order_id} is paid; `atlas refund` gives the money back")
+        return False
+    await write_down(tx, actor, "cancel_order", customer_id=customer_id, subject=f"order:{order_id}")
+    return True
 
 
 async def expire_orders(tx: Tx, limit: int = 100) -> int:
@@ -134,21 +171,6 @@ async def expire_orders(tx: Tx, limit: int = 100) -> int:
         limit,
     )
     return int(tag.split()[-1])
-
-
-async def use_promo(tx: Tx, order: Order) -> None:
-    """Count the order's promo code as used. A code that ran out since the order was opened is honoured."""
-    await tx.execute(
-        """
-        WITH used AS (
-            INSERT INTO promo_uses (order_id, promo_code_id, customer_id) VALUES ($1, $2, $3)
-        )
-        UPDATE promo_codes SET uses = uses + 1 WHERE id = $2
-        """,
-        order.id,
-        order.promo_code_id,
-        order.customer_id,
-    )
 
 
 def order_from(row: Row) -> Order:
@@ -168,72 +190,70 @@ def order_from(row: Row) -> Order:
     )
 
 
+def refuse_other_plan(order: Order, tariff: str, days: int, idempotency_key: str) -> None:
+    """Raises ``OrderConflict`` when the key stands for something else than this plan."""
+    if (order.kind, order.tariff, order.days) != ("subscription", tariff, days):
+        raise OrderConflict(
+            f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
+            f"not for {tariff} {days} d; use a new key"
+        )
+
+
 async def _insert(
     tx: Tx,
     customer_id: int,
     kind: Literal["subscription", "topup"],
     idempotency_key: str,
+    priced: Priced,
     *,
-    list_price: Money,
-    price: Money,
-    quote: Quote,
-    tariff: str | None = None,
-    days: int | None = None,
-    discount: Discount | None = None,
-    promo_code_id: int | None = None,
+    quote: Quote | None,
 ) -> Order:
-    if quote.amount.currency == price.currency and quote.amount != price:
-        raise BusinessError(f"the provider was asked for {quote.amount}, the price is {price}")
-    row = await tx.fetchrow(
+    row = await _insert_row(tx, customer_id, kind, idempotency_key, priced, quote)
+    if row is not None:
+        return order_from(row)
+    order = await find_order_by_key(tx, customer_id, idempotency_key)
+    assert order is not None, "the conflicting order is committed and orders are never deleted"
+    return order
+
+
+async def _insert_row(
+    tx: Tx,
+    customer_id: int,
+    kind: Literal["subscription", "topup"],
+    idempotency_key: str,
+    priced: Priced,
+    quote: Quote | None,
+    *,
+    paid_from: Literal["balance"] | None = None,
+) -> Row | None:
+    charged = quote or Quote(priced.price, Decimal(1))
+    if charged.amount.currency == priced.price.currency and charged.amount != priced.price:
+        raise BusinessError(f"the provider was asked for {charged.amount}, the price is {priced.price}")
+    return await tx.fetchrow(
         """
         INSERT INTO orders (customer_id, kind, tariff, days, list_amount, discount_source, discount_percent,
                             promo_code_id, price_amount, price_currency, quoted_amount, quoted_asset, quoted_rate,
-                            idempotency_key, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, atlas_now() + $15::interval)
+                            idempotency_key, expires_at, paid_from, state, paid_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now.at + $15::interval, $16::text,
+               CASE WHEN $16::text IS NULL THEN 'pending' ELSE 'paid' END, CASE WHEN $16::text IS NOT NULL THEN now.at END
+        FROM (SELECT atlas_now() AS at) AS now
         ON CONFLICT (customer_id, idempotency_key) DO NOTHING
         RETURNING *
         """,
         customer_id,
         kind,
-        tariff,
-        days,
-        list_price.amount,
-        None if discount is None else discount.source,
-        0 if discount is None else discount.percent,
-        promo_code_id,
-        price.amount,
-        price.currency,
-        quote.amount.amount,
-        quote.amount.currency,
-        quote.rate,
+        priced.tariff,
+        priced.days,
+        priced.list_price.amount,
+        None if priced.discount is None else priced.discount.source,
+        0 if priced.discount is None else priced.discount.percent,
+        priced.promo_code_id,
+        priced.price.amount,
+        priced.price.currency,
+        charged.amount.amount,
+        charged.amount.currency,
+        charged.rate,
         idempotency_key,
         ORDER_LIFETIME,
+        paid_from,
     )
-    if row is None:
-        row = await tx.fetchrow(
-            "SELECT * FROM orders WHERE customer_id = $1 AND idempotency_key = $2", customer_id, idempotency_key
-        )
-    assert row is not None, "the conflicting order is committed and orders are never deleted"
-    return order_from(row)
-
-
-async def _usable_promo(tx: Tx, code: str, customer_id: int) -> tuple[int, int]:
-    row = await tx.fetchrow(
-        """
-        SELECT id, percent, valid_until < atlas_now() AS is_over, uses >= max_uses AS is_used_up,
-               EXISTS (SELECT FROM promo_uses u WHERE u.promo_code_id = p.id AND u.customer_id = $2) AS was_used
-        FROM promo_codes p WHERE code = lower($1)
-        """,
-        code,
-        customer_id,
-    )
-    if row is None:
-        raise BusinessError(f"there is no promo code {code!r}")
-    for column, why in (
-        ("is_over", "is over"),
-        ("is_used_up", "has been used up"),
-        ("was_used", "was used by this customer before"),
-    ):
-        if row[column]:
-            raise BusinessError(f"promo code {code!r} {why}")
-    return row["id"], row["percent"]

@@ -4,18 +4,25 @@
 one transaction without any network call; the VPN is told afterwards, by workers that find the key's row.
 """
 
-from db.audit import record
 from db.charges import find_charge, record_charge, refuse_other_facts
-from db.customers import lock_customers
+from db.chronicle import write_down
 from db.errors import BusinessError, ChargeConflict
 from db.money import Money, convert
-from db.orders import Order, find_order, open_order, order_from
+from db.orders import Order, find_order, open_order, open_topup, order_from
 from db.payment import FinalizePurchase, Problem, PurchaseOutcome, Result
-from db.referrals import reward_referrer
+from db.referrals import reward_notice, reward_referrer
 from db.settlement import Payer, Settlement
 from db.tx import Tx
 
-__all__ = ["FinalizePurchase", "Problem", "PurchaseOutcome", "Result", "finalize_purchase", "record_manual_purchase"]
+__all__ = [
+    "FinalizePurchase",
+    "Problem",
+    "PurchaseOutcome",
+    "Result",
+    "finalize_purchase",
+    "record_manual_purchase",
+    "record_manual_topup",
+]
 
 
 async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcome:
@@ -31,11 +38,12 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
     Repeating a charge returns the first outcome and changes nothing, also when both run at once. Raises
     ``ChargeConflict`` when it was recorded with another amount, currency, customer or order.
     """
-    order, owner = await _ordered(tx, command)
+    order, owner = await _find_and_lock(tx, command)
     booked = _value(order, command.amount)
     paid_by_other = bool(order and owner and command.telegram_id and command.telegram_id != owner.telegram_id)
+    is_exact = order is not None and command.amount == order.quote.amount
     customer = None if paid_by_other else owner
-    money_in_id = await record_charge(
+    recorded = await record_charge(
         tx,
         command.provider,
         command.charge_id,
@@ -43,20 +51,20 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
         booked,
         customer_id=None if customer is None else customer.id,
         order_id=None if order is None else order.id,
+        pays=order.id if order is not None and is_exact and not paid_by_other else None,
     )
-    if money_in_id is None:
+    if recorded is None:
         return await _replay(tx, command, owner)
-    if customer is not None:
-        await lock_customers(tx, (customer.id, customer.referrer_id))
     problem: Problem = ""
     if order is None:
         problem = "orphan"
     elif paid_by_other:
         problem = "payer"
-    elif command.amount != order.quote.amount:
+    elif not is_exact:
         problem = "amount"
-    elif not await _mark_paid(tx, order.id):
+    elif not recorded.pays:
         problem = "duplicate" if (await find_order(tx, order.id)).state == "paid" else "late"
+    money_in_id = recorded.money_in_id
     settlement = Settlement(tx, command, money_in_id, booked, problem, order, customer)
     if customer is None or not booked:
         outcome = await settlement.park()
@@ -66,12 +74,15 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
         outcome = await settlement.credit(customer, "topup")
     else:
         outcome = await settlement.fulfil(customer, order)
+    notices = settlement.notices
     if customer is not None and outcome.result is not Result.CASE:
-        await reward_referrer(tx, customer.id, money_in_id, booked)
-    await record(
+        reward = await reward_referrer(tx, customer.id, money_in_id, booked)
+        notices += [] if reward is None else [reward_notice(reward)]
+    await write_down(
         tx,
         command.actor,
         "finalize_purchase",
+        *notices,
         customer_id=outcome.customer_id,
         subject=f"money_in:{money_in_id}",
         details={
@@ -103,37 +114,73 @@ async def record_manual_purchase(
     ``amount`` defaults to the customer's price; another one does not buy the plan but is credited, as for any payment.
     Repeatable by (provider, charge id) like ``finalize_purchase``; raises as that and ``open_order`` do.
     """
-    known = await find_charge(tx, provider, charge_id)
-    if known is None:
+    order = await _recorded_order(tx, provider, charge_id)
+    if order is None:
         order = await open_order(tx, telegram_id, tariff, days, idempotency_key=f"manual:{provider}:{charge_id}")
-    elif known.order_id is None:
-        raise BusinessError(
-            f"{provider} charge {charge_id!r} was recorded before without an order (money_in {known.id})"
+    elif (order.tariff, order.days) != (tariff, days):
+        bought = "a top-up" if order.kind == "topup" else f"{order.tariff} {order.days} d"
+        raise ChargeConflict(
+            f"{provider} charge {charge_id!r} was recorded before for {bought}, not for {tariff} {days} d; "
+            "nothing was changed"
         )
-    else:
-        order = await find_order(tx, known.order_id)
-        if (order.tariff, order.days) != (tariff, days):
-            raise ChargeConflict(
-                f"{provider} charge {charge_id!r} was recorded before for {order.tariff} {order.days} d, "
-                f"not for {tariff} {days} d; nothing was changed"
-            )
     command = FinalizePurchase(provider, charge_id, amount or order.quote.amount, order.id, telegram_id, actor)
     return await finalize_purchase(tx, command)
 
 
-async def _ordered(tx: Tx, command: FinalizePurchase) -> tuple[Order | None, Payer | None]:
-    """The order that the charge names, if it exists, and its customer, or else the payer if that is a customer."""
+async def record_manual_topup(
+    tx: Tx, telegram_id: int, provider: str, charge_id: str, amount: Money, *, actor: str = "operator"
+) -> PurchaseOutcome:
+    """Record a top-up that an operator saw: open the order and finalize it in one transaction.
+
+    Repeatable by (provider, charge id) like ``finalize_purchase``; raises as that and ``open_topup`` do.
+    """
+    order = await _recorded_order(tx, provider, charge_id)
+    if order is None:
+        order = await open_topup(tx, telegram_id, amount, idempotency_key=f"manual:{provider}:{charge_id}")
+    elif order.kind != "topup":
+        raise ChargeConflict(
+            f"{provider} charge {charge_id!r} was recorded before for {order.tariff} {order.days} d, not for a top-up; "
+            "nothing was changed"
+        )
+    return await finalize_purchase(tx, FinalizePurchase(provider, charge_id, amount, order.id, telegram_id, actor))
+
+
+async def _recorded_order(tx: Tx, provider: str, charge_id: str) -> Order | None:
+    """The order that the charge was recorded with; ``None`` if the charge is new."""
+    known = await find_charge(tx, provider, charge_id)
+    if known is None:
+        return None
+    if known.order_id is None:
+        raise BusinessError(
+            f"{provider} charge {charge_id!r} was recorded before without an order (money_in {known.id})"
+        )
+    return await find_order(tx, known.order_id)
+
+
+async def _find_and_lock(tx: Tx, command: FinalizePurchase) -> tuple[Order | None, Payer | None]:
+    """The order that the charge names, if it exists, and its customer, or else the payer if that is a customer.
+
+    The rows of the customer and of the referrer are locked, in sorted order.
+    """
     row = await tx.fetchrow(
         """
-        SELECT o.*, c.id AS owner_id, c.telegram_id, c.referrer_id
-        FROM (SELECT) AS always
-        LEFT JOIN orders o ON o.id = $1
-        LEFT JOIN customers c ON c.id = coalesce(o.customer_id, (SELECT id FROM customers WHERE telegram_id = $2))
+        WITH named AS (
+            SELECT * FROM orders WHERE id = $1
+        ), owner AS (
+            SELECT id, telegram_id, referrer_id FROM customers
+            WHERE id = coalesce((SELECT customer_id FROM named), (SELECT id FROM customers WHERE telegram_id = $2))
+        ), locked AS (
+            SELECT c.id FROM customers c WHERE c.id IN (SELECT id FROM owner UNION ALL SELECT referrer_id FROM owner)
+            ORDER BY c.id FOR NO KEY UPDATE
+        )
+        SELECT named.*, owner.id AS owner_id, owner.telegram_id, owner.referrer_id,
+               (SELECT count(*) FROM locked)  -- read, or else it would not be run
+        FROM owner LEFT JOIN named ON true
         """,
         command.order_id,
         command.telegram_id,
     )
-    if row is None or row["owner_id"] is None:
+    if row is None:
         return None, None
     owner = Payer(row["owner_id"], row["telegram_id"], row["referrer_id"])
     return (None if row["id"] is None else order_from(row)), owner
@@ -148,18 +195,6 @@ def _value(order: Order | None, amount: Money) -> Money:
     if order is not None and amount.currency == order.quote.amount.currency:
         return convert(amount, order.quote.rate)
     return Money(0)
-
-
-async def _mark_paid(tx: Tx, order_id: int) -> bool:
-    """Guarded ``pending → paid``: ``False`` when it is not pending any more or has outlived its time."""
-    tag = await tx.execute(
-        """
-        UPDATE orders SET state = 'paid', paid_from = 'provider', paid_at = atlas_now()
-        WHERE id = $1 AND state = 'pending' AND expires_at > atlas_now()
-        """,
-        order_id,
-    )
-    return tag == "UPDATE 1"
 
 
 async def _replay(tx: Tx, command: FinalizePurchase, owner: Payer | None) -> PurchaseOutcome:

@@ -2,9 +2,9 @@
 
 import attrs
 
+from db.chronicle import Notice
 from db.ledger import Journal, move, post
 from db.money import Money
-from db.outbox import add_message
 from db.tx import Tx
 
 TIERS = ((50, 45), (25, 25), (0, 10))
@@ -38,21 +38,26 @@ async def paying_friends(tx: Tx, referrer_id: int) -> int:
 async def reward_referrer(tx: Tx, buyer_id: int, money_in_id: int, booked: Money) -> Reward | None:
     """Note that the buyer is a paying customer, and pay the referrer's share of this charge, if there is a referrer.
 
-    The caller holds the rows of both (``lock_customers``) and calls this once per charge; nothing outside this
-    database is asked. ``None``: no referrer, or a share below one kopeck.
+    The caller holds the rows of both (``lock_customers``), calls this once per charge and tells the referrer
+    (``reward_notice``); nothing outside this database is asked. ``None``: no referrer, or a share below one kopeck.
     """
     row = await tx.fetchrow(
         """
-        UPDATE customers SET first_paid_at = coalesce(first_paid_at, atlas_now()) WHERE id = $1
-        RETURNING referrer_id
+        WITH buyer AS (
+            UPDATE customers SET first_paid_at = coalesce(first_paid_at, atlas_now()) WHERE id = $1
+            RETURNING referrer_id
+        )
+        SELECT referrer_id,  -- the buyer is counted, whether or not this is their first payment
+               1 + (SELECT count(*) FROM customers c WHERE c.referrer_id = buyer.referrer_id AND c.first_paid_at IS NOT NULL
+                    AND c.id <> $1) AS friends
+        FROM buyer WHERE referrer_id IS NOT NULL
         """,
         buyer_id,
     )
-    if row is None or row["referrer_id"] is None:
+    if row is None:
         return None
     referrer_id: int = row["referrer_id"]
-    friends = await paying_friends(tx, referrer_id)
-    percent = referral_percent(friends)
+    percent = referral_percent(row["friends"])
     share = booked.percent(percent)
     if not share:
         return None
@@ -75,16 +80,19 @@ async def reward_referrer(tx: Tx, buyer_id: int, money_in_id: int, booked: Money
         referrer_id,
         money_in_id,
         journal_id,
-        friends,
+        row["friends"],
         percent,
         share.amount,
         share.currency,
     )
-    await add_message(
-        tx,
+    return Reward(number, referrer_id, row["friends"], percent, share)
+
+
+def reward_notice(reward: Reward) -> Notice:
+    """What the referrer is told."""
+    return Notice(
         "referral_reward",
-        f"reward:{number}",
-        customer_id=referrer_id,
-        payload={"amount": share.amount, "currency": share.currency, "percent": percent},
+        f"reward:{reward.id}",
+        reward.referrer_id,
+        {"amount": reward.amount.amount, "currency": reward.amount.currency, "percent": reward.percent},
     )
-    return Reward(number, referrer_id, friends, percent, share)

@@ -5,14 +5,15 @@ from datetime import timedelta
 import attrs
 
 from db.cases import open_case
+from db.chronicle import Notice
 from db.entitlements import Grant, grant
 from db.errors import BusinessError
 from db.key_rows import want_present
 from db.ledger import Journal, JournalKind, SystemAccount, move, post
 from db.money import Money
-from db.orders import Order, use_promo
-from db.outbox import add_message
+from db.orders import Order
 from db.payment import FinalizePurchase, Problem, PurchaseOutcome, Result
+from db.promos import use_promo
 from db.tx import Tx
 
 
@@ -27,7 +28,10 @@ class Payer:
 
 @attrs.frozen
 class Settlement:
-    """A recorded charge on its way to one of its ends; the caller holds the customers' rows and calls one method once."""
+    """A recorded charge on its way to one of its ends.
+
+    The caller holds the customers' rows, calls one method once, and writes down the ``notices``.
+    """
 
     tx: Tx
     command: FinalizePurchase
@@ -36,6 +40,7 @@ class Settlement:
     problem: Problem
     order: Order | None
     customer: Payer | None
+    notices: list[Notice] = attrs.field(factory=list)
 
     async def fulfil(self, customer: Payer, order: Order) -> PurchaseOutcome:
         """Book the revenue, extend or create the subscription, and want its key on the nodes."""
@@ -58,14 +63,9 @@ class Settlement:
         )
         key_id = await want_present(self.tx, entitlement.subscription_id)
         if order.promo_code_id is not None:
-            await use_promo(self.tx, order)
-        await add_message(
-            self.tx,
-            "purchase",
-            f"order:{order.id}",
-            customer_id=customer.id,
-            payload={"tariff": order.tariff, "days": order.days, "expires_at": entitlement.new_end.isoformat()},
-        )
+            await use_promo(self.tx, order.id, order.promo_code_id, customer.id)
+        payload = {"tariff": order.tariff, "days": order.days, "expires_at": entitlement.new_end.isoformat()}
+        self.notices.append(Notice("purchase", f"order:{order.id}", customer.id, payload))
         return attrs.evolve(
             self._outcome(Result.ENTITLEMENT),
             subscription_id=entitlement.subscription_id,
@@ -76,13 +76,8 @@ class Settlement:
     async def credit(self, customer: Payer, kind: JournalKind) -> PurchaseOutcome:
         """Credit the balance: a top-up, or money that could not buy what it was sent for."""
         await post(self.tx, self._journal(kind, f"money_in:{self.money_in_id}", customer.id))
-        await add_message(
-            self.tx,
-            "balance_credited",
-            f"money_in:{self.money_in_id}",
-            customer_id=customer.id,
-            payload={"amount": self.booked.amount, "currency": self.booked.currency, "why": self.problem or kind},
-        )
+        payload = {"amount": self.booked.amount, "currency": self.booked.currency, "why": self.problem or kind}
+        self.notices.append(Notice("balance_credited", f"money_in:{self.money_in_id}", customer.id, payload))
         return attrs.evolve(self._outcome(Result.BALANCE_CREDIT), credited=self.booked)
 
     async def park(self) -> PurchaseOutcome:

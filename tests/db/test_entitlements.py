@@ -1,61 +1,11 @@
-"""Time adds up; the best tariff is used up first; nothing is lost and nothing turns dear."""
+"""Ends move only by events, from which they can be rebuilt; the tariff that is named is the one that runs."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from db.entitlements import add_period, running_tariff
 from db.subscriptions import get_subscription, mark_revoked
 from tests.db.database import Database
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RANKS = {"basic": 10, "plus": 20, "max": 30}
-
-
-def day(number: float) -> datetime:
-    return NOW + timedelta(days=number)
-
-
-@pytest.mark.parametrize(
-    ("rule", "before", "tariff", "days", "after", "runs"),
-    [
-        ("the first purchase starts now", {}, "basic", 30, {"basic": 30}, "basic"),
-        ("the same tariff adds", {"basic": 10}, "basic", 30, {"basic": 40}, "basic"),
-        ("what has ended does not count", {"basic": -5}, "basic", 30, {"basic": 30}, "basic"),
-        ("an upgrade starts at once", {"basic": 10}, "plus", 30, {"plus": 30, "basic": 40}, "plus"),
-        ("a downgrade follows", {"plus": 10}, "basic", 30, {"plus": 10, "basic": 40}, "plus"),
-        ("the better shifts the lesser", {"plus": 10, "basic": 40}, "plus", 30, {"plus": 40, "basic": 70}, "plus"),
-        ("the lesser leaves the better", {"plus": 10, "basic": 40}, "basic", 30, {"plus": 10, "basic": 70}, "plus"),
-        ("in the middle", {"max": 5, "basic": 15}, "plus", 10, {"max": 5, "plus": 15, "basic": 25}, "max"),
-    ],
-)
-def test_rule(rule: str, before: dict[str, int], tariff: str, days: int, after: dict[str, int], runs: str) -> None:
-    ends = {name: day(number) for name, number in before.items()}
-    result = add_period(ends, RANKS, NOW, tariff, timedelta(days=days))
-    assert result == {name: day(number) for name, number in after.items()}, rule
-    assert running_tariff(result, RANKS, NOW) == runs
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(sorted(RANKS)), st.integers(1, 400), st.integers(0, 200)), min_size=1, max_size=12
-    )
-)
-def test_the_end_always_moves_to_the_later_of_now_and_the_end_plus_the_period(
-    purchases: list[tuple[str, int, int]],
-) -> None:
-    ends: dict[str, datetime] = {}
-    now = NOW
-    for tariff, days, wait in purchases:
-        now += timedelta(days=wait)
-        before = max([now, *ends.values()])
-        ends = add_period(ends, RANKS, now, tariff, timedelta(days=days))
-        assert max(ends.values()) == before + timedelta(days=days)
-        # No tariff is used longer than it was paid for: better ones end first.
-        ordered = sorted(ends, key=RANKS.__getitem__, reverse=True)
-        assert [ends[name] for name in ordered] == sorted(ends.values())
 
 
 async def test_an_upgrade_is_stored_and_the_rest_is_kept(database: Database) -> None:

@@ -19,16 +19,25 @@ BREAKS = {
     "money_i06_paid_orders_have_their_effect": "UPDATE orders SET state = 'pending', paid_at = NULL, paid_from = NULL",
     "money_i07_rewards_follow_purchases": "UPDATE referral_rewards SET amount = amount + 1",
     "money_i08_refunds_within_captured": (
-        "INSERT INTO refunds (money_in_id, journal_id, idempotency_key, amount, currency) "
-        "SELECT m.id, j.id, 'r', m.booked_amount + 1, 'RUB' FROM money_in m JOIN journals j ON j.money_in_id = m.id LIMIT 1"
+        "INSERT INTO refunds (money_in_id, journal_id, idempotency_key, amount, currency, actor) "
+        "SELECT m.id, j.id, 'r', m.booked_amount + 1, 'RUB', 'test' FROM money_in m JOIN journals j ON j.money_in_id = m.id LIMIT 1"
     ),
     "money_i09_ends_follow_events": "UPDATE subscriptions SET expires_at = expires_at + interval '1 second'",
     "money_i10_nodes_have_the_active": "DELETE FROM key_placements",
     "money_i11_messages_follow_facts": "DELETE FROM outbox WHERE kind = 'purchase'",
     "money_i12_nothing_past_its_deadline": "UPDATE vpn_keys SET pending_since = now() - interval '1 hour'",
     "money_i13_world_equals_outside": "UPDATE money_in SET asset = 'USD', booked_amount = booked_amount + 1",
+    "money_rule1_events_are_settled": (
+        "INSERT INTO provider_events (provider, event_id, body, next_attempt_at, received_at) "
+        "VALUES ('test', 'e1', '', now(), now() - interval '2 hours')"
+    ),
 }
-AT_REST = {"money_i10_nodes_have_the_active", "money_i11_messages_follow_facts", "money_i12_nothing_past_its_deadline"}
+AT_REST = {
+    "money_i10_nodes_have_the_active",
+    "money_i11_messages_follow_facts",
+    "money_i12_nothing_past_its_deadline",
+    "money_rule1_events_are_settled",
+}
 
 
 async def test_every_view_is_known_and_says_when_it_holds(database: Database) -> None:
