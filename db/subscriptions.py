@@ -80,11 +80,14 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
                (SELECT json_agg(json_build_object('name', n.name, 'endpoint', n.endpoint, 'flow', n.flow)
                                 ORDER BY n.placement_order, n.id)::text
                 FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
-                WHERE p.key_id = k.id AND p.applied = 'present') AS nodes
+                WHERE p.key_id = k.id AND p.applied = 'present' AND n.retired_at IS NULL) AS nodes
         FROM customers c
         JOIN subscriptions s ON s.customer_id = c.id
-        LEFT JOIN LATERAL (SELECT * FROM vpn_keys WHERE subscription_id = s.id
-                           ORDER BY wanted = 'present' DESC, id DESC LIMIT 1) AS k ON true
+        LEFT JOIN LATERAL (SELECT k.* FROM vpn_keys k
+                           LEFT JOIN reissues r ON r.key_id = k.id AND r.finished_at IS NULL
+                           WHERE k.subscription_id = s.id
+                           -- a key that is to replace another is shown once it has
+                           ORDER BY k.wanted = 'present' DESC, r.key_id IS NULL DESC, k.id DESC LIMIT 1) AS k ON true
         -- the row's own tariff follows within minutes of a better one's end; this is what runs at this moment
         LEFT JOIN LATERAL (SELECT t.tariff FROM tariff_terms t JOIN tariffs ON tariffs.code = t.tariff
                            WHERE t.subscription_id = s.id AND t.ends_at > atlas_now()
