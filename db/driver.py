@@ -56,12 +56,16 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
 
 
 async def await_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], cut: Callable[[], None] | None = None
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    cut: Callable[[], None] | None = None,
+    discard: Callable[[T], None] | None = None,
 ) -> T:
     """Run the coroutine as an asyncio task on the loop and wait for it.
 
     A cancellation is passed on and waited for, but only for a moment: then `cut` is called, which must make the task
-    end (a stopped server would otherwise hold the caller for ever).
+    end (a stopped server would otherwise hold the caller for ever). A result that arrives although the caller was cancelled
+    goes to `discard`, for those that must be closed.
     """
     try:
         task = loop.create_task(coroutine)
@@ -69,16 +73,21 @@ async def await_task(
         coroutine.close()
         raise
     ended = trio.Event()
+    abandoned = False
 
     def done(finished: asyncio.Task[T]) -> None:
-        if not finished.cancelled():
-            finished.exception()  # looked at, so that asyncio does not report it as forgotten
+        # The exception is looked at in any case, so that asyncio does not report it as forgotten.
+        if not finished.cancelled() and finished.exception() is None and abandoned and discard is not None:
+            discard(finished.result())
         ended.set()
 
     task.add_done_callback(done)
     try:
         await ended.wait()
-    except trio.Cancelled:
+    except BaseException:
+        abandoned = True
+        if ended.is_set():
+            done(task)
         task.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _CANCEL_GRACE):
             await ended.wait()
@@ -258,4 +267,13 @@ class Bridge(abc.ABC):
             max_cached_statement_lifetime=0,  # its timers would pile up in the loop
             server_settings=dict(settings),
         )
-        return self.adopt(await await_task(self.loop, opening), view)
+        raw = await await_task(self.loop, opening, discard=_terminate)
+        try:
+            return self.adopt(raw, view)
+        except BaseException:
+            _terminate(raw)
+            raise
+
+
+def _terminate(raw: Any) -> None:
+    raw.terminate()
