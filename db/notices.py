@@ -19,7 +19,9 @@ class Fact(enum.Enum):
     """What a field of a payload is."""
 
     AMOUNT = "amount"
-    """Whole smallest units, beside ``currency`` (roubles without it); a change of a balance may be negative."""
+    """Whole smallest units, not negative, beside ``currency`` (roubles without it)."""
+    CHANGE = "change"
+    """The same, and shown with its sign: negative when it was taken."""
     MOMENT = "moment"
     """ISO 8601 with a time zone."""
     COUNT = "count"
@@ -75,7 +77,7 @@ NOTICE_KINDS: Mapping[str, NoticeKind] = {
         NoticeKind("withdrawal_requested", _AMOUNT, for_operator=True),
         NoticeKind("withdrawal_approved", _AMOUNT),
         NoticeKind("withdrawal_rejected", _AMOUNT, _REASON),
-        NoticeKind("balance_adjusted", _AMOUNT, _REASON),
+        NoticeKind("balance_adjusted", {"amount": Fact.CHANGE}, _REASON),
         NoticeKind("compensation_credited", _AMOUNT, _REASON),
         # access
         NoticeKind("access_granted", {**_TARIFF, "source": Fact.WORD, **_END}, variant="source"),
@@ -107,16 +109,16 @@ def payload_problems(kind: str, payload: Mapping[str, object]) -> list[str]:
         value = payload.get(name)
         if value is not None and not _is(fact, value):
             problems.append(f"{name} is no {fact.value}")
-    if Fact.AMOUNT in known.facts.values() and payload.get("currency", "RUB") not in DIGITS:
+    if {Fact.AMOUNT, Fact.CHANGE} & {*known.facts.values()} and payload.get("currency", "RUB") not in DIGITS:
         problems.append("currency is unknown")
     return problems
 
 
 def _is(fact: Fact, value: object) -> bool:
     match fact:
-        case Fact.AMOUNT:
+        case Fact.CHANGE:
             return type(value) is int
-        case Fact.COUNT | Fact.PERCENT:
+        case Fact.AMOUNT | Fact.COUNT | Fact.PERCENT:
             return type(value) is int and value >= 0
         case Fact.WORD | Fact.TEXT:
             return isinstance(value, str)

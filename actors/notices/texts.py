@@ -1,0 +1,89 @@
+"""From a notice's facts to what is sent, in the reader's language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from string import Formatter
+from typing import Final
+
+from actors.notices.english import ENGLISH
+from actors.notices.language import Language
+from actors.notices.russian import RUSSIAN
+from db.notices import NOTICE_KINDS, Fact, NoticeKind, payload_problems
+from runtime.errors import AtlasError
+
+LANGUAGES: Final[Mapping[str, Language]] = {language.code: language for language in (RUSSIAN, ENGLISH)}
+LEFT: Final = "left"
+"A placeholder beside the facts, for kinds that are useful until a moment: how long it is until then."
+
+_MAX_TEXT: Final = 500
+
+
+class UntellableNotice(AtlasError):
+    """A notice of a kind that has no text here, or whose payload lacks what the text says."""
+
+
+def language_of(code: str | None) -> Language:
+    """Russian for Russian and for whoever's language is not known; English for everybody else."""
+    if not code:
+        return RUSSIAN
+    return LANGUAGES.get(code.lower().split("-")[0], ENGLISH)
+
+
+def is_stale(kind: str, payload: Mapping[str, object], now: datetime) -> bool:
+    """Whether the moment has passed until which a notice of this kind is of use."""
+    known = NOTICE_KINDS.get(kind)
+    until = payload.get(known.useful_until) if known is not None and known.useful_until else None
+    return isinstance(until, str) and datetime.fromisoformat(until) <= now
+
+
+def text_of(
+    kind: str, payload: Mapping[str, object], language: Language, now: datetime, *, for_operator: bool = False
+) -> str:
+    """The text of a notice. Raises UntellableNotice with what is wrong; its text repeats no value of the payload."""
+    problems = payload_problems(kind, payload)
+    template = None if problems else _template(NOTICE_KINDS[kind], payload, language, for_operator=for_operator)
+    if template is None:
+        reader = "the operator" if for_operator else "a customer"
+        raise UntellableNotice(f"{kind} cannot be told to {reader}: {', '.join(problems) or 'it has no text for them'}")
+    known = NOTICE_KINDS[kind]
+    currency = str(payload.get("currency", "RUB"))
+    values = dict.fromkeys(known.optional, "")
+    for name, fact in known.facts.items():
+        value = payload.get(name)
+        if value is not None:
+            shown = _shown(language, name, fact, value, currency)
+            values[name] = language.clauses[name].format(**{name: shown}) if name in known.optional else shown
+    if known.useful_until:
+        values[LEFT] = language.left(datetime.fromisoformat(str(payload[known.useful_until])) - now)
+    return template.format(**values)
+
+
+def placeholders(template: str) -> set[str]:
+    """The names that a template fills in."""
+    return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+
+
+def _template(kind: NoticeKind, payload: Mapping[str, object], language: Language, *, for_operator: bool) -> str | None:
+    if for_operator:
+        return language.texts.get(f"{kind.name}@operator")
+    if not kind.for_customer:
+        return None
+    chosen = payload.get(kind.variant) if kind.variant else None
+    return language.texts.get(f"{kind.name}.{chosen}") or language.texts.get(kind.name)
+
+
+def _shown(language: Language, name: str, fact: Fact, value: object, currency: str) -> str:
+    match fact, value:
+        case ((Fact.AMOUNT | Fact.CHANGE), int()):
+            return language.money(value, currency, signed=fact is Fact.CHANGE)
+        case Fact.COUNT, int():
+            return language.count(name, value)
+        case Fact.PERCENT, int():
+            return language.percent(value)
+        case Fact.MOMENT, str():
+            return language.moment(datetime.fromisoformat(value))
+        case Fact.WORD, str():
+            return language.word(value)
+    return str(value)[:_MAX_TEXT]
