@@ -97,9 +97,7 @@ async def _tunnel(link: VlessLink, socks: int, url: str | None, mux: int, within
     try:
         async with open_tunnel(link, port=socks, mux=mux) as opened:
             if url is None:
-                click.echo(json.dumps({"socks": f"127.0.0.1:{opened.port}", "http": f"http://127.0.0.1:{opened.port}"}))
-                sys.stdout.flush()
-                await _until_asked()
+                await _offer(opened.port)
                 return
             page = await opened.fetch(url, within=within)
     except BaseExceptionGroup as group:
@@ -110,7 +108,10 @@ async def _tunnel(link: VlessLink, socks: int, url: str | None, mux: int, within
     sys.stdout.flush()
 
 
-async def _until_asked() -> None:
+async def _offer(port: int) -> None:
+    # listening for signals first: whoever reads the line may ask for the end at once
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        click.echo(json.dumps({"socks": f"127.0.0.1:{port}", "http": f"http://127.0.0.1:{port}"}))
+        sys.stdout.flush()
         async for _ in signals:
             return

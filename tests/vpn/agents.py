@@ -17,6 +17,7 @@ import trio
 
 from runtime.child_process import PIPE, ChildProcess, spawn
 from runtime.config.secret import Secret
+from tests.vpn.fork_server import ForkServer
 from vpn.client import AgentClient
 from vpn.link import VlessLink, link_for
 from vpn.protocol import InboundFacts, KeySpec
@@ -97,9 +98,13 @@ async def read_line(child: ChildProcess) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def running_agent(directory: Path, *extra: str, argv: Sequence[str] | None = None) -> AsyncIterator[RunningAgent]:
-    """An agent for as long as the block lasts. Its log goes to the test's standard error."""
-    child = spawn(argv or arguments(directory, "--parent-stdin", *extra), name="agent", keep_stdin=True, stdout=PIPE)
+async def running_agent(
+    directory: Path, *extra: str, argv: Sequence[str] | None = None, server: ForkServer | None = None
+) -> AsyncIterator[RunningAgent]:
+    """An agent for as long as the block lasts. Its log goes to the test's standard error. With `server` it is forked from
+    there, which takes a tenth of the time of a new process."""
+    command = list(argv or arguments(directory, "--parent-stdin", *extra))
+    child = server.fork(command[3:]) if server else spawn(command, name="agent", keep_stdin=True, stdout=PIPE)
     try:
         with trio.fail_after(20):
             line = await read_line(child)

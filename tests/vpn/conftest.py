@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.vpn.agents import RunningAgent, running_agent
+from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin, origin_server
 
 
@@ -18,8 +19,18 @@ async def origin() -> AsyncIterator[Origin]:
         yield serving
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Where agents are forked from."""
+    server = ForkServer()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[RunningAgent]:
+async def agent(tmp_path: Path, fork_server: ForkServer) -> AsyncIterator[RunningAgent]:
     """A fresh node agent on loopback."""
-    async with running_agent(tmp_path / "node") as running:
+    async with running_agent(tmp_path / "node", server=fork_server) as running:
         yield running

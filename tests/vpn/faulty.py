@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator
 import trio
 
 _NO_ROUTE = b'{"error":{"code":"http","message":"Not Found"}}'
-NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-    len(_NO_ROUTE),
-    _NO_ROUTE,
+NOT_FOUND = (
+    b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    % (
+        len(_NO_ROUTE),
+        _NO_ROUTE,
+    )
 )
 
 
@@ -84,6 +87,8 @@ class FaultyProxy:
                             break
                         if source[0] is client and part.startswith(self.unknown):
                             await client.send_all(NOT_FOUND)
+                            while await client.receive_some():
+                                pass
                         elif fault is None:
                             await other.send_all(part)
                 nursery.cancel_scope.cancel()

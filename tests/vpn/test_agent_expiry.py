@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tests.vpn.agents import RunningAgent, key, running_agent
+from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
 from vpn.errors import NodeRefused, TunnelError
@@ -20,9 +21,9 @@ from vpn.tunnel import open_tunnel
 
 
 @pytest.fixture
-async def movable(tmp_path: Path) -> AsyncIterator[RunningAgent]:
+async def movable(tmp_path: Path, fork_server: ForkServer) -> AsyncIterator[RunningAgent]:
     """An agent whose clock may be moved."""
-    async with running_agent(tmp_path / "node", "--clock-offset", "0") as running:
+    async with running_agent(tmp_path / "node", "--clock-offset", "0", server=fork_server) as running:
         yield running
 
 
@@ -89,11 +90,16 @@ async def test_a_clock_moved_back_serves_again(movable: RunningAgent, origin: Or
         assert (await tunnel.fetch(origin.url)).body == PAGE
 
 
-async def test_an_expired_key_stays_out_after_a_restart(tmp_path: Path, origin: Origin) -> None:
+async def test_an_expired_key_stays_out_after_a_restart(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
+) -> None:
     spec = key("customer", expires_at=at(100))
-    async with running_agent(tmp_path / "node") as first, first.client() as client:
+    async with running_agent(tmp_path / "node", server=fork_server) as first, first.client() as client:
         assert (await client.put(spec)).state is KeyState.SERVING
-    async with running_agent(tmp_path / "node", "--clock-offset", "200") as second, second.client() as client:
+    async with (
+        running_agent(tmp_path / "node", "--clock-offset", "200", server=fork_server) as second,
+        second.client() as client,
+    ):
         state = await client.state()
         assert (state.serving, state.expired) == (0, 1)
         async with open_tunnel(second.link(spec)) as tunnel:

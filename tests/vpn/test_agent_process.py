@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.vpn.agents import RunningAgent, arguments, gone, key, running_agent
+from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from vpn.protocol import NodeState
 from vpn.tunnel import open_tunnel
@@ -74,9 +75,9 @@ async def test_a_signal_ends_agent_and_xray_in_order(agent: RunningAgent, number
         await gone(xray)
 
 
-async def test_an_offline_agent_forgets_nothing_it_confirmed(tmp_path: Path) -> None:
+async def test_an_offline_agent_forgets_nothing_it_confirmed(tmp_path: Path, fork_server: ForkServer) -> None:
     states: list[NodeState] = []
-    async with running_agent(tmp_path / "node") as first:
+    async with running_agent(tmp_path / "node", server=fork_server) as first:
         async with first.client() as client:
             for number in range(30):
                 await client.put(key(f"customer-{number}"))
@@ -84,7 +85,7 @@ async def test_an_offline_agent_forgets_nothing_it_confirmed(tmp_path: Path) -> 
                 await client.remove(f"customer-{number}", 1)
             states.append(await client.state())
         await first.kill()
-    async with running_agent(tmp_path / "node") as second, second.client() as client:
+    async with running_agent(tmp_path / "node", server=fork_server) as second, second.client() as client:
         states.append(await client.state())
     assert states[0].count == states[1].count == 20
     assert states[0].digest == states[1].digest
@@ -104,87 +105,99 @@ async def test_two_agents_are_two_nodes(tmp_path: Path, origin: Origin) -> None:
             assert await client.get("customer") is None
 
 
-def start(*argv: str) -> tuple[int, str]:
+Start = Callable[[list[str]], tuple[int, str]]
+
+
+@pytest.fixture
+def start(fork_server: ForkServer) -> Start:
     """Run an agent that refuses to start: exit code and what it said."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
-    assert done.stdout == ""
-    return done.returncode, done.stderr
+
+    def run(argv: list[str]) -> tuple[int, str]:
+        status, out, err = fork_server.run(argv[3:])
+        assert out == ""
+        return status, err
+
+    return run
 
 
-async def test_a_second_agent_on_the_same_directory_is_refused(agent: RunningAgent) -> None:
-    status, said = await trio.to_thread.run_sync(lambda: start(*arguments(agent.directory)))
+async def test_a_second_agent_on_the_same_directory_is_refused(agent: RunningAgent, start: Start) -> None:
+    status, said = await trio.to_thread.run_sync(lambda: start(arguments(agent.directory)))
     assert status == 69
     assert f"process {agent.child.pid}" in said
     assert "Traceback" not in said
 
 
-async def test_a_taken_port_is_refused_by_name(tmp_path: Path) -> None:
+async def test_a_taken_port_is_refused_by_name(tmp_path: Path, start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         api = await trio.to_thread.run_sync(
-            lambda: start(*arguments(tmp_path / "node", "--listen", f"127.0.0.1:{port}"))
+            lambda: start(arguments(tmp_path / "node", "--listen", f"127.0.0.1:{port}"))
         )
         customers = await trio.to_thread.run_sync(
-            lambda: start(*arguments(tmp_path / "node", "--inbound-port", str(port)))
+            lambda: start(arguments(tmp_path / "node", "--inbound-port", str(port)))
         )
     assert api[0] == customers[0] == 69
     assert f"127.0.0.1:{port}" in api[1] and "--listen" in api[1]
     assert f"127.0.0.1:{port}" in customers[1] and "--inbound-port" in customers[1]
 
 
-async def test_a_kept_port_that_is_taken_is_not_changed_behind_customers_backs(tmp_path: Path) -> None:
-    async with running_agent(tmp_path / "node") as first:
+async def test_a_kept_port_that_is_taken_is_not_changed_behind_customers_backs(
+    tmp_path: Path, start: Start, fork_server: ForkServer
+) -> None:
+    async with running_agent(tmp_path / "node", server=fork_server) as first:
         port = first.facts.port
         held_by = first.xray_pids()
     for pid in held_by:
         await gone(pid)
     with socket.create_server(("127.0.0.1", port)):
-        status, said = await trio.to_thread.run_sync(lambda: start(*arguments(tmp_path / "node")))
+        status, said = await trio.to_thread.run_sync(lambda: start(arguments(tmp_path / "node")))
     assert status == 69
     assert f"127.0.0.1:{port}" in said and "links" in said
-    async with running_agent(tmp_path / "node") as second:
+    async with running_agent(tmp_path / "node", server=fork_server) as second:
         assert second.facts.port == port
 
 
-def test_a_missing_token_is_refused(tmp_path: Path) -> None:
+def test_a_missing_token_is_refused(tmp_path: Path, start: Start) -> None:
     argv = arguments(tmp_path / "node")
     (tmp_path / "node.token").unlink()
-    status, said = start(*argv)
+    status, said = start(argv)
     assert status == 78
     assert "node.token" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("token", ["", "short", "with spaces in its middle"])
-def test_a_weak_token_is_refused_and_not_repeated(tmp_path: Path, token: str) -> None:
+def test_a_weak_token_is_refused_and_not_repeated(tmp_path: Path, token: str, start: Start) -> None:
     argv = arguments(tmp_path / "node")
     (tmp_path / "node.token").write_text(token)
-    status, said = start(*argv)
+    status, said = start(argv)
     assert status == 78
     assert "16 characters" in said
     assert not token or token not in said
 
 
-def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path, start: Start) -> None:
     (tmp_path / "file").write_text("")
-    status, said = start(*arguments(tmp_path / "node"), "--data-dir", str(tmp_path / "file" / "node"))
+    status, said = start([*arguments(tmp_path / "node"), "--data-dir", str(tmp_path / "file" / "node")])
     assert status == 77
     assert str(tmp_path / "file" / "node") in said and "Traceback" not in said
 
 
-async def test_damaged_keys_are_refused_by_file_line_and_byte(tmp_path: Path) -> None:
-    async with running_agent(tmp_path / "node") as first, first.client() as client:
+async def test_damaged_keys_are_refused_by_file_line_and_byte(
+    tmp_path: Path, start: Start, fork_server: ForkServer
+) -> None:
+    async with running_agent(tmp_path / "node", server=fork_server) as first, first.client() as client:
         for number in range(3):
             await client.put(key(f"customer-{number}"))
     log = tmp_path / "node" / "keys.0.log"
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 1
     log.write_bytes(content)
-    status, said = await trio.to_thread.run_sync(lambda: start(*arguments(tmp_path / "node")))
+    status, said = await trio.to_thread.run_sync(lambda: start(arguments(tmp_path / "node")))
     assert status == 78
     assert "keys.0.log is damaged at line 2" in said and "byte" in said and "Traceback" not in said
 
 
-def test_an_agent_reachable_from_outside_without_encryption_is_refused(tmp_path: Path) -> None:
-    status, said = start(*arguments(tmp_path / "node", "--listen", "0.0.0.0:0"))
+def test_an_agent_reachable_from_outside_without_encryption_is_refused(tmp_path: Path, start: Start) -> None:
+    status, said = start(arguments(tmp_path / "node", "--listen", "0.0.0.0:0"))
     assert status == 78
     assert "tls" in said

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from tests.vpn.agents import RunningAgent, gone, key, running_agent
+from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn import sockdiag
@@ -182,8 +183,8 @@ async def test_the_way_to_cut_is_found_and_reported(agent: RunningAgent) -> None
         assert {"cut", "cut-duplicate"} <= (await client.state()).capabilities
 
 
-async def test_a_process_that_has_ended_has_no_way(tmp_path: Path) -> None:
-    async with running_agent(tmp_path / "node") as ended:
+async def test_a_process_that_has_ended_has_no_way(tmp_path: Path, fork_server: ForkServer) -> None:
+    async with running_agent(tmp_path / "node", server=fork_server) as ended:
         (xray,) = ended.xray_pids()
     with trio.fail_after(5):
         await gone(xray)

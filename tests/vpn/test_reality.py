@@ -15,6 +15,7 @@ import trio
 from runtime.config.secret import Secret
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, key, running_agent
 from tests.vpn.certificate import make_certificate
+from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
 from vpn.client import AgentClient
@@ -51,7 +52,7 @@ async def decoy_server(certificate: tuple[Path, Path]) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def reality_agent(directory: Path) -> AsyncIterator[RunningAgent]:
+async def reality_agent(directory: Path, fork_server: ForkServer) -> AsyncIterator[RunningAgent]:
     """An agent with REALITY, configured by a file as on a real host. Customers may reach this machine's origin there
     only because `reaches` allows it."""
     async with decoy_server(make_certificate(directory, DECOY)) as port:
@@ -62,15 +63,15 @@ async def reality_agent(directory: Path) -> AsyncIterator[RunningAgent]:
             f'security = "reality"\ntarget = "127.0.0.1:{port}"\nserver_names = ["{DECOY}"]\n'
         )
         command = [*argv[:3], "--config", str(config), "--parent-stdin"]
-        async with running_agent(directory / "node", argv=command) as agent:
+        async with running_agent(directory / "node", argv=command, server=fork_server) as agent:
             yield agent
 
 
 @pytest.mark.parametrize("flow", [FLOW_VISION, ""], ids=["vision", "no-flow"])
 async def test_a_generated_reality_link_reaches_the_origin_until_it_is_removed(
-    tmp_path: Path, origin: Origin, flow: str
+    tmp_path: Path, origin: Origin, flow: str, fork_server: ForkServer
 ) -> None:
-    async with reality_agent(tmp_path) as agent, agent.client() as client:
+    async with reality_agent(tmp_path, fork_server) as agent, agent.client() as client:
         assert agent.facts.flow == FLOW_VISION
         spec = key("customer", flow=flow)
         await client.put(spec)
@@ -85,8 +86,10 @@ async def test_a_generated_reality_link_reaches_the_origin_until_it_is_removed(
                 await tunnel.fetch(origin.url)
 
 
-async def test_a_link_of_the_wrong_flow_key_or_short_id_is_not_served(tmp_path: Path, origin: Origin) -> None:
-    async with reality_agent(tmp_path) as agent, agent.client() as client:
+async def test_a_link_of_the_wrong_flow_key_or_short_id_is_not_served(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
+) -> None:
+    async with reality_agent(tmp_path, fork_server) as agent, agent.client() as client:
         spec = key("customer", flow=FLOW_VISION)
         await client.put(spec)
         good = agent.link(spec)
@@ -103,15 +106,15 @@ async def test_a_link_of_the_wrong_flow_key_or_short_id_is_not_served(tmp_path: 
                     await tunnel.fetch(origin.url, within=5)
 
 
-async def test_a_restart_keeps_the_reality_keys(tmp_path: Path) -> None:
-    async with reality_agent(tmp_path) as first:
+async def test_a_restart_keeps_the_reality_keys(tmp_path: Path, fork_server: ForkServer) -> None:
+    async with reality_agent(tmp_path, fork_server) as first:
         before = first.facts
-    async with reality_agent(tmp_path) as second:
+    async with reality_agent(tmp_path, fork_server) as second:
         assert second.facts == before
         assert len(before.public_key) == 43 and before.short_id
 
 
-async def test_an_agent_behind_tls_is_reached_with_its_authority_only(tmp_path: Path) -> None:
+async def test_an_agent_behind_tls_is_reached_with_its_authority_only(tmp_path: Path, fork_server: ForkServer) -> None:
     certificate, private = make_certificate(tmp_path, "node.example")
     argv = arguments(tmp_path / "node")
     config = tmp_path / "node.toml"
@@ -119,7 +122,9 @@ async def test_an_agent_behind_tls_is_reached_with_its_authority_only(tmp_path: 
         f'data_dir = "node"\ntoken_file = "node.token"\nlisten = "127.0.0.1:0"\n\n[tls]\ncertificate = "{certificate.name}"\n'
         f'key = "{private.name}"\n'
     )
-    async with running_agent(tmp_path / "node", argv=[*argv[:3], "--config", str(config), "--parent-stdin"]) as agent:
+    async with running_agent(
+        tmp_path / "node", argv=[*argv[:3], "--config", str(config), "--parent-stdin"], server=fork_server
+    ) as agent:
         assert agent.url.startswith("https://")
         trusting = NodeSettings(url=agent.url, token=Secret(TOKEN), ca_file=str(certificate))
         async with trusting.client("node") as client:
@@ -129,7 +134,9 @@ async def test_an_agent_behind_tls_is_reached_with_its_authority_only(tmp_path: 
                 await suspicious.state()
 
 
-async def test_only_clients_with_our_certificate_are_let_in_where_that_is_asked(tmp_path: Path) -> None:
+async def test_only_clients_with_our_certificate_are_let_in_where_that_is_asked(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     server, server_key = make_certificate(tmp_path, "node.example")
     ours, our_key = make_certificate(tmp_path, "backend.example")
     argv = arguments(tmp_path / "node")
@@ -138,7 +145,9 @@ async def test_only_clients_with_our_certificate_are_let_in_where_that_is_asked(
         f'data_dir = "node"\ntoken_file = "node.token"\n\n[tls]\ncertificate = "{server.name}"\nkey = "{server_key.name}"\n'
         f'client_ca = "{ours.name}"\n'
     )
-    async with running_agent(tmp_path / "node", argv=[*argv[:3], "--config", str(config), "--parent-stdin"]) as agent:
+    async with running_agent(
+        tmp_path / "node", argv=[*argv[:3], "--config", str(config), "--parent-stdin"], server=fork_server
+    ) as agent:
         known = NodeSettings(
             url=agent.url,
             token=Secret(TOKEN),

@@ -9,7 +9,6 @@ from typing import Final
 
 import attrs
 
-import vpn
 from runtime.logs import get_logger
 from vpn.agent import metrics
 from vpn.agent.clock import NodeClock
@@ -17,8 +16,11 @@ from vpn.agent.node import Node
 from vpn.agent.usage import UsageBook
 from vpn.cut import Way
 from vpn.protocol import CAN_BATCH, CAN_CUT, CAN_LIST, CAN_MOVE_CLOCK, CAN_SYNC, NodeState, Usage
+from vpn.version import version
 
 log = get_logger(__name__)
+
+VERSION: Final = version()
 
 _TOUCH_SECONDS: Final = 60.0
 
@@ -60,7 +62,7 @@ class Reporter:
         return NodeState(
             agent_id=self.agent_id,
             boot_id="" if life is None else life.boot_id,
-            agent_version=vpn.__version__,
+            agent_version=VERSION,
             xray_version="" if life is None else life.version,
             ready=life is not None,
             why=node.keeper.why_down,
