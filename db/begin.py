@@ -1,13 +1,15 @@
 """BEGIN that travels with the first statement of its transaction instead of a round trip of its own.
 
 The order is kept by the server: the two are one unit of the protocol, so that a BEGIN that fails (a cancellation that
-arrives early) takes the statement with it, and nothing ever runs outside the transaction. The driver knows nothing of it:
-BEGIN is put in front of the bytes that it writes, and the server's answer to it is taken out of the bytes that it reads.
+arrives early) takes the statement with it. A function that swallows such an error is refused its next statement, so that
+nothing ever runs outside the transaction. The driver knows nothing of it: BEGIN is put in front of the bytes that it
+writes, and the server's answer to it is taken out of the bytes that it reads.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 _HEADER = struct.Struct("!cI")
@@ -47,6 +49,8 @@ class AnswerFilter:
         self._expected = expected
         self._buffer = b""
         self.finished = False
+        self.refused = False
+        """Whether an error came instead: there is no transaction."""
 
     def feed(self, data: bytes) -> bytes:
         """Bytes came in; returns those that are the driver's."""
@@ -66,6 +70,7 @@ class AnswerFilter:
                 passed.append(message)
             if kind == b"E" or not self._expected:
                 self.finished = True
+                self.refused = bool(self._expected)
                 passed.append(data)
                 data = b""
                 break
@@ -76,8 +81,10 @@ class AnswerFilter:
 class Begin:
     """Arms a transport so that the next write brings BEGIN along, and stands before the driver's protocol until answered."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, refused: Callable[[], None]) -> None:
+        """`refused` is called when the server began no transaction, before the driver hears of the error."""
         self._transport = transport
+        self._refused = refused
         self._protocol: Any = transport.get_protocol()
         self._filter = AnswerFilter(b"")
         self.armed = False
@@ -108,6 +115,8 @@ class Begin:
         rest = self._filter.feed(data)
         if self._filter.finished:
             self._transport.set_protocol(self._protocol)
+            if self._filter.refused:
+                self._refused()
         if rest:
             self._protocol.data_received(rest)
 

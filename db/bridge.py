@@ -159,13 +159,17 @@ class InlineConnection(DriverConnection):
         self._transport.max_size = _READ_BUFFER
         self._socket: socket.socket = self._transport._sock
         self._transport.pause_reading()
-        self._begin = Begin(transport)
+        self._begin = Begin(transport, self._not_begun)
 
     async def begin(self) -> None:
         self._begin.arm()
 
     def unbegun(self) -> bool:
         return self._begin.disarm()
+
+    def _not_begun(self) -> None:
+        # Whatever the function does next would be committed at once, statement by statement.
+        self.tainted = True
 
     def owns(self, awaited: object) -> bool:
         return type(awaited) is Waiter and awaited.view is self.view

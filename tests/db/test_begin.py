@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -13,9 +14,11 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db import begin
 from db.begin import DONE, EXTENDED_ANSWER, AnswerFilter, with_begin
 from db.bridge import InlineBridge, InlineConnection
 from db.driver import open_loop
+from db.lease_errors import TransactionLost
 from db.transaction import transact
 from db.tx import Tx
 
@@ -48,6 +51,7 @@ def test_exactly_the_answer_is_taken_out_however_the_stream_is_cut(
     passed, answer = fed(expected, before + head + between + tail + after, cuts)
     assert passed == before + between + after
     assert answer.finished
+    assert not answer.refused, "even if the statement after it fails"
 
 
 @given(ANYTHING, st.lists(st.integers(0, 500)), st.sampled_from([DONE, EXTENDED_ANSWER]))
@@ -57,6 +61,7 @@ def test_an_error_in_place_of_the_answer_passes_with_all_that_follows(
     passed, answer = fed(expected, ERROR + after, cuts)
     assert passed == ERROR + after
     assert answer.finished
+    assert answer.refused
 
 
 def test_a_simple_query_and_its_begin_are_one_string() -> None:
@@ -197,3 +202,29 @@ async def test_a_first_statement_that_is_cancelled_is_never_executed_by_itself(e
             connection.tainted = False
             assert connection.is_idle()
         assert await rows(connection) == 0
+
+
+@pytest.mark.parametrize("simple", [False, True], ids=["prepared", "simple"])
+async def test_a_function_that_swallows_the_refusal_of_begin_cannot_go_on_outside_a_transaction(
+    empty_database_dsn: str, monkeypatch: pytest.MonkeyPatch, simple: bool
+) -> None:
+    refused = with_begin(b"Q\x00\x00\x00\x0dSELECT 1/0\x00" if simple else b"")[0].replace(b"BEGIN", b"BEGUN")
+
+    def wrongly(data: bytes) -> tuple[bytes, bytes]:
+        return (refused, DONE) if simple else (refused + data, EXTENDED_ANSWER)
+
+    async def swallow(tx: Tx) -> None:
+        with contextlib.suppress(asyncpg.PostgresSyntaxError):
+            await (_insert_simply if simple else _insert)(tx)
+        await _insert(tx)
+
+    async with counting(empty_database_dsn) as connection:
+        await in_transaction(connection, _insert)
+        with monkeypatch.context() as patch:
+            patch.setattr(begin, "with_begin", wrongly)
+            with pytest.raises(TransactionLost):
+                await in_transaction(connection, swallow)
+        assert connection.tainted, "it has to prove in quarantine that it is clean"
+        await connection.over_loop(connection.raw.execute("ROLLBACK"))
+        connection.tainted = False
+        assert await rows(connection) == 1, "only what was committed before"
