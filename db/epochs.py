@@ -6,11 +6,12 @@ epoch, and what the holder writes is fenced by it. A dead holder is followed as 
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import attrs
 
-from db.tx import Tx
+from db.tx import Row, Tx
 
 
 @attrs.frozen
@@ -27,15 +28,25 @@ class Epoch:
     held_until: datetime
     is_mine: bool
     """Whether the caller got it; otherwise the rest says who has it, and until when at least."""
+    read_at: datetime
+    """The database's time when this was read."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it was held for, when this was read; not negative."""
+        return max(0.0, (self.held_until - self.read_at).total_seconds())
 
 
-_COLUMNS = "epoch, holder, host, pid, acquired_at, renewed_at, held_until"
+_COLUMNS = "epoch, holder, host, pid, acquired_at, renewed_at, held_until, atlas_now() AS read_at"
 
 
-async def acquire_epoch(tx: Tx, name: str, holder: str, ttl_seconds: float) -> Epoch:
+async def acquire_epoch(
+    tx: Tx, name: str, holder: str, ttl_seconds: float, is_dead: Callable[[Epoch], bool] | None = None
+) -> Epoch:
     """Take the singleton if nobody holds it or its holder's time is up; otherwise say who does.
 
-    ``holder`` names this process and no other, also not its own predecessor.
+    ``holder`` names this process and no other, also not its own predecessor. ``is_dead`` is asked about a holder whose
+    time is not up: yes takes the singleton over at once, so it may be said only of a process that has provably ended.
     """
     row = await tx.fetchrow(
         f"""
@@ -53,21 +64,35 @@ async def acquire_epoch(tx: Tx, name: str, holder: str, ttl_seconds: float) -> E
         os.getpid(),
         timedelta(seconds=ttl_seconds),
     )
-    is_mine = row is not None
-    if row is None:
-        row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM epochs WHERE name = $1", name)  # noqa: S608 - as above
-    assert row is not None, "what conflicted is committed and never deleted"
-    return Epoch(
-        name=name,
-        epoch=row["epoch"],
-        holder=row["holder"],
-        host=row["host"],
-        pid=row["pid"],
-        acquired_at=row["acquired_at"],
-        renewed_at=row["renewed_at"],
-        held_until=row["held_until"],
-        is_mine=is_mine,
+    if row is not None:
+        return _epoch(name, row, is_mine=True)
+    found = await find_epoch(tx, name)
+    assert found is not None, "what conflicted is committed and never deleted"
+    if is_dead is None or not is_dead(found):
+        return found
+    row = await tx.fetchrow(
+        f"""
+        UPDATE epochs
+        SET epoch = epoch + 1, holder = $4, host = $5, pid = $6, acquired_at = atlas_now(), renewed_at = atlas_now(),
+            held_until = atlas_now() + $7::interval
+        WHERE name = $1 AND epoch = $2 AND holder = $3
+        RETURNING {_COLUMNS}
+        """,  # noqa: S608 - as above
+        name,
+        found.epoch,
+        found.holder,
+        holder,
+        socket.gethostname(),
+        os.getpid(),
+        timedelta(seconds=ttl_seconds),
     )
+    return found if row is None else _epoch(name, row, is_mine=True)
+
+
+async def find_epoch(tx: Tx, name: str) -> Epoch | None:
+    """Who holds the singleton now, or held it last; ``None`` if nobody ever did."""
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM epochs WHERE name = $1", name)  # noqa: S608 - our own column list
+    return None if row is None else _epoch(name, row, is_mine=False)
 
 
 async def renew_epoch(tx: Tx, held: Epoch, ttl_seconds: float) -> bool:
@@ -94,3 +119,18 @@ async def release_epoch(tx: Tx, held: Epoch) -> bool:
         held.holder,
     )
     return tag == "UPDATE 1"
+
+
+def _epoch(name: str, row: Row, *, is_mine: bool) -> Epoch:
+    return Epoch(
+        name=name,
+        epoch=row["epoch"],
+        holder=row["holder"],
+        host=row["host"],
+        pid=row["pid"],
+        acquired_at=row["acquired_at"],
+        renewed_at=row["renewed_at"],
+        held_until=row["held_until"],
+        is_mine=is_mine,
+        read_at=row["read_at"],
+    )
