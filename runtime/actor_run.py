@@ -16,6 +16,7 @@ from runtime.actor_task import ActorTask
 from runtime.ask import Call, PendingAsk, Stage, current_call
 from runtime.child import StopReason
 from runtime.context import Context
+from runtime.correlation import begin_without_correlation
 from runtime.deferred import Deferred
 from runtime.message import Request
 from runtime.message_loop import serve
@@ -72,6 +73,7 @@ class ActorRun:
         """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
         self.task = trio.lowlevel.current_task()
         token = current_call.set(self.call)
+        begin_without_correlation()
         try:
             with self._scope:
                 try:

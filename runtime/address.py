@@ -17,6 +17,7 @@ from runtime.child import IDLE, Activity, Exit, StopCause, StopReason
 from runtime.clock import clock_reader
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
 from runtime.lease_guard import current_lease, refuse_if_leased
+from runtime.letter import addressed, told
 from runtime.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
 from runtime.message import Delivery, Down, Message, Stop
 from runtime.ref import Ref
@@ -209,7 +210,7 @@ class Address:
         if call is not None:
             call.waits[waiting] = None
         try:
-            await self.mailbox.wait_for_room(message)
+            await self.mailbox.wait_for_room(addressed(message))
         except trio.ClosedResourceError:
             raise self._dead(message) from None
         finally:
@@ -267,7 +268,7 @@ class Address:
         self._bounced.clear()
         for ask in tuple(self.asks):
             ask.settle(Error(self._dead(ask.message)))
-        left = [item for item in self.mailbox.close() if isinstance(item, Message)]
+        left = [message for item in self.mailbox.close() if (message := told(item)) is not None]
         for message in left:
             self.drop(message, f"the actor is {state.value}: {reason}")
         actor, self._actor = self._actor, None

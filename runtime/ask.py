@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 from outcome import Error, Outcome, Value
 
+from runtime.correlation import correlation_id
 from runtime.errors import AskTimeout, MailboxFull, WouldDeadlock
 from runtime.lease_guard import current_lease, refuse_if_leased
 from runtime.message import Message, Request
@@ -74,11 +75,12 @@ class Waiting:
 class PendingAsk(Waiting):
     """A request on its way, and the slot for its reply. Answered at most once; later answers are refused."""
 
-    __slots__ = ("asked_at", "deadline", "handled_since", "outcome", "room")
+    __slots__ = ("asked_at", "correlation", "deadline", "handled_since", "outcome", "room")
 
     def __init__(self, callee: Address, message: Message, asked_at: float, deadline: float) -> None:
         super().__init__(callee, message)
         self.asked_at = asked_at
+        self.correlation = correlation_id.get()
         self.deadline = deadline
         self.handled_since = math.inf
         self.outcome: Outcome[object] | None = None

@@ -1,7 +1,7 @@
 """A correlation id: what ties the log lines of one request, payment or operator command together.
 
-It lives in a context variable, so tasks started inside inherit it. It does not travel with messages by itself: whoever
-turns an outside request into messages may put it into them.
+It lives in a context variable, so tasks started inside inherit it, and it travels with messages: what is told, sent or
+asked under it is handled under it. Timers, and wake-ups that may stand for several, carry none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,14 @@ from contextvars import ContextVar
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 """The id of what is being served, or an empty string."""
+
+
+def begin_without_correlation() -> None:
+    """Whoever started the calling task, what it does from here on belongs to nobody's request.
+
+    Reading a variable that was set is several times as fast as falling back to its default, and every tell reads it.
+    """
+    correlation_id.set("")
 
 
 def new_correlation_id() -> str:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import attrs
 
+from runtime.correlation import correlation_id
 from runtime.logs import log_event
 
 RING = 1000
@@ -58,6 +59,8 @@ class EventRecord:
     at: float
     """Wall clock, seconds since the epoch."""
     event: Event
+    correlation: str = ""
+    """The correlation id under which it was emitted; empty if there was none."""
 
 
 @attrs.frozen
@@ -107,7 +110,7 @@ class EventBus:
                 self._record(SubscriberFailed(actor=name, during=event.kind, error=f"{type(error).__name__}: {error}"))
 
     def _record(self, event: Event) -> None:
-        record = EventRecord(next(self._sequence), self._clock(), event)
+        record = EventRecord(next(self._sequence), self._clock(), event, correlation_id.get())
         self._ring.append(record)
         if self._log is not None:
             self._log(record)

@@ -17,6 +17,7 @@ import trio
 from runtime.arrivals import Arrivals
 from runtime.ask import PendingAsk, Stage
 from runtime.errors import TooManyPostponed
+from runtime.letter import Letter, addressed, current_correlation, told
 from runtime.message import Delivery, Message
 
 DEFAULT_CAPACITY = 64
@@ -24,8 +25,8 @@ DEFAULT_CAPACITY = 64
 # Looking up a member of an enum costs a quarter of a whole tell.
 _ACCEPTED, _FULL, _DEAD = Delivery.ACCEPTED, Delivery.FULL, Delivery.DEAD
 
-Item: TypeAlias = Message | PendingAsk
-"""What lies in a lane: a told message as it is, an asked one in its slot."""
+Item: TypeAlias = Message | Letter | PendingAsk
+"""What lies in a lane: a told message as it is or in its letter, an asked one in its slot."""
 
 
 class Overflow(enum.StrEnum):
@@ -136,7 +137,7 @@ class Mailbox:
         if message.in_control_lane:
             return self._put_control(message)
         try:
-            self._put_user(message)
+            self._put_user(addressed(message) if current_correlation() else message)
         except trio.WouldBlock:
             return self._overflowing(message)
         except trio.ClosedResourceError:
@@ -211,7 +212,8 @@ class Mailbox:
                 return _ACCEPTED
             self._coalescing.append(kind)
         try:
-            self._control_in.send_nowait(message)
+            # One that may stand for several belongs to none of their senders.
+            self._control_in.send_nowait(message if kind.coalesces else addressed(message))
         except trio.ClosedResourceError:
             return _DEAD
         self._control_came()
@@ -239,7 +241,8 @@ class Mailbox:
         if self.overflow is not Overflow.DROP_OLDEST or self._waiting:
             return False
         lane = [self.receive_user() for _ in range(self._user_out.statistics().current_buffer_used)]
-        oldest = next((n for n, item in enumerate(lane) if isinstance(item, Message) and item.droppable), None)
+        messages = [told(item) for item in lane]
+        oldest = next((n for n, message in enumerate(messages) if message is not None and message.droppable), None)
         if oldest is not None:
             del lane[oldest]
             self.dropped += 1
@@ -336,11 +339,15 @@ class Mailbox:
         self.control_waiting = 0
         self._coalescing.clear()
         for item in control:
-            if isinstance(item, Message) and keep(item):
-                self._put_control(item)
+            message = told(item)
+            if message is not None and keep(message):
+                if message.coalesces:
+                    self._coalescing.append(type(message))
+                self._control_in.send_nowait(item)
+                self._control_came()
         lane = [self.receive_user() for _ in range(self._user_out.statistics().current_buffer_used)]
         survivors: list[Item] = [
-            item for item in (*self.postponed, *reversed(self._replay), *lane) if isinstance(item, Message)
+            item for item in (*self.postponed, *reversed(self._replay), *lane) if not isinstance(item, PendingAsk)
         ]
         self.postponed.clear()
         # Each message taken let one waiting sender in. If any came, they are in the lane already, behind these.

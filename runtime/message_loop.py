@@ -11,9 +11,11 @@ from outcome import Error, Value
 from runtime import beats
 from runtime.ask import PendingAsk, Stage
 from runtime.child import StopCause, StopReason
+from runtime.correlation import correlation_id
 from runtime.deferred import Deferred
 from runtime.errors import Unhandled
-from runtime.message import POSTPONE, Inspect, Resume, Stop, Suspend
+from runtime.letter import Letter
+from runtime.message import POSTPONE, Inspect, Message, Resume, Stop, Suspend
 
 if TYPE_CHECKING:
     from runtime.actor import Handler
@@ -116,27 +118,41 @@ async def serve(run: ActorRun) -> None:
 
 
 async def _handle(run: ActorRun, item: Item, now: float) -> None:
-    """Anything but the plain case: asks, control messages, messages without a handler, and all while failpoints count."""
-    if isinstance(item, PendingAsk):
-        await _answer(run, item, now)
-        return
-    address, kind = run.address, type(item)
+    """Anything but the plain case: asks, letters, control messages, ones without a handler, and all while failpoints count."""
+    message = item
+    if not isinstance(message, Message):
+        if message.correlation and message.correlation != correlation_id.get():
+            await _handle_correlated(run, message, now)
+            return
+        if isinstance(message, PendingAsk):
+            await _answer(run, message, now)
+            return
+        message = message.message
+    address, kind = run.address, type(message)
     handle = run.actor.handlers.get(kind)
     if handle is not None:
         address.handling = beats.current = (address.name, kind, now)
         failpoints = address.services.failpoints
         if failpoints.enabled:
             failpoints.visit(address.name, f"before:{kind.__name__}")
-        if await handle(run.actor, item) is POSTPONE:
+        if await handle(run.actor, message) is POSTPONE:
             address.mailbox.postpone(item)
         if failpoints.enabled:
             failpoints.visit(address.name, f"after:{kind.__name__}")
-    elif isinstance(item, Stop):
-        run.stop(StopReason(StopCause.TERMINATED, item.reason))
+    elif isinstance(message, Stop):
+        run.stop(StopReason(StopCause.TERMINATED, message.reason))
     elif kind is Suspend or kind is Resume:
         address.mailbox.set_serving(kind is Resume)
     else:
-        address.drop(item, f"{type(run.actor).__name__} has no handler for it")
+        address.drop(message, f"{type(run.actor).__name__} has no handler for it")
+
+
+async def _handle_correlated(run: ActorRun, item: Letter | PendingAsk, now: float) -> None:
+    token = correlation_id.set(item.correlation)
+    try:
+        await _handle(run, item, now)
+    finally:
+        correlation_id.reset(token)
 
 
 async def _answer(run: ActorRun, ask: PendingAsk, now: float) -> None:

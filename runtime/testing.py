@@ -22,6 +22,7 @@ from runtime.address import Address, State
 from runtime.chaos_monkey import ChaosMonkey
 from runtime.chaos_report import Boundary, ChaosFailed, ChaosReport, Kill
 from runtime.child import Exit, ExitReason, StopCause, StopReason
+from runtime.correlation import begin_without_correlation
 from runtime.errors import Ignore
 from runtime.event_assertions import Happened, assert_events, happened
 from runtime.mailbox import DEFAULT_CAPACITY, Overflow
@@ -230,6 +231,7 @@ def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> 
 @asynccontextmanager
 async def actor_system(services: Services | None = None) -> AsyncIterator[ActorSystem]:
     """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly fails the test."""
+    begin_without_correlation()
     async with trio.open_nursery() as nursery:
         system = ActorSystem(nursery, services or Services())
         try:

@@ -194,5 +194,6 @@ def as_item(record: EventRecord) -> Mapping[str, object]:
         "kind": event.kind,
         "actor": event.actor,
         "line": event.line(),
+        "correlation": record.correlation,
         "facts": facts,
     }

@@ -21,6 +21,7 @@ import trio
 from runtime.config.sections import ControlSettings
 from runtime.control.command import COMMANDS, Call, Caller, ControlCommand, check_arguments, find_command
 from runtime.control.protocol import UNAVAILABLE, USAGE, ControlError, decode_request, encode, error_line
+from runtime.correlation import correlated
 from runtime.errors import StartRefused
 from runtime.events import Event
 from runtime.logs import get_logger
@@ -128,7 +129,8 @@ class ControlServer:
                 await self._send(stream, error_line(ControlError(text, USAGE)))
                 return
             if line.strip():
-                await self._answer(stream, caller, line)
+                with correlated():
+                    await self._answer(stream, caller, line)
 
     async def _line(self, stream: trio.SocketStream, buffer: bytearray) -> bytes | None:
         """The next line without its end; more than the limit when there is none within it; None at the end."""
