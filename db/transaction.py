@@ -83,8 +83,8 @@ class HeldTx:
                 "function that pool.run was given may use it, in its own task"
             )
         raise TransactionLost(
-            f'a statement of "{driver.label}" was cancelled before the server answered, so its transaction is lost; '
-            "let the cancellation pass instead of going on"
+            f'a statement of "{driver.label}" was cancelled before the server answered, or the server began no transaction for '
+            "it, so its transaction is lost; let the cancellation or the error pass instead of going on"
         )
 
 
@@ -141,7 +141,7 @@ async def _refuse_commit(driver: DriverConnection) -> None:
         raise driver.foreign
     if driver.tainted:
         raise TransactionLost(
-            f'"{driver.label}" went on after one of its statements was cancelled; the transaction was rolled back'
+            f'"{driver.label}" went on after a statement that was cancelled or began no transaction; it was rolled back'
         )
     raise LeaseMisused(
         f'"{driver.label}" ended its transaction by itself; commit and rollback belong to the caller: return, or raise'
@@ -154,14 +154,13 @@ async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) ->
         await trio.lowlevel.checkpoint_if_cancelled()
         if driver.foreign is not None and error is not driver.foreign:
             raise driver.foreign from error
-        return
     if driver.is_closed():
         if is_driver_error(error):
             raise ConnectionLost(
                 f'"{driver.label}" lost its connection before COMMIT ({error}); nothing was changed, it may be repeated'
             ) from error
         return
-    if not unbegun:
+    if not unbegun and not driver.tainted:
         # Also when the driver knows of no transaction: a statement may have failed between BEGIN and the first answer.
         with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
             await step(driver, driver.statement("ROLLBACK"))

@@ -18,7 +18,7 @@ from db import begin
 from db.begin import DONE, EXTENDED_ANSWER, AnswerFilter, with_begin
 from db.bridge import InlineBridge, InlineConnection
 from db.driver import open_loop
-from db.lease_errors import TransactionLost
+from db.lease_errors import ConnectionLost, TransactionLost
 from db.transaction import transact
 from db.tx import Tx
 
@@ -228,3 +228,15 @@ async def test_a_function_that_swallows_the_refusal_of_begin_cannot_go_on_outsid
         await connection.over_loop(connection.raw.execute("ROLLBACK"))
         connection.tainted = False
         assert await rows(connection) == 1, "only what was committed before"
+
+
+async def test_a_server_that_goes_away_in_place_of_beginning_is_a_lost_connection(empty_database_dsn: str) -> None:
+    async with counting(empty_database_dsn) as connection, open_loop(lambda _: None) as other:
+        await in_transaction(connection, _insert)
+        killer = await InlineBridge(other).connect(empty_database_dsn, settings={})
+        try:
+            await killer.step(killer.raw.fetchval("SELECT pg_terminate_backend($1, 5000)", connection.backend_pid))
+        finally:
+            killer.terminate()
+        with pytest.raises(ConnectionLost):
+            await in_transaction(connection, _insert)
