@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from tests.vpn.agents import arguments
-from vpn.agent.run import run_agent
+from tests.vpn.agents import arguments, running_agent
+from vpn.agent.run import run_agent, wait_until_free
 from vpn.agent.settings import AgentSettings
-from vpn.errors import StoreUnreadable
+from vpn.errors import ListenRefused, StoreUnreadable
 
 _PR_CAPBSET_DROP = 24
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
@@ -102,6 +105,38 @@ def test_a_missing_token_says_how_to_make_one(tmp_path: Path) -> None:
     assert status == 78
     assert "node.token" in said and "urandom" in said
     assert not (tmp_path / "node").exists()
+
+
+async def test_a_kept_port_is_waited_for_while_the_xray_before_lets_go_of_it(autojump_clock: MockClock) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+
+    async def let_go() -> None:
+        await trio.sleep(1.5)
+        taken.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(let_go)
+        await wait_until_free("127.0.0.1", port, 2.0)
+    assert 1.5 <= trio.current_time() < 1.6
+
+
+async def test_a_kept_port_is_not_waited_for_longer_than_said(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ListenRefused, match="links name it"):
+        await wait_until_free("127.0.0.1", taken.getsockname()[1], 2.0)
+    assert 2.0 <= trio.current_time() < 2.1
+
+
+async def test_an_agent_started_at_the_moment_the_one_before_is_killed_serves(tmp_path: Path) -> None:
+    """As systemd does it with a restart delay of zero: as soon as the process is gone."""
+    async with running_agent(tmp_path / "node") as first:
+        (xray,) = first.xray_pids()
+        # held in the moment of its death: it lets go of the port only when it is allowed to go on
+        os.kill(xray, signal.SIGSTOP)
+        await first.kill()
+        os.kill(xray, signal.SIGCONT)
+        async with running_agent(tmp_path / "node") as second:
+            assert second.facts.port == first.facts.port
 
 
 @pytest.mark.parametrize("option", ["--listen", "--inbound-port"])

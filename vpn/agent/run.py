@@ -12,7 +12,7 @@ import ssl
 import sys
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import anycorn
 import attrs
@@ -39,6 +39,9 @@ from vpn.ports import choose_lasting, is_free
 from vpn.xray.config import Inbound, Reality
 
 log = get_logger(__name__)
+
+_KEPT_PORT_SECONDS: Final = 2.0
+_LOOK_AGAIN: Final = 0.02
 
 
 async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
@@ -77,7 +80,9 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
         opened.callback(store.close)
         listener = opened.enter_context(_listen(settings, identity.listen_port))  # until the server takes it over
         inbound_port = settings.inbound.port or identity.inbound_port or choose_lasting(settings.inbound.listen)
-        _check_free(settings.inbound.listen, inbound_port)
+        # right after a kill, the Xray before this one may not have let go of it yet
+        patience = _KEPT_PORT_SECONDS if inbound_port == identity.inbound_port else 0.0
+        await wait_until_free(settings.inbound.listen, inbound_port, patience)
         kept = attrs.evolve(identity, inbound_port=inbound_port, listen_port=listener.getsockname()[1])
         if kept != identity:
             save_identity(settings.data_dir, kept)
@@ -150,16 +155,23 @@ def _listen(settings: AgentSettings, kept: int) -> socket.socket:
     raise ListenRefused(f"cannot listen on {host}: no port is free")
 
 
-def _check_free(host: str, port: int) -> None:
+async def wait_until_free(host: str, port: int, patience: float) -> None:
+    """Return once customers' port can be listened on. Raises ListenRefused if it cannot within `patience` seconds."""
+    deadline = trio.current_time() + patience
+    while not _is_free(host, port):
+        if trio.current_time() >= deadline:
+            raise ListenRefused(
+                f"cannot listen on {host}:{port} for customers: the port is taken or not allowed. Their links name it, so it "
+                "is not changed by itself: free it, or set inbound.port (--inbound-port) and hand out new links"
+            )
+        await trio.sleep(_LOOK_AGAIN)
+
+
+def _is_free(host: str, port: int) -> bool:
     try:
-        free = is_free(host, port)
+        return is_free(host, port)
     except OSError as error:
         raise ListenRefused(f"cannot listen on {host}:{port}: {error.strerror}; correct inbound.listen") from error
-    if not free:
-        raise ListenRefused(
-            f"cannot listen on {host}:{port} for customers: the port is taken or not allowed. Their links name it, so it is "
-            "not changed by itself: free it, or set inbound.port (--inbound-port) and hand out new links"
-        )
 
 
 def _last_heard(directory: Path, now: float) -> float:
