@@ -4,7 +4,7 @@ A claim is a lease on database time with an epoch. Everything that changes what 
 claim, raises the epoch; so whoever comes back with an old one changes nothing that matters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -12,6 +12,7 @@ import attrs
 
 from db.cases import open_case
 from db.claims import Owner
+from db.compensation import compensate, lock_for_compensation
 from db.key_claims import (
     FIRST_RETRY_SECONDS,
     LAST_RETRY_SECONDS,
@@ -196,12 +197,14 @@ async def postpone_activation(tx: Tx, claim: KeyClaim, delay_seconds: float, err
 async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation: int = -1) -> FailureResult:
     """Count a real failure. Up to ``MAX_ATTEMPTS`` it is due again after a growing, jittered delay; then it is given up.
 
-    Giving up is terminal until the customer buys again: a case ``activation_failed`` carries what was paid for the
-    period, for the compensation, and the operator gets a message. Two kinds of keys are not given up like that: one that
+    Giving up is terminal until the customer buys again: what was paid for is credited (``db.compensation``), a case
+    ``activation_failed`` says how much, and the operator gets a message. Two kinds of keys are not given up like that: one that
     some node serves goes on being tried (the case is ``placement_refused``), and one that was to replace another is
     taken back, because the other still works (``reissue_failed``). ``known_generation`` is what a node said it has: the
     next attempt is newer than that.
     """
+    if claim.attempts + 1 >= MAX_ATTEMPTS:
+        await lock_for_compensation(tx, claim.subscription_id)
     row = await tx.fetchrow(
         """
         UPDATE vpn_keys k
@@ -234,40 +237,24 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
         await take_back_reissue(tx, claim)
         await _open_case(tx, "reissue_failed", claim, row["attempts"], error)
         return FailureResult.GAVE_UP
-    paid = await tx.fetchrow(
-        """
-        SELECT m.booked_amount, m.booked_currency, e.order_id, e.id AS event_id FROM entitlement_events e
-        LEFT JOIN money_in m ON m.id = e.money_in_id
-        WHERE e.subscription_id = $1 ORDER BY e.position DESC LIMIT 1
-        """,
-        claim.subscription_id,
+    compensation = await compensate(
+        tx, claim.subscription_id, reason="the access could not be set up", actor="activation"
     )
-    await open_case(
-        tx,
-        "activation_failed",
-        f"key:{claim.row}:{claim.generation}",
-        customer_id=claim.customer_id,
-        key_row=claim.row,
-        details={
-            "attempts": row["attempts"],
-            "error": error[:200],
-            "compensate_event": paid and paid["event_id"],
-            "compensate_order": paid and paid["order_id"],
-            "compensate_amount": paid and paid["booked_amount"],
-            "compensate_currency": paid and paid["booked_currency"],
-        },
-    )
+    credited = {"compensated": compensation.amount.amount, "journal": compensation.journal_id}
+    await _open_case(tx, "activation_failed", claim, row["attempts"], error, credited)
     return FailureResult.GAVE_UP
 
 
-async def _open_case(tx: Tx, kind: str, claim: KeyClaim, attempts: int, error: str) -> None:
+async def _open_case(
+    tx: Tx, kind: str, claim: KeyClaim, attempts: int, error: str, more: Mapping[str, object] | None = None
+) -> None:
     await open_case(
         tx,
         kind,
         f"key:{claim.row}:{claim.generation}",
         customer_id=claim.customer_id,
         key_row=claim.row,
-        details={"attempts": attempts, "error": error[:200]},
+        details={"attempts": attempts, "error": error[:200], **(more or {})},
     )
 
 

@@ -11,7 +11,7 @@ from db.errors import BusinessError
 from db.key_rows import want_present
 from db.ledger import Journal, move, post
 from db.money import Money
-from db.orders import Order, find_order_by_key, insert_paid, price, refuse_other_plan
+from db.orders import Order, find_order_by_key, insert_paid, price_order, refuse_other_plan
 from db.promos import use_promo
 from db.tx import Tx
 
@@ -45,7 +45,7 @@ async def finalize_balance_purchase(
     """
     customer = await lock_customer(tx, telegram_id)
     key = f"balance:{idempotency_key}"
-    priced = await price(tx, customer, tariff, days, idempotency_key=key, promo_code=promo_code)
+    priced = await price_order(tx, customer, tariff, days, idempotency_key=key, promo_code=promo_code)
     if isinstance(priced, Order):
         return await _first_outcome(tx, priced)
     order = await insert_paid(tx, customer.id, key, priced)

@@ -10,8 +10,8 @@ from db.chronicle import write_down
 from db.customers import Customer, find_customer
 from db.errors import BusinessError, OrderConflict, UnknownOrder
 from db.money import Money
-from db.plans import Discount, best_discount, find_plan
-from db.promos import reserve_promo
+from db.promos import check_promo, lock_promo
+from db.quotes import Priced, price_plan
 from db.tx import Row, Tx
 
 ORDER_LIFETIME = timedelta(minutes=30)
@@ -48,18 +48,6 @@ class Order:
     """Payments after this are credited to the balance instead."""
 
 
-@attrs.frozen
-class Priced:
-    """What an order will say."""
-
-    list_price: Money
-    price: Money
-    tariff: str | None = None
-    days: int | None = None
-    discount: Discount | None = None
-    promo_code_id: int | None = None
-
-
 async def open_order(
     tx: Tx,
     telegram_id: int,
@@ -78,7 +66,7 @@ async def open_order(
     cannot be used, and ``OrderConflict`` when the key stands for another plan.
     """
     customer = await find_customer(tx, telegram_id)
-    priced = await price(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
+    priced = await price_order(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
     if isinstance(priced, Order):
         return priced
     order = await _insert(tx, customer.id, "subscription", idempotency_key, priced, quote=quote)
@@ -86,25 +74,23 @@ async def open_order(
     return order
 
 
-async def price(
+async def price_order(
     tx: Tx, customer: Customer, tariff: str, days: int, *, idempotency_key: str, promo_code: str | None
 ) -> Priced | Order:
-    """Price a plan for a customer at this moment, reserving the promo code, or return the order of an earlier request.
+    """Price a plan for an order, reserving the promo code, or return the order of an earlier request.
 
     Raises as ``open_order`` does.
     """
-    plan = await find_plan(tx, tariff, days)
-    promo_id, promo_percent = None, None
+    promo = None
     if promo_code is not None:
+        terms = await lock_promo(tx, promo_code)
         # A repeated request holds the code itself, so it is looked for before the code is asked for another use.
         first = await find_order_by_key(tx, customer.id, idempotency_key)
         if first is not None:
             refuse_other_plan(first, tariff, days, idempotency_key)
             return first
-        promo_id, promo_percent = await reserve_promo(tx, promo_code, customer.id)
-    discount = best_discount(promo_percent, is_vip=customer.is_vip, personal_percent=customer.personal_discount_percent)
-    reduced = plan.price if discount is None else discount.off(plan.price)
-    return Priced(plan.price, reduced, tariff, days, discount, promo_id)
+        promo = await check_promo(tx, terms, customer.id)
+    return await price_plan(tx, customer, tariff, days, promo)
 
 
 async def insert_paid(tx: Tx, customer_id: int, idempotency_key: str, priced: Priced) -> Order | None:

@@ -6,6 +6,7 @@ what it was quoted, also when the code has run out or ended since. An order that
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import attrs
 
@@ -26,6 +27,26 @@ class Promo:
     uses: int
     reserved: int
     valid_until: datetime | None
+
+
+@attrs.frozen
+class PromoTerms:
+    """What a code says at this moment."""
+
+    id: int
+    code: str
+    percent: int
+    max_uses: int | None
+    uses: int
+    is_over: bool
+
+
+@attrs.frozen
+class UsablePromo:
+    """A code that a customer may order with."""
+
+    id: int
+    percent: int
 
 
 async def add_promo(
@@ -93,22 +114,21 @@ async def find_promo(tx: Tx, code: str) -> Promo:
     return _promo(row)
 
 
-async def reserve_promo(tx: Tx, code: str, customer_id: int) -> tuple[int, int]:
-    """Lock the code, check that this customer may order with it, and return its number and percent.
+async def usable_promo(tx: Tx, code: str, customer_id: int) -> UsablePromo:
+    """Whether this customer could order with the code at this moment; reserves nothing. Raises ``BusinessError``."""
+    return await check_promo(tx, await _terms(tx, code), customer_id)
+
+
+async def lock_promo(tx: Tx, code: str) -> PromoTerms:
+    """Lock the code for an order that is about to hold it; raises ``BusinessError`` when there is none.
 
     Whoever opens an order with the same code waits until this transaction ends, so that the last use is held once.
-    Raises ``BusinessError`` that says why not.
     """
-    row = await tx.fetchrow(
-        """
-        SELECT id, percent, max_uses, uses, valid_until <= atlas_now() AS is_over FROM promo_codes
-        WHERE code = lower($1) FOR NO KEY UPDATE
-        """,
-        code.strip(),
-    )
-    if row is None:
-        raise BusinessError(f"there is no promo code {code!r}")
-    # A statement of its own: it has to see what those have committed for whom the one above has waited.
+    return await _terms(tx, code, "FOR NO KEY UPDATE")
+
+
+async def check_promo(tx: Tx, terms: PromoTerms, customer_id: int) -> UsablePromo:
+    """Whether this customer may order with the code; raises ``BusinessError`` that says why not."""
     held = await tx.fetchrow(
         """
         SELECT count(*) AS orders, max(id) FILTER (WHERE customer_id = $2) AS own_order,
@@ -116,23 +136,23 @@ async def reserve_promo(tx: Tx, code: str, customer_id: int) -> tuple[int, int]:
                EXISTS (SELECT FROM promo_uses u WHERE u.promo_code_id = $1 AND u.customer_id = $2) AS was_used
         FROM orders WHERE promo_code_id = $1 AND state = 'pending' AND expires_at > atlas_now()
         """,
-        row["id"],
+        terms.id,
         customer_id,
     )
     assert held is not None, "an aggregate has one row"
-    if row["is_over"]:
-        raise BusinessError(f"promo code {code!r} is over")
+    if terms.is_over:
+        raise BusinessError(f"promo code {terms.code!r} is over")
     if held["was_used"]:
-        raise BusinessError(f"promo code {code!r} was used by this customer before")
+        raise BusinessError(f"promo code {terms.code!r} was used by this customer before")
     if held["own_order"] is not None:
         raise BusinessError(
-            f"promo code {code!r} is held by this customer's order {held['own_order']} until "
+            f"promo code {terms.code!r} is held by this customer's order {held['own_order']} until "
             f"{held['own_until']:%Y-%m-%d %H:%M} UTC; pay or cancel that order first"
         )
-    if row["max_uses"] is not None and row["uses"] + held["orders"] >= row["max_uses"]:
+    if terms.max_uses is not None and terms.uses + held["orders"] >= terms.max_uses:
         waiting = f"; {held['orders']} of its uses wait for payment" if held["orders"] else ""
-        raise BusinessError(f"promo code {code!r} has been used up{waiting}")
-    return row["id"], row["percent"]
+        raise BusinessError(f"promo code {terms.code!r} has been used up{waiting}")
+    return UsablePromo(terms.id, terms.percent)
 
 
 async def use_promo(tx: Tx, order_id: int, promo_code_id: int, customer_id: int) -> None:
@@ -155,6 +175,20 @@ SELECT p.*, (SELECT count(*) FROM orders
              WHERE promo_code_id = p.id AND state = 'pending' AND expires_at > atlas_now()) AS reserved
 FROM promo_codes p
 """
+
+
+async def _terms(tx: Tx, code: str, lock: Literal["", "FOR NO KEY UPDATE"] = "") -> PromoTerms:
+    name = code.strip().lower()
+    row = await tx.fetchrow(
+        f"""
+        SELECT id, code, percent, max_uses, uses, coalesce(valid_until <= atlas_now(), false) AS is_over
+        FROM promo_codes WHERE code = $1 {lock}
+        """,  # noqa: S608 - one of two literals
+        name,
+    )
+    if row is None:
+        raise BusinessError(f"there is no promo code {name!r}")
+    return PromoTerms(row["id"], row["code"], row["percent"], row["max_uses"], row["uses"], row["is_over"])
 
 
 def _promo(row: Row) -> Promo:

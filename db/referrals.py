@@ -22,6 +22,18 @@ class Reward:
     amount: Money
 
 
+@attrs.frozen
+class Standing:
+    """How far a referrer has come."""
+
+    friends: int
+    """Distinct friends who brought in money from outside."""
+    percent: int
+    """The share of what these friends pay next."""
+    earned: Money
+    """All rewards so far, less what refunds took back."""
+
+
 def referral_percent(friends: int) -> int:
     """The referrer's share in percent, by the number of distinct paying friends, the buyer included."""
     return next(percent for least, percent in TIERS if friends >= least)
@@ -33,6 +45,21 @@ async def paying_friends(tx: Tx, referrer_id: int) -> int:
         "SELECT count(*) FROM customers WHERE referrer_id = $1 AND first_paid_at IS NOT NULL", referrer_id
     )
     return friends
+
+
+async def referral_standing(tx: Tx, customer_id: int) -> Standing:
+    """What a customer sees of their invitations."""
+    row = await tx.fetchrow(
+        """
+        SELECT coalesce(sum(amount), 0)::bigint AS earned FROM postings p
+        JOIN journals j ON j.id = p.journal_id JOIN accounts a ON a.id = p.account_id
+        WHERE a.customer_id = $1 AND a.currency = 'RUB' AND j.kind IN ('referral_reward', 'referral_clawback')
+        """,
+        customer_id,
+    )
+    assert row is not None, "an aggregate has one row"
+    friends = await paying_friends(tx, customer_id)
+    return Standing(friends, referral_percent(friends), Money(row["earned"]))
 
 
 async def reward_referrer(tx: Tx, buyer_id: int, money_in_id: int, booked: Money) -> Reward | None:
