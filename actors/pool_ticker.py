@@ -51,7 +51,7 @@ class Ticker:
         if hopeless:
             self._shed(hopeless, now)
         for lease in list(book.leases.values()):
-            if now > lease.deadline + book.settings.revoke_grace:
+            if now > max(lease.deadline, lease.driver.commit_until) + book.settings.revoke_grace:
                 stack = lease.stack()
                 held = lease.held(now)
                 self.context.emit(

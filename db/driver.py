@@ -137,6 +137,8 @@ class DriverConnection(abc.ABC):
         """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
         self.foreign: ForeignAwait | None = None
+        self.commit_until = float("-inf")
+        """Time on trio's clock until which a COMMIT that is under way may take; the past while there is none."""
 
     # -- statements ---------------------------------------------------------------------------------------------------
 

@@ -168,15 +168,18 @@ async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) ->
 
 async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelScope | None) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
-    limit = max(deadline, trio.current_time() + COMMIT_GRACE)
-    if scope is None:
-        with trio.CancelScope(deadline=limit, shield=True):
-            await _send_commit(driver)
-        return
-    if limit > scope.deadline:
-        scope.deadline = limit
-    scope.shield = True
-    await _send_commit(driver)
+    limit = driver.commit_until = max(deadline, trio.current_time() + COMMIT_GRACE)
+    try:
+        if scope is None:
+            with trio.CancelScope(deadline=limit, shield=True):
+                await _send_commit(driver)
+            return
+        if limit > scope.deadline:
+            scope.deadline = limit
+        scope.shield = True
+        await _send_commit(driver)
+    finally:
+        driver.commit_until = float("-inf")
 
 
 async def _send_commit(driver: DriverConnection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -183,30 +184,47 @@ async def test_a_cancellation_that_the_function_swallows_is_not_committed(empty_
         await house.until_full()
 
 
+async def _slow_commits(tx: Tx) -> None:
+    """A table `t` whose every transaction takes 0.4 s to commit."""
+    await tx.execute(
+        "CREATE TABLE t (n int); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+
+
+async def _insert(tx: Tx) -> None:
+    await tx.execute("INSERT INTO t VALUES (1)")
+
+
+async def _count(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT count(*) FROM t")
+    return found
+
+
 async def test_a_commit_under_way_is_not_cut_off_by_a_cancellation(empty_database_dsn: str) -> None:
-    async def deferred(tx: Tx) -> None:
-        await tx.execute("INSERT INTO t VALUES (1)")
-
-    async def setup(tx: Tx) -> None:
-        await tx.execute(
-            "CREATE TABLE t (n int); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$; "
-            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
-            "FOR EACH ROW EXECUTE FUNCTION slow()"
-        )
-
-    async def count(tx: Tx) -> int:
-        found: int = await tx.fetchval("SELECT count(*) FROM t")
-        return found
-
     async with pool_house(empty_database_dsn, SMALL) as house:
-        await house.pool.run("setup", setup)
+        await house.pool.run("setup", _slow_commits)
         finished = False
         with trio.move_on_after(0.15):
-            await house.pool.run("slow commit", deferred)
+            await house.pool.run("slow commit", _insert)
             finished = True
         assert finished, "a decided commit is reported, not thrown away"
-        assert await house.pool.run("count", count) == 1
+        assert await house.pool.run("count", _count) == 1
+
+
+async def test_a_commit_under_way_is_not_cut_off_by_the_hold_deadline(empty_database_dsn: str) -> None:
+    settings = attrs.evolve(SMALL, revoke_grace=0.02)
+    async with pool_house(empty_database_dsn, settings) as house:
+        await house.pool.run("setup", _slow_commits)
+        await house.pool.run("slow commit", _insert, hold=0.15)
+        async with house.pool.lease("open", hold=0.5) as lease:
+            with trio.CancelScope(shield=True):  # else the block, which is not the commit, ends at its deadline
+                await lease.execute("SELECT pg_sleep(0.3)")
+                await lease.run(_insert)
+        assert await house.pool.run("count", _count) == 2
+        assert not any(isinstance(event, LeaseOverrun) for event in house.events)
 
 
 async def test_an_operator_can_take_leases_away(empty_database_dsn: str) -> None:
