@@ -11,6 +11,7 @@ from typing import Literal
 
 import attrs
 
+from db.cases import open_case
 from db.claims import Owner
 from db.errors import BusinessError
 from db.money import Money
@@ -219,6 +220,17 @@ async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
         WATCHED_FOR,
     )
     return tag == "UPDATE 1"
+
+
+async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
+    """The provider's answer about it cannot be booked: a case for a human, once, and the invoice is looked at later."""
+    await open_case(
+        tx,
+        "invoice",
+        f"invoice:{invoice.id}",
+        details={"provider": invoice.provider, "order": invoice.order_id, "error": why[:300]},
+    )
+    return await postpone_invoice(tx, invoice, why)
 
 
 async def close_stale_invoices(tx: Tx, limit: int = 100) -> int:

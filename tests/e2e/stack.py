@@ -138,6 +138,7 @@ async def stack(extra: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
         "ATLAS__EMBEDDED__DATA_DIR": str(home / "data"),
         "ATLAS__CONTROL__SOCKET": str(home / "control.sock"),
         "ATLAS__ADMIN__PORT": "0",
+        "ATLAS__GATEWAY__PORT": "0",
         **(extra or {}),
     }
     try:

@@ -1,0 +1,1 @@
+"""Payments in: one adapter for each provider, and what they share."""

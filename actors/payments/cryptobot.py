@@ -1,0 +1,151 @@
+"""CryptoBot (Crypto Pay): webhooks signed with the app's token over the raw body; money is named by `invoice_id`.
+
+`update_id` is not unique, so an event is named by its type and its invoice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import attrs
+import httpx
+
+from actors.payments.calls import call, refuse
+from actors.payments.fields import (
+    Fields,
+    decimal_text,
+    identifier,
+    maybe_text,
+    order_of,
+    order_tag,
+    read_object,
+    sub,
+    text,
+)
+from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotUnderstood, ProviderUnavailable, StillOpen
+from actors.payments.quotes import quote_in
+from actors.payments.secrets import in_use, signs
+from actors.payments.settings import CryptoBotSettings
+from db.invoices import Invoice
+from db.money import Money
+from db.orders import ORDER_LIFETIME, Quote
+from db.payment import FinalizePurchase
+from db.provider_events import StoredEvent
+from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing
+from vpn.http import new_client
+
+NAME = "cryptobot"
+SIGNATURE = "crypto-pay-api-signature"
+
+
+@attrs.frozen
+class CryptoBot:
+    """The adapter of Crypto Pay."""
+
+    settings: CryptoBotSettings
+    client: httpx.AsyncClient
+
+    @classmethod
+    def of(cls, settings: CryptoBotSettings) -> CryptoBot:
+        """With a client of its own."""
+        headers = {"crypto-pay-api-token": settings.token.reveal()}
+        return cls(settings, new_client(settings.url, headers=headers))
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        return (self.settings.asset,)
+
+    @property
+    def is_watched(self) -> bool:
+        return True
+
+    def quote(self, price: Money) -> Quote:
+        return quote_in(price, self.settings.asset, self.settings.rate, "payments.cryptobot.rate")
+
+    def authenticate(self, delivery: Delivery) -> str:
+        given = delivery.headers.get(SIGNATURE, "")
+        tokens = in_use(self.settings.token, self.settings.previous_token)
+        keys = [hashlib.sha256(token.reveal().encode()).digest() for token in tokens]
+        if not any(signs(key, delivery.body, given) for key in keys):
+            raise NotAuthentic(NAME, f"its {SIGNATURE} does not sign it" if given else f"it has no {SIGNATURE}")
+        update = read_object(delivery.body)
+        return f"{text(update, 'update_type')}:{identifier(sub(update, 'payload'), 'invoice_id')}"
+
+    async def understand(self, body: bytes) -> Fact:
+        update = read_object(body)
+        if text(update, "update_type") != "invoice_paid":
+            return Nothing(f"an update of type {maybe_text(update, 'update_type')[:40]}")
+        return _captured(sub(update, "payload"))
+
+    async def follow_up(self, body: bytes, event: StoredEvent) -> None:
+        return
+
+    async def without_database(self, body: bytes) -> None:
+        return
+
+    async def create_invoice(self, invoice: Invoice) -> NewInvoice:
+        """It has no idempotency key: asked twice, it opens two, and a payment of either one names the order."""
+        body = {
+            "currency_type": "crypto",
+            "asset": invoice.amount.currency,
+            "amount": str(invoice.amount).split()[0],
+            "payload": order_tag(invoice.order_id),
+            "expires_in": int(ORDER_LIFETIME.total_seconds()),
+            "allow_anonymous": True,
+            "allow_comments": False,
+        }
+        result = await self._api("createInvoice", body=body)
+        return NewInvoice(identifier(result, "invoice_id"), text(result, "bot_invoice_url"))
+
+    async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
+        result = await self._api("getInvoices", params={"invoice_ids": invoice.invoice_id or ""})
+        items = result.get("items")
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and identifier(item, "invoice_id") == invoice.invoice_id:
+                status = text(item, "status")
+                if status == "paid":
+                    return _captured(item)
+                return StillOpen() if status == "active" else InvoiceClosed(invoice.invoice_id, status)
+        return InvoiceClosed(invoice.invoice_id or "", "CryptoBot does not know it any more")
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+    async def _api(self, method: str, *, body: object = None, params: dict[str, str] | None = None) -> Fields:
+        status, answer = await call(
+            self.client,
+            NAME,
+            "GET" if body is None else "POST",
+            f"/api/{method}",
+            what=method,
+            body=body,
+            params=params,
+            repeat=body is None,
+        )
+        if answer.get("ok") is True:
+            return _result(answer)
+        raise refuse(NAME, method, status, str(answer.get("error", "")), "payments.cryptobot")
+
+
+def _result(answer: Fields) -> Fields:
+    try:
+        return sub(answer, "result")
+    except NotUnderstood as error:
+        raise ProviderUnavailable(f"{NAME} answered without a result: {error}") from error
+
+
+def _captured(invoice: Fields) -> Captured:
+    """What was really paid: for an invoice in a fiat currency that is another asset than the one that it names."""
+    invoice_id = identifier(invoice, "invoice_id")
+    if text(invoice, "status") != "paid":
+        raise NotUnderstood(f"invoice {invoice_id} was told to be paid, and is {invoice.get('status')!r}")
+    if maybe_text(invoice, "currency_type") == "fiat":
+        amount = decimal_text(text(invoice, "paid_amount"), text(invoice, "paid_asset"))
+    else:
+        amount = decimal_text(text(invoice, "amount"), text(invoice, "asset"))
+    order_id = order_of(maybe_text(invoice, "payload"))
+    return Captured(FinalizePurchase(NAME, invoice_id, amount, order_id, actor=NAME), invoice_id)

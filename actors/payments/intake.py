@@ -1,0 +1,160 @@
+"""An authentic event on its way into the books: stored, understood, settled. Each step may be the last one that runs."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import attrs
+import trio
+
+from actors.payments.events import (
+    DELIVERIES,
+    SETTLE_SECONDS,
+    EventFailed,
+    EventPostponed,
+    EventSettled,
+    ProviderAway,
+)
+from actors.payments.provider import NotUnderstood, NotYet, PaymentError, Provider, ProviderRefused, ProviderUnavailable
+from actors.pool_client import Pool, pool_of
+from db.classify import Fault, classify
+from db.errors import BusinessError
+from db.provider_events import (
+    MAX_ATTEMPTS,
+    StoredEvent,
+    fail_event,
+    postpone_event,
+    settle_event,
+    store_event,
+)
+from runtime.context import Context
+from runtime.errors import Killed
+
+_WITHIN = 2.5
+"""Seconds for a connection, and again for a transaction: together with an answer they stay below Telegram's ten."""
+
+
+class Unsettled(PaymentError):
+    """The event could not be settled for now: it was not even stored, or it is stored and the watcher goes on with it."""
+
+
+@attrs.frozen
+class Intake:
+    """Takes events for one incarnation of one actor. Its failpoints are `stored`, `understood` and `settled`."""
+
+    context: Context
+    pool: Pool
+
+    @classmethod
+    def of(cls, context: Context, pool: str) -> Intake:
+        """For the actor whose context this is. Raises UnknownActor."""
+        return cls(context, pool_of(context, pool))
+
+    async def receive(self, provider: Provider, event_id: str, body: bytes) -> StoredEvent:
+        """Store the event, settle it, and return it settled; a repetition returns the first outcome.
+
+        Raises Unsettled when that was not possible now. What was stored is safe either way.
+        """
+        began = time.monotonic()
+        try:
+            event = await self.pool.run(
+                "payments.store", store_event, provider.name, event_id, body, within=_WITHIN, hold=_WITHIN
+            )
+        except Exception as error:
+            if not is_away(error):
+                raise
+            await self._tell_without_database(provider, body)
+            raise Unsettled(f"the event could not be stored: {error}") from error
+        self.context.failpoint("stored")
+        if event.is_settled:
+            DELIVERIES.labels(provider.name, "replayed").inc()
+            await self._follow_up(provider, body, event)
+            return event
+        settled = await self.settle(provider, attrs.evolve(event, body=body))
+        SETTLE_SECONDS.labels(provider.name).observe(time.monotonic() - began)
+        return settled
+
+    async def settle(self, provider: Provider, event: StoredEvent) -> StoredEvent:
+        """Understand a stored event and book it. Raises Unsettled after noting when it is to be tried again."""
+        try:
+            fact = await provider.understand(event.body)
+            self.context.failpoint("understood")
+            settled = await self.pool.run("payments.settle", settle_event, event, fact, within=_WITHIN, hold=_WITHIN)
+        except (NotUnderstood, BusinessError) as error:
+            if isinstance(error, ProviderRefused):  # our credentials, not the event
+                raise await self._postponed(event, error, counts=False) from error
+            return await self._failed(event, str(error))
+        except ProviderUnavailable as error:
+            raise await self._postponed(event, error, counts=False) from error
+        except NotYet as error:
+            if event.attempts + 1 >= MAX_ATTEMPTS:
+                return await self._failed(event, str(error))
+            raise await self._postponed(event, error, counts=True) from error
+        except Killed:
+            raise
+        except Exception as error:
+            if is_away(error):
+                await self._tell_without_database(provider, event.body)
+                raise await self._postponed(event, error, counts=False) from error
+            if event.attempts + 1 >= MAX_ATTEMPTS:
+                return await self._failed(event, f"{type(error).__name__}: {error}")
+            raise await self._postponed(event, error, counts=True) from error
+        self.context.failpoint("settled")
+        if not settled.is_settled:
+            raise Unsettled("somebody else has claimed the event")
+        DELIVERIES.labels(provider.name, settled.state).inc()
+        if settled.state == "processed":
+            self.context.emit(
+                EventSettled(
+                    self.context.name,
+                    provider.name,
+                    settled.id,
+                    str(settled.outcome.get("result", "")),
+                    str(settled.outcome.get("problem", "")),
+                )
+            )
+        await self._follow_up(provider, event.body, settled)
+        return settled
+
+    async def _follow_up(self, provider: Provider, body: bytes, event: StoredEvent) -> None:
+        """The event is safe: that the provider cannot be told more for now is no reason to have it sent again."""
+        try:
+            await provider.follow_up(body, event)
+        except (PaymentError, ProviderRefused) as error:
+            self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
+
+    async def _tell_without_database(self, provider: Provider, body: bytes) -> None:
+        try:
+            await provider.without_database(body)
+        except (PaymentError, ProviderRefused) as error:
+            self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
+
+    async def _failed(self, event: StoredEvent, why: str) -> StoredEvent:
+        try:
+            failed = await self.pool.run("payments.fail", fail_event, event, why, within=_WITHIN, hold=_WITHIN)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            raise Unsettled(f"the event is stored, and the database went away: {error}") from error
+        DELIVERIES.labels(event.provider, failed.state).inc()
+        self.context.emit(EventFailed(self.context.name, event.provider, event.id, why))
+        return failed
+
+    async def _postponed(self, event: StoredEvent, error: Exception, *, counts: bool) -> Unsettled:
+        why = f"{type(error).__name__}: {error}" if counts and not isinstance(error, NotYet) else str(error)
+        DELIVERIES.labels(event.provider, "postponed").inc()
+        self.context.emit(EventPostponed(self.context.name, event.provider, event.id, why))
+        with trio.CancelScope(shield=True):
+            try:
+                postpone = functools.partial(postpone_event, counts=counts)
+                await self.pool.run("payments.postpone", postpone, event, why, within=1.0, hold=1.0)
+            except Exception as lost:
+                if not is_away(lost):  # otherwise it is due again when the claim or the first grace ends
+                    raise
+        return Unsettled(f"the event is stored and will be settled later: {why}")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is not there, or not now: nothing is known to be wrong with the event."""
+    return classify(error) in (Fault.DOWN, Fault.TRANSIENT, Fault.AMBIGUOUS)

@@ -1,0 +1,124 @@
+"""What the gateway and the watcher know of a payment provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
+from typing import ClassVar, Protocol
+
+import attrs
+
+from db.errors import BusinessError
+from db.invoices import Invoice
+from db.money import Money
+from db.orders import Quote
+from db.provider_events import StoredEvent
+from db.provider_facts import Captured, Fact, InvoiceClosed
+from runtime.errors import AtlasError
+
+
+class PaymentError(AtlasError):
+    """Base of what can go wrong between us and a provider."""
+
+
+class NotAuthentic(PaymentError):
+    """The delivery did not come from the provider. `status` is the answer; nothing is stored."""
+
+    def __init__(self, provider: str, why: str, status: int = 401) -> None:
+        super().__init__(f"a delivery in the name of {provider} was refused: {why}")
+        self.provider = provider
+        self.why = why
+        self.status = status
+
+
+class NotUnderstood(PaymentError):
+    """Authentic, but not as documented: no repetition cures it, a human has to look at it."""
+
+
+class ProviderUnavailable(PaymentError):
+    """The provider did not answer, or says that it cannot for now. What it has done is unknown; ask again."""
+
+
+class NotYet(PaymentError):
+    """The provider's own answer is behind its event; ask again a little later."""
+
+
+class ProviderRefused(BusinessError):
+    """The provider refuses a request of ours for good: wrong credentials, a wrong amount, a closed shop."""
+
+    exit_code: ClassVar[int] = 69
+
+
+@attrs.frozen
+class Delivery:
+    """A request to a provider's path, as it came."""
+
+    body: bytes = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    """Names in lower case."""
+    source: IPv4Address | IPv6Address
+    """Who sent it: the peer, or whom our own proxy names."""
+
+
+@attrs.frozen
+class NewInvoice:
+    """A provider's answer to the wish for an invoice."""
+
+    invoice_id: str
+    pay_url: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class StillOpen:
+    """The invoice can still be paid."""
+
+
+class Provider(Protocol):
+    """A payment provider. Methods that talk to it raise ProviderUnavailable and ProviderRefused, and hold no lease."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `money_in`, in events and in the path `/payments/<name>`."""
+        ...
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """What an invoice can be quoted in."""
+        ...
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether `look_up` can be asked about an invoice."""
+        ...
+
+    def quote(self, price: Money) -> Quote:
+        """What it would charge for a price in roubles. Raises BusinessError without a configured rate."""
+        ...
+
+    def authenticate(self, delivery: Delivery) -> str:
+        """The event's id, if it is authentic. Raises NotAuthentic, or NotUnderstood for an authentic body without one."""
+        ...
+
+    async def understand(self, body: bytes) -> Fact:
+        """What an authentic body says. Raises NotUnderstood, and NotYet or ProviderUnavailable if it had to ask."""
+        ...
+
+    async def follow_up(self, body: bytes, event: StoredEvent) -> None:
+        """What the provider waits for after the event was settled. Repeated with each replay of it."""
+        ...
+
+    async def without_database(self, body: bytes) -> None:
+        """What the provider must be told if the event can neither be stored nor settled for now."""
+        ...
+
+    async def create_invoice(self, invoice: Invoice) -> NewInvoice:
+        """Open an invoice under `invoice.request_key`: with the same key, where the provider has keys, it is the same one."""
+        ...
+
+    async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
+        """How the provider sees an open invoice."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        ...

@@ -1,0 +1,198 @@
+"""Telegram Payments and Stars: updates by webhook or by long polling, both read here.
+
+Authentic is what carries our secret token, or what came by asking with the bot's token. Money is named by
+`telegram_payment_charge_id`, because one invoice can be paid twice. A `pre_checkout_query` has to be answered within ten
+seconds; only `successful_payment` is money.
+"""
+
+from __future__ import annotations
+
+import attrs
+import httpx
+import trio
+
+from actors.payments.checkout_words import refusal
+from actors.payments.fields import (
+    Fields,
+    maybe_sub,
+    maybe_text,
+    minor_units,
+    order_of,
+    order_tag,
+    read_object,
+    sub,
+    whole,
+)
+from actors.payments.fields import text as text_of
+from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotUnderstood, StillOpen
+from actors.payments.quotes import quote_in
+from actors.payments.secrets import equals_any, in_use
+from actors.payments.settings import TelegramSettings
+from actors.payments.telegram_api import TelegramApi
+from db.checkout import Verdict
+from db.invoices import Invoice
+from db.money import Money
+from db.orders import Quote
+from db.payment import FinalizePurchase
+from db.provider_events import StoredEvent
+from db.provider_facts import Captured, Checkout, Contact, Fact, InvoiceClosed, Nothing, Reversed
+
+NAME = "telegram"
+_HEADER = "x-telegram-bot-api-secret-token"
+UPDATES = ("message", "callback_query", "pre_checkout_query", "my_chat_member")
+"""The kinds of update that we ask for."""
+ANSWER_WITHIN = 2.5
+"""Seconds for the answer to a checkout; with what goes before, it stays well below Telegram's ten."""
+_INVITATION = "/start ref"
+
+
+@attrs.frozen
+class Telegram:
+    """The adapter of Telegram."""
+
+    settings: TelegramSettings
+    api: TelegramApi
+
+    @classmethod
+    def of(cls, settings: TelegramSettings) -> Telegram:
+        """With a client of its own."""
+        return cls(settings, TelegramApi.of(settings.url, settings.token))
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        return (self.settings.asset,)
+
+    @property
+    def is_watched(self) -> bool:
+        return False
+
+    def quote(self, price: Money) -> Quote:
+        return quote_in(price, self.settings.asset, self.settings.rate, "payments.telegram.rate")
+
+    def authenticate(self, delivery: Delivery) -> str:
+        secrets = in_use(self.settings.webhook_secret, self.settings.previous_webhook_secret)
+        if not equals_any(delivery.headers.get(_HEADER, ""), secrets):
+            raise NotAuthentic(NAME, "its secret token is not ours")
+        return self.event_id(read_object(delivery.body))
+
+    def event_id(self, update: Fields) -> str:
+        """Updates are counted by each bot for itself; the first part of its token says which one it is."""
+        return f"{self.settings.token.reveal().partition(':')[0]}:{whole(update, 'update_id')}"
+
+    async def understand(self, body: bytes) -> Fact:
+        update = read_object(body)
+        query = maybe_sub(update, "pre_checkout_query")
+        if query is not None:
+            return _checkout(query)
+        message = maybe_sub(update, "message") or {}
+        payment = maybe_sub(message, "successful_payment")
+        if payment is not None:
+            return _captured(payment, _contact(message))
+        refund = maybe_sub(message, "refunded_payment")
+        if refund is not None:
+            said = f"{whole(refund, 'total_amount')} {text_of(refund, 'currency')} in the smallest unit"
+            charge = text_of(refund, "telegram_payment_charge_id")
+            return Reversed(charge, "refund", charge, said)
+        return Nothing("no payment", _anybody(update))
+
+    async def follow_up(self, body: bytes, event: StoredEvent) -> None:
+        """Answer a checkout as it was judged first. A query that is too old is refused by Telegram, and let go."""
+        verdict = event.outcome.get("verdict")
+        if isinstance(verdict, str):
+            query = sub(read_object(body), "pre_checkout_query")
+            language = maybe_text(sub(query, "from"), "language_code")
+            await self._answer(text_of(query, "id"), refusal(Verdict(verdict), language))
+
+    async def without_database(self, body: bytes) -> None:
+        """Refuse a checkout that cannot be judged: no money is taken then, and the customer is told to try again."""
+        query = maybe_sub(read_object(body), "pre_checkout_query")
+        if query is not None:
+            await self._answer(text_of(query, "id"), refusal(None, maybe_text(sub(query, "from"), "language_code")))
+
+    async def create_invoice(self, invoice: Invoice) -> NewInvoice:
+        title = "Balance" if invoice.kind == "topup" else f"{invoice.tariff}, {invoice.days} d"
+        link = await self.api.link(
+            "createInvoiceLink",
+            {
+                "title": title,
+                "description": title,
+                "payload": order_tag(invoice.order_id),
+                "provider_token": self.settings.provider_token.reveal(),
+                "currency": invoice.amount.currency,
+                "prices": [{"label": title, "amount": invoice.amount.amount}],
+            },
+        )
+        # Telegram names no invoice: ours does, and only the order that it carries matters.
+        return NewInvoice(f"link-{invoice.id}", link)
+
+    async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
+        """Telegram cannot be asked about an invoice; it keeps an update for a day until it is taken."""
+        return StillOpen()
+
+    async def aclose(self) -> None:
+        await self.api.aclose()
+
+    async def _answer(self, query_id: str, why_not: str) -> None:
+        body: dict[str, object] = {"pre_checkout_query_id": query_id, "ok": not why_not}
+        if why_not:
+            body["error_message"] = why_not
+        with trio.move_on_after(ANSWER_WITHIN * 2):
+            status = await self.api.send("answerPreCheckoutQuery", body, within=ANSWER_WITHIN)
+            if status not in (httpx.codes.OK, httpx.codes.BAD_REQUEST):
+                raise self.api.refused("answerPreCheckoutQuery", status)
+
+
+def _checkout(query: Fields) -> Checkout:
+    payer = whole(sub(query, "from"), "id")
+    try:
+        amount: Money | None = minor_units(whole(query, "total_amount"), text_of(query, "currency"))
+    except NotUnderstood:
+        amount = None
+    contact = _contact(query) or Contact(payer, "ru")
+    return Checkout(order_of(maybe_text(query, "invoice_payload")), payer, amount, contact)
+
+
+def _captured(payment: Fields, contact: Contact | None) -> Captured:
+    amount = minor_units(whole(payment, "total_amount"), text_of(payment, "currency"))
+    charge = FinalizePurchase(
+        NAME,
+        text_of(payment, "telegram_payment_charge_id"),
+        amount,
+        order_of(maybe_text(payment, "invoice_payload")),
+        None if contact is None else contact.telegram_id,
+        actor=NAME,
+    )
+    return Captured(charge, contact=contact)
+
+
+def _anybody(update: Fields) -> Contact | None:
+    """Who wrote to the bot, in a chat of his own; somebody who blocks it or leaves does not."""
+    message = maybe_sub(update, "message")
+    if message is not None:
+        return _contact(message) if maybe_text(maybe_sub(message, "chat") or {}, "type") == "private" else None
+    callback = maybe_sub(update, "callback_query")
+    if callback is not None:
+        return _contact(callback)
+    member = maybe_sub(update, "my_chat_member")
+    if member is not None and maybe_text(maybe_sub(member, "new_chat_member") or {}, "status") == "member":
+        return _contact(member) if maybe_text(maybe_sub(member, "chat") or {}, "type") == "private" else None
+    return None
+
+
+def _contact(thing: Fields) -> Contact | None:
+    sender = maybe_sub(thing, "from")
+    if sender is None or sender.get("is_bot") is True:
+        return None
+    language = "ru" if maybe_text(sender, "language_code")[:2] in ("", "ru", "be", "uk", "kk") else "en"
+    return Contact(whole(sender, "id"), language, _invited_by(maybe_text(thing, "text")))
+
+
+def _invited_by(message: str) -> int | None:
+    """The friend whose invitation link (`?start=ref<Telegram id>`) brought him."""
+    number = message.removeprefix(_INVITATION).lstrip("_")
+    is_invitation = message.startswith(_INVITATION) and number.isascii() and number.isdigit() and len(number) < 16
+    return int(number) if is_invitation else None

@@ -1,0 +1,70 @@
+"""The Bot API: the methods that payments need. The bot's token is part of every path, so no path is ever shown."""
+
+from __future__ import annotations
+
+import attrs
+import httpx
+
+from actors.payments.calls import call, refuse
+from actors.payments.fields import Fields, maybe_text
+from actors.payments.provider import ProviderRefused, ProviderUnavailable
+from runtime.config.secret import Secret
+from vpn.http import Timeouts, new_client
+
+NAME = "telegram"
+
+
+@attrs.frozen
+class TelegramApi:
+    """A client of the Bot API."""
+
+    token: Secret
+    client: httpx.AsyncClient
+
+    @classmethod
+    def of(cls, url: str, token: Secret, *, read_seconds: float = 10.0) -> TelegramApi:
+        """A client that waits `read_seconds` for an answer."""
+        return cls(token, new_client(url, timeouts=Timeouts(read=read_seconds)))
+
+    async def send(self, method: str, body: object, *, within: float = 10.0) -> int:
+        """Call a method whose answer does not matter, and return the status. Raises ProviderUnavailable."""
+        status, _ = await self._call(method, body, within, repeat=True)
+        return status
+
+    async def link(self, method: str, body: object) -> str:
+        """Call a method that answers with text. Raises ProviderUnavailable and ProviderRefused."""
+        status, answer = await self._call(method, body, 10.0)
+        result = answer.get("result")
+        if answer.get("ok") is True and isinstance(result, str) and result:
+            return result
+        raise self.refused(method, status, maybe_text(answer, "description"))
+
+    async def updates(self, body: object, *, within: float) -> list[object]:
+        """Call `getUpdates`. Raises ProviderUnavailable and ProviderRefused."""
+        status, answer = await self._call("getUpdates", body, within)
+        result = answer.get("result")
+        if answer.get("ok") is True and isinstance(result, list):
+            return result
+        if status == httpx.codes.CONFLICT:
+            raise ProviderUnavailable(
+                f"somebody else takes this bot's updates: {maybe_text(answer, 'description')[:200]}"
+            )
+        raise self.refused("getUpdates", status, maybe_text(answer, "description"))
+
+    async def demand(self, method: str, body: object) -> None:
+        """Call a method that must succeed. Raises ProviderUnavailable and ProviderRefused."""
+        status, answer = await self._call(method, body, 10.0, repeat=True)
+        if answer.get("ok") is not True:
+            raise self.refused(method, status, maybe_text(answer, "description"))
+
+    def refused(self, method: str, status: int, why: str = "") -> ProviderRefused:
+        """The error for an answer that says no."""
+        return refuse(NAME, method, status, why, "payments.telegram")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+    async def _call(self, method: str, body: object, within: float, *, repeat: bool = False) -> tuple[int, Fields]:
+        path = f"/bot{self.token.reveal()}/{method}"
+        return await call(self.client, NAME, "POST", path, what=method, body=body, repeat=repeat, within=within)

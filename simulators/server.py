@@ -1,0 +1,38 @@
+"""A server for a simulator on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import anycorn
+import trio
+from anycorn.typing import Framework
+from starlette.applications import Starlette
+
+
+@asynccontextmanager
+async def serving(app: Starlette) -> AsyncIterator[str]:
+    """Serve the app for the length of the block; the value is its URL."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(64)
+    port = listener.getsockname()[1]
+    config = anycorn.Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = None
+    config.errorlog = None
+    config.graceful_timeout = 0.2
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await anycorn.serve(cast("Framework", app), config, shutdown_trigger=stop.wait)
+
+        nursery.start_soon(run)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop.set()

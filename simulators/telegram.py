@@ -1,0 +1,202 @@
+"""Telegram: the Bot API for payments, and people who write, check out and pay."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+
+import attrs
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from simulators.delivery import Event
+from simulators.troubles import Json, Troubles
+
+CHECKOUT_SECONDS = 10.0
+
+
+@attrs.define(eq=False)
+class Telegram:
+    """One bot and the people it talks to."""
+
+    token: str
+    webhook_secret: str = ""
+    webhook_url: str = ""
+    updates: list[Json] = attrs.field(factory=list)
+    """Pending: not confirmed by a higher offset, nor taken by a webhook."""
+    invoices: dict[str, Json] = attrs.field(factory=dict)
+    """By link."""
+    answers: dict[str, Json] = attrs.field(factory=dict)
+    """To checkouts, by query."""
+    dropped: int = 0
+    """Pending updates that the bot has thrown away."""
+    troubles: Troubles = attrs.field(factory=Troubles)
+    changed: trio.Event = attrs.field(factory=trio.Event)
+    asked_at: dict[str, float] = attrs.field(factory=dict)
+    _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(731908))
+
+    @property
+    def app(self) -> Starlette:
+        """The Bot API."""
+        return Starlette(routes=[Route("/bot{token}/{method}", self._call, methods=["POST"])])
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def write(self, user_id: int, text: str = "hello", language: str = "ru") -> Json:
+        """Somebody writes to the bot."""
+        message = {**self._message(user_id, language), "text": text}
+        return self._update("message", message)
+
+    def block(self, user_id: int) -> Json:
+        """Somebody blocks the bot."""
+        member = {
+            **self._chat(user_id, "ru"),
+            "date": int(time.time()),
+            "old_chat_member": {"status": "member"},
+            "new_chat_member": {"status": "kicked", "until_date": 0},
+        }
+        return self._update("my_chat_member", member)
+
+    def check_out(self, user_id: int, link: str, *, amount: int | None = None, language: str = "ru") -> Json:
+        """Somebody presses "pay"; Telegram asks the bot whether that is all right."""
+        invoice = self.invoices[link]
+        query_id = str(4382 * 10**12 + next(self._numbers))
+        self.asked_at[query_id] = trio.current_time()
+        query = {
+            "id": query_id,
+            "from": self._user(user_id, language),
+            "currency": invoice["currency"],
+            "total_amount": _total(invoice) if amount is None else amount,
+            "invoice_payload": invoice["payload"],
+        }
+        return self._update("pre_checkout_query", query)
+
+    async def answer_to(self, update: Json) -> Json:
+        """The bot's answer to a checkout; raises trio.TooSlowError when Telegram would have given up."""
+        query = update["pre_checkout_query"]
+        assert isinstance(query, dict)
+        with trio.fail_at(self.asked_at[query["id"]] + CHECKOUT_SECONDS):
+            while query["id"] not in self.answers:
+                await self.changed.wait()
+        return self.answers[query["id"]]
+
+    def pay(self, user_id: int, link: str, *, charge: str = "", amount: int | None = None, currency: str = "") -> Json:
+        """The money is taken, and the bot is told."""
+        invoice = self.invoices[link]
+        message = {
+            **self._message(user_id, "ru"),
+            "successful_payment": {
+                "currency": currency or invoice["currency"],
+                "total_amount": _total(invoice) if amount is None else amount,
+                "invoice_payload": invoice["payload"],
+                "telegram_payment_charge_id": charge or f"stxSimulated{next(self._numbers)}",
+                "provider_payment_charge_id": f"{user_id}_0",
+            },
+        }
+        return self._update("message", message)
+
+    def event(self, update: Json) -> Event:
+        """An update as the webhook gets it."""
+        return Event(json.dumps(update).encode(), {"x-telegram-bot-api-secret-token": self.webhook_secret})
+
+    # -- the Bot API --------------------------------------------------------------------------------------------------
+
+    async def _call(self, request: Request) -> Response:
+        if request.path_params["token"] != self.token:
+            return _error(401, "Unauthorized")
+        if trouble := self.troubles.refuse():
+            return _error(trouble, "Internal Server Error")
+        body = await request.json()
+        match request.path_params["method"]:
+            case "getUpdates":
+                return await self._get_updates(body)
+            case "answerPreCheckoutQuery":
+                return self._answer(body)
+            case "createInvoiceLink":
+                return self._create_link(body)
+            case "setWebhook":
+                self.webhook_url, self.webhook_secret = body["url"], body["secret_token"]
+                self._drop(body)
+                return _fine(True)
+            case "deleteWebhook":
+                self.webhook_url = ""
+                self._drop(body)
+                return _fine(True)
+        return _error(404, "Not Found")
+
+    async def _get_updates(self, body: Json) -> Response:
+        if self.webhook_url:
+            return _error(409, "Conflict: can't use getUpdates method while webhook is active")
+        offset, timeout = body.get("offset", 0), body.get("timeout", 0)
+        assert isinstance(offset, int)
+        assert isinstance(timeout, int)
+        self.updates = [update for update in self.updates if _number(update) >= offset]
+        with trio.move_on_after(timeout):
+            while not self.updates:
+                await self.changed.wait()
+        return _fine(self.updates[:100])
+
+    def _answer(self, body: Json) -> Response:
+        query_id = str(body["pre_checkout_query_id"])
+        if trio.current_time() > self.asked_at.get(query_id, -CHECKOUT_SECONDS) + CHECKOUT_SECONDS:
+            return _error(400, "Bad Request: query is too old and response timeout expired or query ID is invalid")
+        self.answers.setdefault(query_id, body)
+        self._notify()
+        return _fine(True)
+
+    def _create_link(self, body: Json) -> Response:
+        link = f"https://t.me/$simulated{next(self._numbers)}"
+        self.invoices[link] = body
+        return _fine(link)
+
+    def _drop(self, body: Json) -> None:
+        if body.get("drop_pending_updates"):
+            self.dropped += len(self.updates)
+            self.updates = []
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    def _update(self, kind: str, thing: Json) -> Json:
+        update: Json = {"update_id": next(self._numbers), kind: thing}
+        self.updates.append(update)
+        self._notify()
+        return update
+
+    def _message(self, user_id: int, language: str) -> Json:
+        return {"message_id": next(self._numbers), **self._chat(user_id, language), "date": int(time.time())}
+
+    def _chat(self, user_id: int, language: str) -> Json:
+        chat = {"id": user_id, "first_name": "Somebody", "type": "private"}
+        return {"from": self._user(user_id, language), "chat": chat}
+
+    @staticmethod
+    def _user(user_id: int, language: str) -> Json:
+        return {"id": user_id, "is_bot": False, "first_name": "Somebody", "language_code": language}
+
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+def _total(invoice: Json) -> int:
+    prices = invoice["prices"]
+    assert isinstance(prices, list)
+    return sum(int(price["amount"]) for price in prices)
+
+
+def _number(update: Json) -> int:
+    number = update["update_id"]
+    assert isinstance(number, int)
+    return number
+
+
+def _fine(result: object) -> Response:
+    return JSONResponse({"ok": True, "result": result})
+
+
+def _error(status: int, description: str) -> Response:
+    return JSONResponse({"ok": False, "error_code": status, "description": description}, status)

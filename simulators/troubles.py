@@ -1,0 +1,25 @@
+"""What can be wrong with a provider for a while."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+Json = dict[str, object]
+
+
+@attrs.define
+class Troubles:
+    """Statuses that the next requests are answered with; `after` does so only when the work has been done."""
+
+    before: deque[int] = attrs.field(factory=deque)
+    after: deque[int] = attrs.field(factory=deque)
+
+    def refuse(self) -> int:
+        """The status to answer with instead of working, or 0."""
+        return self.before.popleft() if self.before else 0
+
+    def spoil(self) -> int:
+        """The status to answer with although the work was done, or 0."""
+        return self.after.popleft() if self.after else 0

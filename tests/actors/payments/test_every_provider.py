@@ -1,0 +1,75 @@
+"""Each provider, from the order to the entitlement, over real HTTP in its own format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from db.money import Money
+from simulators.delivery import Event
+from tests.actors.payments.house import House, house
+
+Pay = Callable[[House, str, int], Event]
+
+
+def pay_telegram(here: House, link: str, telegram_id: int) -> Event:
+    telegram = here.outside.telegram
+    return telegram.event(telegram.pay(telegram_id, link))
+
+
+def pay_cryptobot(here: House, link: str, _: int) -> Event:
+    cryptobot = here.outside.cryptobot
+    [number] = [number for number, invoice in cryptobot.invoices.items() if invoice["bot_invoice_url"] == link]
+    return cryptobot.pay(number)
+
+
+def pay_yookassa(here: House, link: str, _: int) -> Event:
+    yookassa = here.outside.yookassa
+    [number] = [number for number, payment in yookassa.payments.items() if link in str(payment["confirmation"])]
+    return yookassa.pay(number)
+
+
+def pay_stripe(here: House, _: str, __: int) -> Event:
+    return here.outside.stripe.pay(next(reversed(here.outside.stripe.sessions)))[0]
+
+
+PAY: dict[str, Pay] = {
+    "telegram": pay_telegram,
+    "cryptobot": pay_cryptobot,
+    "yookassa": pay_yookassa,
+    "stripe": pay_stripe,
+}
+QUOTES = {
+    "telegram": Money(115, "XTR"),
+    "cryptobot": Money(1_620_000, "USDT"),
+    "yookassa": Money(14900, "RUB"),
+    "stripe": Money(161, "USD"),
+}
+
+
+@pytest.mark.parametrize("provider", PAY)
+async def test_a_paid_order_becomes_an_entitlement_at_the_price_in_roubles(database_dsn: str, provider: str) -> None:
+    async with house(database_dsn) as here:
+        order = await here.order(provider)
+        assert order.quote.amount == QUOTES[provider]
+        invoice = await here.invoice(provider, order)
+        assert invoice.pay_url
+        assert (await here.invoice(provider, order)).pay_url == invoice.pay_url
+        answer = await here.deliver(provider, PAY[provider](here, invoice.pay_url, 1001))
+        assert (answer.status_code, answer.json()) == (200, {"state": "processed", "result": "entitlement"})
+        assert await here.counts() == (1, 1, 0)
+        assert await here.value("SELECT booked_amount FROM money_in") == 14900
+        assert await here.value("SELECT amount FROM money_in") == QUOTES[provider].amount
+        assert await here.value("SELECT state FROM invoices") == "paid"
+
+
+@pytest.mark.parametrize("provider", PAY)
+async def test_a_topup_is_credited_to_the_kopeck(database_dsn: str, provider: str) -> None:
+    async with house(database_dsn) as here:
+        order = await here.order(provider, topup=123_45)
+        invoice = await here.invoice(provider, order)
+        assert invoice.pay_url
+        answer = await here.deliver(provider, PAY[provider](here, invoice.pay_url, 1001))
+        assert answer.json()["result"] == "balance_credit"
+        assert await here.value("SELECT balance FROM accounts WHERE kind = 'customer'") == 123_45
