@@ -160,7 +160,7 @@ class StoreBusy(AgentError):
 
 
 class StoreFailed(AgentError):
-    """A change could not be made durable (disk full or failing). The agent refuses changes until it is restarted."""
+    """A change could not be made durable (disk full or failing). The agent refuses changes until it can write again."""
 
     exit_code: ClassVar[int] = 74
 

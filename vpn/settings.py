@@ -32,9 +32,10 @@ class NodeSettings:
 
     def client(self, name: str, *, breaker: Breaker | None = None) -> AgentClient:
         """A client for this node. Raises NodeRefused if its certificates cannot be read."""
-        return AgentClient(name, self.url, self.token, within=self.within, breaker=breaker, verify=self._verify(name))
+        return AgentClient(name, self.url, self.token, within=self.within, breaker=breaker, verify=self.context(name))
 
-    def _verify(self, name: str) -> ssl.SSLContext | bool:
+    def context(self, name: str) -> ssl.SSLContext | bool:
+        """How the agent's certificate is verified, and with which of ours. Raises NodeRefused."""
         if not (self.ca_file or self.certificate_file):
             return True
         try:

@@ -1,4 +1,4 @@
-"""A self-signed TLS certificate, made where neither OpenSSL's program nor a cryptography library is installed."""
+"""TLS certificates and a certificate authority, made where neither OpenSSL's program nor a cryptography library is installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import attrs
 
 # NIST P-256
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
@@ -65,35 +67,99 @@ def _pem(kind: str, data: bytes) -> str:
     return f"-----BEGIN {kind}-----\n{base64.encodebytes(data).decode()}-----END {kind}-----\n"
 
 
-def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for this DNS name and for 127.0.0.1, valid today, and its key: (certificate file, key file)."""
-    private = secrets.randbelow(N - 1) + 1
-    public = _multiply(private, G)
-    point = b"\x04" + public[0].to_bytes(32, "big") + public[1].to_bytes(32, "big")
-    subject = _der(0x30, _der(0x31, _der(0x30, bytes.fromhex("0603550403"), _der(0x0C, name.encode()))))
-    names = _der(0x30, _der(0x82, name.encode()), _der(0x87, bytes([127, 0, 0, 1])))
-    authority = _der(0x30, bytes.fromhex("0603551d13"), b"\x01\x01\xff", _der(4, _der(0x30, b"\x01\x01\xff")))
-    extensions = _der(0xA3, _der(0x30, _der(0x30, bytes.fromhex("0603551d11"), _der(4, names)), authority))
-    now = datetime.now(UTC)
+def _name(text: str) -> bytes:
+    return _der(0x30, _der(0x31, _der(0x30, bytes.fromhex("0603550403"), _der(0x0C, text.encode()))))
+
+
+@attrs.frozen
+class KeyPair:
+    """A private key on P-256, and its public point."""
+
+    private: int = attrs.field(factory=lambda: secrets.randbelow(N - 1) + 1, repr=False)
+    point: bytes = attrs.field(init=False)
+
+    @point.default
+    def _public(self) -> bytes:
+        x, y = _multiply(self.private, G)
+        return b"\x04" + x.to_bytes(32, "big") + y.to_bytes(32, "big")
+
+    def sign(self, body: bytes) -> bytes:
+        """An ECDSA signature of these bytes."""
+        k = secrets.randbelow(N - 1) + 1
+        r = _multiply(k, G)[0] % N
+        s = pow(k, -1, N) * (int.from_bytes(hashlib.sha256(body).digest(), "big") + r * self.private) % N
+        return _der(0x30, _integer(r), _integer(s))
+
+    def pem(self) -> str:
+        """The private key as a file has it."""
+        secret = _der(4, self.private.to_bytes(32, "big"))
+        return _pem(
+            "EC PRIVATE KEY",
+            _der(0x30, _integer(1), secret, _der(0xA0, P256), _der(0xA1, _der(3, b"\0", self.point))),
+        )
+
+
+def _certificate(
+    subject: str, key: KeyPair, issuer: str, issuer_key: KeyPair, *, is_authority: bool, until: datetime
+) -> str:
+    names = _der(0x30, _der(0x82, subject.encode()), _der(0x87, bytes([127, 0, 0, 1])))
+    basic = _der(0x30, _der(1, b"\xff")) if is_authority else _der(0x30)
+    extensions = _der(
+        0xA3,
+        _der(
+            0x30,
+            _der(0x30, bytes.fromhex("0603551d11"), _der(4, names)),
+            _der(0x30, bytes.fromhex("0603551d13"), b"\x01\x01\xff", _der(4, basic)),
+        ),
+    )
     body = _der(
         0x30,
         _der(0xA0, _integer(2)),
         _integer(secrets.randbits(64)),
         ECDSA_SHA256,
-        subject,
-        _der(0x30, _time(now - timedelta(days=1)), _time(now + timedelta(days=1))),
-        subject,
-        _der(0x30, _der(0x30, EC_KEY, P256), _der(3, b"\0", point)),
+        _name(issuer),
+        _der(0x30, _time(until - timedelta(days=2)), _time(until)),
+        _name(subject),
+        _der(0x30, _der(0x30, EC_KEY, P256), _der(3, b"\0", key.point)),
         extensions,
     )
-    k = secrets.randbelow(N - 1) + 1
-    r = _multiply(k, G)[0] % N
-    s = pow(k, -1, N) * (int.from_bytes(hashlib.sha256(body).digest(), "big") + r * private) % N
-    signature = _der(3, b"\0", _der(0x30, _integer(r), _integer(s)))
-    key = _der(
-        0x30, _integer(1), _der(4, private.to_bytes(32, "big")), _der(0xA0, P256), _der(0xA1, _der(3, b"\0", point))
-    )
+    return _pem("CERTIFICATE", _der(0x30, body, ECDSA_SHA256, _der(3, b"\0", issuer_key.sign(body))))
+
+
+def _write(directory: Path, name: str, certificate: str, key: KeyPair) -> tuple[Path, Path]:
     certificate_file, key_file = directory / f"{name}.crt", directory / f"{name}.key"
-    certificate_file.write_text(_pem("CERTIFICATE", _der(0x30, body, ECDSA_SHA256, signature)))
-    key_file.write_text(_pem("EC PRIVATE KEY", key))
+    certificate_file.write_text(certificate)
+    key_file.write_text(key.pem())
     return certificate_file, key_file
+
+
+def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for this DNS name and for 127.0.0.1, valid today, and its key: (certificate file, key file)."""
+    key = KeyPair()
+    until = datetime.now(UTC) + timedelta(days=1)
+    return _write(directory, name, _certificate(name, key, name, key, is_authority=True, until=until), key)
+
+
+@attrs.frozen
+class Authority:
+    """A certificate authority; its own certificate is in `file`."""
+
+    directory: Path
+    name: str
+    key: KeyPair = attrs.field(factory=KeyPair)
+
+    @property
+    def file(self) -> Path:
+        """The authority's certificate, written at the first call."""
+        path = self.directory / f"{self.name}.crt"
+        if not path.exists():
+            until = datetime.now(UTC) + timedelta(days=1)
+            path.write_text(_certificate(self.name, self.key, self.name, self.key, is_authority=True, until=until))
+        return path
+
+    def issue(self, name: str, *, days: float = 1) -> tuple[Path, Path]:
+        """A certificate for this DNS name and for 127.0.0.1 that ends in so many days: (certificate file, key file)."""
+        key = KeyPair()
+        until = datetime.now(UTC) + timedelta(days=days)
+        certificate = _certificate(name, key, self.name, self.key, is_authority=False, until=until)
+        return _write(self.directory, name, certificate, key)

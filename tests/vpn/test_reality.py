@@ -1,4 +1,4 @@
-"""A node as real customers use it: REALITY with Vision, and an agent behind TLS."""
+"""A node as real customers use it: REALITY with Vision."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ import attrs
 import pytest
 import trio
 
-from runtime.config.secret import Secret
-from tests.vpn.agents import TOKEN, RunningAgent, arguments, key, running_agent
+from tests.vpn.agents import RunningAgent, arguments, key, running_agent
 from tests.vpn.certificate import make_certificate
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
-from vpn.client import AgentClient
-from vpn.errors import NodeUnreachable, TunnelError
+from vpn.errors import TunnelError
 from vpn.link import parse_link
 from vpn.protocol import FLOW_VISION
-from vpn.settings import NodeSettings
 from vpn.tunnel import open_tunnel
 from vpn.xray import x25519
 
@@ -112,52 +109,3 @@ async def test_a_restart_keeps_the_reality_keys(tmp_path: Path, fork_server: For
     async with reality_agent(tmp_path, fork_server) as second:
         assert second.facts == before
         assert len(before.public_key) == 43 and before.short_id
-
-
-async def test_an_agent_behind_tls_is_reached_with_its_authority_only(tmp_path: Path, fork_server: ForkServer) -> None:
-    certificate, private = make_certificate(tmp_path, "node.example")
-    argv = arguments(tmp_path / "node")
-    config = tmp_path / "node.toml"
-    config.write_text(
-        f'data_dir = "node"\ntoken_file = "node.token"\nlisten = "127.0.0.1:0"\n\n[tls]\ncertificate = "{certificate.name}"\n'
-        f'key = "{private.name}"\n'
-    )
-    async with running_agent(
-        tmp_path / "node", argv=[*argv[:3], "--config", str(config), "--parent-stdin"], server=fork_server
-    ) as agent:
-        assert agent.url.startswith("https://")
-        trusting = NodeSettings(url=agent.url, token=Secret(TOKEN), ca_file=str(certificate))
-        async with trusting.client("node") as client:
-            assert (await client.state()).ready
-        async with AgentClient("node", agent.url, Secret(TOKEN)) as suspicious:
-            with pytest.raises(NodeUnreachable):
-                await suspicious.state()
-
-
-async def test_only_clients_with_our_certificate_are_let_in_where_that_is_asked(
-    tmp_path: Path, fork_server: ForkServer
-) -> None:
-    server, server_key = make_certificate(tmp_path, "node.example")
-    ours, our_key = make_certificate(tmp_path, "backend.example")
-    argv = arguments(tmp_path / "node")
-    config = tmp_path / "node.toml"
-    config.write_text(
-        f'data_dir = "node"\ntoken_file = "node.token"\n\n[tls]\ncertificate = "{server.name}"\nkey = "{server_key.name}"\n'
-        f'client_ca = "{ours.name}"\n'
-    )
-    async with running_agent(
-        tmp_path / "node", argv=[*argv[:3], "--config", str(config), "--parent-stdin"], server=fork_server
-    ) as agent:
-        known = NodeSettings(
-            url=agent.url,
-            token=Secret(TOKEN),
-            ca_file=str(server),
-            certificate_file=str(ours),
-            key_file=str(our_key),
-        )
-        async with known.client("node") as client:
-            assert (await client.state()).ready
-        unknown = NodeSettings(url=agent.url, token=Secret(TOKEN), ca_file=str(server))
-        async with unknown.client("node") as client:
-            with pytest.raises(Exception, match="node node"):
-                await client.state()

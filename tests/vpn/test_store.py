@@ -254,11 +254,47 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_full_disk_refuses_the_change_and_every_later_one_until_a_restart(tmp_path: Path) -> None:
+async def test_a_full_disk_refuses_the_change_and_every_later_one_until_it_recovers(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         await store.put(key("a"))
         size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
-        with files_no_larger_than(size + 30), pytest.raises(StoreFailed, match="then restart the agent"):
+        with files_no_larger_than(size + 30):
+            for name in ("b", "c"):
+                with pytest.raises(StoreFailed, match="free space"):
+                    await store.put(key(name))
+        with files_no_larger_than(0):
+            assert not await store.recover()
+            assert not await store.recover()
+        with pytest.raises(StoreFailed):
+            await store.put(key("b"))
+        assert await store.recover() and store.failure == ""
+        await store.put(key("b"))
+        before = store.desired.digest
+    with opened(tmp_path) as store:
+        assert store.desired.digest == before and names(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("room", [0, 50, 300])
+async def test_a_stop_while_the_disk_is_full_and_recovery_fails_loses_nothing(tmp_path: Path, room: int) -> None:
+    with opened(tmp_path) as store:
+        for name in ("a", "b", "c"):
+            await store.put(key(name))
+        before = store.desired.digest
+        with files_no_larger_than(room):
+            with pytest.raises(StoreFailed):
+                await store.put(key("d"))
+            for _ in range(3):
+                assert not await store.recover()
+    store, _ = open_store(tmp_path, Clock())
+    assert store.desired.digest == before
+    store.close()
+
+
+async def test_a_full_disk_refuses_the_change_and_a_restart_drops_what_was_not_finished(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("a"))
+        size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
+        with files_no_larger_than(size + 30), pytest.raises(StoreFailed, match="free space"):
             await store.put(key("b"))
         assert names(store) == ["a"]
         with pytest.raises(StoreFailed):

@@ -109,7 +109,7 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(keeper.run)
             nursery.start_soon(node.run)
-            nursery.start_soon(Watch(node).run)
+            nursery.start_soon(Watch(node, settings.verify_every).run)
             app = make_app(node, reporter, token)
             (listening,) = await nursery.start(
                 partial(anycorn.serve, cast("Framework", app), _server_config(settings, listener), mode="asgi")

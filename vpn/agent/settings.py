@@ -63,6 +63,7 @@ class AgentSettings:
     `token_file` holds the bearer token (at least 16 characters). `clock_offset` shifts the agent's clock by that many
     seconds and may be changed by the backend; None (the default) forbids it: for demonstrations and tests only.
     `reaches` lists private networks (like "10.8.0.0/16") that customers may reach through this node; none by default.
+    Every `verify_every` seconds Xray's users are compared with the wanted keys, and put right.
     """
 
     data_dir: Path
@@ -73,6 +74,7 @@ class AgentSettings:
     expiry: ExpirySettings = attrs.field(factory=ExpirySettings)
     clock_offset: float | None = None
     reaches: tuple[str, ...] = ()
+    verify_every: float = 60.0
 
     @property
     def listen_host(self) -> str:
@@ -161,6 +163,7 @@ def check_settings(settings: AgentSettings) -> None:
     )
     for network in settings.reaches:
         _require(_is_network(network), f"reaches: {network!r} is not a network like 10.8.0.0/16")
+    _require(settings.verify_every > 0, "verify_every: seconds, more than 0")
     inbound = settings.inbound
     _require(0 <= inbound.port <= 65_535, f"inbound.port: {inbound.port} is not between 0 and 65535")
     _require(

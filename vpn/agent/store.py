@@ -32,7 +32,8 @@ class Store:
     """The wanted set, durable. Made by `open_store`; one per data directory.
 
     Changing methods return once the change is on disk; they raise StoreFailed if that cannot be, and from then on
-    refuse every change. `clock` gives Unix seconds.
+    refuse every change until `recover` succeeds. A change that was refused so may be known nevertheless: whoever
+    repeats it settles it. `clock` gives Unix seconds.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
@@ -122,6 +123,39 @@ class Store:
         finally:
             self._compacting = False
 
+    @property
+    def failure(self) -> str:
+        """Why changes are refused; empty while they are not."""
+        return self._failure
+
+    async def recover(self) -> bool:
+        """After a failure, write everything that is known anew, to new files: what a failed write or sync left of the old
+        ones is not to be relied on. True if changes are taken again."""
+        if not self._failure or self._compacting:
+            return not self._failure
+        try:
+            os.ftruncate(self._descriptor, self._size)
+            if self._size:
+                old = self._descriptor
+                self._open_log(self._epoch + 1)
+                os.close(old)
+            self._compacting = True
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(
+                    self._write_snapshot,
+                    self._epoch,
+                    self.desired.entries(),
+                    self.desired.sequence,
+                    self.desired.last_generation,
+                )
+        except OSError:
+            return False
+        finally:
+            self._compacting = False
+        self._synced = self._written
+        self._failure = ""
+        return True
+
     def close(self) -> None:
         """Close the files. Everything that was confirmed is on disk already."""
         if self._descriptor >= 0:
@@ -175,8 +209,8 @@ class Store:
 
     def _fail(self, error: OSError) -> None:
         self._failure = (
-            f"changes can no longer be made durable in {self._directory}: {error.strerror}; "
-            "free space or mend the disk, then restart the agent"
+            f"changes cannot be made durable in {self._directory}: {error.strerror}; free space or mend the disk. Customers "
+            "are served meanwhile, and changes are taken again within seconds after that"
         )
         raise StoreFailed(self._failure) from error
 

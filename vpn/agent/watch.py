@@ -22,6 +22,7 @@ _MEASURE: Final = 0.2
 _BAN_SECONDS: Final = 60.0
 _TIDY_SECONDS: Final = 15.0
 _VERIFY_SECONDS: Final = 60.0
+_RECOVER_SECONDS: Final = 1.0
 
 
 @attrs.define(eq=False)
@@ -37,6 +38,7 @@ class Watch:
             nursery.start_soon(self._follow_removals)
             nursery.start_soon(self._tidy)
             nursery.start_soon(self._verify)
+            nursery.start_soon(self._recover)
 
     async def _follow_removals(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -107,10 +109,29 @@ class Watch:
     async def _verify(self) -> None:
         while True:
             await trio.sleep(self.verify_every)
-            try:
-                await self.node.verify()
-            except (XrayCallFailed, XrayDown) as error:
-                log.warning("could not compare Xray's users with the wanted keys", reason=str(error))
+            await self._compare()
+
+    async def _compare(self) -> None:
+        try:
+            await self.node.verify()
+        except (XrayCallFailed, XrayDown) as error:
+            log.warning("could not compare Xray's users with the wanted keys", reason=str(error))
+
+    async def _recover(self) -> None:
+        """Take changes again once the disk takes them."""
+        store = self.node.store
+        since: float | None = None
+        while True:
+            await trio.sleep(_RECOVER_SECONDS)
+            if not store.failure:
+                since = None
+                continue
+            if since is None:
+                since = trio.current_time()
+                log.error("changes are refused", reason=store.failure)
+            if await store.recover():
+                log.warning("changes are taken again", after_seconds=round(trio.current_time() - since, 1))
+                await self._compare()  # what was known but refused is made now
 
 
 async def _counters(life: Life, email: str) -> int:
