@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 import attrs
@@ -148,21 +150,8 @@ class _Api:
         since = request.query_params.get("unchanged_since")
         unchanged_since = None if since is None else integer_of(request, "unchanged_since", None, 0, MAX_GENERATION)
         self.reporter.heard()
-        specs: dict[str, KeySpec] = {}
-        number = 0
-        async for line in read_lines(request):
-            number += 1
-            try:
-                spec = spec_from_json(parse_json(line))
-            except (WireError, BadRequest) as error:
-                raise BadRequest(422, "invalid", f"line {number}: {error}; nothing was changed") from None
-            if spec.key_id in specs:
-                raise BadRequest(
-                    422, "invalid", f"line {number}: key {spec.key_id!r} is there twice; nothing was changed"
-                )
-            specs[spec.key_id] = spec
-            if number % 500 == 0:
-                await trio.lowlevel.checkpoint()
+        async with contextlib.aclosing(read_lines(request)) as lines:
+            specs = await _specs(lines)
         return JSONResponse(sync_to_json(await self.node.sync(list(specs.values()), unchanged_since)))
 
     async def clock(self, request: Request) -> Response:
@@ -181,6 +170,23 @@ class _Api:
         """Prometheus text."""
         self.reporter.measure()
         return PlainTextResponse(METRICS.render(), media_type="text/plain; version=0.0.4")
+
+
+async def _specs(lines: AsyncIterator[bytes]) -> dict[str, KeySpec]:
+    specs: dict[str, KeySpec] = {}
+    number = 0
+    async for line in lines:
+        number += 1
+        try:
+            spec = spec_from_json(parse_json(line))
+        except (WireError, BadRequest) as error:
+            raise BadRequest(422, "invalid", f"line {number}: {error}; nothing was changed") from None
+        if spec.key_id in specs:
+            raise BadRequest(422, "invalid", f"line {number}: key {spec.key_id!r} is there twice; nothing was changed")
+        specs[spec.key_id] = spec
+        if number % 500 == 0:
+            await trio.lowlevel.checkpoint()
+    return specs
 
 
 def _outcome(done: Applied | Removed | Exception) -> dict[str, object]:

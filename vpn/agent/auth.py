@@ -15,7 +15,7 @@ from runtime.config.secret import Secret
 from vpn.agent.metrics import REQUESTS
 
 MAX_AT_ONCE: Final = 128
-_REQUEST_SECONDS: Final = 120.0
+REQUEST_SECONDS: Final = 120.0
 
 
 def error_response(status: int, code: str, message: str, **facts: object) -> JSONResponse:
@@ -25,9 +25,10 @@ def error_response(status: int, code: str, message: str, **facts: object) -> JSO
 
 
 class Gate:
-    """Lets only requests with the right token through, at most 128 at once, each for at most two minutes.
+    """Lets only requests with the right token through, at most 128 at once (503 above), each for at most two minutes (504).
 
-    The comparison takes the same time for every wrong token. Nothing of the body is read before it.
+    The comparison takes the same time for every wrong token. Nothing of the body is read before it, and requests without
+    the token take no place from those with it.
     """
 
     def __init__(self, app: ASGIApp, token: Secret) -> None:
@@ -44,7 +45,7 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         began = time.perf_counter()
-        status = 500
+        status = 0
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -52,25 +53,30 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        self._inside += 1
         try:
-            with trio.fail_after(_REQUEST_SECONDS):
+            with trio.move_on_after(REQUEST_SECONDS) as limit:
                 await self._serve(scope, receive, note)
-        except trio.TooSlowError:
-            status = 504
+            if limit.cancelled_caught and not status:
+                late = error_response(
+                    504, "too_slow", f"not done within {REQUEST_SECONDS:g} s; what was begun goes on, read it back"
+                )
+                await late(scope, receive, note)
         finally:
-            self._inside -= 1
-            REQUESTS.labels(_method(scope), str(status)).observe(time.perf_counter() - began)
+            REQUESTS.labels(_method(scope), str(status or 500)).observe(time.perf_counter() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._authorized(scope):
             refusal = error_response(401, "unauthorized", "this node wants: Authorization: Bearer TOKEN")
             await refusal(scope, receive, send)
-        elif self._inside > MAX_AT_ONCE:
+        elif self._inside >= MAX_AT_ONCE:
             busy = error_response(503, "busy", f"more than {MAX_AT_ONCE} requests at once; try again in a moment")
             await busy(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            self._inside += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._inside -= 1
 
     def _authorized(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import trio
@@ -48,27 +49,29 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """The whole body, at most `limit` bytes within 20 seconds. Raises BadRequest."""
     body = bytearray()
     with trio.move_on_after(SLOW_BODY) as patience:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise BadRequest(413, "too_large", f"the body is larger than {limit} bytes")
+        async with contextlib.aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                body += chunk
+                if len(body) > limit:
+                    raise BadRequest(413, "too_large", f"the body is larger than {limit} bytes")
     if patience.cancelled_caught:
         raise BadRequest(408, "too_slow", f"the body did not arrive within {SLOW_BODY:g} s")
     return bytes(body)
 
 
-async def read_lines(request: Request) -> AsyncIterator[bytes]:
-    """The body line by line, without empty ones. Raises BadRequest."""
+async def read_lines(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body line by line, without empty ones; close it if it is left before its end. Raises BadRequest."""
     pending, total = b"", 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > MAX_SYNC:
-            raise BadRequest(413, "too_large", f"the body is larger than {MAX_SYNC >> 20} MiB")
-        *lines, pending = (pending + chunk).split(b"\n")
-        if len(pending) > MAX_LINE:
-            raise BadRequest(413, "too_large", f"a line is longer than {MAX_LINE} bytes")
-        for line in lines:
-            if line.strip():
-                yield line
+    async with contextlib.aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            total += len(chunk)
+            if total > MAX_SYNC:
+                raise BadRequest(413, "too_large", f"the body is larger than {MAX_SYNC >> 20} MiB")
+            *lines, pending = (pending + chunk).split(b"\n")
+            if len(pending) > MAX_LINE:
+                raise BadRequest(413, "too_large", f"a line is longer than {MAX_LINE} bytes")
+            for line in lines:
+                if line.strip():
+                    yield line
     if pending.strip():
         yield pending
