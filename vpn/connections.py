@@ -21,6 +21,11 @@ class Connections:
     def __len__(self) -> int:
         return len(self._owners)
 
+    @property
+    def customers(self) -> int:
+        """How many customers have one or more."""
+        return len(self._sources)
+
     def add(self, access: Access) -> None:
         """Note an access line."""
         self._drop(access.source)

@@ -174,7 +174,8 @@ class NodeState:
 
     `count` = keys wanted, made of `serving` + `expired` + `pending`; `digest` covers exactly the wanted keys (see
     `vpn.digest`). `sequence` grows with every change of the wanted set
-    (see `VpnNode.sync`). `ready` is false while Xray is down, with the reason in `why`. `now` is the node's clock (with the
+    (see `VpnNode.sync`). `ready` is false while Xray is down, with the reason in `why`; a ready node with a `why` serves, but
+    refuses changes (its disk is full). `now` is the node's clock (with the
     demonstration offset, if it has one).
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from datetime import UTC, datetime
 from uuid import UUID
 
 import attrs
@@ -405,11 +406,24 @@ async def test_usage_counts_a_customers_bytes_and_never_resets(agent: RunningAge
         assert first.boot_id == (await client.state()).boot_id
 
 
-async def test_metrics_are_prometheus_text_without_secrets(agent: RunningAgent) -> None:
-    spec = key("customer")
-    async with agent.client() as client, raw(agent) as http:
+async def test_metrics_are_prometheus_text_without_secrets(agent: RunningAgent, origin: Origin) -> None:
+    spec, ended = key("customer"), key("ended", expires_at=datetime.fromtimestamp(1, UTC))
+    async with agent.client() as client, raw(agent) as http, open_tunnel(agent.link(spec)) as tunnel:
         await client.put(spec)
-        text = (await http.get("/metrics")).text
-    assert 'atlas_node_keys{state="serving"} 1' in text
-    assert "atlas_node_ready 1" in text
+        await client.put(ended)
+        await client.remove("ended", 1)
+        async with open_stream(tunnel, origin):
+            text = (await http.get("/metrics")).text
+    for line in (
+        'atlas_node_keys{state="serving"} 1',
+        'atlas_node_changes_total{kind="put"} 2',
+        'atlas_node_changes_total{kind="remove"} 1',
+        "atlas_node_ready 1",
+        "atlas_node_connections 1",
+        "atlas_node_customers_connected 1",
+        "atlas_node_changes_refused 0",
+        "atlas_node_grace_seconds 0",
+    ):
+        assert line in text
+    assert 'atlas_node_info{agent="' in text
     assert str(spec.uuid) not in text and TOKEN not in text

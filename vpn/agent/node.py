@@ -407,6 +407,7 @@ class Node:
                     self._pending[key_id] = None
                     over.append(key_id)
             if over:
+                metrics.EXPIRED.inc(len(over))
                 log.info("keys have come to their end", count=len(over), grace_seconds=grace)
                 await self._converge_all(over)
                 continue

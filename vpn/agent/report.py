@@ -65,7 +65,7 @@ class Reporter:
             agent_version=VERSION,
             xray_version="" if life is None else life.version,
             ready=life is not None,
-            why=node.keeper.why_down,
+            why=node.keeper.why_down or node.store.failure,
             count=len(node.store.desired),
             serving=serving,
             expired=expired,
@@ -90,3 +90,10 @@ class Reporter:
         metrics.READY.set(life is not None)
         metrics.STARTS.set(self.node.keeper.starts)
         metrics.CONNECTIONS.set(0 if life is None else len(life.connections))
+        metrics.CUSTOMERS.set(0 if life is None else life.connections.customers)
+        now = self.clock.real()
+        metrics.SILENCE.set(max(0.0, now - self.node.contact.last_heard))
+        metrics.GRACE.set(self.node.contact.grace_at(now))
+        metrics.REFUSING.set(bool(self.node.store.failure))
+        if life is not None:
+            metrics.INFO.labels(VERSION, life.version).set(1)

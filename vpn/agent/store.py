@@ -16,6 +16,7 @@ import trio
 
 from vpn.agent import files
 from vpn.agent.desired import Change, Conflict, DesiredSet, Entry, Forgotten, UuidTaken
+from vpn.agent.metrics import CHANGES
 from vpn.agent.records import Damaged, change_from_json, change_to_json, decode_line, encode_line
 from vpn.errors import StoreCorrupt, StoreFailed, StoreUnreadable
 from vpn.protocol import KeySpec, Removal
@@ -96,7 +97,7 @@ class Store:
                 continue
             if entry is not None:
                 lines.append(encode_line(change_to_json(entry)))
-                self.desired.apply(entry)
+                self._apply(entry)
                 changed.append(change.key_id)
         self._append(lines)
         await self._durable()
@@ -166,10 +167,17 @@ class Store:
         self._check_usable()
         self._append([encode_line(change_to_json(change)) for change in changes])
         for change in changes:
-            self.desired.apply(change)
+            self._apply(change)
         # also when nothing changed: an equal, earlier change may still be on its way to the disk
         await self._durable()
         return bool(changes)
+
+    def _apply(self, change: Change) -> None:
+        self.desired.apply(change)
+        if isinstance(change, Forgotten):
+            CHANGES.labels("forget").inc()
+        else:
+            CHANGES.labels("remove" if change.spec is None else "put").inc()
 
     def _append(self, lines: Sequence[bytes]) -> None:
         data = b"".join(lines)
