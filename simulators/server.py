@@ -24,7 +24,7 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
     config.errorlog = None
-    config.graceful_timeout = 0.2
+    config.graceful_timeout = 0.01
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import attrs
+import trio
 
 Json = dict[str, object]
 
@@ -15,6 +16,15 @@ class Troubles:
 
     before: deque[int] = attrs.field(factory=deque)
     after: deque[int] = attrs.field(factory=deque)
+    gate: trio.Event | None = None
+    """Until it is set, whoever asks waits."""
+    someone_waits: trio.Event = attrs.field(factory=trio.Event)
+
+    async def pass_gate(self) -> None:
+        """Wait at the gate, if there is one."""
+        if self.gate is not None:
+            self.someone_waits.set()
+            await self.gate.wait()
 
     def refuse(self) -> int:
         """The status to answer with instead of working, or 0."""

@@ -104,6 +104,7 @@ class YooKassa:
         return self._troubled(self.troubles.spoil()) or JSONResponse(self.payments[self.keys[key]])
 
     async def _show(self, request: Request) -> Response:
+        await self.troubles.pass_gate()
         return self._shown(request, self.payments)
 
     async def _show_refund(self, request: Request) -> Response:
