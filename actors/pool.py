@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,12 +10,14 @@ from functools import partial
 import attrs
 import trio
 
+from actors import pool_control as _commands  # noqa: F401  adds `leases` and `pool` to the control socket
 from actors import pool_metrics as metrics
 from actors.pool_book import PoolBook, PoolState
 from actors.pool_client import Counter, Pool, counter_of, pool_of
 from actors.pool_events import BridgeFallback, DriverComplaint
 from actors.pool_filler import Filler
 from actors.pool_messages import AcquireLease, LeaseRequest, RevokeLeases
+from actors.pool_report import report
 from actors.pool_settings import PoolSettings
 from actors.pool_ticker import Ticker
 from db.bridge_choice import choose_bridge
@@ -113,7 +116,7 @@ class PoolActor(Actor):
         context = self.context
         counter = self._counter = counter_of(context.ref)
         size = self.size or self.settings.size
-        dirty, to_clean = trio.open_memory_channel[Connection](size)
+        dirty, to_clean = trio.open_memory_channel[Connection](math.inf)
         self._dirty = dirty
         self._book = PoolBook(
             context.name,
@@ -131,6 +134,7 @@ class PoolActor(Actor):
         context.ready(False, "connecting")
         context.start_task(self._serve, to_clean, name="connections", inherit_deadline=False)
         counter.book = self._book
+        counter.served = True
 
     async def on_stop(self, reason: StopReason) -> None:
         """Let those finish who hold a connection or already wait for one; nobody else gets one."""
@@ -139,29 +143,7 @@ class PoolActor(Actor):
 
     def inspect(self) -> Mapping[str, object]:
         """State, connections, holders and waiters, oldest first."""
-        book = self._book
-        now = trio.current_time()
-        return {
-            "state": book.state.value,
-            "since_seconds": round(now - book.state_since, 3),
-            "cause": book.cause,
-            "bridge": self._bridge.name if self._bridge else None,
-            "size": book.size,
-            "idle": len(book.idle),
-            "leased": len(book.leases),
-            "quarantined": len(book.quarantined),
-            "missing": book.missing,
-            "slow": book.queue.codel.slow,
-            "leases": [lease.describe(now) for lease in book.leases.values()],
-            "waiting": [
-                {
-                    "label": waiter.label,
-                    "lane": waiter.lane.name.lower(),
-                    "waited_seconds": round(now - waiter.since, 4),
-                }
-                for waiter in book.queue
-            ],
-        }
+        return report(self._book)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -208,6 +190,7 @@ class PoolActor(Actor):
         try:
             async with open_loop(self._complain) as loop:
                 self._bridge, fallback = await choose_bridge(self.settings.bridge, loop)
+                self._book.bridge = self._bridge.name
                 if fallback:
                     self.context.emit(BridgeFallback(self.context.name, fallback))
                 self.context.describe(bridge=self._bridge.name, size=str(self._book.size))

@@ -15,15 +15,17 @@ from collections.abc import Callable
 import trio
 
 from actors import pool_metrics as metrics
+from actors import pool_refusals as refusals
 from actors.pool_events import LeaseReclaimed, PoolStateChanged, PoolWentDown, WaitResolved
 from actors.pool_messages import LeaseRequest
 from actors.pool_settings import PoolSettings
 from db.connection import Connection
 from db.lease import Lease, Owner
-from db.lease_errors import LeaseError, LeaseShed, PoolCrashed, PoolDown
+from db.lease_errors import LeaseError, PoolDown
 from db.lease_queue import Lane, LeaseQueue, Waiter
 from runtime.clock import clock_reader
 from runtime.events import Event
+from runtime.metrics import HistogramSeries
 
 _FRESH = 0.005
 """Seconds after its last use in which a connection is not asked whether it still lives."""
@@ -62,6 +64,11 @@ class PoolBook:
         self.name = name
         self.settings = settings
         self.size = size
+        """Connections to keep; `resize` changes it."""
+        self.paused = False
+        """Whether only the system lane is served."""
+        self.bridge = ""
+        """How the driver is driven; empty until that is known."""
         self.idle: list[Connection] = []
         """Free connections; the one used last is taken first."""
         self.leases: dict[int, Lease] = {}
@@ -89,11 +96,14 @@ class PoolBook:
         self._needed = needed
         self._dirty = dirty
         self._watch = watch
-        self._refused = {
+        self.refused = {
             why: metrics.REFUSED.labels(name, why) for why in ("timeout", "shed", "full", "down", "crashed")
         }
-        self._waited: dict[tuple[str, Lane], Callable[[float], None]] = {}
-        self._held: dict[str, Callable[[float], None]] = {}
+        """Requests that got no connection, by why."""
+        self.waits: dict[tuple[str, Lane], HistogramSeries] = {}
+        """Waits by label and lane, while monitored."""
+        self.holds: dict[str, HistogramSeries] = {}
+        """Holds by label, while monitored."""
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +111,10 @@ class PoolBook:
         """A lease at once, or None if the request has to wait. Raises PoolDown."""
         if self.state is PoolState.DOWN and request.lane is not Lane.SYSTEM:
             raise self.refuse_down(request.label)
-        if self.queue and (request.lane is not Lane.SYSTEM or self.queue.waiting(Lane.SYSTEM)):
+        if request.lane is Lane.SYSTEM:
+            if self.queue.waiting(Lane.SYSTEM):
+                return None
+        elif self.queue or self.paused:
             return None
         now = self.now()
         connection = self._free(request.lane, now)
@@ -114,14 +127,7 @@ class PoolBook:
             request.waiter = waiter
         else:
             self.spiked(f'"{request.label}" refused: {len(self.queue)} are waiting')
-            self._fail(
-                request,
-                "full",
-                LeaseShed(
-                    f'"{request.label}" was refused by {self.name} at once: {len(self.queue)} requests are waiting already '
-                    f"(pool.max_waiting = {self.settings.max_waiting}). {self.describe()}"
-                ),
-            )
+            self._fail(request, "full", refusals.full(self, request.label))
 
     def forget(self, request: LeaseRequest) -> None:
         """The asker gave up: take it out of the queue, or take back what it was just granted."""
@@ -133,17 +139,9 @@ class PoolBook:
 
     def refuse_down(self, label: str) -> PoolDown:
         """The error for a request while the database is away."""
-        self._refused["down"].inc()
+        self.refused["down"].inc()
         self.spiked(f'"{label}" refused: down')
-        down_for = trio.current_time() - self.state_since
-        return PoolDown(
-            f'"{label}" was refused by {self.name}: the database has been away for {down_for:.1f} s. {self.cause}. '
-            "The pool goes on trying; nothing was sent"
-        )
-
-    def count_refusal(self, why: str) -> None:
-        """A request ended without a lease on its asker's side."""
-        self._refused[why].inc()
+        return refusals.down(self, label)
 
     # -- giving back --------------------------------------------------------------------------------------------------
 
@@ -156,7 +154,7 @@ class PoolBook:
         connection = lease.connection
         connection.used_at = now
         driver = connection.driver
-        if not driver.tainted and driver.is_idle() and now < connection.retire_at:
+        if not driver.tainted and driver.is_idle() and now < connection.retire_at and self.live < self.size:
             self._rest(connection)
             if self.queue:
                 self.serve(now)
@@ -168,17 +166,20 @@ class PoolBook:
             self._dirty(connection)
         else:
             driver.terminate()
-            self._gone("retired")
+            self._gone("retired" if self.live < self.size else "surplus")
 
     def cleaned(self, connection: Connection, *, clean: bool) -> None:
         """A quarantine has ended; an unclean connection was cut by then."""
         if self.quarantined.pop(connection, None) is None:
             return
-        if clean:
+        if not clean:
+            self._gone("unclean")
+        elif self.live >= self.size:
+            connection.driver.terminate()
+            self._gone("surplus")
+        else:
             self._rest(connection)
             self.serve(trio.current_time())
-        else:
-            self._gone("unclean")
 
     def revoke(self, lease: Lease, why: str) -> None:
         """Take the connection away from its holder, whatever it does: fence it, cut it, cancel the holder."""
@@ -209,11 +210,11 @@ class PoolBook:
     @property
     def missing(self) -> int:
         """Connections to open."""
-        return 0 if self.state is PoolState.CLOSED else self.size - self.live
+        return 0 if self.state is PoolState.CLOSED else max(0, self.size - self.live)
 
     def admit(self, connection: Connection) -> None:
         """A new connection was opened."""
-        if self.state is PoolState.CLOSED:
+        if self.state is PoolState.CLOSED or self.live >= self.size:
             connection.driver.terminate()
             return
         metrics.OPENED.labels(self.name).inc()
@@ -247,7 +248,7 @@ class PoolBook:
     def serve(self, now: float) -> None:
         """Grant what can be granted."""
         while self.idle and self.queue:
-            system_only = len(self.idle) <= self._floor
+            system_only = self.paused or len(self.idle) <= self._floor
             waiter = self.queue.take(now, system_only=system_only)
             if waiter is None:
                 return
@@ -273,7 +274,7 @@ class PoolBook:
         if self.state is PoolState.CLOSED:
             return
         for waiter in self.queue.drain():
-            self._fail(waiter.payload, "crashed", crashed(self.name, waiter.label, why))
+            self._fail(waiter.payload, "crashed", refusals.crashed(self.name, waiter.label, why))
         for lease in list(self.leases.values()):
             self.revoke(lease, f"its pool {self.name} ended ({why})")
         for connection in (*self.idle, *self.quarantined):
@@ -300,21 +301,41 @@ class PoolBook:
             await self._full.wait()
         return True
 
+    # -- what operators change ----------------------------------------------------------------------------------------
+
+    def resize(self, size: int) -> None:
+        """Keep so many connections from now on, at least 1. Surplus ones go at once if idle, else when they come back."""
+        self.size = size
+        self._reserved = min(self.settings.reserved, size - 1)
+        while self.idle and self.live > size:
+            self.idle.pop(0).driver.terminate()
+            self._gone("surplus")
+        self._needed()
+        self._settle()
+
+    def pause(self) -> None:
+        """Serve only the system lane; holders go on, everybody else waits (deadlines run on, nobody is shed)."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self.paused = False
+        self.queue.codel.slow = False
+        self.serve(trio.current_time())
+
+    def expire_all(self, retire_at: Callable[[], float]) -> None:
+        """Replace every connection that exists now, each at its time `retire_at()`; held ones when they come back."""
+        for connection in (*self.idle, *self.quarantined, *(lease.connection for lease in self.leases.values())):
+            connection.retire_at = min(connection.retire_at, retire_at())
+        self.sweep(trio.current_time())
+
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def shed(self, waiters: list[Waiter[LeaseRequest]], now: float) -> None:
         """Tell those whom CoDel gave up."""
         slow_for = now - self.queue.codel.slow_since
         for waiter in waiters:
-            self._fail(
-                waiter.payload,
-                "shed",
-                LeaseShed(
-                    f'"{waiter.label}" was refused by {self.name} after {now - waiter.since:.2f} s: for {slow_for:.1f} s no '
-                    f"request has got a connection within {self.settings.slow_target:g} s (pool.slow_target), so it would "
-                    f"come too late. {self.describe()}"
-                ),
-            )
+            self._fail(waiter.payload, "shed", refusals.shed(self, waiter.label, now - waiter.since, slow_for))
             self.resolved(waiter, "shed")
 
     def resolved(self, waiter: Waiter[LeaseRequest], how: str) -> None:
@@ -326,21 +347,6 @@ class PoolBook:
     def spiked(self, note: str) -> None:
         """Somebody waited too long or was refused: the watchdog wants to know, monitored or not."""
         self._spike(f"{self.name}: {note}")
-
-    def describe(self) -> str:
-        """Where the connections are, in one sentence for an error."""
-        top = self.top_holders(3)
-        return (
-            f"{self.name} is {self.state}: {len(self.leases)} of {self.size} leased, {len(self.idle)} idle, "
-            f"{len(self.quarantined)} in quarantine, {len(self.queue)} waiting"
-            + (f"; held longest: {top}" if top else "")
-        )
-
-    def top_holders(self, n: int) -> str:
-        """The n leases held for longest: label, line and age."""
-        now = trio.current_time()
-        oldest = list(self.leases.values())[:n]
-        return ", ".join(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s' for lease in oldest)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -384,11 +390,10 @@ class PoolBook:
         self._watch(request)
         if self.settings.monitor:
             key = (request.label, request.lane)
-            observe = self._waited.get(key)
-            if observe is None:
-                series = metrics.WAITED.labels(self.name, request.label, request.lane.name.lower())
-                observe = self._waited[key] = series.observe
-            observe(waited)
+            series = self.waits.get(key)
+            if series is None:
+                series = self.waits[key] = metrics.WAITED.labels(self.name, request.label, request.lane.name.lower())
+            series.observe(waited)
         return lease
 
     @property
@@ -398,7 +403,10 @@ class PoolBook:
 
     def _rest(self, connection: Connection) -> None:
         self.idle.append(connection)
-        if self._full is not None and len(self.idle) == self.size:
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._full is not None and len(self.idle) >= self.size:
             self._full.set()
             self._full = None
 
@@ -410,10 +418,10 @@ class PoolBook:
         if lease.lane is Lane.SYSTEM:
             self._system_held -= 1
         if self.settings.monitor:
-            observe = self._held.get(lease.label)
-            if observe is None:
-                observe = self._held[lease.label] = metrics.HELD.labels(self.name, lease.label).observe
-            observe(now - lease.granted_at)
+            series = self.holds.get(lease.label)
+            if series is None:
+                series = self.holds[lease.label] = metrics.HELD.labels(self.name, lease.label)
+            series.observe(now - lease.granted_at)
 
     def _gone(self, why: str) -> None:
         metrics.CLOSED.labels(self.name, why).inc()
@@ -422,7 +430,7 @@ class PoolBook:
 
     def _fail(self, request: LeaseRequest, why: str, error: LeaseError) -> None:
         if request.deferred is not None and request.deferred.fail(error):
-            self._refused[why].inc()
+            self.refused[why].inc()
 
     def _judge(self) -> None:
         if self.state is PoolState.CLOSED:
@@ -444,10 +452,3 @@ class PoolBook:
             for waiter in self.queue.drain(keep_system=True):
                 self._fail(waiter.payload, "down", self.refuse_down(waiter.label))
                 self.resolved(waiter, "refused: down")
-
-
-def crashed(pool: str, label: str, why: str) -> PoolCrashed:
-    """The error for a request whose pool ended while it waited."""
-    return PoolCrashed(
-        f'"{label}" got no connection: its pool {pool} ended ({why}). Nothing was sent; it may be repeated'
-    )

@@ -15,9 +15,11 @@ from weakref import WeakValueDictionary
 import trio
 
 from actors import pool_metrics as metrics
-from actors.pool_book import PoolBook, crashed
+from actors.pool_book import PoolBook
 from actors.pool_events import IdleHeld
 from actors.pool_messages import AcquireLease, LeaseRequest
+from actors.pool_refusals import crashed
+from actors.pool_report import describe
 from db.call_site import site_at
 from db.lease import Lease, Owner
 from db.lease_errors import AmbiguousCommit, LeaseExpired, LeaseTimeout, NestedLease
@@ -42,7 +44,7 @@ Args = TypeVarTuple("Args")
 class Counter:
     """The pool's counter, shared by the pool's incarnations and its clients: whether the pool is in, and who is coming."""
 
-    __slots__ = ("__weakref__", "book", "coming", "token")
+    __slots__ = ("__weakref__", "book", "coming", "served", "token")
 
     def __init__(self) -> None:
         self.book: PoolBook | None = None
@@ -51,6 +53,8 @@ class Counter:
         """Requests on their way through the mailbox. Nobody overtakes them."""
         self.token = 0
         """The last fencing token of earlier incarnations."""
+        self.served = False
+        """Whether a pool has ever run behind it."""
 
 
 _counters: WeakValueDictionary[Ref, Counter] = WeakValueDictionary()
@@ -62,6 +66,11 @@ def counter_of(ref: Ref) -> Counter:
     if counter is None:
         counter = _counters[ref] = Counter()
     return counter
+
+
+def known_counter(ref: Ref) -> Counter | None:
+    """The counter behind a reference, if anybody ever asked for it."""
+    return _counters.get(ref)
 
 
 def pool_of(context: Context, name: str) -> Pool:
@@ -142,7 +151,7 @@ class Pool:
         held = current_lease.get()
         if held is not None and held.is_open:
             raise NestedLease(
-                f'"{request.label}" asked for a connection of {self.name} at {site_at(request.code, request.line)} while '
+                f'"{request.label}" asked for a connection of {self.name} at {request.site} while '
                 f'"{held.label}", '
                 f"taken at {held.site}, is held: with every connection held like that nobody would go on. Give it back first, "
                 "or pass the open transaction on"
@@ -187,12 +196,12 @@ class Pool:
         waited = trio.current_time() - request.since
         limit = request.deadline - request.since
         book = self._counter.book
-        state = f"{self.name} is not running" if book is None else book.describe()
+        state = f"{self.name} is not running" if book is None else describe(book)
         metrics.REFUSED.labels(self.name, "timeout").inc()
         self._context.services.beats.spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
         return LeaseTimeout(
             f'"{request.label}" got no connection in {waited:.2f} s (within={limit:g} s), lane {request.lane.name.lower()}, at '
-            f"{site_at(request.code, request.line)}. {state}. Hold connections for less time, or raise pool.size"
+            f"{request.site}. {state}. Hold connections for less time, or raise pool.size"
         )
 
     def _ended(self, lease: Lease, stack: str) -> LeaseExpired | Exception:

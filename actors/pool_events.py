@@ -47,7 +47,7 @@ class WaitSpike(Event):
     waiting: int
     state: str
     holders: str
-    """Who holds connections for longest, with line and age."""
+    """Who holds connections for longest, with line, age and where its task stands."""
 
     def line(self) -> str:
         """Who waits, for how long, and for whom."""

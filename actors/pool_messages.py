@@ -6,6 +6,7 @@ from types import CodeType
 
 import attrs
 
+from db.call_site import site_at
 from db.lease import Lease, Owner
 from db.lease_queue import Lane, Waiter
 from runtime.deferred import Deferred
@@ -36,6 +37,11 @@ class LeaseRequest:
     deferred: Deferred[Lease] | None = None
     arrived: bool = False
     """Whether the pool has taken it out of its mailbox."""
+
+    @property
+    def site(self) -> str:
+        """The line that asks."""
+        return site_at(self.code, self.line)
 
 
 @attrs.frozen

@@ -25,6 +25,11 @@ REFUSED = counter(
     "Requests that got no connection: timeout, shed, full, down, crashed.",
     labels=("pool", "why"),
 )
+SPIKES = counter(
+    "atlas_lease_wait_spikes_total",
+    "Requests that waited too long while they still waited: warning, critical.",
+    labels=("pool", "lane", "severity"),
+)
 TAKEN_AWAY = counter(
     "atlas_lease_taken_total",
     "Leases that ended against their holder's will: expired, overrun, reclaimed.",
@@ -34,7 +39,7 @@ OPENED = counter("atlas_pool_opened_total", "Connections opened.", labels=("pool
 OPEN_FAILED = counter("atlas_pool_open_failed_total", "Connections that could not be opened.", labels=("pool",))
 CLOSED = counter(
     "atlas_pool_closed_total",
-    "Connections closed: lost, unclean, retired, revoked, stopped.",
+    "Connections closed: lost, unclean, retired, surplus, revoked, stopped.",
     labels=("pool", "why"),
 )
 QUARANTINED = counter(

@@ -11,6 +11,7 @@ from actors import pool_metrics as metrics
 from actors.pool_book import PoolBook
 from actors.pool_events import LeaseOverrun, RequestsShed, SevereWaitSpike, WaitSpike
 from actors.pool_messages import LeaseRequest
+from actors.pool_report import top_holders
 from db.lease_queue import Lane, Waiter
 from runtime.beats import WorkerBeat
 from runtime.context import Context
@@ -47,7 +48,7 @@ class Ticker:
             head = book.queue.head(lane)
             if head is not None:
                 self._spike(head, now)
-        hopeless = book.queue.hopeless(now)
+        hopeless = [] if book.paused else book.queue.hopeless(now)
         if hopeless:
             self._shed(hopeless, now)
         for lease in list(book.leases.values()):
@@ -79,6 +80,8 @@ class Ticker:
     def _report(self, kind: type[WaitSpike], waiter: Waiter[LeaseRequest], waited: float, now: float) -> None:
         book = self.book
         book.spiked(f'"{waiter.label}" has waited {waited:.2f} s')
+        severity = "critical" if kind is SevereWaitSpike else "warning"
+        metrics.SPIKES.labels(book.name, waiter.lane.name.lower(), severity).inc()
         key = (waiter.lane, kind is SevereWaitSpike)
         if not book.settings.monitor or now - self._reported.get(key, float("-inf")) < _REPORT_EVERY:
             return
@@ -95,7 +98,7 @@ class Ticker:
                 waited,
                 book.queue.waiting(waiter.lane),
                 state,
-                book.top_holders(3),
+                top_holders(book, 3, stacks=True),
             )
         )
 

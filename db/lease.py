@@ -25,6 +25,9 @@ class Owner:
     name: str
     incarnation: int
 
+    def __str__(self) -> str:
+        return f"{self.name}#{self.incarnation}"
+
 
 class LeaseBook(Protocol):
     """The keeper of a pool's connections, as far as a lease needs it."""
@@ -114,10 +117,11 @@ class Lease:
         return {
             "label": self.label,
             "lane": self.lane.name.lower(),
-            "owner": f"{self.owner.name}#{self.owner.incarnation}",
+            "owner": str(self.owner),
             "site": self.site,
             "held_seconds": round(self.held(now), 4),
             "limit_seconds": self.hold,
+            "waited_seconds": round(self.waited, 4),
             "backend_pid": self.connection.pid,
             "token": self.token,
         }

@@ -216,7 +216,7 @@ async def test_inspect_names_holders_with_label_line_and_backend(empty_database_
     async with pool_house(empty_database_dsn) as house, house.pool.lease("looked at") as lease:
         pid = await lease.fetchval("SELECT pg_backend_pid()")
         state = house.system.address(house.ref)._actor.inspect()  # type: ignore[union-attr]  # it runs
-        (held,) = state["leases"]  # type: ignore[misc]  # JSON
+        (held,) = state["holders"]  # type: ignore[misc]  # JSON
     assert held["label"] == "looked at"
     assert held["backend_pid"] == pid
     assert held["owner"] == "holder#1"
