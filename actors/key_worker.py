@@ -13,7 +13,7 @@ import trio
 
 from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, KeySettled
 from actors.pool_client import Pool, pool_of
-from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner
+from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner, longest_retry
 from db.lease_errors import LeaseError
 from runtime.errors import ActorCrashed, ActorRestarting, AskError, AskTimeout, UnknownActor
 from runtime.logs import get_logger
@@ -180,6 +180,8 @@ class KeyWorker(PeriodicWorker):
     async def _fail(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
         known = error.generation if isinstance(error, NodeConflict) else -1
         outcome = await self.fail(pool, claim, str(error), known)
+        is_outdated = claim.attempts == 0 and known >= claim.generation
+        self.context.after(0.0 if is_outdated else longest_retry(claim.attempts), WakeUp())
         KEYS.labels(self.context.name, outcome).inc()
         self.context.emit(KeyFailed(actor=self.context.name, key_id=claim.key_id, outcome=outcome, why=str(error)))
 

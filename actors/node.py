@@ -10,10 +10,10 @@ import trio
 
 from actors.node_endpoint import Locate
 from actors.node_events import NodeAway, NodeBack
-from actors.node_messages import PutKey, ReadState, RemoveKey
+from actors.node_messages import ChangeKeys, ListKeys, PutKey, ReadKey, ReadState, RemoveKey, RestoreKeys
 from actors.pool_client import pool_of
 from db.lease_errors import LeaseError
-from db.nodes import record_node_seen, register_node
+from db.nodes import make_keys_due, record_node_seen, register_node
 from db.tx import Tx
 from runtime.actor import Actor, handler
 from runtime.deferred import Deferred
@@ -23,7 +23,7 @@ from runtime.message import Request, WakeUp
 from vpn.breaker import Breaker
 from vpn.client import AgentClient
 from vpn.errors import NodeError, NodeUnavailable
-from vpn.protocol import Applied, InboundFacts, NodeState, Removed, VpnNode
+from vpn.protocol import Applied, InboundFacts, KeyPage, NodeKey, NodeState, Removed, SyncOutcome, VpnNode
 from vpn.settings import NodeSettings
 
 log = get_logger("node")
@@ -39,9 +39,9 @@ class NodeActor(Actor):
     """Speaks to one node's agent for everybody in this process.
 
     Role: bounds the calls to the node, breaks the circuit while it is away, and keeps the database's facts about it fresh.
-    Owns: the HTTP client and the breaker. Receives: PutKey, RemoveKey, ReadState; each is answered by a task of its own, so a
-    slow node delays nobody's mailbox. Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the
-    node comes back.
+    Owns: the HTTP client and the breaker. Receives: the requests of `actors.node_messages`; each is answered by a task of its
+    own, so a slow node delays nobody's mailbox. Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers
+    when the node comes back or was started anew, after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them is idempotent, so callers repeat them.
     Invariants: at most `concurrency` calls at a time; no lease is held during a call.
     """
@@ -55,10 +55,13 @@ class NodeActor(Actor):
     "Calls to the node at the same time."
     probe_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
     "Seconds between two looks at the node."
+    probe_patience: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
+    "Seconds after which a look that was not answered counts as the node being away."
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _slots: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
     _away_since: float | None = attrs.field(init=False, default=None)
+    _wakes_are_due: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self._slots = trio.CapacityLimiter(self.concurrency)
@@ -88,6 +91,35 @@ class NodeActor(Actor):
 
         return self._answer(message, read)
 
+    @handler
+    async def change_keys(self, message: ChangeKeys) -> Deferred[tuple[Applied | Removed | NodeError, ...]]:
+        async def change(node: VpnNode) -> tuple[Applied | Removed | NodeError, ...]:
+            return await node.batch(message.changes)
+
+        return self._answer(message, change)
+
+    @handler
+    async def restore_keys(self, message: RestoreKeys) -> Deferred[SyncOutcome]:
+        async def restore(node: VpnNode) -> SyncOutcome:
+            # nothing that the node learned of after its first change is dropped: that is everything
+            return await node.sync(message.specs, unchanged_since=0)
+
+        return self._answer(message, restore)
+
+    @handler
+    async def read_key(self, message: ReadKey) -> Deferred[NodeKey | None]:
+        async def read(node: VpnNode) -> NodeKey | None:
+            return await node.get(message.key_id)
+
+        return self._answer(message, read)
+
+    @handler
+    async def list_keys(self, message: ListKeys) -> Deferred[KeyPage]:
+        async def read(node: VpnNode) -> KeyPage:
+            return await node.list(message.after, message.limit)
+
+        return self._answer(message, read)
+
     def inspect(self) -> dict[str, object]:
         breaker = None if self._client is None else self._client.breaker
         return {
@@ -100,14 +132,17 @@ class NodeActor(Actor):
 
     def _answer(self, message: Request[R], call: _Call[R]) -> Deferred[R]:
         deferred = self.context.defer(message)
-        self.context.start_task(self._call, deferred, call, name=type(message).__name__)
+        self.context.start_task(self._call, message, deferred, call, name=type(message).__name__)
         return deferred
 
-    async def _call(self, deferred: Deferred[R], call: _Call[R]) -> None:
+    async def _call(self, message: Request[R], deferred: Deferred[R], call: _Call[R]) -> None:
         client = self._client
         try:
             if client is None:
                 raise NodeUnavailable(self.key, "its agent has not been found yet")
+            if self._away_since is not None and not isinstance(message, ReadState):
+                away = trio.current_time() - self._away_since
+                raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
             async with self._slots:
                 self.context.failpoint("calling")
                 answer = await call(client)
@@ -141,7 +176,11 @@ class NodeActor(Actor):
 
     async def _probe(self, client: AgentClient) -> None:
         try:
-            state = await client.state()
+            with trio.fail_after(self.probe_patience):
+                state = await client.state()
+        except trio.TooSlowError:
+            self._note_away(f"it does not answer within {self.probe_patience:g} s")
+            return
         except NodeError as error:
             self._note_away(str(error))
             return
@@ -158,7 +197,10 @@ class NodeActor(Actor):
         try:
             if known is None or known.inbounds != state.inbounds:
                 await pool.run("node.register", _register, self.key, state)
-            await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
+            is_new_boot = await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
+            if is_new_boot or known is None or self._away_since is not None:
+                await pool.run("node.due", make_keys_due, self.key)
+                self._wakes_are_due = True
         except LeaseError as error:
             self.context.ready(False, f"reached, but the database is away: {error}")
             return False
@@ -171,12 +213,14 @@ class NodeActor(Actor):
         self.context.describe(
             xray=state.xray_version, boot=state.boot_id, keys=str(state.count), customers=_customers(state.inbound)
         )
+        if self._wakes_are_due:
+            self._wakes_are_due = False
+            for worker in self.wakes:
+                self.context.lookup(worker).tell(WakeUp())
         if first or self._away_since is not None:
             away = None if self._away_since is None else trio.current_time() - self._away_since
             self._away_since = None
             self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
-            for worker in self.wakes:
-                self.context.lookup(worker).tell(WakeUp())
 
     def _note_away(self, why: str) -> None:
         self.context.ready(False, why)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 import attrs
 
 from runtime.message import Request
-from vpn.protocol import Applied, KeySpec, NodeState, Removed
+from vpn.errors import NodeError
+from vpn.protocol import Applied, KeyPage, KeySpec, NodeKey, NodeState, Removal, Removed, SyncOutcome
 
 
 @attrs.frozen
@@ -23,6 +26,40 @@ class RemoveKey(Request[Removed]):
     generation: int
 
 
+def _some(changes: Sized) -> str:
+    return f"({len(changes)} keys)"
+
+
+@attrs.frozen
+class ChangeKeys(Request[tuple[Applied | Removed | NodeError, ...]]):
+    """Up to `vpn.protocol.MAX_BATCH` puts and removals at once; answered with what became of each, in their order."""
+
+    changes: tuple[KeySpec | Removal, ...] = attrs.field(repr=_some)
+
+
+@attrs.frozen
+class RestoreKeys(Request[SyncOutcome]):
+    """Want all of these keys, however many, and let every other key be: for a node that lost them. What it would not take
+    is in the outcome; what it took it goes on applying, as `NodeState.pending` shows."""
+
+    specs: tuple[KeySpec, ...] = attrs.field(repr=_some)
+
+
 @attrs.frozen
 class ReadState(Request[NodeState]):
     """The node at a glance, read now."""
+
+
+@attrs.frozen
+class ReadKey(Request[NodeKey | None]):
+    """One key as the node has it, read now; None if it does not want it."""
+
+    key_id: str
+
+
+@attrs.frozen
+class ListKeys(Request[KeyPage]):
+    """A page of the keys that the node wants, after this key id."""
+
+    after: str
+    limit: int

@@ -212,7 +212,8 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
             activation_status = CASE WHEN k.attempts + 1 >= $4 AND NOT is_served THEN 'failed' ELSE 'pending' END,
             -- full jitter over the upper half, so that keys that failed together do not come back together
             next_attempt_at = atlas_now()
-                + least($6, $5 * 2 ^ least(k.attempts, 20)) * (0.5 + random() / 2) * interval '1 second',
+                + CASE WHEN k.attempts = 0 AND $7 >= k.generation THEN 0  -- to be newer is all that it takes
+                       ELSE least($6, $5 * 2 ^ least(k.attempts, 20)) * (0.5 + random() / 2) END * interval '1 second',
             claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
         FROM (SELECT EXISTS (SELECT FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
                              WHERE p.key_id = $1 AND p.applied = 'present' AND n.retired_at IS NULL) AS is_served) AS places

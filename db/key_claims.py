@@ -13,6 +13,11 @@ FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 600.0
 
 
+def longest_retry(attempts: int) -> float:
+    """Seconds after which a key that has failed so often before is certainly due again."""
+    return min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts, 20))
+
+
 @attrs.frozen
 class Placement:
     """A node that a key belongs on, as far as the key needs to know it."""

@@ -11,7 +11,7 @@ from db.activation import (
     postpone_activation,
 )
 from db.claims import Owner, enlist_owner
-from db.key_claims import Applied, KeyClaim, Placement
+from db.key_claims import Applied, KeyClaim, Placement, longest_retry
 from db.key_rows import want_absent, want_present
 from db.removal import RemovalResult, claim_removals, confirm_removal, fail_removal, postpone_removal
 
@@ -32,6 +32,7 @@ __all__ = [
     "enlist_owner",
     "fail_activation",
     "fail_removal",
+    "longest_retry",
     "postpone_activation",
     "postpone_removal",
     "want_absent",

@@ -132,7 +132,9 @@ async def fail_removal(tx: Tx, claim: KeyClaim, error: str, known_generation: in
         """
         UPDATE vpn_keys
         SET attempts = attempts + 1, last_error = $3, generation = greatest(generation, $6 + 1),
-            next_attempt_at = atlas_now() + least($5, $4 * 2 ^ least(attempts, 20)) * (0.5 + random() / 2) * interval '1 second',
+            next_attempt_at = atlas_now()
+                + CASE WHEN attempts = 0 AND $6 >= generation THEN 0  -- to be newer is all that it takes
+                       ELSE least($5, $4 * 2 ^ least(attempts, 20)) * (0.5 + random() / 2) END * interval '1 second',
             claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
         WHERE id = $1 AND claim_epoch = $2 AND activation_status = 'removing'
         RETURNING attempts

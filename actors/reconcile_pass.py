@@ -1,0 +1,313 @@
+"""One look at one node: digest first, pages after, removals last."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, TypeVarTuple
+
+import attrs
+import trio
+
+from actors.drift import Drift, compare, duplicates, implausible, spec_of
+from actors.node_messages import ChangeKeys, ListKeys, ReadKey, ReadState, RemoveKey, RestoreKeys
+from actors.reconcile_events import (
+    DRIFT,
+    SURPLUS,
+    DuplicateUuid,
+    NodeDrifted,
+    NodeRestored,
+    SurplusRemoved,
+)
+from actors.singleton import Tenure
+from db.canary import CanaryKey, find_canary_key
+from db.reconcile import (
+    ExpectedKey,
+    Pass,
+    begin_pass,
+    confirm_unwanted,
+    digest_part,
+    expected_page,
+    find_expected,
+    finish_pass,
+    forget_sighting,
+    note_present,
+    note_sightings,
+    overtake,
+    place_keys,
+    ripe_sightings,
+    unwanted_of,
+)
+from db.tx import Tx
+from runtime.context import Context
+from runtime.message import Request
+from runtime.worker import Budget
+from vpn.digest import digest_text, key_digest
+from vpn.errors import NodeCannotList, NodeConflict, NodeRefused
+from vpn.protocol import CAN_LIST, MAX_BATCH, Applied, KeySpec, NodeKey, NodeState
+
+R = TypeVar("R")
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_PART = 10_000
+_LIST_PAGE = 500
+_EQUAL = "equal"
+
+
+class Implausible(Exception):
+    """What the node says cannot be true, or would take away too much; the text says what."""
+
+
+@attrs.frozen
+class Limits:
+    """What a pass may do. `removals` a pass; a surplus above `surplus_floor` keys and `surplus_share` of all removes nothing."""
+
+    grace: float
+    removals: int
+    surplus_floor: int
+    surplus_share: float
+    page_size: int
+    restore_from: int
+    patience: float
+
+
+@attrs.define(eq=False)
+class NodePass:
+    """Compares one node with the database and puts right what differs. Made for one pass, or for the rest of one."""
+
+    context: Context
+    tenure: Tenure
+    node: str
+    limits: Limits
+    budget: Budget
+    _pass: Pass = attrs.field(init=False)
+    _missing: list[ExpectedKey] = attrs.field(init=False, factory=list)
+    _ahead: int = attrs.field(init=False, default=0)
+
+    async def run(self) -> str:
+        """Returns the verdict: equal, drifted (and put right as far as possible), unfinished, or not ready.
+
+        Raises Implausible, the errors of `vpn.errors`, AskError, LeaseError, and LostEpoch.
+        """
+        state = await self._ask(ReadState())
+        if not state.ready:
+            return "not ready"
+        begun = await self._run("begin", begin_pass, self.tenure.epoch, self.node)
+        if begun is None:
+            return "not registered"
+        self._pass = begun
+        if begun.position == "":
+            await self._place()
+            state = await self._ask(ReadState())
+            if await self._is_equal(state):
+                await self._run("sighted", ripe_sightings, self.tenure.epoch, self.node, begun.number, 0.0, 0)
+                await self._run("finish", finish_pass, self.tenure.epoch, self.node, _EQUAL, state.boot_id)
+                SURPLUS.labels(self.node).set(0)
+                return _EQUAL
+        self.context.failpoint("differs")
+        return await self._walk(state)
+
+    async def _place(self) -> None:
+        after: int | None = 0
+        while after is not None:
+            after = await self._run("place", place_keys, self.tenure.epoch, self.node, after, _PART)
+
+    async def _is_equal(self, state: NodeState) -> bool:
+        """Whether the digest of what the rows believe is what the node says, and nothing else is open."""
+        canary = await self._run("canary", find_canary_key, self.node)
+        count = behind = total = 0
+        if canary is not None and canary.is_confirmed:
+            count, total = 1, key_digest(_canary_spec(canary))
+        after: int | None = 0
+        while after is not None:
+            part = await self._run("digest", digest_part, self.node, after, _PART)
+            count, behind, total, after = count + part.count, behind + part.behind, total ^ part.digest, part.last
+        return (count, behind, state.pending, digest_text(total)) == (state.count, 0, 0, state.digest)
+
+    async def _walk(self, state: NodeState) -> str:
+        """Compare page by page from where the pass stands, and remove at its end."""
+        if CAN_LIST not in state.capabilities:
+            return await self._walk_blindly(state)
+        try:
+            listed = await self._list()
+        except NodeCannotList:
+            return await self._walk_blindly(state)
+        after_list = await self._ask(ReadState())
+        if why := implausible(listed, state, after_list):
+            raise Implausible(why)
+        is_whole = await self._compare(listed, after_list)
+        await self._put_back(after_list)
+        if not is_whole:
+            return "unfinished"
+        quarantined, ripe = await self._run(
+            "sighted",
+            ripe_sightings,
+            self.tenure.epoch,
+            self.node,
+            self._pass.number,
+            self.limits.grace,
+            max(0, self.limits.removals - self._pass.removals),
+        )
+        SURPLUS.labels(self.node).set(quarantined)
+        self._report(quarantined)
+        limit = max(self.limits.surplus_floor, int(self.limits.surplus_share * len(listed)))
+        if quarantined > limit:
+            raise Implausible(
+                f"{quarantined} of its {len(listed)} keys are unknown here; more than {limit} are not removed: is this the right "
+                "database, and the right node? If so, raise surplus_floor of the actor `reconcile`"
+            )
+        twins = {key_id: other for pair in duplicates(listed) for key_id, other in (pair, pair[::-1])}
+        for key_id in ripe:
+            if self.budget.is_spent:
+                return "unfinished"
+            await self._remove(key_id, twins.get(key_id))
+        for one, other in duplicates(listed):
+            self.context.emit(DuplicateUuid(actor=self.context.name, node=self.node, one=one, other=other))
+        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "drifted", after_list.boot_id)
+        return "drifted"
+
+    async def _walk_blindly(self, state: NodeState) -> str:
+        """A node that cannot list is told everything again. What is unknown there stays unknown."""
+        await self._compare({}, state)
+        await self._put_back(state)
+        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "told again", state.boot_id)
+        return "told again"
+
+    async def _list(self) -> dict[str, NodeKey]:
+        listed: dict[str, NodeKey] = {}
+        after: str | None = ""
+        while after is not None:
+            page = await self._ask(ListKeys(after, _LIST_PAGE))
+            listed.update((key.spec.key_id, key) for key in page.keys)
+            after = page.next
+            self.budget.progress()
+            await trio.lowlevel.checkpoint()
+        return listed
+
+    async def _compare(self, listed: dict[str, NodeKey], state: NodeState) -> bool:
+        """Compare all pages; False if time ran out before the end. Surplus keys go to quarantine on the way."""
+        position = self._pass.position
+        names = sorted(name for name in listed if name > position)
+        walked = 0
+        while True:
+            page = await self._run("page", expected_page, self.node, position, self.limits.page_size)
+            end = page[-1].key_id if len(page) == self.limits.page_size else None
+            until = len(names) if end is None else _upto(names, end, walked)
+            known = {key.key_id for key in page}
+            surplus = [name for name in names[walked:until] if name not in known]
+            walked = until
+            await self._handle(compare(page, listed, self._pass), state)
+            position = end or position
+            await self._quarantine(surplus, listed, position)
+            self.context.failpoint("compared")
+            if end is None:
+                return True
+            if self.budget.is_spent:
+                return False
+            await trio.lowlevel.checkpoint()
+
+    async def _handle(self, drift: Drift, state: NodeState) -> None:
+        self._missing += drift.missing
+        self._ahead += len(drift.ahead)
+        if drift.unnoted:
+            await self._run("note", note_present, self.tenure.epoch, self.node, state.boot_id, drift.unnoted)
+        if drift.ahead:
+            await self._run("overtake", overtake, self.tenure.epoch, drift.ahead)
+        self.budget.progress()
+
+    async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey], position: str) -> None:
+        surplus = await self._run("unwanted", unwanted_of, self.node, names) if names else []
+        seen = [(name, listed[name].spec.generation) for name in surplus]
+        await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen, position)
+
+    async def _put_back(self, state: NodeState) -> None:
+        """Everything that is missing, in one request if it is very much, else in batches that are confirmed key by key."""
+        missing, self._missing = self._missing, []
+        if not missing:
+            return
+        began = trio.current_time()
+        DRIFT.labels(self.node, "missing").inc(len(missing))
+        if len(missing) >= self.limits.restore_from:
+            await self._ask(RestoreKeys(tuple([spec_of(key, self._pass) for key in missing])), patience=120.0)
+            self.context.failpoint("restored")
+            after = await self._ask(ReadState())
+            # What was refused is neither noted nor forgotten: the next pass meets it in a batch, with the reason.
+            listed = {} if after.pending else await self._list()
+            await self._handle(attrs.evolve(compare(missing, listed, self._pass), missing=[]), after)
+        else:
+            for start in range(0, len(missing), MAX_BATCH):
+                await self._put_batch(missing[start : start + MAX_BATCH], state)
+        seconds = trio.current_time() - began
+        self.context.emit(NodeRestored(actor=self.context.name, node=self.node, keys=len(missing), seconds=seconds))
+        await self.budget.count(len(missing))
+
+    async def _put_batch(self, keys: Sequence[ExpectedKey], state: NodeState) -> None:
+        await self.tenure.hold_on()  # as before every change of a node
+        outcomes = await self._ask(ChangeKeys(tuple([spec_of(key, self._pass) for key in keys])), patience=60.0)
+        self.context.failpoint("put back")
+        drift = Drift()
+        for key, outcome in zip(keys, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                drift.unnoted.append(key)
+            elif isinstance(outcome, NodeConflict):
+                drift.ahead.append((key, outcome.generation))
+            elif isinstance(outcome, NodeRefused):
+                # the activation worker counts the refusals of a key, and tells the operator
+                drift.ahead.append((key, key.generation))
+        await self._handle(drift, state)
+
+    async def _remove(self, key_id: str, twin: str | None) -> None:
+        """Take a key off the node, after looking again on both sides, and after being sure that this is still our work."""
+        found = await self._ask(ReadKey(key_id))
+        if found is None:
+            await self._run("forget", forget_sighting, self.node, key_id)
+            return
+        await self.tenure.hold_on()
+        if not await self._run("confirm", confirm_unwanted, self.tenure.epoch, self.node, key_id):
+            return
+        self.context.failpoint("removing")
+        removed = await self._ask(RemoveKey(key_id, found.spec.generation))
+        if twin is not None:
+            await self._renew_twin(twin)
+        DRIFT.labels(self.node, "removed").inc()
+        self.context.emit(SurplusRemoved(actor=self.context.name, node=self.node, key_id=key_id, cut=removed.cut))
+        await self._run("forget", forget_sighting, self.node, key_id)
+        await self.budget.count()
+
+    async def _renew_twin(self, key_id: str) -> None:
+        """The key that shared its UUID with a removed one is listed still, but refused: take it off and put it anew."""
+        key = await self._run("twin", find_expected, self.node, key_id)
+        found = await self._ask(ReadKey(key_id))
+        if key is None or found is None:
+            return
+        generation = max(key.generation, found.spec.generation) + 1
+        await self._ask(RemoveKey(key_id, generation))
+        await self._run("overtake", overtake, self.tenure.epoch, [(key, generation)])
+
+    def _report(self, surplus: int) -> None:
+        missing = self.budget.done
+        DRIFT.labels(self.node, "ahead").inc(self._ahead)
+        if missing or self._ahead or surplus:
+            self.context.emit(
+                NodeDrifted(
+                    actor=self.context.name, node=self.node, missing=missing, ahead=self._ahead, surplus=surplus
+                )
+            )
+
+    async def _ask(self, request: Request[R], patience: float | None = None) -> R:
+        node = self.context.lookup(f"node.{self.node}")
+        return await node.ask(request, within=patience or self.limits.patience)
+
+    async def _run(self, step: str, function: Callable[[Tx, *Args], Awaitable[T]], *args: *Args) -> T:
+        await self.tenure.hold_on()
+        return await self.tenure.pool.run(f"reconcile.{step}", function, *args)
+
+
+def _upto(names: Sequence[str], end: str, start: int) -> int:
+    while start < len(names) and names[start] <= end:
+        start += 1
+    return start
+
+
+def _canary_spec(key: CanaryKey) -> KeySpec:
+    return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)
