@@ -1,5 +1,7 @@
 """Checks the money invariants: every view whose name begins with ``money_`` lists violations and must be empty."""
 
+from collections.abc import Callable
+
 import attrs
 
 from db.tx import Tx
@@ -25,7 +27,11 @@ class Invariant:
         return self.violations == 0
 
 
-async def verify(tx: Tx) -> tuple[Invariant, ...]:
+Progress = Callable[[Invariant, int, int], None]
+"""Told each invariant as soon as it is known, its number and how many there are."""
+
+
+async def verify(tx: Tx, progress: Progress | None = None) -> tuple[Invariant, ...]:
     """Evaluate all views, in the order of their names. They read whole tables: run it as housekeeping, not per request."""
     views = await tx.fetch(
         """
@@ -48,4 +54,6 @@ async def verify(tx: Tx) -> tuple[Invariant, ...]:
                 sample=tuple((row["subject"], row["problem"]) for row in rows),
             )
         )
+        if progress is not None:
+            progress(checked[-1], len(checked), len(views))
     return tuple(checked)

@@ -46,7 +46,12 @@ def buy(
         )
 
     outcome = in_transaction(ctx, "buy", run)
-    data = {
+    emit(outcome_data(outcome), as_json, lambda: outcome_sentence(outcome, telegram_id))
+
+
+def outcome_data(outcome: PurchaseOutcome) -> dict[str, object]:
+    """What a payment led to, for `--json`."""
+    return {
         "result": outcome.result.value,
         "replayed": outcome.replayed,
         "problem": outcome.problem,
@@ -57,10 +62,10 @@ def buy(
         "credited": None if outcome.credited is None else outcome.credited.amount,
         "case": outcome.case_id,
     }
-    emit(data, as_json, lambda: _sentence(outcome, telegram_id))
 
 
-def _sentence(outcome: PurchaseOutcome, telegram_id: int) -> str:
+def outcome_sentence(outcome: PurchaseOutcome, telegram_id: int) -> str:
+    """What a payment led to, in words."""
     again = " (recorded before; nothing was changed)" if outcome.replayed else ""
     if outcome.result is Result.CASE:
         return f"money-in {outcome.money_in_id} waits for a human as case {outcome.case_id}{again}"

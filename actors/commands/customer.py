@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import click
 
-from actors.commands.database import in_transaction
-from db.customers import Customer, add_customer
+from actors.commands.database import OPERATOR, in_transaction
+from db.customers import Customer, add_customer, find_customer
+from db.discounts import set_personal_discount, set_vip
+from db.ledger import balance
+from db.money import Money
+from db.referrals import Standing, referral_standing
 from db.tx import Tx
 from runtime.cli.options import config_option, json_option
 from runtime.cli.output import emit
@@ -13,7 +17,7 @@ from runtime.cli.output import emit
 
 @click.group()
 def customer() -> None:
-    """Add customers."""
+    """Add customers, show them, set their discounts."""
 
 
 @customer.command()
@@ -32,3 +36,73 @@ def add(ctx: click.Context, telegram_id: int, language: str, referrer: int | Non
     found = in_transaction(ctx, "customer.add", run)
     data = {"telegram_id": found.telegram_id, "language": found.language, "created_at": found.created_at.isoformat()}
     emit(data, as_json, lambda: f"customer {found.telegram_id}, since {found.created_at:%Y-%m-%d %H:%M} UTC")
+
+
+@customer.command()
+@click.argument("telegram_id", type=int)
+@config_option
+@json_option
+@click.pass_context
+def show(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
+    """Show balance, discounts and referrals of customer TELEGRAM_ID."""
+
+    async def run(tx: Tx) -> tuple[Customer, Money, Standing]:
+        found = await find_customer(tx, telegram_id)
+        return found, await balance(tx, found.id), await referral_standing(tx, found.id)
+
+    found, funds, standing = in_transaction(ctx, "customer.show", run)
+    data = {
+        "telegram_id": found.telegram_id,
+        "balance": funds.amount,
+        "currency": funds.currency,
+        "vip": found.is_vip,
+        "personal_discount": found.personal_discount_percent,
+        "paying_friends": standing.friends,
+        "referral_percent": standing.percent,
+        "referral_earned": standing.earned.amount,
+        "reachable": found.is_reachable,
+        "created_at": found.created_at.isoformat(),
+    }
+    rows = [
+        ("customer", str(found.telegram_id)),
+        ("since", f"{found.created_at:%Y-%m-%d %H:%M} UTC"),
+        ("balance", str(funds)),
+        ("discount", "VIP" if found.is_vip else f"{found.personal_discount_percent} %"),
+        ("friends", f"{standing.friends} paying, {standing.percent} % of what they pay, {standing.earned} so far"),
+    ]
+    emit(data, as_json, lambda: "\n".join(f"{label:<10}{value}" for label, value in rows))
+
+
+@customer.command()
+@click.argument("telegram_id", type=int)
+@click.argument("on", type=click.Choice(["on", "off"]))
+@config_option
+@json_option
+@click.pass_context
+def vip(ctx: click.Context, telegram_id: int, on: str, as_json: bool) -> None:
+    """Make customer TELEGRAM_ID a VIP, or not. Open orders keep their price."""
+
+    async def run(tx: Tx) -> bool:
+        return await set_vip(tx, telegram_id, on == "on", actor=OPERATOR)
+
+    changed = in_transaction(ctx, "customer.vip", run)
+    was = "is" if changed else "was before"
+    words = f"customer {telegram_id} {was} {'a VIP' if on == 'on' else 'no VIP'}"
+    emit({"telegram_id": telegram_id, "vip": on == "on", "changed": changed}, as_json, lambda: words)
+
+
+@customer.command()
+@click.argument("telegram_id", type=int)
+@click.argument("percent", type=int)
+@config_option
+@json_option
+@click.pass_context
+def discount(ctx: click.Context, telegram_id: int, percent: int, as_json: bool) -> None:
+    """Set the personal discount of customer TELEGRAM_ID; 0 ends it. Open orders keep their price."""
+
+    async def run(tx: Tx) -> bool:
+        return await set_personal_discount(tx, telegram_id, percent, actor=OPERATOR)
+
+    changed = in_transaction(ctx, "customer.discount", run)
+    words = f"customer {telegram_id} {'has' if changed else 'had before'} a personal discount of {percent} %"
+    emit({"telegram_id": telegram_id, "percent": percent, "changed": changed}, as_json, lambda: words)

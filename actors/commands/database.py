@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
+import attrs
 import click
 import trio
 
+from db.connection import SessionLimits
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.session import open_session
 from db.settings import DatabaseSettings
@@ -30,10 +32,13 @@ def in_transaction(
     DatabaseUnusable (78), which name the address and the setting, and what the function raises.
     """
     config = load_config(ctx)
+    limits = SessionLimits()
+    if within > limits.statement:  # what may take long in all may do so in one statement
+        limits = attrs.evolve(limits, statement=within, idle_in_transaction=within)
     dsn = config.section(DatabaseSettings).dsn.reveal() or embedded_dsn(config.section(EmbeddedSettings))
 
     async def run() -> T:
-        async with open_session(dsn, f"atlas/{OPERATOR}") as session:
+        async with open_session(dsn, f"atlas/{OPERATOR}", limits=limits) as session:
             return await session.run(label, function, *args, within=within)
 
     return trio.run(run)

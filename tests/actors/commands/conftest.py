@@ -1,0 +1,35 @@
+"""The command line on a database of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runtime.cli.main import run
+from tests.postgres_cluster import cluster as cluster
+from tests.postgres_cluster import database_dsn as database_dsn
+
+Atlas = Callable[..., Any]
+
+
+@pytest.fixture
+def atlas(database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Atlas:
+    """`atlas("customer", "add", "42")` runs a command as an operator does and returns what `--json` prints.
+
+    With `fails=65` the command has to exit with that code; the error text is returned. `text=True` returns what a
+    person reads.
+    """
+    monkeypatch.setenv("ATLAS__DATABASE__DSN", database_dsn)
+
+    def call(*words: str, fails: int = 0, text: bool = False) -> Any:
+        code = run([*words, *([] if text or fails else ["--json"])])
+        printed = capsys.readouterr()
+        assert code == fails, printed.err + printed.out
+        if fails:
+            return printed.err
+        return printed.out if text else json.loads(printed.out)
+
+    return call

@@ -1,0 +1,114 @@
+"""Every operation on money has a command that says what it did and may be repeated."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from db.money import Money
+from db.purchases import FinalizePurchase, finalize_purchase
+from db.session import open_session
+from tests.actors.commands.conftest import Atlas
+
+BUY = ("buy", "--customer", "42", "--tariff", "basic", "--days", "30", "--provider", "manual", "--charge", "first")
+
+
+def test_a_refund_takes_the_access_along_and_repeats(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    atlas(*BUY, "--amount", "14900")
+    done = atlas("refund", "--provider", "manual", "--charge", "first")
+    assert (done["amount"], done["replayed"]) == (14900, False)
+    assert done["access_taken_back_seconds"] > 29 * 86400
+    assert "(recorded before; nothing was changed)" in atlas(
+        "refund", "--provider", "manual", "--charge", "first", text=True
+    )
+    assert atlas("subscription", "42")["state"] == "revoked"
+    assert "0.00 RUB can be refunded" in atlas(
+        "refund", "--provider", "manual", "--charge", "first", "--amount", "100", fails=65
+    )
+    assert atlas("verify")["holds"]
+
+
+def test_a_topup_is_spent_withdrawn_and_shown(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    topup = ("topup", "--customer", "42", "--provider", "manual", "--charge", "t1", "--amount", "100000")
+    assert atlas(*topup)["credited"] == 100000
+    assert atlas(*topup)["replayed"] is True
+    spend = ("buy-from-balance", "--customer", "42", "--tariff", "basic", "--days", "30", "--key", "b1")
+    assert atlas(*spend)["price"] == 14900
+    assert "nothing was changed" in atlas(*spend, text=True)
+    asked = atlas("withdrawals", "request", "42", "60000", "--to", "card 4111111111111234", "--key", "w1")
+    assert (asked["state"], asked["destination"]) == ("reserved", "…1234")
+    assert atlas("customer", "show", "42")["balance"] == 25100
+    assert "4111" not in atlas("withdrawals", "list", text=True)
+    assert "card 4111111111111234" in atlas("withdrawals", "show", "1", text=True)
+    assert "was paid out (bank 7)" in atlas("withdrawals", "approve", "1", "--reference", "bank 7", text=True)
+    assert "leaves the reserve once" in atlas("withdrawals", "reject", "1", "--reason", "no", fails=65)
+    assert atlas("withdrawals", "list", text=True) == "no withdrawal is reserved\n"
+    waiting = [
+        line.partition("] ")[2].split()[0]
+        for line in atlas("verify", fails=75).splitlines()
+        if not line.endswith(" holds")
+    ]
+    assert waiting == ["money_i10_nodes_have_the_active"], "there is no node that could have the key"
+
+
+def test_a_rejected_withdrawal_and_an_adjustment_move_the_balance(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    assert atlas("adjust", "42", "70000", "--reason", "gift", "--key", "a1")["balance"] == 70000
+    atlas("withdrawals", "request", "42", "60000", "--to", "a wallet", "--key", "w1")
+    assert "back on the balance" in atlas("withdrawals", "reject", "1", "--reason", "unknown wallet", text=True)
+    assert "the balance is 650.00 RUB" in atlas("adjust", "42", "-5000", "--reason", "fee", "--key", "a2", text=True)
+    assert "does not cover" in atlas("adjust", "42", "-65001", "--reason", "fee", "--key", "a3", fails=65)
+
+
+def test_a_payment_of_nobody_is_a_case_that_says_what_to_do_and_is_credited(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    atlas("customer", "add", "43")
+    atlas(*BUY, "--amount", "14900")
+    assert atlas("cases", "list", text=True) == "no case is open\n"
+    _pay_nobody()
+    [case] = atlas("cases", "list")
+    assert (case["held"], case["charge"], case["details"]["why"]) == (5000, "test orphan", "orphan")
+    assert "atlas refund --provider test --charge orphan" in atlas("cases", "show", "1", text=True)
+    assert "holds 50.00 RUB" in atlas("cases", "close", "1", "--resolution", "x", fails=65)
+    assert "credited to customer 43" in atlas("cases", "credit", "1", "43", text=True)
+    assert atlas("customer", "show", "43")["balance"] == 5000
+    assert [one["state"] for one in atlas("cases", "list", "--state", "all")] == ["closed"]
+
+
+def test_promo_codes_discounts_and_gifts(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    assert "takes 20 % off" in atlas("promo", "add", "Spring", "20", "--max-uses", "5", text=True)
+    assert "spring" in atlas("promo", "list", text=True)
+    assert atlas("customer", "vip", "42", "on")["changed"] is True
+    assert atlas("customer", "discount", "42", "15")["changed"] is True
+    assert "VIP" in atlas("customer", "show", "42", text=True)
+    assert atlas("promo", "stop", "spring")["changed"] is True
+    assert atlas("trial", "42")["tariff"] == "basic"
+    assert "there is one per customer" in atlas("trial", "42", fails=65)
+    first = atlas("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry")
+    assert atlas("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry") == first
+
+
+def test_compensation_credits_what_never_worked(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    atlas(*BUY, "--amount", "14900")
+    assert atlas("compensate", "42", "--reason", "it never worked")["amount"] == 14900
+    assert "nothing was changed" in atlas("compensate", "42", "--reason", "it never worked", text=True)
+    assert atlas("customer", "show", "42")["balance"] == 14900
+
+
+def test_an_order_that_does_not_exist_is_named(atlas: Atlas) -> None:
+    assert "there is no order 5" in atlas("orders", "cancel", "5", fails=65)
+
+
+def _pay_nobody() -> None:
+    """A provider reports a charge of somebody unknown."""
+
+    async def report() -> None:
+        async with open_session(os.environ["ATLAS__DATABASE__DSN"], "test") as session:
+            await session.run("pay", finalize_purchase, FinalizePurchase("test", "orphan", Money(5000), None, 404))
+
+    trio.run(report)
