@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from runtime.config.nearest import nearest
 from runtime.drain import DrainingAddress
 from runtime.errors import AtlasError, UnknownActor
 from runtime.message import Resume, Suspend
@@ -24,7 +25,11 @@ class OperationRefused(AtlasError):
 
 
 class Operations:
-    """One method per verb. All but `restart`, `stop` and `drain` act at once; none needs the actor's help."""
+    """One method per verb; a name is that of an actor or of a group, whose actors are then all meant.
+
+    All but `restart`, `stop` and `drain` act at once; none needs the actor's help. All raise OperationRefused for an unknown
+    name, with the nearest one.
+    """
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -34,14 +39,14 @@ class Operations:
     def kill(self, name: str, reason: str) -> None:
         """Interrupt the actor at its next checkpoint; its restart policy decides what follows.
 
-        Raises OperationRefused for an unknown name and AdministrationError when it does not run.
+        Raises AdministrationError when it does not run.
         """
-        self._find(name)
-        self._system.root.kill_child(name, reason)
+        self._members(name)
+        self._system.tree.supervisor_of(name).kill_child(name, reason)
 
     def arm(self, name: str, point: str, nth: int = 1) -> None:
         """Crash the actor at the `nth` visit from now of a failpoint. Refused unless `[chaos] failpoints = true`."""
-        self._find(name)
+        self._actor(name)
         if not self._system.config.chaos.failpoints:
             raise OperationRefused(
                 "failpoints are off: set [chaos] failpoints = true and start again (never where customers are)"
@@ -54,36 +59,41 @@ class Operations:
         One that is paused stays paused; one that is temporary comes back, also when it has ended before. Raises
         ChildrenUnstopped when it does not stop and ChildStartFailed when it does not start.
         """
-        address = self._find(name)
-        root = self._system.root
-        child = next((child for child in root.which_children() if child.name == name), None)
-        if child is None:
-            return await root.start_child(self._system.plans[name].spec(lambda: address))
-        if child.state not in (ChildState.DOWN, ChildState.PARKED):
-            await root.terminate_child(name, keep=True)
-        return await root.restart_child(name)
+        self._members(name)
+        tree = self._system.tree
+        supervisor, child = tree.supervisor_of(name), tree.find(name)
+        if child is None and name in self._system.addresses:
+            address = self._system.addresses[name]
+            return await supervisor.start_child(self._system.plans[name].spec(lambda: address))
+        if child is not None and child.state not in (ChildState.DOWN, ChildState.PARKED):
+            await supervisor.terminate_child(name, keep=True)
+        return await supervisor.restart_child(name)
 
     async def stop(self, name: str) -> None:
         """Stop the actor in order: it finishes its current message, and stays down until `restart`."""
-        self._find(name)
-        await self._system.root.terminate_child(name)
+        self._members(name)
+        await self._system.tree.supervisor_of(name).terminate_child(name)
 
     async def drain(self, name: str) -> None:
         """Like `stop`, but it handles first what its mailbox has accepted, as far as half of its `shutdown` time reaches."""
-        address = self._find(name)
-        address.drains = True
+        members = self._members(name)
+        for address in members:
+            address.drains = True
         try:
-            await self._system.root.terminate_child(name)
+            await self._system.tree.supervisor_of(name).terminate_child(name)
         finally:
-            address.drains = False
+            for address in members:
+                address.drains = False
 
     def pause(self, name: str) -> None:
         """Let the actor serve nothing but control messages until `resume`; holds over restarts and over a stop."""
-        self._pause(self._find(name), paused=True)
+        for address in self._members(name):
+            self._pause(address, paused=True)
 
     def resume(self, name: str) -> None:
         """Undo `pause`."""
-        self._pause(self._find(name), paused=False)
+        for address in self._members(name):
+            self._pause(address, paused=False)
 
     def _pause(self, address: DrainingAddress, *, paused: bool) -> None:
         address.is_paused = paused  # who is down begins so
@@ -94,7 +104,20 @@ class Operations:
 
     def inspect(self, name: str) -> Mapping[str, object]:
         """All that is known of one actor, its own `inspect()` included. Works while it is wedged."""
-        address = self._find(name)
+        tree = self._system.tree
+        if name in tree.groups:
+            group = tree.group_plan(name)
+            return {
+                **self.describe(self._child(name)),
+                "strategy": group.table.strategy.value,
+                "intensity": group.table.intensity,
+                "period": group.table.period,
+                "restart": group.table.restart.value,
+                "give_up": group.table.give_up.value,
+                "needs": list(group.waits_for),
+                "children": [child.name for child in tree.groups[name].which_children()],
+            }
+        address = self._actor(name)
         plan = self._system.plans[name]
         return {
             **self.describe(self._child(name)),
@@ -109,7 +132,7 @@ class Operations:
     def status(self) -> Mapping[str, object]:
         """The system and each of its children in one document."""
         system = self._system
-        children = [self.describe(child) for child in system.root.which_children()]
+        children = [self.describe(child) for child in system.tree.children()]
         not_ready = [str(child["name"]) for child in children if not child["ready"]]
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
         beats = system.services.beats
@@ -131,25 +154,32 @@ class Operations:
                 "healthcheck": None if beats.healthcheck is None else now - beats.healthcheck,
                 "last_spike": None if beats.last_spike is None else now - beats.last_spike,
             },
-            "unstopped": [report.name for report in system.root.unstopped],
+            "unstopped": system.tree.unstopped(),
             "children": children,
         }
 
     def describe(self, child: ChildInfo) -> dict[str, object]:
-        """One child's line of `status`."""
-        address = self._system.addresses[child.name]
-        seen = address.inspect()
+        """One child's line of `status`. A group has no mailbox: what is of an actor alone is empty there."""
+        tree = self._system.tree
+        address = self._system.addresses.get(child.name)
+        seen = _AS_A_GROUP if address is None else address.inspect()
         now = trio.current_time()
         last = child.last_exit
+        is_done = child.state is ChildState.DOWN and last is not None and not last.abnormal
+        ready = seen["ready"] if address is not None else child.state is ChildState.RUNNING
         return {
             "name": child.name,
+            "kind": "group" if address is None else "actor",
+            "group": tree.group_of(child.name),
+            "depth_in_tree": tree.depth(child.name),
             "state": "paused" if seen["suspended"] and child.state is ChildState.RUNNING else child.state.value,
-            "paused": address.is_paused,
+            "paused": address is not None and address.is_paused,
             "since": max(0.0, now - child.since),
             "incarnation": child.incarnation,
-            "restarts": address.restarts,
-            "ready": seen["ready"] or self._is_done(child),
-            "why_not_ready": seen["why_not_ready"],
+            "restarts": child.restarts if address is None else address.restarts,
+            # who declined to run, or has finished by himself, is nothing to wait for
+            "ready": ready or is_done,
+            "why_not_ready": seen["why_not_ready"] if address is not None else "" if ready else child.state.value,
             "reason": child.reason,
             "next_start": None if child.next_start is None else max(0.0, child.next_start - now),
             "handling": seen["handling"],
@@ -171,19 +201,38 @@ class Operations:
             },
         }
 
-    def _is_done(self, child: ChildInfo) -> bool:
-        """A child that declined to run, or that has finished by itself, is nothing to wait for."""
-        return child.state is ChildState.DOWN and child.last_exit is not None and not child.last_exit.abnormal
-
     def _child(self, name: str) -> ChildInfo:
-        for child in self._system.root.which_children():
-            if child.name == name:
-                return child
-        raise OperationRefused(f"{name} has ended and is not listed any more; `atlas restart {name}` starts it")
+        child = self._system.tree.find(name)
+        if child is None:
+            raise OperationRefused(f"{name} has ended and is not listed any more; `atlas restart {name}` starts it")
+        return child
 
-    def _find(self, name: str) -> DrainingAddress:
-        try:
-            self._system.registry.find(name)
-            return self._system.addresses[name]
-        except UnknownActor as error:
-            raise OperationRefused(str(error)) from error
+    def _members(self, name: str) -> list[DrainingAddress]:
+        """The actor of this name, or all actors of the group of this name."""
+        tree = self._system.tree
+        if name in tree.groups:
+            return [self._system.addresses[member] for member in tree.members(name)]
+        return [self._actor(name)]
+
+    def _actor(self, name: str) -> DrainingAddress:
+        if name in self._system.tree.groups:
+            members = ", ".join(self._system.tree.members(name))
+            raise OperationRefused(f"{name} is a group of actors; name one of them: {members}")
+        address = self._system.addresses.get(name)
+        if address is None:
+            meant = nearest(name, [*self._system.addresses, *self._system.tree.groups])
+            raise OperationRefused(str(UnknownActor(name, meant)))
+        return address
+
+
+_AS_A_GROUP: Mapping[str, object] = {
+    "suspended": False,
+    "handling": None,
+    "handling_for": None,
+    "waiting_on": [],
+    "depth": 0,
+    "peak": 0,
+    "capacity": 0,
+    "oldest_age": 0.0,
+    "facts": {},
+}

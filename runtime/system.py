@@ -37,10 +37,11 @@ from runtime.signals import watch_signals
 from runtime.start_screen import Line, render, show
 from runtime.supervision.errors import ChildrenUnstopped
 from runtime.supervision_events import ChildExited, Decision
-from runtime.supervisor import ChildState, Supervisor, open_ground
+from runtime.supervisor import ChildInfo, ChildState, open_ground
 from runtime.system_events import SystemStarted, SystemStopped, SystemStopping
 from runtime.system_watchdog import make_watchdog
 from runtime.systemd import Systemd
+from runtime.tree import Tree
 from runtime.watchdog import Watchdog
 from runtime.worker_states import WorkerStates
 
@@ -89,18 +90,8 @@ class System:
         self.registry = self.services.registry
         self.addresses: dict[str, DrainingAddress] = {}
         self.plans: dict[str, ChildPlan] = {plan.name: plan for plan in config.children}
-        specs = [plan.spec(lambda plan=plan: self._address(plan)) for plan in config.children]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        root = config.supervisor
-        self.root = Supervisor(
-            self.name,
-            specs,
-            root.strategy,
-            root.intensity,
-            root.period,
-            root.auto_shutdown,
-            shutdown_budget=root.shutdown_budget,
-            emit=self.services.events.emit,
-        )
+        self.tree = Tree(config, self._address, self.services.events.emit)
+        self.root = self.tree.root
         self.operations = Operations(self)
         self.reloader = Reloader(self)
         self.worker_states = WorkerStates(self.services.beats)
@@ -230,12 +221,15 @@ class System:
 
     def _expected_ready(self) -> list[DrainingAddress]:
         """Those who run: who declined to is never ready, and need not be."""
-        return [self.addresses[child.name] for child in self.root.which_children() if child.state is ChildState.RUNNING]
+        return [self.addresses[child.name] for child in self._actors() if child.state is ChildState.RUNNING]
+
+    def _actors(self) -> list[ChildInfo]:
+        return [child for child in self.tree.children() if child.name in self.addresses]
 
     def start_screen(self, took: float) -> str:
         """What is running, where it listens, what to type next."""
         lines = []
-        for child in self.root.which_children():
+        for child in self._actors():
             address = self.addresses[child.name]
             is_ready, why = address.readiness
             state = child.state.value if child.state is not ChildState.DOWN else f"down {child.reason}".rstrip()

@@ -36,7 +36,8 @@ def make_watchdog(system: System) -> Watchdog:
         limits = system.config.watchdog
         why = f"the watchdog found it {action.why.value} for {action.age:.0f} s"
         try:
-            system.root.repair_child(action.name, why, intensity=limits.repair_intensity, period=limits.repair_period)
+            supervisor = system.tree.supervisor_of(action.name)
+            supervisor.repair_child(action.name, why, intensity=limits.repair_intensity, period=limits.repair_period)
         except AdministrationError as error:
             _log.warning("a stale child is not up, so it cannot be restarted", actor=action.name, why=str(error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,8 @@ from runtime.cli.output import emit, table
 
 if TYPE_CHECKING:
     from runtime.config.config import Config
+    from runtime.config.groups import GroupPlan
+    from runtime.config.tree import ChildPlan
 
 
 @click.command
@@ -30,38 +32,61 @@ def check(ctx: click.Context, *, as_json: bool) -> None:
 
 def examine(config: Config) -> dict[str, object]:
     """Everything that can be known of a tree before it runs."""
-    import os  # as above
+    import os  # keeps `atlas --help` fast
 
-    from runtime.child import ChildSpec  # keeps `atlas --help` fast
+    from runtime.child import ChildSpec  # as above
+    from runtime.config.groups import GroupPlan  # as above
     from runtime.config.tree import never_started  # as above
     from runtime.control.socket_path import socket_path  # as above
     from runtime.supervision_limits import Plan, time_to_give_up, worst_case_shutdown  # as above
 
     root = config.supervisor
-    specs = [plan.spec(never_started) for plan in config.children]
-    plans = tuple(Plan(spec) for spec in specs)
-    asked = sum(worst_case_shutdown(plan) for plan in plans)
+    groups = {group.name: group for group in config.groups}
+
+    def place(plan: ChildPlan | GroupPlan) -> Plan:
+        below = () if not isinstance(plan, GroupPlan) else tuple(place(each) for each in config.below(plan.name))
+        return Plan(plan.spec(never_started), below)
+
+    def limits(plan: ChildPlan | GroupPlan, above: str | None) -> dict[str, object]:
+        spec = plan.spec(never_started)
+        settings = groups[above].table if above is not None else root
+        seconds = time_to_give_up(settings.intensity, settings.period, spec.backoff)
+        return {
+            "restart": spec.restart.value,
+            "waits_for": list(spec.needs),
+            "give_up": spec.give_up.value,
+            "time_to_give_up": None if spec.give_up == "never" or math.isinf(seconds) else seconds,
+            "worst_case_stop": worst_case_shutdown(place(plan)),
+        }
+
+    def described_group(group: GroupPlan) -> dict[str, object]:
+        return {
+            "name": group.name,
+            "group": group.parent,
+            "strategy": group.table.strategy.value,
+            "intensity": group.table.intensity,
+            "period": group.table.period,
+            "children": [plan.name for plan in config.below(group.name)],
+            **limits(group, group.parent),
+        }
+
+    def described_actor(plan: ChildPlan) -> dict[str, object]:
+        return {
+            "name": plan.name,
+            "group": plan.group,
+            "actor": f"{plan.actor.__module__}:{plan.actor.__qualname__}",
+            "needs": list(plan.needs),
+            "needed_by": [other.name for other in config.children if plan.name in other.needs],
+            **limits(plan, plan.group),
+            "mailbox": {
+                "capacity": plan.table.mailbox.capacity,
+                "overflow": plan.table.mailbox.overflow.value,
+            },
+            "paused": plan.table.paused,
+        }
+
+    plans = tuple(place(plan) for plan in config.below(None))
     tree = Plan(ChildSpec(root.name, never_started, shutdown=root.shutdown_budget, kind="supervisor"), plans)
-    children = []
-    for plan, spec, place in zip(config.children, specs, plans, strict=True):
-        seconds = time_to_give_up(root.intensity, root.period, spec.backoff)
-        children.append(
-            {
-                "name": plan.name,
-                "actor": f"{plan.actor.__module__}:{plan.actor.__qualname__}",
-                "restart": spec.restart.value,
-                "needs": list(spec.needs),
-                "needed_by": [other.name for other in specs if plan.name in other.needs],
-                "give_up": spec.give_up.value,
-                "time_to_give_up": None if spec.give_up == "never" or math.isinf(seconds) else seconds,
-                "worst_case_stop": worst_case_shutdown(place),
-                "mailbox": {
-                    "capacity": plan.table.mailbox.capacity,
-                    "overflow": plan.table.mailbox.overflow.value,
-                },
-                "paused": plan.table.paused,
-            }
-        )
     return {
         "config": None if config.path is None else str(config.path),
         "name": root.name,
@@ -70,35 +95,47 @@ def examine(config: Config) -> dict[str, object]:
         "period": root.period,
         "shutdown_budget": root.shutdown_budget,
         "worst_case_stop": worst_case_shutdown(tree),
-        "worst_case_stop_unlimited": asked,
+        "worst_case_stop_unlimited": sum(worst_case_shutdown(plan) for plan in plans),
         "socket": str(socket_path(config, os.environ)),
         "warnings": list(config.warnings),
-        "start_order": [spec.name for spec in specs],
-        "children": children,
+        "start_order": [plan.name for plan in config.children],
+        "groups": [described_group(group) for group in config.groups],
+        "children": [described_actor(plan) for plan in config.children],
     }
 
 
-def render(report: dict[str, object]) -> str:
+def render(report: dict[str, Any]) -> str:
     """The report for people."""
-    children = report["children"]
-    assert isinstance(children, list)
-    rows = [
-        (
-            number,
-            child["name"],
-            child["actor"],
-            child["restart"],
-            ", ".join(child["needs"]) or "-",
-            f"{child['worst_case_stop']:g} s",
-            "never"
-            if child["time_to_give_up"] is None
-            else f"{child['give_up']} after {child['time_to_give_up']:.1f} s",
-            "paused" if child["paused"] else "",
+    rows: list[tuple[object, ...]] = []
+    numbers = {name: number for number, name in enumerate(report["start_order"], start=1)}
+    children = {child["name"]: child for child in [*report["children"], *report["groups"]]}
+
+    def add(name: str, depth: int) -> None:
+        child = children[name]
+        what = child.get("actor") or (
+            f"group, {child['strategy']}, more than {child['intensity']} restarts in {child['period']:g} s"
         )
-        for number, child in enumerate(children, start=1)
-    ]
-    warnings = report["warnings"]
-    assert isinstance(warnings, list)
+        gives_up = "never"
+        if child["time_to_give_up"] is not None:
+            gives_up = f"{child['give_up']} after {child['time_to_give_up']:.1f} s"
+        rows.append(
+            (
+                numbers.get(name, ""),
+                "  " * depth + name,
+                what,
+                child["restart"],
+                ", ".join(child.get("needs") or child["waits_for"]) or "-",
+                f"{child['worst_case_stop']:g} s",
+                gives_up,
+                "paused" if child.get("paused") else "",
+            )
+        )
+        for below in child.get("children", ()):
+            add(below, depth + 1)
+
+    top = [*report["start_order"], *(group["name"] for group in report["groups"])]
+    for name in dict.fromkeys(_outermost(name, children) for name in top):
+        add(name, 0)
     lines = [
         f"{report['config']}: {report['name']}, {report['strategy']}, gives up after more than {report['intensity']} "
         f"restarts in {report['period']:g} s",
@@ -108,7 +145,13 @@ def render(report: dict[str, object]) -> str:
         f"longest stop: {report['worst_case_stop']:g} s (children ask for {report['worst_case_stop_unlimited']:g} s in all, "
         f"shutdown_budget is {report['shutdown_budget']:g} s)",
         f"control socket: {report['socket']}",
-        *(f"warning: {warning}" for warning in warnings),
+        *(f"warning: {warning}" for warning in report["warnings"]),
         "ok",
     ]
     return "\n".join(lines)
+
+
+def _outermost(name: str, children: dict[str, Any]) -> str:
+    while (group := children[name]["group"]) is not None:
+        name = group
+    return name

@@ -38,12 +38,12 @@ def render(found: dict[str, Any]) -> str:
             notes.append(f"not ready: {child['why_not_ready']}")
         rows.append(
             (
-                child["name"],
+                "  " * child["depth_in_tree"] + child["name"],
                 child["state"],
                 duration(child["since"]),
                 child["incarnation"],
                 child["restarts"],
-                f"{child['depth']}/{child['capacity']}",
+                f"{child['depth']}/{child['capacity']}" if child["kind"] == "actor" else "",
                 doing,
                 "; ".join(notes),
             )

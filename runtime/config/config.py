@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from runtime.config.groups import GroupPlan, ancestors
 from runtime.config.sections import (
     ChaosSettings,
     ControlSettings,
@@ -36,12 +37,27 @@ class Config:
     chaos: ChaosSettings = attrs.field(factory=ChaosSettings)
     children: tuple[ChildPlan, ...] = ()
     """In start order."""
+    groups: tuple[GroupPlan, ...] = ()
+    """In start order."""
     warnings: tuple[str, ...] = ()
     """Lines for people about what is legal but unwise."""
     values: Mapping[str, object] = attrs.field(factory=dict, repr=False)
     """Every key as written (dotted path -> raw value), to tell what a reload changed. May hold secrets: never shown."""
     _sections: dict[type, object] = attrs.field(factory=dict, alias="sections", repr=False)
     _read_section: Callable[[type], object] = attrs.field(default=_no_sections, alias="read_section", repr=False)
+
+    def below(self, group: str | None) -> list[ChildPlan | GroupPlan]:
+        """The actors and groups right below a group, or below the root, in start order."""
+        groups = {plan.name: plan for plan in self.groups}
+        found: dict[str, ChildPlan | GroupPlan] = {}
+        for plan in self.children:
+            around = ancestors(plan.group, groups)
+            if group is None or group in around:
+                inside = around[: around.index(group)] if group is not None else around
+                child = groups[inside[-1]] if inside else plan
+                found[child.name] = child
+        # an empty one has no place of its own
+        return [*found.values(), *(plan for plan in self.groups if plan.parent == group and plan.name not in found)]
 
     def section(self, cls: type[T]) -> T:
         """The settings of this class; the defaults when its table is missing.

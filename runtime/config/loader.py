@@ -18,6 +18,7 @@ from runtime.config.sections import (
     ActorTable,
     ChaosSettings,
     ControlSettings,
+    GroupTable,
     LogSettings,
     MailboxTable,
     SupervisorSettings,
@@ -65,9 +66,9 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
     actors = PlanReader(source, sections, env)
     actors.read_tables()
     sections.read_all(actors.claims())
-    children = actors.plans()
+    tree = actors.plans()
     if SupervisorSettings not in sections.wrong:
-        check_against_supervisor(source, children, sections.section(SupervisorSettings))
+        check_against_supervisor(source, tree, sections.section(SupervisorSettings))
     _check_aliases(source, sections, actors)
     _raise(source)
     return Config(
@@ -77,7 +78,8 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
         watchdog=sections.section(WatchdogSettings),
         control=sections.section(ControlSettings),
         chaos=sections.section(ChaosSettings),
-        children=tuple(children),
+        children=tree.actors,
+        groups=tree.groups,
         warnings=tuple(source.warnings),
         values=source.flat(),
         sections=sections.read,
@@ -105,7 +107,9 @@ def _keys_at(path: KeyPath, sections: SectionReader, actors: PlanReader) -> list
             return actors.argument_names(name)
         case ("actor", _):
             return list(field_types(ActorTable))
-        case ("actor", _, "backoff"):
+        case ("group", _):
+            return list(field_types(GroupTable))
+        case ("actor" | "group", _, "backoff"):
             return list(field_types(Backoff))
         case ("actor", _, "mailbox"):
             return list(field_types(MailboxTable))

@@ -12,6 +12,7 @@ from runtime.actor import Actor
 from runtime.config.actor_class import actor_class
 from runtime.config.convert import convert
 from runtime.config.describe import is_union
+from runtime.config.groups import read_groups
 from runtime.config.invalid import Invalid
 from runtime.config.location import KeyPath
 from runtime.config.nearest import did_you_mean
@@ -21,7 +22,7 @@ from runtime.config.sections import ActorTable
 from runtime.config.settings import section_of
 from runtime.config.source import Source
 from runtime.config.table import bad_values, build, field_types, read_arguments
-from runtime.config.tree import ChildPlan, resolve_needs
+from runtime.config.tree import ChildPlan, DeclaredTree, resolve_needs
 
 
 class PlanReader:
@@ -48,7 +49,9 @@ class PlanReader:
                 self._blame(path, error)
                 # go on with what can be read, so that errors in `args` and `needs` are found as well
                 readable, _ = read_arguments(raw, ActorTable, convert, injected={})
-                rest: dict[str, Any] = {key: readable[key] for key in ("args", "needs", "for_each") if key in readable}
+                rest: dict[str, Any] = {
+                    key: readable[key] for key in ("args", "needs", "for_each", "group") if key in readable
+                }
                 self.tables[name] = ActorTable(actor=str(raw.get("actor", "")), **rest)
             where = raw.get("actor")
             if isinstance(where, str):
@@ -67,8 +70,8 @@ class PlanReader:
                 if cls is not None:
                     yield ("actor", name, "actor"), cls
 
-    def plans(self) -> list[ChildPlan]:
-        """All children in start order. The sections must have been read."""
+    def plans(self) -> DeclaredTree:
+        """All children and groups in start order. The sections must have been read."""
         found: dict[str, ChildPlan] = {}
         for name, table in self.tables.items():
             if name not in self.classes:
@@ -78,7 +81,7 @@ class PlanReader:
                 if first is not plan:
                     where = self._source.place(("actor", first.declared))
                     self._source.blame(("actor", name), f'there is already a child "{plan.name}", from {where}')
-        return resolve_needs(self._source, list(found.values()), self.tables)
+        return resolve_needs(self._source, list(found.values()), self.tables, read_groups(self._source))
 
     def argument_names(self, name: str) -> list[str] | None:
         """The keys that `args` of this actor may have; None when its class is not known."""

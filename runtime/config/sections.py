@@ -118,8 +118,10 @@ class ActorTable:
     args: dict[str, object] = attrs.field(factory=dict)
     """Start arguments, checked against the fields of the class."""
     restart: Restart = Restart.PERMANENT
+    group: str | None = attrs.field(default=None, validator=optional(matches_re(NAME)))
+    """The group that it belongs to; by default it stands right below the root."""
     needs: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(matches_re(NAME)))
-    """Children that must be up before this one starts; the name of a `for_each` table means all its children."""
+    """Children and groups that must be up before this one starts; the name of a `for_each` table means all its children."""
     significant: bool = False
     shutdown: float = attrs.field(default=5.0, validator=ge(0))
     """Seconds to finish the current message and stop in order."""
@@ -135,5 +137,31 @@ class ActorTable:
     """The keyed section that gives one child `<name>.<key>` for each of its entries."""
 
 
+@attrs.frozen
+class GroupTable:
+    """`[group.<name>]`: a supervisor below the root, for the actors that say `group = "<name>"`.
+
+    It starts and stops as one child of its own supervisor, with all that is in it.
+    """
+
+    parent: str | None = attrs.field(default=None, validator=optional(matches_re(NAME)))
+    """The group that it belongs to; by default it stands right below the root."""
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    """Whom a restart of one of its children takes along."""
+    intensity: int = attrs.field(default=5, validator=ge(0))
+    """Restart attempts of its children allowed within `period` before the group gives up."""
+    period: float = attrs.field(default=60.0, validator=gt(0))
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    """Whether the end of significant children ends the group."""
+    restart: Restart = Restart.PERMANENT
+    """A group that gave up has ended in order: a transient one is not restarted."""
+    needs: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(matches_re(NAME)))
+    """Children and groups outside of it that must be up before it starts, beside those that its actors need."""
+    significant: bool = False
+    backoff: Backoff = attrs.field(factory=Backoff)
+    give_up: GiveUp = GiveUp.ESCALATE
+    """What follows when the group gave up too often."""
+
+
 OWN_SECTIONS = (SupervisorSettings, LogSettings, WatchdogSettings, ControlSettings, ChaosSettings)
-OWN_TABLES = frozenset({"supervisor", "log", "watchdog", "control", "chaos", "actor", "env_aliases"})
+OWN_TABLES = frozenset({"supervisor", "log", "watchdog", "control", "chaos", "actor", "group", "env_aliases"})

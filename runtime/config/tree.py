@@ -8,6 +8,7 @@ import attrs
 
 from runtime.actor import Actor
 from runtime.child import Child, ChildSpec
+from runtime.config.groups import Forest, GroupPlan
 from runtime.config.nearest import did_you_mean
 from runtime.config.sections import ActorTable, SupervisorSettings
 from runtime.config.source import Source
@@ -26,7 +27,14 @@ class ChildPlan:
     actor: type[Actor]
     arguments: Mapping[str, object]
     needs: tuple[str, ...] = ()
-    """Names of children, with `for_each` tables spelt out."""
+    """Names of children and groups, with `for_each` tables spelt out."""
+    waits_for: tuple[str, ...] = ()
+    """Siblings that must be up before it starts: what it needs, or the groups that contain that."""
+
+    @property
+    def group(self) -> str | None:
+        """The group that it belongs to; None below the root."""
+        return self.table.group
 
     def make_actor(self) -> Actor:
         """A fresh instance with the declared start arguments."""
@@ -44,75 +52,112 @@ class ChildPlan:
             start_timeout=self.table.start_timeout,
             backoff=self.table.backoff,
             give_up=self.table.give_up,
-            needs=self.needs,
+            needs=self.waits_for,
         )
 
 
-def resolve_needs(source: Source, plans: Sequence[ChildPlan], tables: Mapping[str, ActorTable]) -> list[ChildPlan]:
+@attrs.frozen
+class DeclaredTree:
+    """All children in start order, each group before what is in it."""
+
+    actors: tuple[ChildPlan, ...] = ()
+    groups: tuple[GroupPlan, ...] = ()
+
+
+def resolve_needs(
+    source: Source,
+    plans: Sequence[ChildPlan],
+    tables: Mapping[str, ActorTable],
+    groups: Mapping[str, GroupPlan],
+) -> DeclaredTree:
     """Spell out `for_each` names and put every child behind what it needs, otherwise in the order of the file.
 
     `tables` are all actor tables, also those that gave no plan because something is wrong with them or because their
-    section is empty. Unknown names and circles are noted in `source`.
+    section is empty. Unknown names, needs of what contains the needing, and circles are noted in `source`.
     """
-    members: dict[str, list[str]] = {name: [] for name in tables}
+    members: dict[str, list[str]] = {name: [] for name in tables} | {name: [name] for name in groups}
     for plan in plans:
+        if plan.name in groups:
+            place = source.place(("group", plan.name))
+            source.blame(("actor", plan.declared), f'there is already a group "{plan.name}", from {place}')
         members.setdefault(plan.declared, []).append(plan.name)
         members.setdefault(plan.name, [plan.name])
     templates = tuple(f"{name}." for name, table in tables.items() if table.for_each is not None)
-    for name, table in tables.items():
-        for index, need in enumerate(table.needs):
+    needs = {("actor", name): table.needs for name, table in tables.items()}
+    needs |= {("group", name): group.table.needs for name, group in groups.items()}
+    for (kind, name), wanted in needs.items():
+        for index, need in enumerate(wanted):
             has_plans = any(need.startswith(template) and members[template[:-1]] for template in templates)
             if need not in members and (has_plans or not need.startswith(templates)):
                 message = f'there is no actor "{need}"{did_you_mean(need, members)}'
-                source.blame(("actor", name, "needs", index), message)
-    return _in_start_order(source, [attrs.evolve(plan, needs=_spelt_out(plan, members)) for plan in plans])
+                source.blame((kind, name, "needs", index), message)
+    for name, table in tables.items():
+        if table.group is not None and table.group not in groups:
+            hint = did_you_mean(table.group, groups) or "; declare it as [group.<name>]"
+            source.blame(("actor", name, "group"), f'there is no group "{table.group}"{hint}')
+    plans = [attrs.evolve(plan, needs=_spelt_out(plan.table.needs, members)) for plan in plans]
+    return _in_start_order(source, plans, groups, members)
 
 
-def _spelt_out(plan: ChildPlan, members: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for need in plan.table.needs for name in members.get(need, ())))
+def _spelt_out(needs: Sequence[str], members: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for need in needs for name in members.get(need, ())))
 
 
-def _in_start_order(source: Source, plans: Sequence[ChildPlan]) -> list[ChildPlan]:
+def _in_start_order(
+    source: Source,
+    plans: Sequence[ChildPlan],
+    groups: Mapping[str, GroupPlan],
+    members: Mapping[str, Sequence[str]],
+) -> DeclaredTree:
     by_name = {plan.name: plan for plan in plans}
-    ordered: dict[str, ChildPlan] = {}
-    reported: set[str] = set()
+    forest = Forest(source, groups, {name: plan.table.group for name, plan in by_name.items()})
+    wanted = [(("actor", plan.declared), plan.name, plan.needs) for plan in plans]
+    wanted += [(("group", name), name, _spelt_out(group.table.needs, members)) for name, group in groups.items()]
+    blamed: set[tuple[str, str]] = set()
+    for key, name, needs in wanted:
+        for need in needs:
+            known = need in by_name or need in groups
+            if known and not forest.add_need(name, need) and key not in blamed:
+                blamed.add(key)
+                source.blame((*key, "needs"), f'"{need}" and {name} contain each other: neither could start first')
 
-    def visit(plan: ChildPlan, path: tuple[str, ...]) -> None:
-        if plan.name in path:
-            circle = (*path[path.index(plan.name) :], plan.name)
-            if not reported.intersection(circle):
-                message = f"these need each other in a circle: {' → '.join(circle)}; leave one of these needs out"
-                source.blame(("actor", plan.declared, "needs"), message)
-            reported.update(circle)
-            return
-        if plan.name in ordered:
-            return
-        for need in plan.needs:
-            if need in by_name:
-                visit(by_name[need], (*path, plan.name))
-        ordered.setdefault(plan.name, plan)
+    def declared_at(name: str) -> tuple[str, ...]:
+        return ("group", name) if name in groups else ("actor", by_name[name].declared, "needs")
 
-    for plan in plans:
-        visit(plan, ())
-    return list(ordered.values())
+    order = forest.in_start_order(declared_at)
+    return DeclaredTree(
+        tuple(attrs.evolve(by_name[name], waits_for=forest.waits_for(name)) for name in order if name in by_name),
+        tuple(
+            attrs.evolve(groups[name], waits_for=forest.waits_for(name))
+            for name in order
+            if name in groups and name not in by_name
+        ),
+    )
 
 
-def check_against_supervisor(source: Source, plans: Sequence[ChildPlan], root: SupervisorSettings) -> None:
+def check_against_supervisor(source: Source, tree: DeclaredTree, root: SupervisorSettings) -> None:
     """Note in `source` every child that contradicts its supervisor: limits that could never be reached, times too long."""
-    checked: set[str] = set()
-    for plan in plans:
-        if plan.declared in checked:
-            continue
-        checked.add(plan.declared)
-        spec = plan.spec(never_started)
+    groups = {group.name: group for group in tree.groups}
+    first_of_each = {plan.declared: plan for plan in reversed(tree.actors)}.values()
+    plans: list[tuple[tuple[str, str], ChildPlan | GroupPlan, str | None]] = [
+        (("actor", plan.declared), plan, plan.group) for plan in reversed(first_of_each)
+    ]
+    plans += [(("group", group.name), group, group.parent) for group in tree.groups]
+    for key, plan, above in plans:
+        settings = groups[above].table if above in groups else root
         try:
-            check_combination(spec, root.strategy, root.auto_shutdown)
-            check_limit(spec, root.intensity, root.period)
+            spec = plan.spec(never_started)
+        except ValueError as error:
+            source.blame(key, str(error))
+            continue
+        try:
+            check_combination(spec, settings.strategy, settings.auto_shutdown)
+            check_limit(spec, settings.intensity, settings.period)
         except SpecError as error:
-            source.blame(("actor", plan.declared), str(error))
-        if spec.shutdown + spec.kill_grace > root.shutdown_budget:
+            source.blame(key, str(error))
+        if spec.kind == "worker" and spec.shutdown + spec.kill_grace > root.shutdown_budget:
             source.blame(
-                ("actor", plan.declared, "shutdown"),
+                (*key, "shutdown"),
                 f"shutdown + kill_grace is {spec.shutdown + spec.kill_grace:g} s, more than the "
                 f"{root.shutdown_budget:g} s that the whole tree has ([supervisor] shutdown_budget)",
             )
