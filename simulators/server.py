@@ -11,6 +11,21 @@ import anycorn
 import trio
 from anycorn.typing import Framework
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+def without_lifespan(app: Starlette) -> ASGIApp:
+    """The app without start and end: being cancelled is no failure of it then."""
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return served
 
 
 @asynccontextmanager
@@ -29,7 +44,7 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
-            await anycorn.serve(cast("Framework", app), config, shutdown_trigger=stop.wait)
+            await anycorn.serve(cast("Framework", without_lifespan(app)), config, shutdown_trigger=stop.wait)
 
         nursery.start_soon(run)
         try:

@@ -246,7 +246,7 @@ class House:
 async def start_pool(system: ActorSystem, dsn: str, name: str, size: int = 3) -> Ref:
     """A pool on the test's database."""
     database = DatabaseSettings(purpose="test", dsn=Secret(dsn))
-    actor = PoolActor(database, PoolSettings(size=size), EmbeddedSettings(), migrate=False)
+    actor = PoolActor(database, PoolSettings(size=size, idle_check=0.3), EmbeddedSettings(), migrate=False)
     return await system.start(actor, name=name, on_crash=OnCrash.RESTART)
 
 
