@@ -27,6 +27,12 @@ BREAKS = {
     "money_i11_messages_follow_facts": "DELETE FROM outbox WHERE kind = 'purchase'",
     "money_i12_nothing_past_its_deadline": "UPDATE vpn_keys SET pending_since = now() - interval '1 hour'",
     "money_i13_world_equals_outside": "UPDATE money_in SET asset = 'USD', booked_amount = booked_amount + 1",
+    "money_renewals_are_whole": "UPDATE entitlement_events SET source = 'auto_renewal'",
+    "money_recurring_work_is_in_time": (
+        "INSERT INTO reminder_schedule (subscription_id, plan, began_at, ends_at, due_at) "
+        "SELECT id, 'paid', now(), expires_at, now() - interval '3 hours' FROM subscriptions "
+        "ON CONFLICT (subscription_id) DO UPDATE SET due_at = excluded.due_at"
+    ),
     "money_rule1_events_are_settled": (
         "INSERT INTO provider_events (provider, event_id, body, next_attempt_at, received_at) "
         "VALUES ('test', 'e1', '', now(), now() - interval '2 hours')"
@@ -36,6 +42,7 @@ AT_REST = {
     "money_i10_nodes_have_the_active",
     "money_i11_messages_follow_facts",
     "money_i12_nothing_past_its_deadline",
+    "money_recurring_work_is_in_time",
     "money_rule1_events_are_settled",
 }
 

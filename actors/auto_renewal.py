@@ -1,0 +1,107 @@
+"""Automatic renewal: plans that customers want to keep are bought again from their balances before they end."""
+
+from __future__ import annotations
+
+import attrs
+
+from actors.pool_client import Pool, pool_of
+from actors.renewal_events import RENEWALS, RenewalFailed, RenewalLacksFunds, Renewed
+from db.claims import Owner, enlist_owner
+from db.lease_errors import LeaseError
+from db.renewals import MAX_FAILURES, RenewalClaim, RenewalResult, claim_renewals, fail_renewal, renew
+from runtime.errors import Killed
+from runtime.logs import get_logger
+from runtime.message import WakeUp
+from runtime.worker import Budget, Iteration, PeriodicWorker
+
+log = get_logger("renewals")
+
+_SOONEST_RETRY = 1.0
+
+
+@attrs.define(eq=False)
+class AutoRenewal(PeriodicWorker):
+    """Claims renewals that are due, a page at a time, and tries to pay each one in a transaction of its own.
+
+    Role: the only one who charges without being asked each time. Owns: nothing that may not die with it; what is due is a
+    row that the database keeps. Receives: WakeUp, also when a balance grew that a renewal was waiting for. Sends: nothing.
+    On crash: its claims are free for the next incarnation at once, and no failure is counted.
+    Invariants: a period is charged at most once, with its extension, whatever restarts; one customer's trouble delays no
+    other; not enough money is no success and no failure.
+    """
+
+    pool: str = "pool.main"
+    claim_seconds: float = 60.0
+    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    _owner: Owner | None = attrs.field(init=False, default=None)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        # What an earlier incarnation left behind, or a long sleep made due, is looked at now.
+        self.context.ref.tell(WakeUp())
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool)
+        owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: its claims are free then
+        try:
+            if owner is None:
+                name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
+                owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
+            claims = await pool.run("auto_renewal.claim", claim_renewals, owner, self.page_size, self.claim_seconds)
+            self.context.failpoint("claimed")
+            for claim in claims:
+                if budget.is_spent:
+                    return Iteration(done=budget.done, more=True, note="the rest is claimed again")
+                await self._renew(pool, claim)
+                await budget.count()
+        except LeaseError as error:
+            log.warning("the database is away; the renewals wait", error=str(error))
+            self.context.after(_SOONEST_RETRY, WakeUp())
+            return Iteration(done=budget.done, note="no database")
+        self._owner = owner
+        return Iteration(done=len(claims), more=len(claims) == self.page_size)
+
+    async def _renew(self, pool: Pool, claim: RenewalClaim) -> None:
+        try:
+            outcome = await pool.run("auto_renewal.renew", renew, claim)
+        except (LeaseError, Killed):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is wrong with one customer must not stop the others
+            self.context.failpoint("failed")
+            await self._fail(pool, claim, f"{type(error).__name__}: {error}")
+            return
+        self.context.failpoint("renewed")
+        RENEWALS.labels(outcome.result.value).inc()
+        if outcome.result is RenewalResult.RENEWED:
+            self.context.emit(
+                Renewed(
+                    actor=self.context.name,
+                    subscription=claim.subscription_id,
+                    price=str(outcome.price),
+                    until=f"{outcome.expires_at:%Y-%m-%d %H:%M} UTC",
+                )
+            )
+        elif outcome.result is RenewalResult.LACKS_FUNDS:
+            self.context.emit(
+                RenewalLacksFunds(
+                    actor=self.context.name,
+                    subscription=claim.subscription_id,
+                    price=str(outcome.price),
+                    next_try=f"{outcome.next_try:%Y-%m-%d %H:%M} UTC",
+                )
+            )
+
+    async def _fail(self, pool: Pool, claim: RenewalClaim, why: str) -> None:
+        failures = await pool.run("auto_renewal.fail", fail_renewal, claim, why)
+        if failures is None:
+            return  # somebody else has it now
+        RENEWALS.labels("failed").inc()
+        self.context.emit(
+            RenewalFailed(
+                actor=self.context.name,
+                subscription=claim.subscription_id,
+                failures=failures,
+                is_final=failures >= MAX_FAILURES,
+                why=why,
+            )
+        )
