@@ -16,11 +16,15 @@ from vpn.agent.metrics import REQUESTS
 
 MAX_AT_ONCE: Final = 128
 REQUEST_SECONDS: Final = 120.0
+_BODY_UNREAD: Final = ("unauthorized", "busy", "too_slow", "too_large", "http")
 
 
 def error_response(status: int, code: str, message: str, **facts: object) -> JSONResponse:
     """An error as the agent reports all of them."""
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    if code in _BODY_UNREAD:
+        # what is left of the body ends the connection, and a client that knows does not try to use it again
+        headers["connection"] = "close"
     return JSONResponse({"error": {"code": code, "message": message, **facts}}, status, headers)
 
 

@@ -66,6 +66,13 @@ class Keeper:
             return self._life
         raise XrayDown(f"Xray is not up after {within:g} s: {self.why_down}")
 
+    async def has_ended(self, life: Life, within: float = 0.5) -> bool:
+        """Whether this life is over, or shows to be within `within` seconds: a call may fail before the end is seen."""
+        with trio.move_on_after(within):
+            while self._life is life:
+                await self._changed.wait()
+        return self._life is not life
+
     def restart(self) -> None:
         """End this life now and begin another from the wanted users. Cuts everybody: only for nodes that serve nobody."""
         if self._restart is not None:

@@ -17,6 +17,7 @@ from vpn.agent.desired import Conflict
 from vpn.agent.expiry import BackendContact, ExpiryQueue, is_over
 from vpn.agent.keeper import Keeper
 from vpn.agent.life import Life
+from vpn.agent.serving import serve, stop_serving, with_the_same_uuid
 from vpn.agent.store import Store
 from vpn.errors import XrayCallFailed, XrayDown
 from vpn.protocol import (
@@ -176,7 +177,7 @@ class Node:
         dropped = [
             spec.key_id
             for spec in self.store.desired.specs()
-            if spec.key_id not in listed and self._unchanged(spec.key_id, since)
+            if spec.key_id not in listed and not self._changed(spec.key_id, since)
         ]
         before = {spec.key_id for spec in self.store.desired.specs()}
         await self.store.forget(dropped)
@@ -239,16 +240,22 @@ class Node:
         """Compare Xray's users with the wanted keys and put right what differs; returns how many did. Raises XrayDown or
         XrayCallFailed."""
         life = await self.keeper.life()
-        listed = {user.email: user for user in await life.api.list_users(self.facts.tag)}
+        busy, since = set(self._pending), self.store.desired.sequence
+        listed = {user.email.lower(): user for user in await life.api.list_users(self.facts.tag)}
         wanted = {user.email: user for user in self.users()}
         differing = [
             email
             for email in listed.keys() | wanted.keys()
-            if listed.get(email) != wanted.get(email) and email not in self._pending
+            if listed.get(email) != wanted.get(email) and email not in busy and not self._changed(email, since)
         ]
+        # Removing one of two users with the same UUID locks out the other, who stays listed: both have to go first.
+        shared = with_the_same_uuid(listed.values())
+        differing = [*dict.fromkeys((*differing, *shared))]
         for email in differing:
             life.stopped(email)  # what was confirmed once is not true any more
             self._pending[email] = None
+        for email in shared:
+            await life.api.remove_user(self.facts.tag, email)
         if differing:
             metrics.REPAIRED.inc(len(differing))
             log.warning("Xray's users differ from the wanted keys and are put right", count=len(differing))
@@ -267,9 +274,9 @@ class Node:
     def _grace(self) -> float:
         return self.contact.grace_at(self.clock.real())
 
-    def _unchanged(self, key_id: str, since: int) -> bool:
+    def _changed(self, key_id: str, since: int) -> bool:
         entry = self.store.desired.get(key_id)
-        return entry is not None and entry.sequence <= since
+        return entry is not None and entry.sequence > since
 
     def _note(self, key_id: str) -> None:
         """A key changed: its expiry is new, and it is pending until Xray agrees."""
@@ -316,69 +323,29 @@ class Node:
         """Make Xray agree about one key and read it back; returns the connections cut."""
         async with self._lock(key_id):
             life = await self.keeper.life()
-            entry = self.store.desired.get(key_id)
-            spec = None if entry is None else entry.spec
-            if spec is None or key_id in self._expired:
-                cut = await self._stop_serving(life, key_id)
-            else:
-                cut = await self._serve(life, _user(spec))
-            if self.keeper.current is not life:
-                raise XrayDown("Xray ended while the change was made; it starts again with it")
-            if self.store.desired.get(key_id) is entry:
-                self._pending.pop(key_id, None)
-            return cut
+            try:
+                return await self._converge_in(life, key_id)
+            except (XrayDown, XrayCallFailed):
+                if not await self.keeper.has_ended(life):
+                    raise
+            return await self._converge_in(await self.keeper.life(), key_id)
 
-    async def _serve(self, life: Life, user: XrayUser) -> int:
-        tag, email, cut = self.facts.tag, user.email, 0
-        life.unban(email)
-        if email in life.blocked:
-            await life.api.unblock(email)
-            life.blocked.discard(email)
-        await self._release_uuid(life, user)
-        found = life.serving.get(email)
-        if found is None and await life.api.add_user(tag, user):
-            pass
-        elif (found := await life.api.get_user(tag, email)) != user:
-            # Xray has no upsert: a changed key is removed and added
-            await life.api.remove_user(tag, email)
-            await life.api.add_user(tag, user)
-            cut = await life.cut(email)
+    def _displaced(self, key_id: str) -> None:
+        self._pending[key_id] = None
+
+    async def _converge_in(self, life: Life, key_id: str) -> int:
+        entry = self.store.desired.get(key_id)
+        spec = None if entry is None else entry.spec
+        if spec is None or key_id in self._expired:
+            cut = await stop_serving(life, self.facts.tag, key_id)
+            with contextlib.suppress(trio.WouldBlock):  # many at once: the later ones go without the second look
+                self._removals.send_nowait((life, key_id))
         else:
-            life.serves(user)
-            return 0
-        back = await life.api.get_user(tag, email)
-        if back != user:
-            life.stopped(email)
-            raise XrayCallFailed(f"key {email!r} was added to Xray but reads back differently")
-        life.serves(user)
-        return cut
-
-    async def _release_uuid(self, life: Life, user: XrayUser) -> None:
-        """Take the UUID from whoever else still has it in Xray: with two users of one UUID, removing either locks out both.
-        The other key does not want it any more, and gets what it does want when its own turn comes."""
-        other = life.holder_of(user)
-        if other is not None:
-            self._pending[other] = None
-            await life.api.remove_user(self.facts.tag, other)
-            life.stopped(other)
-            await life.cut(other)
-
-    async def _stop_serving(self, life: Life, email: str) -> int:
-        tag = self.facts.tag
-        # first of all, so that connections which show up from here on are cut on sight
-        life.ban(email)
-        await life.api.remove_user(tag, email)
-        # Removed users keep what is open, and inside a shared (mux) connection may even open more: the rule ends that
-        # at once. Only for customers who are connected, because every rule is looked at for every request.
-        if life.connections.of(email):
-            life.blocked.add(email)
-            await life.api.block(email)
-        cut = await life.cut(email)
-        if await life.api.get_user(tag, email) is not None:
-            raise XrayCallFailed(f"key {email!r} was removed from Xray but is still there")
-        life.stopped(email)
-        with contextlib.suppress(trio.WouldBlock):  # many at once: the later ones go without the second look
-            self._removals.send_nowait((life, email))
+            cut = await serve(life, self.facts.tag, _user(spec), self._displaced)
+        if self.keeper.current is not life:
+            raise XrayDown("Xray ended while the change was made; it starts again with it")
+        if self.store.desired.get(key_id) is entry:
+            self._pending.pop(key_id, None)
         return cut
 
     @contextlib.asynccontextmanager
