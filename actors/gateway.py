@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from actors.gateway_limits import LimitedApp, Limits
-from actors.gateway_listener import listen, serve, url_of
+from actors.gateway_listener import HttpServer, listen, url_of
 from actors.payments.intake import Intake
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.routes import payment_routes
@@ -49,6 +49,8 @@ class GatewaySettings:
     "A connection without a whole request head is closed after so long."
     request_seconds: float = attrs.field(default=20.0, validator=gt(0))
     "A request that takes longer gets 408 or 503."
+    max_connections: int = attrs.field(default=512, validator=ge(1))
+    "Connections at a time; one more is closed at once."
     max_requests: int = attrs.field(default=64, validator=ge(1))
     "Requests in progress; the next one gets 503."
     rate: float = attrs.field(default=50.0, validator=gt(0))
@@ -58,7 +60,7 @@ class GatewaySettings:
 
     def limits(self) -> Limits:
         """The limits of requests."""
-        return Limits(self.max_body, self.request_seconds, self.max_requests, self.rate, self.burst)
+        return Limits(self.max_header, self.max_body, self.request_seconds, self.max_requests, self.rate, self.burst)
 
 
 @attrs.define(eq=False)
@@ -114,19 +116,20 @@ class Gateway(Actor):
 
     async def _serve(self, app: LimitedApp, listener: socket.socket) -> None:
         try:
-            await serve(
+            server = HttpServer(
                 app,
-                listener,
-                self._stop,
+                self._note_crash,
                 patience=self.gateway.head_seconds,
                 header_bytes=self.gateway.max_header,
+                connections=self.gateway.max_connections,
             )
+            await server.run(listener, self._stop)
         finally:
             with trio.CancelScope(shield=True):
                 await close_providers(self._providers)
 
     def _note_crash(self, error: str) -> None:
-        _log.error("a request was answered with 500", actor=self.context.name, what=error)
+        _log.error("a request or its connection failed", actor=self.context.name, what=error)
 
     async def _die(self, killed: Killed) -> None:
         """Die of a failpoint as of a crash: whoever waits for an answer gets none."""

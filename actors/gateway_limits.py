@@ -30,6 +30,8 @@ LIMITED = counter("atlas_gateway_limited_total", "Requests refused before they w
 class Limits:
     """What one request, one source and all of them together may use."""
 
+    head: int
+    """Bytes of names and values in a head."""
     body: int
     """Bytes of a body."""
     seconds: float
@@ -64,7 +66,7 @@ class Buckets:
 
 
 class LimitedApp:
-    """An ASGI app that answers 413, 408, 429 and 503 by itself and refuses WebSockets, and lets nothing out but answers.
+    """An ASGI app that answers 408, 413, 429, 431 and 503 by itself and refuses WebSockets, and lets nothing out but answers.
 
     `crashed(text)` is told of an exception that the app let out; its client gets a 500. `killed` gets what a failpoint
     raised: then nobody is answered, as after a real crash.
@@ -97,7 +99,10 @@ class LimitedApp:
             return
         source = _find_source(scope, self._trusted)
         wait = self._buckets.take(source, trio.current_time())
-        if wait:
+        size = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > self._limits.head:
+            await self._refuse("head", 431, scope, receive, send, {"connection": "close"})
+        elif wait:
             await self._refuse("rate", 429, scope, receive, send, {"retry-after": str(int(wait) + 1)})
         elif self._running >= self._limits.at_once:
             await self._refuse("at_once", 503, scope, receive, send, {"retry-after": "1"})
