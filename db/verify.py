@@ -31,8 +31,8 @@ Progress = Callable[[Invariant, int, int], None]
 """Told each invariant as soon as it is known, its number and how many there are."""
 
 
-async def verify(tx: Tx, progress: Progress | None = None) -> tuple[Invariant, ...]:
-    """Evaluate all views, in the order of their names. They read whole tables: run it as housekeeping, not per request."""
+async def list_invariants(tx: Tx) -> tuple[tuple[str, bool], ...]:
+    """Every view's name, in order, and whether it holds only at rest."""
     views = await tx.fetch(
         """
         SELECT c.relname AS name, coalesce(obj_description(c.oid, 'pg_class') LIKE 'at rest%', false) AS at_rest
@@ -41,19 +41,28 @@ async def verify(tx: Tx, progress: Progress | None = None) -> tuple[Invariant, .
         ORDER BY c.relname
         """
     )
+    return tuple((view["name"], view["at_rest"]) for view in views)
+
+
+async def check_invariant(tx: Tx, name: str, at_rest: bool) -> Invariant:
+    """Evaluate one view, by a name that ``list_invariants`` gave. It reads whole tables."""
+    rows = await tx.fetch(
+        f'SELECT subject, problem, count(*) OVER () AS violations FROM "{name}" ORDER BY subject LIMIT {_SAMPLE}'  # noqa: S608 - a name from the catalog
+    )
+    return Invariant(
+        name=name,
+        at_rest=at_rest,
+        violations=rows[0]["violations"] if rows else 0,
+        sample=tuple((row["subject"], row["problem"]) for row in rows),
+    )
+
+
+async def verify(tx: Tx, progress: Progress | None = None) -> tuple[Invariant, ...]:
+    """Evaluate all views, in the order of their names. They read whole tables: run it as housekeeping, not per request."""
+    views = await list_invariants(tx)
     checked = []
-    for view in views:
-        rows = await tx.fetch(
-            f'SELECT subject, problem, count(*) OVER () AS violations FROM "{view["name"]}" ORDER BY subject LIMIT {_SAMPLE}'  # noqa: S608 - a name from the catalog
-        )
-        checked.append(
-            Invariant(
-                name=view["name"],
-                at_rest=view["at_rest"],
-                violations=rows[0]["violations"] if rows else 0,
-                sample=tuple((row["subject"], row["problem"]) for row in rows),
-            )
-        )
+    for name, at_rest in views:
+        checked.append(await check_invariant(tx, name, at_rest))
         if progress is not None:
             progress(checked[-1], len(checked), len(views))
     return tuple(checked)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from actors.auto_renewal import AutoRenewal
 from actors.pool_settings import PoolSettings
@@ -144,5 +145,5 @@ async def test_without_a_database_it_waits_and_does_not_crash() -> None:
         worker = await house.system.start(AutoRenewal(interval=600.0), name="auto_renewal")
         with trio.fail_after(10):
             while "no database" not in str(worker.address.inspect()["actor"]):
-                await trio.lowlevel.checkpoint()
+                await wait_all_tasks_blocked(0.01)
         assert worker.incarnation == 1

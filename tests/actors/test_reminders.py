@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from actors.pool_settings import PoolSettings
 from actors.reminders import Reminders
@@ -34,7 +35,7 @@ async def queued(tx: Tx) -> int:
 async def until_queued(house: PoolHouse) -> None:
     with trio.fail_after(15):
         while await house.pool.run("look", queued) < CUSTOMERS:
-            await trio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked(0.01)
 
 
 async def test_due_reminders_are_queued_page_by_page_at_the_start(database_dsn: str) -> None:

@@ -1,0 +1,132 @@
+"""Housekeeping: stale orders expire, old rows go, and the money views are looked at."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import attrs
+import trio
+from attrs.validators import ge, gt
+
+from actors.health_conditions import Condition, Conditions
+from actors.money_watch import MoneyWatch, in_trouble
+from actors.pool_client import Pool, pool_of
+from actors.singleton import Tenure, tenure_of
+from db.housekeeping import Chore, chores, do_page
+from db.lease_errors import LeaseError, LeaseExpired
+from db.reconcile import LostEpoch
+from db.verify import check_invariant, list_invariants
+from runtime.logs import get_logger
+from runtime.message import WakeUp
+from runtime.metrics import counter
+from runtime.worker import Budget, Iteration, PeriodicWorker
+
+log = get_logger("housekeeping")
+
+ROWS = counter("atlas_housekeeping_rows_total", "Rows that housekeeping marked or took away.", labels=("chore",))
+_SOONEST_RETRY = 5.0
+
+
+@attrs.define(eq=False)
+class Housekeeping(PeriodicWorker):
+    """Does its chores page by page, then looks at every money view and says which is in trouble.
+
+    Role: what nobody else has a reason to do. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
+    trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends.
+    On crash: the next incarnation does all of it again, which changes nothing that was done.
+    Invariants: one process at a time does this, by the epoch row "housekeeping", checked in every transaction that writes;
+    a view that cannot be read in time is trouble, never an empty view.
+    """
+
+    pool: str = "pool.main"
+    ttl: float = attrs.field(default=30.0, validator=gt(0))
+    "Seconds on the database's clock after which the row of a dead process is free."
+    keep_messages_days: float = attrs.field(default=30.0, validator=ge(8))
+    "Days for which settled messages are kept."
+    view_seconds: float = attrs.field(default=9.0, validator=gt(0))
+    "Seconds that reading one view may take; the server's statement_timeout ends it as well."
+    cooldown: float = attrs.field(default=3600.0, validator=gt(0))
+    "Seconds between two alarms about the same lasting trouble."
+    _watch: MoneyWatch = attrs.field(init=False, factory=MoneyWatch)
+    _conditions: Conditions = attrs.field(init=False)
+    _looked_at: dict[str, Condition] = attrs.field(init=False, factory=dict)
+    _next_view: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._conditions = Conditions(self.cooldown)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        self.context.ref.tell(WakeUp())
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool)
+        try:
+            async with tenure_of(pool, self.context.name, self.ttl) as tenure:
+                if isinstance(tenure, Tenure):
+                    return await self._keep_order(tenure, budget)
+                self.context.after(tenure.seconds_left + _SOONEST_RETRY, WakeUp())
+                return Iteration(note=f"pid {tenure.pid} on {tenure.host} does it")
+        except LostEpoch as lost:
+            return Iteration(done=budget.done, note=str(lost))
+        except LeaseError as error:
+            log.warning("the database is away; housekeeping waits", error=str(error))
+            self.context.after(_SOONEST_RETRY, WakeUp())
+            return Iteration(done=budget.done, note="no database")
+
+    async def _keep_order(self, tenure: Tenure, budget: Budget) -> Iteration:
+        for chore in chores(timedelta(days=self.keep_messages_days)):
+            await self._do(chore, tenure, budget)
+        self.context.failpoint("chores done")
+        views = await tenure.pool.run("housekeeping.views", list_invariants)
+        if self._next_view >= len(views):
+            self._next_view = 0
+        while self._next_view < len(views):
+            if budget.is_spent:
+                return Iteration(done=budget.done, more=True, note="the other views are next")
+            await tenure.hold_on()
+            name, at_rest = views[self._next_view]
+            self._looked_at[name] = await self._look(tenure.pool, name, at_rest)
+            self._next_view += 1
+            self.context.failpoint("looked")
+            budget.progress()
+        self._report({name for name, _ in views})
+        return Iteration(done=budget.done)
+
+    async def _do(self, chore: Chore, tenure: Tenure, budget: Budget) -> None:
+        while not budget.is_spent:
+            await tenure.hold_on()
+            done = await tenure.pool.run(f"housekeeping.{chore.name}", do_page, tenure.epoch, chore, self.page_size)
+            self.context.failpoint("page done")
+            ROWS.labels(chore.name).inc(done)
+            await budget.count(done)
+            if done < self.page_size:
+                return
+
+    async def _look(self, pool: Pool, name: str, at_rest: bool) -> Condition:
+        try:
+            found = await pool.run(
+                "housekeeping.look", check_invariant, name, at_rest, hold=self.view_seconds, within=self.view_seconds
+            )
+        except LeaseExpired:
+            why = f"not read within {self.view_seconds:g} s"
+        except LeaseError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever keeps us from seeing is trouble to be told
+            why = f"{type(error).__name__}: {error}"
+        else:
+            return self._watch.judge(found)
+        return Condition(name, f"it could not be checked ({why}); `atlas verify` takes the time that it needs")
+
+    def _report(self, known: set[str]) -> None:
+        self._looked_at = {name: condition for name, condition in self._looked_at.items() if name in known}
+        troubled = in_trouble(self._looked_at.values())
+        self.context.describe(
+            money=f"all {len(known)} views are empty" if not troubled else f"look at {', '.join(troubled)}"
+        )
+        for alert in self._conditions.update(self._looked_at.values(), trio.current_time()):
+            self.context.emit(alert.event(self.context.name))
+
+    def inspect(self) -> dict[str, object]:
+        """What is in trouble, beside the schedule."""
+        return {**super().inspect(), "conditions": self._conditions.inspect(trio.current_time())}

@@ -1,0 +1,119 @@
+"""The worker that keeps order: one at a time, alarms for money that does not add up, goes on after any death."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from actors.health_conditions import ConditionBegan, ConditionEnded
+from actors.housekeeping import Housekeeping
+from actors.pool_settings import PoolSettings
+from db.clock import set_clock_offset
+from db.customers import add_customer
+from db.epochs import Epoch, acquire_epoch
+from db.orders import open_order
+from db.tx import Tx
+from runtime.message import WakeUp
+from runtime.ref import Ref
+from runtime.testing import OnCrash
+from tests.actors.pool_house import PoolHouse, pool_house
+
+SMALL = PoolSettings(size=3, reserved=1)
+
+
+async def stale_orders(tx: Tx, count: int) -> None:
+    await add_customer(tx, 1001)
+    for number in range(count):
+        await open_order(tx, 1001, "basic", 30, idempotency_key=f"o{number}")
+
+
+async def pending(tx: Tx) -> int:
+    count: int = await tx.fetchval("SELECT count(*) FROM orders WHERE state = 'pending'")
+    return count
+
+
+async def rob(tx: Tx) -> None:
+    await tx.execute("UPDATE accounts SET balance = balance + 1 WHERE kind = 'customer'")
+
+
+async def repay(tx: Tx) -> None:
+    await tx.execute("UPDATE accounts SET balance = balance - 1 WHERE kind = 'customer'")
+
+
+async def start(house: PoolHouse, *, page_size: int = 100, view_seconds: float = 9.0) -> Ref:
+    worker = Housekeeping(interval=600.0, budget=60.0, page_size=page_size, view_seconds=view_seconds)
+    return await house.system.start(worker, name="housekeeping", on_crash=OnCrash.RESTART)
+
+
+def said(worker: Ref) -> str:
+    return str(worker.address.inspect())
+
+
+async def until_said(worker: Ref, text: str) -> None:
+    with trio.fail_after(20):
+        while text not in said(worker):
+            await wait_all_tasks_blocked(0.01)
+
+
+async def test_it_keeps_order_at_its_start_and_finds_all_views_empty(database_dsn: str) -> None:
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("orders", stale_orders, 5)
+        await house.pool.run("clock", set_clock_offset, timedelta(minutes=31))
+        worker = await start(house, page_size=2)
+        await until_said(worker, "views are empty")
+        assert await house.pool.run("look", pending) == 0
+
+
+async def test_money_that_does_not_add_up_is_an_alarm_until_it_does(database_dsn: str) -> None:
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("customer", stale_orders, 0)
+        await house.pool.run("rob", rob)
+        worker = await start(house)
+        began = await house.until_event(ConditionBegan)
+        assert began.subject == "money_i03_balances_equal_postings"
+        assert "account:" in began.line()
+        await until_said(worker, "look at money_i03")
+        await house.pool.run("repay", repay)
+        worker.tell(WakeUp())
+        ended = await house.until_event(ConditionEnded)
+        assert ended.subject == began.subject
+
+
+async def test_a_view_that_cannot_be_read_in_time_is_an_alarm_and_not_an_empty_view(database_dsn: str) -> None:
+    async def slow(tx: Tx) -> None:
+        await tx.execute("CREATE VIEW money_slow AS SELECT 'a' AS subject, 'b' AS problem FROM pg_sleep(60)")
+
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("slow", slow)
+        worker = await start(house, view_seconds=0.3)
+        await until_said(worker, "look at")
+        troubles = [event for event in house.events if isinstance(event, ConditionBegan)]
+        assert "could not be checked" in next(event.trouble for event in troubles if event.subject == "money_slow")
+
+
+async def test_another_process_that_does_it_is_named_and_left_alone(database_dsn: str) -> None:
+    async def take(tx: Tx) -> Epoch:
+        return await acquire_epoch(tx, "housekeeping", "another process", 3600)
+
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("orders", stale_orders, 2)
+        await house.pool.run("clock", set_clock_offset, timedelta(minutes=31))
+        await house.pool.run("take", take)
+        worker = await start(house)
+        await until_said(worker, "does it")
+        assert await house.pool.run("look", pending) == 2
+
+
+@pytest.mark.parametrize("point", ["page done", "chores done", "looked"])
+async def test_killed_between_two_steps_it_does_all_of_it_again(database_dsn: str, point: str) -> None:
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("orders", stale_orders, 5)
+        await house.pool.run("clock", set_clock_offset, timedelta(minutes=31))
+        house.system.services.failpoints.arm("housekeeping", point)
+        worker = await start(house, page_size=2)
+        await until_said(worker, "views are empty")
+        assert worker.incarnation == 2
+        assert await house.pool.run("look", pending) == 0
