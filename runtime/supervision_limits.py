@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
@@ -25,22 +26,32 @@ def start_order(specs: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
         raise SpecError(f"several children are named {', '.join(twice)}; names are unique within a supervisor")
     for spec in specs:
         check_needs(spec, by_name)
+    declared = {name: number for number, name in enumerate(by_name)}
+    missing = {spec.name: len(set(spec.needs)) for spec in specs}
+    needed_by: dict[str, list[ChildSpec]] = {}
+    for spec in specs:
+        for need in set(spec.needs):
+            needed_by.setdefault(need, []).append(spec)
+    ready = [declared[name] for name, count in missing.items() if not count]  # in order, so it is a heap
     placed: dict[str, ChildSpec] = {}
-    waiting = dict(by_name)
-    while waiting:
-        ready = next((spec for spec in waiting.values() if all(name in placed for name in spec.needs)), None)
-        if ready is None:
-            raise SpecError(f"children need each other in a circle: {' -> '.join(_circle(waiting))}; none could start")
-        placed[ready.name] = waiting.pop(ready.name)
+    while ready:
+        spec = specs[heapq.heappop(ready)]
+        placed[spec.name] = spec
+        for other in needed_by.get(spec.name, ()):
+            missing[other.name] -= 1
+            if not missing[other.name]:
+                heapq.heappush(ready, declared[other.name])
+    if len(placed) < len(specs):
+        waiting = {name: spec for name, spec in by_name.items() if name not in placed}
+        raise SpecError(f"children need each other in a circle: {' -> '.join(_circle(waiting))}; none could start")
     return tuple(placed.values())
 
 
-def check_needs(spec: ChildSpec, names: Iterable[str]) -> None:
+def check_needs(spec: ChildSpec, names: Collection[str]) -> None:
     """Raises SpecError if `spec` needs a name that is not among `names`."""
-    known = list(names)
     for need in spec.needs:
-        if need not in known:
-            nearest = difflib.get_close_matches(need, known, n=1)
+        if need not in names:
+            nearest = difflib.get_close_matches(need, list(names), n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise SpecError(f"{spec.name} needs {need!r}, which is not a child of the same supervisor{hint}")
 

@@ -128,7 +128,7 @@ class _SupervisorBase:
         life = Life(
             self.name,
             self.settings,
-            dict(self._static),
+            self._static,
             ground,
             emit=self._emit,
             chance=self._chance,

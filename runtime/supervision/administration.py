@@ -35,7 +35,7 @@ def start(life: Life, slot: Slot) -> Reply[int]:
     slot.tentative = True
     slot.enter(ChildState.WAITING, trio.current_time())
     slot.start_reply = reply = Reply[int]()
-    life.slots[slot.name] = slot
+    life.slots.add(slot)
     life.wake()
     return reply
 

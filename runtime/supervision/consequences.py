@@ -101,8 +101,9 @@ class Consequences:
         wait = delay(slot.spec.backoff, slot.restarts, self._chance())
         slot.not_before = now + wait
         slot.enter(ChildState.RESTARTING, now)
-        group = taken_along(self._life.settings.strategy, slot, list(self._life.slots.values()))
-        slot.in_group = self._life.settings.strategy is not Strategy.ONE_FOR_ONE
+        strategy = self._life.settings.strategy
+        slot.in_group = strategy is not Strategy.ONE_FOR_ONE
+        group = taken_along(strategy, slot, list(self._life.slots.values())) if slot.in_group else []
         for other in group:
             other.in_group = True
             other.not_before = max(other.not_before, slot.not_before)
@@ -168,8 +169,10 @@ class Consequences:
             slot.start_reply = None
 
     def _check_auto_shutdown(self, slot: Slot) -> None:
+        if self._life.stopping or not slot.spec.significant:
+            return
         others = [other for other in self._life.slots.values() if other is not slot]
-        if not self._life.stopping and ends_supervisor(self._life.settings.auto_shutdown, slot, others):
+        if ends_supervisor(self._life.settings.auto_shutdown, slot, others):
             self._life.shut_down(f"its significant child {slot.name} ended")
 
     def _answer(self, slot: Slot, end: Exit) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import trio
@@ -23,6 +23,7 @@ from runtime.supervision.errors import (
 )
 from runtime.supervision.ground import Ground
 from runtime.supervision.hooks import Emit, Hooks
+from runtime.supervision.roster import Roster
 from runtime.supervision.schedule import next_starts, next_stops
 from runtime.supervision.slot import PENDING, ChildState, Goal, Slot
 from runtime.supervision_events import (
@@ -67,7 +68,7 @@ class Life:
         self,
         name: str,
         settings: SupervisorSettings,
-        slots: dict[str, Slot],
+        slots: Mapping[str, Slot],
         ground: Ground,
         *,
         emit: Emit,
@@ -76,7 +77,7 @@ class Life:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.slots = slots
+        self.slots = Roster(slots)
         self.phase = Phase.BOOTING
         self.error: BaseException | None = None
         """What ends the supervisor, if it is not asked to."""
@@ -138,13 +139,13 @@ class Life:
 
     def _advance(self, now: float) -> bool:
         stopping = self.stopping
-        for slot in next_stops(self.slots.values(), stopping=stopping, parallel=self.settings.dynamic):
+        for slot in next_stops(self.slots, stopping=stopping, parallel=self.settings.dynamic):
             self._ask_to_stop(slot)
         if stopping:
-            return not any(slot.alive for slot in self.slots.values())
+            return not self.slots.alive
         for slot in next_starts(self.slots, now):
             self.control.start(slot, now)
-        if self.phase is Phase.BOOTING and all(slot.proven or slot.goal is not Goal.UP for slot in self.slots.values()):
+        if self.phase is Phase.BOOTING and not self.slots.unproven:
             self.phase = Phase.SERVING
             self._on_started()
         return False
@@ -258,7 +259,7 @@ class Life:
         slot.goal = Goal.GONE
         self.highest_number_forgotten = max(self.highest_number_forgotten, slot.number)
         if not slot.zombies:
-            self.slots.pop(slot.name, None)
+            self.slots.remove(slot.name)
 
     # The end of the supervisor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
 import attrs
@@ -114,7 +115,17 @@ class Reply(Generic[T]):
         return self._value
 
 
-@attrs.define(eq=False)
+def _tell_of_change(slot: Slot, attribute: attrs.Attribute[object], value: T) -> T:
+    """Whoever files the child by what is known of it has to look again."""
+    if attribute.name in _FILED_BY and slot.on_change is not None:
+        slot.on_change(slot)
+    return value
+
+
+_FILED_BY = frozenset({"goal", "in_group", "incarnation", "ladder", "proven", "recycle", "state"})
+
+
+@attrs.define(eq=False, on_setattr=_tell_of_change)
 class Slot:
     """One child of a supervisor: its spec, its state and what is going on with it."""
 
@@ -128,6 +139,10 @@ class Slot:
     """It was killed to repair it; False if that was one repair too many."""
     static: bool = True
     """Declared with the supervisor: it comes back with it."""
+    place: int = 0
+    """In the start order."""
+    on_change: Callable[[Slot], None] | None = None
+    """Told before anything changes by which the supervisor finds it."""
 
     state: ChildState = ChildState.WAITING
     since: float = 0.0
