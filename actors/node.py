@@ -57,6 +57,10 @@ class NodeActor(Actor):
     "Seconds between two looks at the node."
     probe_patience: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
     "Seconds after which a look that was not answered counts as the node being away."
+    first_pause: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    "Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."
+    longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    "Seconds that it waits at most."
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _slots: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
@@ -154,7 +158,7 @@ class NodeActor(Actor):
 
     async def _work(self) -> None:
         settings = await self._locate()
-        breaker = Breaker(trio.current_time)
+        breaker = Breaker(trio.current_time, first_pause=self.first_pause, longest_pause=self.longest_pause)
         async with settings.client(self.key, breaker=breaker) as client:
             self._client = client
             while True:

@@ -19,7 +19,7 @@ from db.clock import set_clock_offset
 from db.customers import add_customer
 from db.orders import open_order
 from db.purchases import FinalizePurchase, finalize_purchase
-from db.subscriptions import KeyView, get_subscription, mark_revoked
+from db.subscriptions import KeyView, SubscriptionView, get_subscription, mark_revoked
 from db.tx import Tx
 from runtime.config.secret import Secret
 from runtime.events import Event
@@ -60,10 +60,26 @@ class NodeHouse:
         if name not in self.agents:
             await self.agent(name)
         settings = NodeSettings(url=url or self.agents[name].url, token=Secret(TOKEN), within=5.0)
-        actor = NodeActor(name, settings, wakes=tuple(w for w in wakes if w in self.refs), probe_interval=probe)
+        actor = NodeActor(
+            name,
+            settings,
+            wakes=tuple(w for w in wakes if w in self.refs),
+            probe_interval=probe,
+            first_pause=0.2,
+            longest_pause=0.5,
+        )
         ref = await self.pool.system.start(actor, name=f"node.{name}")
-        await self.until(lambda: _ready(ref))
+        await self.until_back(name)
         return ref
+
+    async def until_back(self, name: str) -> None:
+        """Wait until the node's actor says that the node can be used."""
+        address = self.pool.system.address(f"node.{name}")
+
+        async def is_ready() -> bool:
+            return address.readiness[0]
+
+        await self.until(is_ready)
 
     async def activation(self) -> Ref:
         """The worker that activates; it is woken by the test and by the nodes."""
@@ -124,12 +140,17 @@ class NodeHouse:
         if worker in self.refs:
             self.refs[worker].tell(WakeUp())
 
-    async def key(self, telegram_id: int) -> KeyView:
-        """The customer's key as the customer is shown it."""
+    async def view(self, telegram_id: int) -> SubscriptionView:
+        """The customer's subscription as the customer is shown it."""
         found = await self.run(get_subscription, telegram_id)
         assert found is not None
-        assert found.key is not None
-        return found.key
+        return found
+
+    async def key(self, telegram_id: int) -> KeyView:
+        """The customer's key as the customer is shown it."""
+        found = (await self.view(telegram_id)).key
+        assert found is not None
+        return found
 
     async def until_status(self, telegram_id: int, status: str) -> None:
         """Wait until the customer's key has this status."""
@@ -219,10 +240,6 @@ def _iterations(ref: Ref) -> int:
     own = ref.address.inspect()["actor"]
     assert isinstance(own, dict)
     return int(own["iterations"])
-
-
-async def _ready(ref: Ref) -> bool:
-    return ref.address.readiness[0]
 
 
 @asynccontextmanager
