@@ -8,8 +8,8 @@ import trio
 
 from runtime.child import Child, Exit, ExitReason
 from runtime.errors import Fatal, Ignore
-from runtime.stop_ladder import stack_of
 from runtime.supervision.errors import ChildrenUnstopped, EndedInOrder
+from runtime.task_stacks import stack_of
 
 
 class Incarnation:
@@ -129,8 +129,8 @@ class Incarnation:
         return self._gone
 
     def stack(self) -> str:
-        """Where its tasks stand; "" if they have not begun or have ended."""
-        return stack_of(self.task) if self.task is not None and not self._gone else ""
+        """Where its tasks stand, those included that its child started elsewhere; "" if it has not begun or has ended."""
+        return stack_of(self.task, self.child) if self.task is not None and not self._gone else ""
 
     def _end(self, error: BaseException | None) -> None:
         self._gone = True

@@ -1,4 +1,4 @@
-"""The rungs of stopping a child: ask, cancel, report as unstopped. Pure but for reading a task's stack.
+"""The rungs of stopping a child: ask, cancel, report as unstopped. Pure.
 
 Asking is polite and has `shutdown` seconds; then the child is cancelled and has `kill_grace` seconds; then it is
 reported with its stack and left alone. All of it happens inside one absolute budget handed down from above.
@@ -7,12 +7,9 @@ reported with its stack and left alone. All of it happens inside one absolute bu
 from __future__ import annotations
 
 import enum
-import linecache
 import math
-from types import FrameType
 
 import attrs
-import trio
 
 MINIMUM_GRACE = 0.05
 """Seconds that a cancelled child has to end even if the budget is spent: a healthy child needs one turn of the loop."""
@@ -95,21 +92,3 @@ class Unstopped:
     def below(self, supervisor: str) -> Unstopped:
         """The same report as seen from one level higher."""
         return attrs.evolve(self, name=f"{supervisor}/{self.name}")
-
-
-def stack_of(task: trio.lowlevel.Task) -> str:
-    """Where a task and the tasks it started stand: one block per task, innermost call last. "" if it has ended."""
-    blocks = [_one_stack(task)]
-    blocks += [stack_of(child) for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return "\n".join(block for block in blocks if block)
-
-
-def _one_stack(task: trio.lowlevel.Task) -> str:
-    lines = [_one_line(frame, number) for frame, number in task.iter_await_frames()]
-    return "\n".join([f"task {task.name}", *lines]) if lines else ""
-
-
-def _one_line(frame: FrameType, number: int) -> str:
-    code = frame.f_code
-    source = linecache.getline(code.co_filename, number).strip()
-    return f"  {code.co_filename}:{number} in {code.co_qualname}: {source}"

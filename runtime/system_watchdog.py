@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import trio
-
 from runtime.address import Address, State
 from runtime.ask import current_call
 from runtime.errors import UnknownActor
 from runtime.logs import get_logger
 from runtime.supervision.errors import AdministrationError
+from runtime.task_stacks import tasks_of
 from runtime.verdict import Repair
 from runtime.watchdog import Watchdog, limits_of
 
@@ -89,17 +88,7 @@ def _where(system: System, name: str) -> Sequence[str]:
         return ()
     if not address.is_busy:
         # A worker's iteration is a task beside its message loop, which waits for messages and is well.
-        for task in _tasks():
-            call = task.context.get(current_call)
-            if call is not None and call.address is address and not call.blocks_actor:
+        for task in tasks_of(address):
+            if not task.context[current_call].blocks_actor:  # type: ignore[union-attr]  # it is what they were found by
                 return [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in task.iter_await_frames()]
     return address.stack()
-
-
-def _tasks() -> Iterable[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    left = [] if root is None else [root]
-    while left:
-        task = left.pop()
-        yield task
-        left += [child for nursery in task.child_nurseries for child in nursery.child_tasks]

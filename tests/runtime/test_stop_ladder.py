@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 
-import trio
-
-from runtime.stop_ladder import MINIMUM_GRACE, Rung, StopLadder, Unstopped, stack_of
-from tests.runtime.misbehaving import settle
+from runtime.stop_ladder import MINIMUM_GRACE, Rung, StopLadder, Unstopped
 
 
 # S-602
@@ -73,33 +70,3 @@ def test_shortening_a_cancelled_child_leaves_it_one_turn() -> None:
 def test_a_report_names_the_path_from_above() -> None:
     report = Unstopped("a", 3, "Work", 6.0, "stack")
     assert report.below("nodes").below("top").name == "top/nodes/a"
-
-
-async def test_a_stack_shows_where_a_task_and_its_children_stand() -> None:
-    async def inner() -> None:
-        await trio.sleep_forever()
-
-    async def outer() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(inner)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(outer)
-        await settle()
-        (task,) = nursery.child_tasks
-        stack = stack_of(task)
-        nursery.cancel_scope.cancel()
-    assert stack.index("outer") < stack.index("inner")
-    assert "await trio.sleep_forever()" in stack
-    assert "test_stop_ladder.py" in stack
-
-
-async def test_the_stack_of_an_ended_task_is_empty() -> None:
-    tasks: list[trio.lowlevel.Task] = []
-
-    async def brief() -> None:
-        tasks.append(trio.lowlevel.current_task())
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(brief)
-    assert stack_of(tasks[0]) == ""
