@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from db.entitlements import follow_tariffs
 from db.subscriptions import get_subscription, mark_revoked
 from tests.db.database import Database
 
@@ -72,3 +73,29 @@ async def test_the_ends_can_be_rebuilt_from_the_events(database: Database) -> No
         """
     )
     assert differing == 0
+
+
+async def test_the_tariff_follows_when_the_better_one_runs_out_first(database: Database) -> None:
+    await database.add_customer()
+    await database.buy(tariff="basic", days=30, charge_id="c1")
+    await database.buy(tariff="plus", days=30, charge_id="c2")
+    assert await database.run(follow_tariffs) == 0
+    await database.move_clock(days=30, seconds=1)
+    view = await database.run(get_subscription, 1001)
+    assert view is not None
+    assert (view.tariff, view.is_running) == ("basic", True), "also before anybody has followed"
+    assert await database.run(follow_tariffs) == 1
+    assert await database.run(follow_tariffs) == 0
+    assert await database.fetchval("SELECT tariff FROM subscriptions") == "basic"
+    assert await database.fetchval("SELECT plan_tariff FROM subscriptions") == "plus", "the plan bought last is renewed"
+
+
+async def test_a_tariff_that_nobody_followed_is_past_its_deadline_after_an_hour(database: Database) -> None:
+    await database.add_customer()
+    await database.buy(tariff="basic", days=30, charge_id="c1")
+    await database.buy(tariff="plus", days=30, charge_id="c2")
+    await database.move_clock(days=30, hours=2)
+    broken = [line for line in await database.broken_invariants(at_rest=True) if "still called plus" in line]
+    assert len(broken) == 1
+    await database.run(follow_tariffs)
+    assert not any("still called" in line for line in await database.broken_invariants(at_rest=True))
