@@ -36,7 +36,12 @@ _WITHIN = 2.5
 
 
 class Unsettled(PaymentError):
-    """The event could not be settled for now: it was not even stored, or it is stored and the watcher goes on with it."""
+    """The event could not be settled for now."""
+
+    def __init__(self, text: str, *, is_stored: bool = True) -> None:
+        super().__init__(text)
+        self.is_stored = is_stored
+        """Whether it is safe: the watcher goes on with it."""
 
 
 @attrs.frozen
@@ -65,7 +70,7 @@ class Intake:
             if not is_away(error):
                 raise
             await self._tell_without_database(provider, body)
-            raise Unsettled(f"the event could not be stored: {error}") from error
+            raise Unsettled(f"the event could not be stored: {error}", is_stored=False) from error
         self.context.failpoint("stored")
         if event.is_settled:
             DELIVERIES.labels(provider.name, "replayed").inc()

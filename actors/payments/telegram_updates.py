@@ -27,9 +27,8 @@ class TelegramUpdates(Actor):
     Role: the other way in for Telegram's payments. Owns: nothing that may not die with it; which updates were taken is
     known to Telegram. Receives: nothing. Sends: requests for leases to `pool`.
     On crash: updates that were not confirmed come again, and are found stored. Declines to run without a bot's token.
-    Invariants: an update is confirmed to Telegram only after it is stored and settled, or given up with a case; pending
-    updates are never dropped; one update that cannot be settled now holds back the later ones, but no checkout longer than
-    Telegram waits for it.
+    Invariants: an update is confirmed to Telegram only after it is stored; one that is stored and cannot be settled now is
+    left to the payment watcher and holds nobody back; pending updates are never dropped.
     """
 
     payments: PaymentSettings
@@ -100,6 +99,9 @@ class TelegramUpdates(Actor):
         body = json.dumps(update, ensure_ascii=False, default=_as_number).encode()
         try:
             await intake.receive(telegram, telegram.event_id(update), body)
+        except Unsettled as error:
+            if not error.is_stored:
+                raise
         except NotUnderstood as error:  # it has a number, so this is a defect of ours in reading it
             self.context.emit(DeliveryUnread(self.context.name, NAME, str(error)))
         return number
