@@ -128,8 +128,8 @@ async def post(tx: Tx, journal: Journal) -> int:
         # asyncpg's error classes stay behind the driver; the constraint's name is what it reports for this rule.
         if getattr(error, "constraint_name", None) == "balance_not_below_floor":
             raise InsufficientFunds(
-                f"the balance of customer {journal.customer_id} does not cover {journal.kind} "
-                f"{max((leg.amount.amount, str(leg.amount)) for leg in legs)[1]}; nothing was debited"
+                f"the balance does not cover {max((leg.amount.amount, str(leg.amount)) for leg in legs)[1]} "
+                f"({journal.kind.replace('_', ' ')}); nothing was debited"
             ) from error
         raise
     if row is None or row["id"] is None:

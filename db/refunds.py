@@ -199,7 +199,7 @@ async def _legs(tx: Tx, charge: Row, value: Money, *, write_off: bool) -> tuple[
             if not write_off:
                 raise BusinessError(
                     f"the charge was credited to the balance, which holds {there}, less than {value}: refund at most "
-                    "that, or have the difference written off as a loss"
+                    "that, or take the difference as a loss (`atlas refund --write-off`)"
                 )
             covered = [] if not there else [Leg(holder, -there)]
             return [*covered, Leg("adjustment", there - value), Leg("world", value)], value - there
