@@ -1,0 +1,266 @@
+"""Every worker is killed at every point that its code names: between any two steps nothing is lost and nothing done twice.
+
+The list is read from the code. A point that no scenario here reaches fails the test, and so does a worker without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from actors.activation import Activation
+from actors.auto_renewal import AutoRenewal
+from actors.canary import Canary, CanarySettings
+from actors.fast_expiry import FastExpiry
+from actors.housekeeping import Housekeeping
+from actors.instance import Instance
+from actors.reconcile import Reconcile
+from actors.reminders import Reminders
+from db.money import Money
+from db.orders import open_order, open_topup
+from db.purchases import FinalizePurchase, finalize_purchase
+from db.renewals import set_auto_renew
+from db.tx import Tx
+from db.verify import verify
+from runtime.actor import Actor
+from runtime.testing import OnCrash
+from tests.actors.failpoints_of import REPOSITORY, Failpoint, failpoints
+from tests.actors.node_house import NodeHouse, node_house
+from tests.vpn.agents import key
+
+ELSEWHERE = {
+    "notifications": "tests/actors/test_notifications.py",
+    "payment_watcher": "tests/actors/payments/test_crashes_and_outages.py",
+}
+"""Workers that need a Bot API or a provider to do anything: where they are killed at their points."""
+
+NEVER = 3600.0
+WORKERS: dict[str, Actor] = {
+    "activation": Activation(interval=NEVER),
+    "fast_expiry": FastExpiry(interval=NEVER, page_size=2),
+    "reconcile": Reconcile(interval=NEVER, start_jitter=(NEVER, NEVER), budget=60.0, grace=0.0, restore_from=3),
+    "auto_renewal": AutoRenewal(interval=NEVER, page_size=2),
+    "reminders": Reminders(interval=NEVER, page_size=2),
+    "housekeeping": Housekeeping(interval=NEVER, budget=60.0, page_size=2),
+    "instance": Instance(),
+    "canary": Canary(CanarySettings(), interval=NEVER, start_jitter=(NEVER, NEVER), budget=30.0),
+}
+
+
+@attrs.define(eq=False)
+class Campaign:
+    """One house with every worker in it, and what was killed there."""
+
+    house: NodeHouse
+    customers: int = 0
+    moved_days: float = 0.0
+    killed: list[Failpoint] = attrs.field(factory=list)
+
+    async def strike(self, worker: str, point: str) -> None:
+        """Arm the point, do what leads there, and see that all of it is done once."""
+        self.house.pool.system.services.failpoints.arm(worker, point)
+        before = self.house.refs[worker].incarnation
+        await SCENARIOS[worker](self, point)
+        self.house.pool.system.services.failpoints.disarm()
+
+        async def has_died() -> bool:
+            return self.house.refs[worker].incarnation > before
+
+        await self.house.until(has_died)
+        self.killed.append((worker, point))
+
+    async def customer(self, *, live: bool = True) -> int:
+        """Somebody new who has bought a month."""
+        self.customers += 1
+        await self.house.buy(self.customers)
+        if live:
+            await self.house.until_status(self.customers, "active")
+        return self.customers
+
+    async def pass_days(self, days: float) -> None:
+        """Let the database's clock go on."""
+        self.moved_days += days
+        await self.house.move_clock(days=self.moved_days)
+
+    async def until(self, query: str, wanted: object) -> None:
+        """Wait until a query has this answer."""
+
+        async def is_so() -> bool:
+            return await self.house.value(query) == wanted
+
+        await self.house.until(is_so)
+
+
+async def activation(here: Campaign, point: str) -> None:
+    number = await here.customer()
+    assert await here.house.value("SELECT count(*) FROM journals WHERE customer_id = $1", number) == 1
+
+
+async def fast_expiry(here: Campaign, point: str) -> None:
+    if point != "expired":
+        number = await here.customer()
+        await here.house.revoke(number)
+        await here.house.until_status(number, "removed")
+        return
+    for _ in range(3):
+        await here.customer()
+    await here.pass_days(31)
+    here.house.wake("fast_expiry")
+    await here.until("SELECT count(*) FROM vpn_keys WHERE activation_status <> 'removed'", 0)
+    await here.until("SELECT count(*) FROM subscriptions WHERE state = 'active'", 0)
+
+
+async def reconcile(here: Campaign, point: str) -> None:
+    live = [await here.house.key(await here.customer()) for _ in range(3)]
+    names = [each.key_id for each in live]
+    if point == "removing":
+        await here.house.put_stranger("oslo", key("stranger"))
+    elif point == "restored":
+        await here.house.lose("oslo", *names)
+    else:
+        await here.house.lose("oslo", names[0])
+
+    async def is_right() -> bool:
+        here.house.wake("reconcile")
+        listed = await here.house.listed("oslo")
+        return "stranger" not in listed and {*names} <= {*listed}
+
+    await here.house.until(is_right)
+
+
+async def auto_renewal(here: Campaign, point: str) -> None:
+    number = await here.customer()
+
+    async def subscribe(tx: Tx) -> None:
+        order = await open_topup(tx, number, Money(14900), idempotency_key="funds")
+        await finalize_purchase(tx, FinalizePurchase("test", f"funds-{number}", order.quote.amount, order.id))
+        await set_auto_renew(tx, number, True, actor="test")
+
+    await here.house.run(subscribe)
+    if point == "failed":
+        await here.house.value(
+            "CREATE FUNCTION refuse_renewal() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'a defect of ours'; END$$"
+        )
+        await here.house.value(
+            "CREATE TRIGGER refuse_renewal BEFORE INSERT ON renewals FOR EACH ROW EXECUTE FUNCTION refuse_renewal()"
+        )
+    await here.pass_days(29.9)
+    here.house.wake("auto_renewal")
+    if point == "failed":
+        await here.until("SELECT count(*) FROM renewal_schedule WHERE failures = 1", 1)
+        await here.house.value("DROP TRIGGER refuse_renewal ON renewals")
+        await here.pass_days(0.01)
+        here.house.wake("auto_renewal")
+    count = "SELECT count(*) FROM renewals r JOIN subscriptions s ON s.id = r.subscription_id WHERE s.customer_id = {}"
+    await here.until(count.format(number), 1)
+    assert await here.house.value("SELECT balance FROM accounts WHERE customer_id = $1", number) == 0
+
+
+async def reminders(here: Campaign, point: str) -> None:
+    number = await here.customer()
+    await here.pass_days(28)
+    here.house.wake("reminders")
+    await here.until(f"SELECT count(*) FROM outbox WHERE customer_id = {number} AND kind = 'reminder_paid_3d'", 1)
+
+
+async def housekeeping(here: Campaign, point: str) -> None:
+    number = await here.customer()
+
+    async def leave_open(tx: Tx) -> None:
+        for order in range(3):
+            await open_order(tx, number, "basic", 30, idempotency_key=f"{point}-{order}")
+
+    await here.house.run(leave_open)
+    await here.pass_days(0.1)
+    here.house.wake("housekeeping")
+    await here.until("SELECT count(*) FROM orders WHERE state = 'pending'", 0)
+
+
+async def instance(here: Campaign, point: str) -> None:
+    async def holds() -> bool:
+        inside = here.house.refs["instance"].address.inspect()["actor"]
+        return here.house.refs["instance"].incarnation > 1 and isinstance(inside, dict) and bool(inside["held"])
+
+    await here.house.until(holds)
+
+
+async def canary(here: Campaign, point: str) -> None:
+    here.house.wake("canary")
+
+    async def has_looked_again() -> bool:
+        ref = here.house.refs["canary"]
+        inside = ref.address.inspect()["actor"]
+        assert isinstance(inside, dict)
+        if ref.incarnation > 1 and not inside["running"]:
+            here.house.wake("canary")
+        return ref.incarnation > 1 and bool(inside["iterations"])
+
+    await here.house.until(has_looked_again)
+
+
+SCENARIOS: dict[str, Callable[[Campaign, str], Awaitable[None]]] = {
+    "activation": activation,
+    "fast_expiry": fast_expiry,
+    "reconcile": reconcile,
+    "auto_renewal": auto_renewal,
+    "reminders": reminders,
+    "housekeeping": housekeeping,
+    "instance": instance,
+    "canary": canary,
+}
+
+
+@asynccontextmanager
+async def campaign(dsn: str, directory: Path) -> AsyncIterator[Campaign]:
+    async with node_house(dsn, directory) as house:
+        for name, worker in WORKERS.items():
+            house.refs[name] = await house.pool.system.start(worker, name=name, on_crash=OnCrash.RESTART)
+        await house.node("oslo")
+        yield Campaign(house)
+
+
+async def test_every_worker_may_die_at_every_point_that_its_code_names(
+    database_dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [(worker, point) for worker, point in failpoints() if worker not in ELSEWHERE]
+    assert {worker for worker, _ in listed} <= {*SCENARIOS}, "a worker has no scenario here and is named nowhere else"
+    async with campaign(database_dsn, tmp_path) as here:
+        for worker, point in listed:
+            await here.strike(worker, point)
+        await here.pass_days(0.1)
+
+        async def is_at_rest() -> bool:
+            for worker in WORKERS.keys() - {"instance"}:
+                here.house.wake(worker)
+            return await here.house.run(broken) == []
+
+        try:
+            await here.house.until(is_at_rest)
+        except AssertionError as error:
+            raise AssertionError("\n".join(await here.house.run(broken))) from error
+    assert here.killed == listed
+    with capsys.disabled():
+        print(f"\nkilled at {len(listed)} points: " + ", ".join(f"{worker}/{point}" for worker, point in listed))
+
+
+async def broken(tx: Tx) -> list[str]:
+    """The invariants that do not hold; nobody delivers messages here."""
+    found = [invariant for invariant in await verify(tx) if not invariant.holds]
+    return [
+        f"{invariant.name}: {subject} {problem}"
+        for invariant in found
+        for subject, problem in invariant.sample
+        if not problem.startswith("undelivered")
+    ]
+
+
+def test_whoever_is_killed_elsewhere_is_killed_there_at_every_point() -> None:
+    declared = {worker for worker, _ in failpoints()}
+    for worker, path in ELSEWHERE.items():
+        if worker in declared:
+            text = (REPOSITORY / path).read_text()
+            assert "failpoints.arm(" in text, f"{path} kills nobody"
