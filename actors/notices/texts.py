@@ -33,9 +33,9 @@ def language_of(code: str | None) -> Language:
 
 def is_stale(kind: str, payload: Mapping[str, object], now: datetime) -> bool:
     """Whether the moment has passed until which a notice of this kind is of use."""
-    known = NOTICE_KINDS.get(kind)
-    until = payload.get(known.useful_until) if known is not None and known.useful_until else None
-    return isinstance(until, str) and datetime.fromisoformat(until) <= now
+    if payload_problems(kind, payload) or not NOTICE_KINDS[kind].useful_until:
+        return False
+    return datetime.fromisoformat(str(payload[NOTICE_KINDS[kind].useful_until])) <= now
 
 
 def text_of(

@@ -1,0 +1,200 @@
+"""Notifications: what the outbox holds goes to customers and the operator by Telegram."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import attrs
+import trio
+
+from actors.notices.bot_api import BotApi
+from actors.notices.delivery import SETTLE_SECONDS, Delivery, settle
+from actors.notices.events import TelegramAway, TelegramBack
+from actors.notices.pace import Pace
+from actors.notices.settings import TelegramSettings
+from actors.notices.verdict import Verdict
+from actors.pool_client import Pool, pool_of
+from db.claims import Owner, enlist_owner
+from db.lease_errors import LeaseError
+from db.outbox import Message, claim_messages
+from runtime.child import StopReason
+from runtime.errors import StartRefused
+from runtime.logs import get_logger
+from runtime.message import WakeUp
+from runtime.worker import Budget, Iteration, PeriodicWorker
+
+log = get_logger("notices")
+
+_SILENT = "no token: notices wait in the outbox; set telegram.token_file"
+_SOONEST_RETRY = 1.0
+_LATEST_RETRY = 60.0
+_LAST_WORD = 2.0
+
+
+@attrs.define(eq=False)
+class Notifications(PeriodicWorker):
+    """Sends the messages of the outbox, each at least once, and writes down what became of it.
+
+    Role: (1) claim due messages in one short transaction; (2) send them over HTTP with no lease held, as fast as Telegram
+    allows; (3) write down each result in a transaction of its own, fenced by the claim's epoch.
+    Owns: the pace at which Telegram is called. Receives: WakeUp, which NOTIFY brings for new messages. Sends: nothing.
+    On crash: its claims are free for the next incarnation at once. A message that was on its way is sent once more; any other
+    exactly once. Messages whose sending is known and only not written down, because the database is away, are remembered
+    and not sent again.
+    Invariants: no lease is held while Telegram is called; one chat's trouble delays no other chat; a message is given up only
+    when Telegram refuses it for good, or when what it reminds of is over; nothing is begun that the budget may cut off.
+    """
+
+    telegram: TelegramSettings
+    pool: str = "pool.main"
+    claim_seconds: float = attrs.field(default=90.0, validator=attrs.validators.gt(0))
+    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    "Messages on their way at the same time: as many may be repeated when the process dies."
+    _pace: Pace = attrs.field(init=False)
+    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _owner: Owner | None = attrs.field(init=False, default=None)
+    _operator_chat: int = attrs.field(init=False)
+    _unsettled: list[Verdict] = attrs.field(init=False, factory=list)
+    _held_until: float = attrs.field(init=False, default=0.0)
+    _away_since: float | None = attrs.field(init=False, default=None)
+    _why_away: str = attrs.field(init=False, default="")
+
+    def __attrs_post_init__(self) -> None:
+        self._pace = Pace(self.telegram.rate, self.telegram.chat_rate)
+        self._slots = trio.CapacityLimiter(self.concurrency)
+        self._operator_chat = self.telegram.operator_chat_id
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        least = self.telegram.within + SETTLE_SECONDS
+        if not least < self.budget < self.claim_seconds:
+            raise StartRefused(
+                f"{self.context.name}: budget = {self.budget:g} must be more than telegram.within + {SETTLE_SECONDS:g} = "
+                f"{least:g}, so that no message is cut off on its way, and less than claim_seconds = "
+                f"{self.claim_seconds:g}, so that none is sent by two",
+                exit_code=78,
+            )
+        if not self.telegram.token:
+            self.context.describe(notices=_SILENT)
+            log.warning(_SILENT, actor=self.context.name)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        # Whatever waits is due now, not after the start jitter.
+        self.context.ref.tell(WakeUp())
+
+    async def on_stop(self, reason: StopReason) -> None:
+        await super().on_stop(reason)
+        if self._unsettled:
+            with trio.move_on_after(_LAST_WORD):
+                await self._settle_leftovers(pool_of(self.context, self.pool))
+
+    def inspect(self) -> Mapping[str, object]:
+        now = trio.current_time()
+        return {
+            **super().inspect(),
+            "has_token": bool(self.telegram.token),
+            "why_away": self._why_away or None,
+            "held_for": max(0.0, self._held_until - now),
+            "unsettled": len(self._unsettled),
+        }
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        if not self.telegram.token:
+            return Iteration(note="no token")
+        held = self._held_until - trio.current_time()
+        if held > 0:
+            return Iteration(note=f"nothing is tried for another {held:.0f} s")
+        pool = pool_of(self.context, self.pool)
+        owner, self._owner = self._owner, None  # kept only if nothing is left claimed: see _claim
+        messages: list[Message] = []
+        if await self._settle_leftovers(pool):
+            try:
+                owner, messages = await self._claim(pool, owner)
+            except LeaseError as error:
+                return self._without_database(error)
+        else:
+            return self._without_database()
+        self.context.failpoint("claimed")
+        if not messages:
+            self._owner = owner
+            return Iteration()
+        async with BotApi(self.telegram) as api:
+            delivery = Delivery(
+                self.context,
+                pool,
+                api,
+                self._pace,
+                self.telegram,
+                budget,
+                self._slots,
+                self._operator_chat,
+                self._unsettled,
+            )
+            await delivery.run(messages)
+        self._operator_chat = delivery.operator_chat
+        return self._conclude(delivery, owner, is_full=len(messages) == self.page_size)
+
+    # ---- the rest -------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, pool: Pool, owner: Owner | None) -> tuple[Owner, list[Message]]:
+        """Claim under the owner of the last iteration, or, if that one left something claimed, as a new incarnation of it:
+        what it left is free at once then."""
+        if owner is None:
+            name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
+            owner = await pool.run("notifications.enlist", enlist_owner, name)
+        found = await pool.run("notifications.claim", claim_messages, owner, self.page_size, self.claim_seconds)
+        return owner, list(found)
+
+    async def _settle_leftovers(self, pool: Pool) -> bool:
+        """Write down what the database did not take before; whether it has taken all of it now."""
+        while self._unsettled:
+            try:
+                await settle(pool, self._unsettled[0])
+            except LeaseError:
+                return False
+            del self._unsettled[0]
+        return True
+
+    def _conclude(self, delivery: Delivery, owner: Owner, *, is_full: bool) -> Iteration:
+        self._note_reach(delivery)
+        if not delivery.left and not delivery.unsettled:
+            self._owner = owner
+        if delivery.soonest is not None and delivery.soonest < self.interval:
+            self.context.after(delivery.soonest, WakeUp())
+        hold = delivery.hold
+        if delivery.trouble is not None and not hold:
+            hold = self._outage_delay()
+        if hold > 0:
+            self._held_until = trio.current_time() + hold
+            self.context.after(hold, WakeUp())
+            return Iteration(delivery.sent, note=delivery.trouble.why if delivery.trouble else "Telegram says to wait")
+        if delivery.unsettled:
+            return self._without_database()
+        return Iteration(delivery.sent, more=is_full or delivery.left > 0)
+
+    def _note_reach(self, delivery: Delivery) -> None:
+        trouble, now = delivery.trouble, trio.current_time()
+        if trouble is not None:
+            if trouble.why != self._why_away:
+                self.context.emit(TelegramAway(actor=self.context.name, why=trouble.why))
+            self._away_since = now if self._away_since is None else self._away_since
+            self._why_away = trouble.why
+            self.context.ready(False, f"{trouble.why}; notices wait in the outbox")
+        elif delivery.answered and self._away_since is not None:
+            self.context.emit(TelegramBack(actor=self.context.name, away=now - self._away_since))
+            self._away_since, self._why_away = None, ""
+            self.context.ready(True)
+
+    def _outage_delay(self) -> float:
+        """Half of the outage so far, 1 to 60 s, ±20 %: an outage costs no message an attempt."""
+        lasted = 0.0 if self._away_since is None else trio.current_time() - self._away_since
+        base = min(max(lasted / 2, _SOONEST_RETRY), _LATEST_RETRY)
+        return base * random.uniform(0.8, 1.2)  # noqa: S311  spreads load, guards nothing
+
+    def _without_database(self, error: LeaseError | None = None) -> Iteration:
+        log.warning("the database is away; notices wait", actor=self.context.name, error=str(error or ""))
+        self.context.after(_SOONEST_RETRY, WakeUp())
+        return Iteration(note="no database")
