@@ -38,6 +38,16 @@ async def serve(life: Life, tag: str, user: XrayUser, displaced: Callable[[str],
     return cut
 
 
+async def add(life: Life, tag: str, user: XrayUser) -> bool:
+    """Add a user that this life of Xray does not know, without reading it back; False if there is more to it than that.
+    Raises XrayCallFailed."""
+    known = user.email in life.serving or user.email in life.blocked or life.holder_of(user) is not None
+    if known or not await life.api.add_user(tag, user):
+        return False
+    life.unban(user.email)
+    return True
+
+
 async def _release_uuid(life: Life, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> None:
     """Take the UUID from whoever else still has it in Xray: with two users of one UUID, removing either locks out both.
     The other key does not want it any more, and gets what it does want when its own turn comes."""
