@@ -62,6 +62,7 @@ async def test_the_report_of_an_unstopped_actor_shows_its_tasks_and_theirs_and_n
         await trio.sleep(2.0)
         (report,) = house.events_of(ChildUnstopped)
         let_go.set()
+        await settle()
     titles = [line for line in report.stack.splitlines() if line.startswith("task ")]
     assert titles[:2] == ["task a#1", "task a/swallow"]
     assert len(titles) == 3
