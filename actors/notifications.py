@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 import trio
@@ -57,6 +57,7 @@ class Notifications(PeriodicWorker):
     _owner: Owner | None = attrs.field(init=False, default=None)
     _operator_chat: int = attrs.field(init=False)
     _unsettled: list[Verdict] = attrs.field(init=False, factory=list)
+    _due: list[float] = attrs.field(init=False, factory=list)
     _held_until: float = attrs.field(init=False, default=0.0)
     _away_since: float | None = attrs.field(init=False, default=None)
     _why_away: str = attrs.field(init=False, default="")
@@ -120,6 +121,7 @@ class Notifications(PeriodicWorker):
         self.context.failpoint("claimed")
         if not messages:
             self._owner = owner
+            self._wake_when_due(())
             return Iteration()
         async with BotApi(self.telegram) as api:
             delivery = Delivery(
@@ -162,8 +164,7 @@ class Notifications(PeriodicWorker):
         self._note_reach(delivery)
         if not delivery.left and not delivery.unsettled:
             self._owner = owner
-        if delivery.soonest is not None and delivery.soonest < self.interval:
-            self.context.after(delivery.soonest, WakeUp())
+        self._wake_when_due(delivery.delays)
         hold = delivery.hold
         if delivery.trouble is not None and not hold:
             hold = self._outage_delay()
@@ -187,6 +188,14 @@ class Notifications(PeriodicWorker):
             self.context.emit(TelegramBack(actor=self.context.name, away=now - self._away_since))
             self._away_since, self._why_away = None, ""
             self.context.ready(True)
+
+    def _wake_when_due(self, delays: Iterable[float]) -> None:
+        """Look again when the next message is due that was given back; the others follow from one look to the next."""
+        now = trio.current_time()
+        due = {round(now + delay + 0.05, 1) for delay in delays if delay < self.interval}
+        self._due = sorted(due.union(moment for moment in self._due if moment > now))
+        if self._due:
+            self.context.after(max(0.0, self._due[0] - now), WakeUp())
 
     def _outage_delay(self) -> float:
         """Half of the outage so far, 1 to 60 s, ±20 %: an outage costs no message an attempt."""

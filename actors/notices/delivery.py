@@ -63,8 +63,8 @@ class Delivery:
     left: int = attrs.field(init=False, default=0)
     answered: bool = attrs.field(init=False, default=False)
     trouble: Answer | None = attrs.field(init=False, default=None)
-    soonest: float | None = attrs.field(init=False, default=None)
-    "Seconds after which the first of the messages that were given back is due."
+    delays: list[float] = attrs.field(init=False, factory=list)
+    "Seconds after which each of the messages that were given back is due."
     _began: float = attrs.field(init=False, factory=trio.current_time)
 
     async def run(self, messages: Iterable[Message]) -> None:
@@ -186,7 +186,7 @@ class Delivery:
         message, name = verdict.message, self.context.name
         NOTICES.labels(verdict.end.value).inc()
         if verdict.end in (End.RETRY, End.POSTPONED):
-            self.soonest = verdict.delay if self.soonest is None else min(self.soonest, verdict.delay)
+            self.delays.append(verdict.delay)
         if verdict.end is End.SENT:
             self.sent += 1
             waited = (message.claimed_at - message.created_at).total_seconds()

@@ -1,0 +1,118 @@
+"""The notifications worker with a real database, a real pool and a Telegram of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from actors.notices.settings import TelegramSettings
+from actors.notifications import Notifications
+from actors.pool import PoolSettings
+from db.customers import add_customer
+from db.outbox import add_message
+from db.tx import Row, Tx
+from runtime.config.secret import Secret
+from runtime.ref import Ref
+from runtime.testing import OnCrash
+from tests.actors.pool_house import PoolHouse, pool_house
+from tests.actors.telegram import TOKEN, Telegram, telegram_server
+
+PAYLOADS: Mapping[str, Mapping[str, object]] = {
+    "key_active": {},
+    "refund_paid": {"amount": 14900, "currency": "RUB"},
+    "case_opened": {"kind": "orphan", "subject": "money_in:1"},
+}
+
+
+async def _write(
+    tx: Tx, telegram_id: int | None, kind: str, subject: str, payload: Mapping[str, object], language: str
+) -> None:
+    customer = None if telegram_id is None else (await add_customer(tx, telegram_id, language=language)).id
+    await add_message(tx, kind, subject, customer_id=customer, payload=payload)
+
+
+async def _rows(tx: Tx) -> list[Row]:
+    return list(await tx.fetch("SELECT state, attempts, last_error, next_attempt_at FROM outbox ORDER BY id"))
+
+
+async def _reachable(tx: Tx, telegram_id: int) -> bool:
+    found: bool = await tx.fetchval("SELECT is_reachable FROM customers WHERE telegram_id = $1", telegram_id)
+    return found
+
+
+@attrs.define(eq=False)
+class NoticeHouse:
+    """The worker, named "notifications", beside its pool and its Telegram."""
+
+    pool_house: PoolHouse
+    telegram: Telegram
+    settings: TelegramSettings
+
+    async def start(
+        self, *, on_crash: OnCrash = OnCrash.FAIL, name: str = "notifications", page_size: int = 100
+    ) -> Ref:
+        """Start the worker: it looks at once, then only when it is woken or an hour later."""
+        worker = Notifications(
+            self.settings, interval=3600.0, budget=30.0, page_size=page_size, start_jitter=(0.0, 0.0)
+        )
+        return await self.pool_house.system.start(worker, name=name, on_crash=on_crash)
+
+    async def write(
+        self,
+        telegram_id: int | None = 1001,
+        kind: str = "key_active",
+        *,
+        subject: str = "key:1",
+        payload: Mapping[str, object] | None = None,
+        language: str = "en",
+    ) -> None:
+        """Write a notice, as whatever it tells of would."""
+        facts = PAYLOADS.get(kind, {}) if payload is None else payload
+        await self.pool_house.pool.run("write", _write, telegram_id, kind, subject, facts, language)
+
+    async def rows(self) -> list[Row]:
+        """The outbox."""
+        return await self.pool_house.pool.run("rows", _rows)
+
+    async def states(self) -> list[str]:
+        """The states of the outbox, in the order in which the messages were written."""
+        return [row["state"] for row in await self.rows()]
+
+    async def until_states(self, *states: str) -> None:
+        """Wait until the outbox has come to this; every change of it is told by an event of the worker's."""
+        with trio.fail_after(15):
+            while True:
+                seen = len(self.pool_house.events)
+                if await self.states() == list(states):
+                    return
+                if len(self.pool_house.events) == seen:
+                    await self.pool_house._next_event()
+
+    async def is_reachable(self, telegram_id: int = 1001) -> bool:
+        """What the database says of the customer."""
+        return await self.pool_house.pool.run("reachable", _reachable, telegram_id)
+
+    def logged(self) -> str:
+        """Every event so far, as it is logged."""
+        return "\n".join(event.line() for event in self.pool_house.events)
+
+
+@asynccontextmanager
+async def notice_house(dsn: str, **telegram: object) -> AsyncIterator[NoticeHouse]:
+    """A pool that wakes the worker, and a Telegram; `telegram` are settings of the worker. It is not started yet."""
+    async with (
+        telegram_server() as server,
+        pool_house(dsn, PoolSettings(size=4), on_crash=OnCrash.RESTART, wakes=("notifications",)) as house,
+    ):
+        usual: dict[str, object] = {
+            "token": Secret(TOKEN),
+            "url": server.url,
+            "rate": 1000.0,
+            "chat_rate": 1000.0,
+            "longest_wait": 1.0,
+        }
+        settings = TelegramSettings(**{**usual, **telegram})  # type: ignore[arg-type]  # the test's own keywords
+        yield NoticeHouse(house, server, settings)
