@@ -93,7 +93,16 @@ class WorkerBeat:
 class Beats:
     """All heartbeats of one system: `event_loop`, `healthcheck`, the workers, the pools; and the last pool wait spike."""
 
-    __slots__ = ("_clock", "_pools", "_workers", "event_loop", "healthcheck", "last_spike", "last_spike_note")
+    __slots__ = (
+        "_clock",
+        "_pools",
+        "_workers",
+        "event_loop",
+        "healthcheck",
+        "healthcheck_name",
+        "last_spike",
+        "last_spike_note",
+    )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -101,6 +110,8 @@ class Beats:
         """When the loop last proved that it turns; None before the watchdog's first tick."""
         self.healthcheck: float | None = None
         """When the last probe round completed, whatever it found; None where no health check runs."""
+        self.healthcheck_name = "healthcheck"
+        """The actor that keeps it."""
         self.last_spike: float | None = None
         """When a pool last made somebody wait too long, shed or refused; None if never."""
         self.last_spike_note: str = ""

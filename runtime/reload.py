@@ -28,6 +28,8 @@ _LIMITS = (
     "spike_window",
     "repair_intensity",
     "repair_period",
+    "loop_blocked",
+    "gil_timer",
 )
 _APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" for limit in _LIMITS)})
 

@@ -18,9 +18,6 @@ from runtime.watchdog import Watchdog, limits_of
 if TYPE_CHECKING:
     from runtime.system import System
 
-HEALTHCHECK = "healthcheck"
-"""The name of the child that keeps the health check's beat."""
-
 _log = get_logger("atlas.watchdog")
 
 
@@ -30,6 +27,8 @@ def make_watchdog(system: System) -> Watchdog:
     Its kills are no restart attempts: a common cause that makes many stale at once cannot make the supervisor give up. A
     child that it has to kill again and again is given up on as its `give_up` says.
     """
+
+    settings = system.config.watchdog
 
     def repair(action: Repair) -> None:
         limits = system.config.watchdog
@@ -48,12 +47,12 @@ def make_watchdog(system: System) -> Watchdog:
         return (address.last_activity().message or "") if address is not None and address.is_busy else ""
 
     def healthcheck_runs() -> bool | None:
-        address = _find(system, HEALTHCHECK)
+        address = _find(system, settings.healthcheck)
         if address is None:
             return None
         return address.state not in (State.NEW, State.PARKED, State.DEAD) and address.mailbox.serve_user
 
-    settings = system.config.watchdog
+    system.services.beats.healthcheck_name = settings.healthcheck
     return Watchdog(
         system.services.beats,
         limits_of(settings),

@@ -31,6 +31,8 @@ class Limits:
     """Some worker is overdue, stuck or starved for so long."""
     healthcheck: float = 90.0
     """No probe round has completed for so long."""
+    gil_timer: float | None = None
+    """The thread was not let run for so long: the timer in C ends the process. None: as long as `WatchdogThread` finds right."""
     blocked: float = 5.0
     """The loop has not turned for so long: reported with its stack while it happens, long before it is stale."""
     diagnostic_worker: float = 120.0
@@ -85,6 +87,7 @@ class Snapshot:
     now: float
     event_loop: float | None = None
     healthcheck: float | None = None
+    healthcheck_name: str = "healthcheck"
     workers: tuple[WorkerSample, ...] = ()
     pools: tuple[WorkerSample, ...] = ()
     last_spike: float | None = None
@@ -163,6 +166,7 @@ def read(beats: Beats, *, forgiven_at: float = -math.inf) -> Snapshot:
         now=beats.now(),
         event_loop=beats.event_loop,
         healthcheck=beats.healthcheck,
+        healthcheck_name=beats.healthcheck_name,
         workers=tuple(_sample(beat) for beat in beats.workers.values()),
         pools=tuple(_sample(beat) for beat in beats.pools.values()),
         last_spike=beats.last_spike,
@@ -229,7 +233,7 @@ def judge(snapshot: Snapshot, limits: Limits) -> list[Action]:
         actions += _repairs(RepairKind.WORKER, snapshot.workers, snapshot, limits.worker)
         actions += _repairs(RepairKind.POOL, snapshot.pools, snapshot, limits.worker)
         if ages.healthcheck is not None and ages.healthcheck > limits.healthcheck:
-            actions.append(Repair(RepairKind.HEALTHCHECK, "healthcheck", Why.SILENT, ages.healthcheck))
+            actions.append(Repair(RepairKind.HEALTHCHECK, snapshot.healthcheck_name, Why.SILENT, ages.healthcheck))
     if (
         _beyond(ages.worker, limits.diagnostic_worker)
         and ages.spike is not None

@@ -144,6 +144,8 @@ def limits_of(settings: WatchdogSettings) -> Limits:
         healthcheck=settings.healthcheck_stale,
         diagnostic_worker=settings.worker_critical,
         diagnostic_spike=settings.spike_window,
+        blocked=settings.loop_blocked,
+        gil_timer=settings.gil_timer,
     )
 
 
@@ -188,7 +190,6 @@ class Watchdog:
         handling: Callable[[str], str] = _no_message,
         healthcheck_runs: Callable[[], bool | None] = _unknown,
         systemd: Systemd | None = None,
-        gil_timer: float | None = None,
         stderr: int = 2,
     ) -> None:
         self.beats = beats
@@ -203,7 +204,6 @@ class Watchdog:
         self._handling = handling
         self._healthcheck_runs = healthcheck_runs
         self._systemd = systemd or Systemd()
-        self._gil_timer = gil_timer
         self._stderr = stderr
         self._floor = -math.inf
         self._episodes: dict[tuple[str, str], _Episode] = {}
@@ -229,7 +229,6 @@ class Watchdog:
             self._limits,
             interval=self._interval,
             loop_thread=threading.get_ident(),
-            gil_timer=self._gil_timer,
             diagnostic=self._diagnostic_seen_last,
             last_chance=logs.flush,
             systemd=self._systemd,

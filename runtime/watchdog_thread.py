@@ -41,7 +41,6 @@ class WatchdogThread:
         *,
         interval: float,
         loop_thread: int,
-        gil_timer: float | None = None,
         diagnostic: Callable[[], Iterable[str]] = tuple,
         last_chance: Callable[[float], object] | None = None,
         systemd: Systemd | None = None,
@@ -58,7 +57,6 @@ class WatchdogThread:
         self._interval = interval
         if self._systemd.watchdog_seconds is not None:
             self._interval = min(interval, self._systemd.watchdog_seconds * 0.4)
-        self._gil_timer = gil_timer
         self._loop_thread = loop_thread
         self._diagnostic = diagnostic
         self._last_chance = last_chance
@@ -77,7 +75,7 @@ class WatchdogThread:
     @property
     def gil_timer(self) -> float:
         """Seconds without a look after which the C timer ends the process: longer than every stale limit."""
-        return self._gil_timer or self.limits.longest + 2 * self._interval + 10.0
+        return self.limits.gil_timer or self.limits.longest + 2 * self._interval + 10.0
 
     def start(self) -> None:
         """Start watching."""

@@ -10,6 +10,7 @@ from runtime.backoff import Backoff
 from runtime.config.config import Config
 from runtime.config.environment import alias_targets, apply_environment
 from runtime.config.location import KeyPath
+from runtime.config.nearest import did_you_mean
 from runtime.config.plan_reader import PlanReader
 from runtime.config.problem import ConfigErrors
 from runtime.config.section_reader import SectionReader
@@ -27,7 +28,7 @@ from runtime.config.sections import (
 from runtime.config.settings import section_of
 from runtime.config.source import Source, dotted, parse_source, read_source
 from runtime.config.table import field_types, unknown_key
-from runtime.config.tree import check_against_supervisor
+from runtime.config.tree import DeclaredTree, check_against_supervisor
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
@@ -69,6 +70,8 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
     tree = actors.plans()
     if SupervisorSettings not in sections.wrong:
         check_against_supervisor(source, tree, sections.section(SupervisorSettings))
+    if WatchdogSettings not in sections.wrong:
+        _check_healthcheck(source, sections.section(WatchdogSettings), tree)
     _check_aliases(source, sections, actors)
     _raise(source)
     return Config(
@@ -90,6 +93,14 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
 def _raise(source: Source) -> None:
     if source.problems:
         raise ConfigErrors(source.problems)
+
+
+def _check_healthcheck(source: Source, watchdog: WatchdogSettings, tree: DeclaredTree) -> None:
+    """A name that nobody has would leave a frozen health check unseen; only the default may be nobody's."""
+    names = [plan.name for plan in tree.actors]
+    if watchdog.healthcheck not in names and "healthcheck" in source.table(("watchdog",)):
+        message = f'there is no actor "{watchdog.healthcheck}"{did_you_mean(watchdog.healthcheck, names)}'
+        source.blame(("watchdog", "healthcheck"), message)
 
 
 def _check_aliases(source: Source, sections: SectionReader, actors: PlanReader) -> None:

@@ -47,6 +47,16 @@ class LogSettings:
     format: Literal["text", "json"] = "text"
 
 
+def _beyond_every_limit(watchdog: WatchdogSettings, _: object, delay: float | None) -> None:
+    """The timer in C knows nothing but the clock: whatever else may end the process must have had its turn before."""
+    longest = max(watchdog.event_loop_stale, watchdog.worker_stale, watchdog.healthcheck_stale)
+    if delay is not None and delay <= longest + 2 * watchdog.interval:
+        raise ValueError(
+            f"must be more than the longest stale limit and two intervals = {longest + 2 * watchdog.interval:g} s, or the timer "
+            f"would end what the other rings still report and repair, got {delay:g}"
+        )
+
+
 def _reachable(watchdog: WatchdogSettings, _: object, period: float) -> None:
     """A child is repaired once in `worker_stale` at most: in a shorter period its repairs could never become too many."""
     needed = watchdog.repair_intensity * watchdog.worker_stale
@@ -65,6 +75,10 @@ class WatchdogSettings:
     enabled: bool = True
     interval: float = attrs.field(default=5.0, validator=gt(0))
     """Seconds between two looks at the beats."""
+    healthcheck: str = attrs.field(default="healthcheck", validator=matches_re(NAME))
+    """The child that keeps the health check's beat."""
+    loop_blocked: float = attrs.field(default=5.0, validator=gt(0))
+    """The loop has not turned for so long: it is reported with its stack, long before it is stale."""
     event_loop_stale: float = attrs.field(default=60.0, validator=gt(0))
     worker_stale: float = attrs.field(default=90.0, validator=gt(0))
     healthcheck_stale: float = attrs.field(default=90.0, validator=gt(0))
@@ -75,6 +89,9 @@ class WatchdogSettings:
     repair_intensity: int = attrs.field(default=5, validator=ge(0))
     """Repairs of one child within `repair_period`; one more, and its `give_up` decides what follows."""
     repair_period: float = attrs.field(default=3600.0, validator=and_(gt(0), _reachable))
+    gil_timer: float | None = attrs.field(default=None, validator=_beyond_every_limit)
+    """Code has held the interpreter for so long: the timer in C ends the process. By default the longest stale limit, two
+    intervals and ten seconds."""
 
 
 @settings("control")

@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.beats import Beats
+from runtime.verdict import Limits
+from runtime.watchdog_thread import WatchdogThread
+
 PREAMBLE = """
 import re, sys, threading, time
 import attrs, trio
@@ -48,7 +52,8 @@ async def until_told_to_end():
     fd = sys.stdin.fileno()
     await trio.lowlevel.wait_readable(fd)
 
-def watched(scenario, limits=LIMITS, **options):
+def watched(scenario, limits=LIMITS, gil_timer=None, **options):
+    limits = attrs.evolve(limits, gil_timer=gil_timer)
     async def main():
         services = Services()
         dog = Watchdog(services.beats, limits, interval=0.1, events=services.events, **options)
@@ -116,6 +121,14 @@ def child(code: str, directory: Path, **environment: str) -> Iterator[Child]:
         running.process.wait()
         if running.process.stdin is not None:
             running.process.stdin.close()
+
+
+def test_the_timer_in_c_comes_after_every_stale_limit_unless_it_is_set() -> None:
+    def delay(limits: Limits) -> float:
+        return WatchdogThread(Beats(), limits, interval=5.0, loop_thread=0).gil_timer
+
+    assert delay(Limits()) == 90.0 + 2 * 5.0 + 10.0
+    assert delay(Limits(gil_timer=200.0)) == 200.0
 
 
 FREEZES = {

@@ -35,6 +35,7 @@ async def test_a_frozen_health_check_is_reported_and_restarted_alone_also_when_i
     async with trio.open_nursery() as nursery:
         nursery.start_soon(frozen)
         nursery.start_soon(frozen_from_the_start)
+        nursery.start_soon(frozen_under_another_name)
 
 
 async def frozen() -> None:
@@ -52,6 +53,15 @@ async def frozen_from_the_start() -> None:
         await process.err.until("healthcheck healthcheck is silent")
         await process.out.until("healthcheck healthcheck is fresh again")
         assert await process.incarnations() == {"ticker": 1, "healthcheck": 2}
+
+
+async def frozen_under_another_name() -> None:
+    async with watched(
+        healthcheck(3).replace("actor.healthcheck", "actor.probes"), others=False, healthcheck='"probes"'
+    ) as process:
+        await process.err.until("healthcheck probes is silent")
+        await process.out.until("healthcheck probes is fresh again")
+        assert await process.incarnations() == {"ticker": 1, "probes": 2}
 
 
 async def test_a_paused_health_check_is_left_out_and_watched_again_afterwards() -> None:

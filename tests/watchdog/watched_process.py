@@ -158,7 +158,7 @@ def toml_table(name: str, values: dict[str, object]) -> str:
 
 @asynccontextmanager
 async def watched(
-    text: str, *, others: bool = True, stdout: int = PIPE, env: dict[str, str] | None = None, **limits: float
+    text: str, *, others: bool = True, stdout: int = PIPE, env: dict[str, str] | None = None, **limits: float | str
 ) -> AsyncIterator[Watched]:
     """Run the actors of `text`, beside healthy `others`, with `limits` instead of the short ones. Ends it at the end."""
     with tempfile.TemporaryDirectory(prefix="atlas-", dir="/tmp") as name:
