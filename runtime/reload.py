@@ -9,6 +9,7 @@ import attrs
 
 from runtime import logs
 from runtime.config.config import Config
+from runtime.config.fresh_secrets import with_fresh_secrets
 from runtime.config.loader import load
 from runtime.config.problem import ConfigErrors
 from runtime.config.source import dotted
@@ -44,8 +45,8 @@ class Reloader:
         """Apply the log's level and format, the watchdog's limits and actors' intervals; report the rest as waiting.
 
         A periodic worker whose interval changed runs at once and then by the new one; any other actor takes a new interval
-        at its next start, and is reported so. A configuration with errors changes nothing. Secrets inside files are not
-        compared.
+        at its next start, and is reported so. Secrets are read again, from their files too: those that differ reach the
+        actors that take them at their next start, and are named, never shown. A configuration with errors changes nothing.
         """
         event = self._reload(why)
         self._system.services.events.emit(event)
@@ -62,13 +63,33 @@ class Reloader:
         keys = running.values.keys() | fresh.values.keys()
         changed = {key for key in keys if running.values.get(key) != fresh.values.get(key)}
         applied = {key: key for key in changed & _APPLIED_AT_ONCE} | self._apply_intervals(fresh, changed)
+        secrets = self._apply_secrets(fresh)
+        # the path of a file whose secret was taken over is what runs now, too
+        applied |= {f"{key}_file": f"{key}_file" for key in secrets if f"{key}_file" in changed}
         logs.reconfigure(fresh.log.level, fresh.log.format)
         if system.watchdog is not None:
             system.watchdog.limits = limits_of(fresh.watchdog)
         kept = {key: value for key, value in running.values.items() if key not in applied}
         kept |= {key: fresh.values[key] for key in applied if key in fresh.values}
-        system.config = attrs.evolve(running, log=fresh.log, watchdog=fresh.watchdog, values=kept)
-        return ConfigReloaded(system.name, tuple(sorted(applied.values())), tuple(sorted(changed - applied.keys())))
+        system.config = attrs.evolve(running.take_secrets(fresh), log=fresh.log, watchdog=fresh.watchdog, values=kept)
+        told = sorted([*applied.values(), *secrets.values()])
+        return ConfigReloaded(system.name, tuple(told), tuple(sorted(changed - applied.keys())))
+
+    def _apply_secrets(self, fresh: Config) -> dict[str, str]:
+        """Give the next incarnations the secrets that differ; returns their keys, each with the words that report it."""
+        running = self._system.config.secrets
+        differing = [key for key, secret in fresh.secrets.items() if running.get(key) != secret]
+        takers: list[str] = []
+        for plan in fresh.children:
+            known = self._system.plans.get(plan.name)
+            if known is None or not differing:
+                continue
+            arguments = with_fresh_secrets(known.arguments, plan.arguments)
+            if arguments is not known.arguments:
+                self._system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
+                takers.append(plan.name)
+        by_whom = f"from the next start of {', '.join(takers)}" if takers else "nobody declared here takes it"
+        return {key: f"{key} (a secret, {by_whom})" for key in differing}
 
     def _apply_intervals(self, fresh: Config, changed: Set[str]) -> dict[str, str]:
         """Give actors their new intervals; returns the keys, each with the words that report it."""

@@ -8,7 +8,9 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from runtime.config.fresh_secrets import with_fresh_secrets
 from runtime.config.groups import GroupPlan, ancestors
+from runtime.config.secret import Secret
 from runtime.config.sections import (
     ChaosSettings,
     ControlSettings,
@@ -43,6 +45,8 @@ class Config:
     """Lines for people about what is legal but unwise."""
     values: Mapping[str, object] = attrs.field(factory=dict, repr=False)
     """Every key as written (dotted path -> raw value), to tell what a reload changed. May hold secrets: never shown."""
+    secrets: Mapping[str, Secret] = attrs.field(factory=dict, repr=False)
+    """Every secret that was found, by the dotted path of its key, to tell which of them a reload found changed."""
     _sections: dict[type, object] = attrs.field(factory=dict, alias="sections", repr=False)
     _read_section: Callable[[type], object] = attrs.field(default=_no_sections, alias="read_section", repr=False)
 
@@ -58,6 +62,11 @@ class Config:
                 found[child.name] = child
         # an empty one has no place of its own
         return [*found.values(), *(plan for plan in self.groups if plan.parent == group and plan.name not in found)]
+
+    def take_secrets(self, fresh: Config) -> Config:
+        """This one with the secrets of another one wherever both have one; everything else stays."""
+        sections = {cls: with_fresh_secrets(value, fresh._sections.get(cls)) for cls, value in self._sections.items()}
+        return attrs.evolve(self, secrets=fresh.secrets, sections=sections)
 
     def section(self, cls: type[T]) -> T:
         """The settings of this class; the defaults when its table is missing.

@@ -85,6 +85,7 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
         groups=tree.groups,
         warnings=tuple(source.warnings),
         values=source.flat(),
+        secrets=source.secrets,
         sections=sections.read,
         read_section=sections.section_or_raise,
     )

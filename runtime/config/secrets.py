@@ -14,7 +14,7 @@ from runtime.config.describe import describe_value, is_union
 from runtime.config.environment import variable_for
 from runtime.config.location import KeyPath
 from runtime.config.secret import Secret
-from runtime.config.source import Source
+from runtime.config.source import Source, dotted
 from runtime.config.table import field_types
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -32,6 +32,8 @@ def resolve_secrets(source: Source, path: KeyPath, table: Mapping[str, Any], cls
         alternatives = get_args(wanted) if is_union(wanted) else (wanted,)
         if Secret in alternatives:
             _resolve(source, (*path, key), resolved, env)
+            if isinstance(found := resolved.get(key), Secret):
+                source.secrets[dotted((*path, key))] = found
         for nested in alternatives:
             if isinstance(nested, type) and attrs.has(nested) and isinstance(resolved.get(key), dict):
                 resolved[key] = resolve_secrets(source, (*path, key), resolved[key], nested, env)

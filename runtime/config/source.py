@@ -12,6 +12,7 @@ import attrs
 
 from runtime.config.location import KeyPath, key_lines
 from runtime.config.problem import ConfigErrors, Place, Problem
+from runtime.config.secret import Secret
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -28,6 +29,8 @@ class Source:
     problems: list[Problem] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
     """What is legal but unwise, as lines for people."""
+    secrets: dict[str, Secret] = attrs.field(factory=dict)
+    """Every secret that was found, by the dotted path of its key."""
 
     def place(self, path: KeyPath) -> Place:
         """Where the value at `path` came from; for a key that stands nowhere, the nearest table around it."""

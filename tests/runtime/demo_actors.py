@@ -11,6 +11,7 @@ import trio
 from runtime.actor import Actor, handler
 from runtime.budget import Budget
 from runtime.child import StopReason
+from runtime.config import Secret
 from runtime.errors import Fatal, Ignore, StartRefused
 from runtime.logs import get_logger
 from runtime.message import Message
@@ -68,6 +69,16 @@ class Echo(Actor):
 
     def inspect(self) -> Mapping[str, object]:
         return {"done": list(self.done), "interval": self.interval}
+
+
+@attrs.define(eq=False)
+class Keeper(Actor):
+    """Keeps a secret, and tells its length."""
+
+    password: Secret
+
+    def inspect(self) -> Mapping[str, object]:
+        return {"length": len(self.password.reveal())}
 
 
 @attrs.define(eq=False)

@@ -284,6 +284,38 @@ def test_sighup_applies_what_is_safe_and_names_what_is_not(launch: Launch, place
     assert "applied nothing; needs a restart of the process: actor.first.args.greeting, watchdog.interval" in line
 
 
+# S-1009
+def test_sighup_reads_secrets_again_and_names_those_that_changed_but_never_shows_them(
+    launch: Launch, place: Path
+) -> None:
+    for name, secret in (("first", "hunter2"), ("second", "unchanged")):
+        (place / name).write_text(secret)
+        (place / name).chmod(0o600)
+    process = launch("""
+[actor.first]
+actor = "{actors}:Keeper"
+args = {{ password_file = "first" }}
+[actor.second]
+actor = "{actors}:Keeper"
+args = {{ password_file = "second" }}
+""")
+    process.until("next:")
+    (place / "first").write_text("correct-horse-battery")
+    process.signal(signal.SIGHUP)
+    line = process.until("configuration reloaded")
+    assert line.endswith("applied actor.first.args.password (a secret, from the next start of first)")
+    process.call("kill", name="first")
+    process.until("first started (incarnation 2")
+    inspected: Any = process.call("inspect", name="first")
+    assert inspected["actor"] == {"length": len("correct-horse-battery")}
+    process.signal(signal.SIGHUP)
+    assert process.until("configuration reloaded").endswith("applied nothing")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert "hunter2" not in process.output
+    assert "correct-horse-battery" not in process.output
+
+
 def test_a_wrong_configuration_is_not_reloaded_and_changes_nothing(launch: Launch, place: Path) -> None:
     process = launch(TWO)
     process.until("next:")
