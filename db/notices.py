@@ -30,6 +30,8 @@ class Fact(enum.Enum):
     """A whole number."""
     WORD = "word"
     """A code of ours, such as a tariff or a reason: the texts have a name for it."""
+    FLAG = "flag"
+    """True or false; it only ever chooses a text."""
     TEXT = "text"
     """What a human wrote, shown as it is."""
 
@@ -44,7 +46,7 @@ class NoticeKind:
     for_customer: bool = True
     for_operator: bool = False
     variant: str = ""
-    """The field whose value may choose a text of its own."""
+    """The field whose value may choose a text of its own; for a flag, when it is true."""
     useful_until: str = ""
     """The field with the moment after which the notice is not sent any more: it would only mislead."""
 
@@ -61,7 +63,8 @@ _REASON = {"reason": Fact.TEXT}
 
 
 def _reminder(what: str) -> NoticeKind:
-    return NoticeKind(f"reminder_{what}", _END, _TARIFF, useful_until="expires_at")
+    facts = {**_TARIFF, "auto_renew": Fact.FLAG}
+    return NoticeKind(f"reminder_{what}", _END, facts, variant="auto_renew", useful_until="expires_at")
 
 
 NOTICE_KINDS: Mapping[str, NoticeKind] = {
@@ -122,6 +125,8 @@ def _is(fact: Fact, value: object) -> bool:
             return type(value) is int and value >= 0
         case Fact.WORD | Fact.TEXT:
             return isinstance(value, str)
+        case Fact.FLAG:
+            return isinstance(value, bool)
         case Fact.MOMENT:
             try:
                 return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None

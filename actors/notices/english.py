@@ -8,6 +8,11 @@ def _plural(number: int) -> int:
     return 0 if number == 1 else 1
 
 
+_RENEWS_ITSELF = (
+    "Your subscription{tariff} lasts until {expires_at}, another {left}, and renews itself. "
+    "Make sure that your balance covers it."
+)
+
 ENGLISH = Language(
     code="en",
     months=(
@@ -68,8 +73,11 @@ ENGLISH = Language(
             "Your key was replaced. The link you had does not work any more: open “My subscription” and connect again."
             "{expires_at}"
         ),
+        "reminder_paid_3d.auto_renew": _RENEWS_ITSELF,
         "reminder_paid_3d": "Your access{tariff} ends on {expires_at}, in {left}.\nRenew it in good time.",
+        "reminder_paid_24h.auto_renew": _RENEWS_ITSELF,
         "reminder_paid_24h": "Your access{tariff} ends on {expires_at}, in {left}.\nRenew the subscription.",
+        "reminder_paid_3h.auto_renew": _RENEWS_ITSELF,
         "reminder_paid_3h": "Your access{tariff} ends soon, in {left}: {expires_at}.\nRenew the subscription now.",
         "reminder_grant_24h": "The access{tariff} that you were given ends on {expires_at}, in {left}.",
         "reminder_grant_6h": "The access{tariff} that you were given ends on {expires_at}, in {left}.",

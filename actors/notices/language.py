@@ -38,7 +38,8 @@ class Language:
     clauses: Mapping[str, str]
     """What a fact that may be absent adds to a text, by field."""
     texts: Mapping[str, str]
-    """By kind; `kind.value` for the value of the field that chooses a variant; `kind@operator` for the operator."""
+    """By kind; `kind.value` for the value of the field that chooses a variant (for a flag, `kind.field`); `kind@operator`
+    for the operator."""
 
     def count(self, noun: str, number: int) -> str:
         """A number with the noun in its right form."""

@@ -11,6 +11,11 @@ def _plural(number: int) -> int:
     return 1 if 2 <= last <= 4 and not teens else 2
 
 
+_RENEWS_ITSELF = (
+    "Подписка{tariff} действует до {expires_at}, осталось {left}, и продлится сама. "
+    "Проверьте, что на балансе хватит денег."
+)
+
 RUSSIAN = Language(
     code="ru",
     months=(
@@ -73,8 +78,11 @@ RUSSIAN = Language(
             "Ключ заменён. Прежняя ссылка больше не работает: откройте раздел «Моя подписка» и подключитесь заново."
             "{expires_at}"
         ),
+        "reminder_paid_3d.auto_renew": _RENEWS_ITSELF,
         "reminder_paid_3d": "Доступ{tariff} заканчивается {expires_at}: осталось {left}.\nПродлите подписку заранее.",
+        "reminder_paid_24h.auto_renew": _RENEWS_ITSELF,
         "reminder_paid_24h": "Доступ{tariff} заканчивается {expires_at}: осталось {left}.\nПродлите подписку.",
+        "reminder_paid_3h.auto_renew": _RENEWS_ITSELF,
         "reminder_paid_3h": "Доступ{tariff} скоро закончится, осталось {left}: {expires_at}.\nПродлите подписку сейчас.",
         "reminder_grant_24h": "Подаренный доступ{tariff} заканчивается {expires_at}: осталось {left}.",
         "reminder_grant_6h": "Подаренный доступ{tariff} заканчивается {expires_at}: осталось {left}.",

@@ -52,7 +52,7 @@ def text_of(
     values = dict.fromkeys(known.optional, "")
     for name, fact in known.facts.items():
         value = payload.get(name)
-        if value is not None:
+        if value is not None and fact is not Fact.FLAG:
             shown = _shown(language, name, fact, value, currency)
             values[name] = language.clauses[name].format(**{name: shown}) if name in known.optional else shown
     if known.useful_until:
@@ -71,6 +71,8 @@ def _template(kind: NoticeKind, payload: Mapping[str, object], language: Languag
     if not kind.for_customer:
         return None
     chosen = payload.get(kind.variant) if kind.variant else None
+    if chosen is True:
+        chosen = kind.variant
     return language.texts.get(f"{kind.name}.{chosen}") or language.texts.get(kind.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ SAMPLES = {
     Fact.COUNT: 30,
     Fact.PERCENT: 25,
     Fact.WORD: "basic",
+    Fact.FLAG: True,
     Fact.TEXT: "as agreed",
 }
 both = pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES.keys())
@@ -126,12 +128,18 @@ def test_whoever_writes_a_notice_writes_a_known_kind_with_its_facts() -> None:
         given = next((keyword.value for keyword in call.keywords if keyword.arg == "payload"), None)
         if given is None and len(call.args) > 3:
             given = call.args[3]
-        if isinstance(given, ast.Dict):
+        if isinstance(given, ast.Dict) and None not in given.keys:  # a ** stands under None
             names = {key.value for key in given.keys if isinstance(key, ast.Constant)}
             missing = NOTICE_KINDS[kind].required.keys() - names
             assert not missing, f"{where}: the payload of {kind!r} lacks {', '.join(sorted(missing))}"
         elif given is None:
             assert not NOTICE_KINDS[kind].required, f"{where}: {kind!r} has no payload"
+
+
+def test_every_reminder_that_the_schema_schedules_is_a_kind() -> None:
+    texts = [file.read_text(encoding="utf-8") for file in (REPOSITORY / "db" / "migrations").glob("*.sql")]
+    scheduled = set(re.findall(r"'(reminder_[a-z0-9_]+)'", "".join(texts)))
+    assert scheduled == {kind for kind in NOTICE_KINDS if kind.startswith("reminder_")}
 
 
 # ---- languages ----------------------------------------------------------------------------------------------------------
@@ -271,6 +279,12 @@ def test_a_reminder_of_an_end_that_has_passed_is_stale_and_a_purchase_never() ->
     assert not is_stale("reminder_paid_3h", {"expires_at": END.isoformat()}, NOW)
     assert not is_stale("purchase", passed, NOW)
     assert not is_stale("greeting", {}, NOW)
+
+
+def test_a_reminder_of_what_renews_itself_does_not_ask_to_renew_it() -> None:
+    facts: dict[str, object] = {"expires_at": END.isoformat(), "tariff": "basic"}
+    assert "Renew" in text_of("reminder_paid_24h", {**facts, "auto_renew": False}, ENGLISH, NOW)
+    assert "renews itself" in text_of("reminder_paid_24h", {**facts, "auto_renew": True}, ENGLISH, NOW)
 
 
 def test_a_payload_may_hold_more_than_the_text_says() -> None:

@@ -1,0 +1,3 @@
+from tests.db.conftest import database as database
+from tests.postgres_cluster import cluster as cluster
+from tests.postgres_cluster import database_dsn as database_dsn
