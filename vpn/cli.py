@@ -13,6 +13,7 @@ import trio
 
 from runtime.config.secret import Secret
 from vpn.agent.command import run
+from vpn.agent.install_command import install
 from vpn.agent.settings import read_token
 from vpn.client import AgentClient
 from vpn.errors import TunnelError
@@ -25,10 +26,11 @@ from vpn.wire import state_to_json
 
 @click.group()
 def node() -> None:
-    """Run a VPN node on this machine, or ask one how it is."""
+    """Make this machine a VPN node, run one, or ask one how it is."""
 
 
 node.add_command(run)
+node.add_command(install)
 
 
 @node.command()

@@ -141,6 +141,18 @@ class AgentMisconfigured(AgentError):
     exit_code: ClassVar[int] = 78
 
 
+class InstallRefused(AgentError):
+    """A node cannot be installed here, or not by this user."""
+
+    exit_code: ClassVar[int] = 77
+
+
+class NotStarted(AgentError):
+    """Everything is installed, but systemd could not start it."""
+
+    exit_code: ClassVar[int] = 69
+
+
 class StoreCorrupt(AgentError):
     """The agent's own file of keys is damaged; the text names file, line and byte, and how to go on."""
 

@@ -99,14 +99,18 @@ async def read_line(child: ChildProcess) -> bytes:
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    directory: Path, *extra: str, argv: Sequence[str] | None = None, server: ForkServer | None = None
+    directory: Path,
+    *extra: str,
+    argv: Sequence[str] | None = None,
+    server: ForkServer | None = None,
+    within: float = 20.0,
 ) -> AsyncIterator[RunningAgent]:
     """An agent for as long as the block lasts. Its log goes to the test's standard error. With `server` it is forked from
     there, which takes a tenth of the time of a new process."""
     command = list(argv or arguments(directory, "--parent-stdin", *extra))
     child = server.fork(command[3:]) if server else spawn(command, name="agent", keep_stdin=True, stdout=PIPE)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(within):
             line = await read_line(child)
         assert line, f"the agent ended with {await child.wait()} before it was ready"
         facts = json.loads(line)

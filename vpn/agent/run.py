@@ -22,6 +22,7 @@ from anycorn.typing import Framework
 from runtime import logs
 from runtime.config.secret import Secret
 from runtime.logs import get_logger
+from runtime.systemd import Systemd
 from vpn.agent import files
 from vpn.agent.api import make_app
 from vpn.agent.clock import NodeClock
@@ -42,6 +43,7 @@ log = get_logger(__name__)
 
 _KEPT_PORT_SECONDS: Final = 2.0
 _LOOK_AGAIN: Final = 0.02
+_DAY: Final = 86_400.0
 
 
 async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
@@ -49,7 +51,8 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
 
     Once Xray accepts connections, prints one line of JSON on standard output:
     {"listening": "http://127.0.0.1:8700", "inbound": {…}}. Everything else goes to standard error. Raises the
-    AgentError or XrayError that keeps it from starting.
+    AgentError or XrayError that keeps it from starting. Started by systemd, it says there when it is ready, and that it is
+    alive.
     """
     check_settings(settings)
     token = read_token(settings.token_file)
@@ -57,20 +60,23 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
         check_tls(settings.tls)
     files.make_private_directory(settings.data_dir)
     lock = files.lock_directory(settings.data_dir)
+    systemd = Systemd.from_environment()
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_until_signal, nursery.cancel_scope)
             if parent_stdin:
                 nursery.start_soon(_until_end_of_input, nursery.cancel_scope)
-            await _serve(settings, token)
+            await _serve(settings, token, systemd)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise sole(group) from None
     finally:
+        systemd.stopping()
+        systemd.close()
         os.close(lock)
 
 
-async def _serve(settings: AgentSettings, token: Secret) -> None:
+async def _serve(settings: AgentSettings, token: Secret, systemd: Systemd) -> None:
     identity = load_identity(settings.data_dir)
     clock = NodeClock(settings.clock_offset)
     store, remark = open_store(settings.data_dir, clock.now)
@@ -115,6 +121,16 @@ async def _serve(settings: AgentSettings, token: Secret) -> None:
                 partial(anycorn.serve, cast("Framework", app), _server_config(settings, listener), mode="asgi")
             )
             _announce({"listening": listening, "inbound": attrs.asdict(facts), "pid": os.getpid()})
+            systemd.status(f"customers on {facts.host}:{facts.port}, the backend on {listening}")
+            systemd.ready()
+            await _keep_alive(systemd)
+
+
+async def _keep_alive(systemd: Systemd) -> None:
+    # from the loop that does all the work: if that stands still, systemd may end it
+    while True:
+        systemd.alive()
+        await trio.sleep((systemd.watchdog_seconds or _DAY) / 3)
 
 
 async def _until_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:

@@ -1,0 +1,179 @@
+"""Making a host a VPN node: configuration, token, data directory and systemd unit, written so that repeating it is harmless."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vpn.agent.settings import AgentSettings, InboundSettings, TlsSettings, check_settings
+from vpn.agent.unit import CREDENTIALS, NAME, unit_text
+from vpn.errors import AgentMisconfigured, InstallRefused
+
+CONFIG: Final = Path("/etc/atlas/node.toml")
+TOKEN: Final = Path("/etc/atlas/node.token")
+DATA: Final = Path(f"/var/lib/{NAME}")
+UNIT: Final = Path(f"/etc/systemd/system/{NAME}.service")
+
+
+@attrs.frozen
+class Installation:
+    """What the node is to be. Without `target` it is a node for this machine only. `certificate`, `key` and `client_ca` are
+    for the agent's own interface; without them it listens on loopback. `user` is an existing account that it runs as; by
+    default systemd makes one up."""
+
+    listen: str = "127.0.0.1:8700"
+    host: str = ""
+    port: int = 443
+    target: str = ""
+    server_names: tuple[str, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    user: str = ""
+
+    @property
+    def settings(self) -> AgentSettings:
+        """The agent's configuration. Raises AgentMisconfigured if it cannot work."""
+        if (self.certificate is None) != (self.key is None):
+            raise AgentMisconfigured("--certificate and --key belong together")
+        if self.client_ca is not None and self.certificate is None:
+            raise AgentMisconfigured("--client-ca needs --certificate and --key")
+        inbound = InboundSettings(port=self.port)
+        if self.target:
+            inbound = InboundSettings("0.0.0.0", self.port, self.host, "reality", self.target, self.server_names)  # noqa: S104  # customers come from everywhere
+        tls = None
+        if self.certificate is not None:
+            tls = TlsSettings(
+                Path(CREDENTIALS / "tls.crt"),
+                Path(CREDENTIALS / "tls.key"),
+                None if self.client_ca is None else Path(CREDENTIALS / "clients.crt"),
+            )
+        settings = AgentSettings(DATA, Path(CREDENTIALS / "token"), self.listen, inbound, tls)
+        check_settings(settings)
+        return settings
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Files that only root may read, by the name under which the service gets them."""
+        given = {"tls.crt": self.certificate, "tls.key": self.key, "clients.crt": self.client_ca}
+        return {"token": str(TOKEN)} | {name: str(path.absolute()) for name, path in given.items() if path is not None}
+
+
+@attrs.frozen
+class Item:
+    """A file, or a directory (`content` None). `is_yours`: once there, it is left as it is."""
+
+    path: Path
+    mode: int
+    content: str | None = attrs.field(repr=False)
+    is_yours: bool = False
+    is_secret: bool = False
+
+
+@attrs.frozen
+class Done:
+    """What was done about an item: `created`, `replaced`, `unchanged` or `kept`."""
+
+    item: Item
+    what: str
+
+
+def program() -> list[str]:
+    """How this installation is run."""
+    script = Path(sys.executable).parent / "atlas"
+    return [str(script), "node", "run"] if script.exists() else [sys.executable, "-P", "-m", "vpn.agent"]
+
+
+def items(wanted: Installation, *, command: Sequence[str], force: bool) -> list[Item]:
+    """Everything that the node needs. Raises AgentMisconfigured."""
+    config = config_text(wanted.settings)
+    unit = unit_text([*command, "--config", str(CONFIG)], wanted.credentials, wanted.user)
+    token = secrets.token_urlsafe(32)
+    return [
+        Item(CONFIG.parent, 0o755, None),
+        Item(CONFIG, 0o644, config, is_yours=not force),
+        Item(TOKEN, 0o600, token + "\n", is_yours=True, is_secret=True),
+        Item(DATA, 0o700, None),
+        Item(UNIT.parent, 0o755, None),
+        Item(UNIT, 0o644, unit),
+    ]
+
+
+def config_text(settings: AgentSettings) -> str:
+    """The configuration file."""
+    inbound, tls = settings.inbound, settings.tls
+    lines = [
+        "# Written by `atlas node install`, which leaves it alone from then on (--force replaces it). docs/node.md explains it.",
+        _line("data_dir", str(settings.data_dir)),
+        "# systemd shows the service what is in /etc/atlas/node.token, which root alone may read.",
+        _line("token_file", str(settings.token_file)),
+        _line("listen", settings.listen),
+        "",
+        "[inbound]",
+        _line("listen", inbound.listen),
+        _line("port", inbound.port),
+        _line("security", inbound.security),
+    ]
+    if inbound.security == "reality":
+        lines += [_line("host", inbound.host), _line("target", inbound.target)]
+        lines += [_line("server_names", list(settings.server_names))]
+    if tls is not None:
+        lines += ["", "[tls]", _line("certificate", str(tls.certificate)), _line("key", str(tls.key))]
+        lines += [] if tls.client_ca is None else [_line("client_ca", str(tls.client_ca))]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: object) -> str:
+    return f"{name} = {json.dumps(value)}"  # for text, numbers and lists of text, JSON is TOML
+
+
+def install(wanted: Sequence[Item], root: Path) -> list[Done]:
+    """Write what is missing or different below `root`. Raises InstallRefused naming the file that cannot be written."""
+    return [Done(item, _install(item, root / item.path.relative_to("/"))) for item in wanted]
+
+
+def _install(item: Item, path: Path) -> str:
+    try:
+        if item.content is None:
+            is_there = path.is_dir()
+            if not is_there:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(mode=item.mode)
+            return "unchanged" if is_there else "created"
+        before = path.read_text() if path.exists() else None
+        if before == item.content or (before is not None and item.is_yours):
+            if stat.S_IMODE(path.stat().st_mode) != item.mode and item.is_secret:
+                path.chmod(item.mode)
+            return "unchanged" if before == item.content or item.is_secret else "kept"
+        _write(path, item.content, item.mode)
+    except OSError as error:
+        raise InstallRefused(f"cannot write {path}: {error.strerror}; nothing after it was written") from error
+    return "created" if before is None else "replaced"
+
+
+def _write(path: Path, content: str, mode: int) -> None:
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+
+
+def unreadable_for_others(path: Path) -> Path | None:
+    """The directory on the way to this file that other users cannot enter, or the file if they cannot read it."""
+    for parent in reversed(path.parents):
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            return parent
+    return None if path.stat().st_mode & stat.S_IROTH else path

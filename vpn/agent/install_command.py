@@ -1,0 +1,122 @@
+"""`atlas node install`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+
+from vpn.agent.install import CONFIG, TOKEN, UNIT, Done, Installation, Item, items, program, unreadable_for_others
+from vpn.agent.install import install as install_items
+from vpn.agent.unit import NAME
+from vpn.errors import InstallRefused, NotStarted
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command("install")
+@click.option("--host", default="", help="Name or address of this host in customers' links.")
+@click.option("--target", default="", help="HTTPS server that strangers are shown (REALITY), as HOST:PORT.")
+@click.option("--server-name", "names", multiple=True, help="Name that the target answers to; default: its host.")
+@click.option("--port", default=443, show_default=True, type=click.IntRange(1, 65535), help="Port for customers.")
+@click.option("--listen", default="127.0.0.1:8700", show_default=True, help="HOST:PORT of the backend's interface.")
+@click.option("--certificate", type=_FILE, help="Certificate of that interface; needed beyond loopback.")
+@click.option("--key", type=_FILE, help="Its private key.")
+@click.option("--client-ca", type=_FILE, help="Let in only clients with a certificate of this authority.")
+@click.option("--user", default="", help="Existing account to run as; default: one that systemd makes up.")
+@click.option("--force", is_flag=True, help="Replace a configuration that is there already.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False), help="Write below this directory instead of /."
+)
+@click.option("--start/--no-start", default=True, show_default=True, help="Enable and start the service as well.")
+def install(
+    host: str,
+    target: str,
+    names: tuple[str, ...],
+    port: int,
+    listen: str,
+    certificate: Path | None,
+    key: Path | None,
+    client_ca: Path | None,
+    user: str,
+    force: bool,
+    dry_run: bool,
+    root: Path | None,
+    start: bool,
+) -> None:
+    """Make this host a VPN node: configuration, token, data directory, systemd unit; then start it.
+
+    For customers, give --host and --target; without them it serves this machine only. Repeating it is harmless: the token
+    and the data are never replaced, a configuration only with --force. Exit codes: 0 done, 69 systemd could not start it,
+    77 not root, 78 the options cannot work together.
+    """
+    wanted = Installation(listen, host, port, target, names, certificate, key, client_ca, user)
+    command = program()
+    needed = items(wanted, command=command, force=force)
+    if dry_run:
+        _show(needed)
+        return
+    if root is None:
+        _check_host(command[0], user)
+    done = install_items(needed, root or Path("/"))
+    for line in done:
+        click.echo(f"{line.what:<10}{line.item.path}{_remark(line)}")
+    _tell(wanted, started=root is None and start and _start(done))
+
+
+def _show(needed: list[Item]) -> None:
+    for item in needed:
+        click.echo(f"# {item.path} ({'directory' if item.content is None else 'file'}, mode {item.mode:04o})")
+        if item.content is not None:
+            click.echo("(made at random, never shown)\n" if item.is_secret else item.content)
+
+
+def _check_host(executable: str, user: str) -> None:
+    if os.geteuid() != 0:
+        raise InstallRefused(
+            f"installing writes {UNIT} and {CONFIG.parent}: run it as root (sudo). To look first: --dry-run; to write "
+            "somewhere else: --root DIR"
+        )
+    hidden = None if user else unreadable_for_others(Path(executable))
+    if hidden is not None:
+        raise InstallRefused(
+            f"the program is in {executable}, but the service's own user cannot enter {hidden}: install ATLAS where everybody "
+            "may read it (/opt/atlas), or name an account that may with --user"
+        )
+
+
+def _remark(line: Done) -> str:
+    return "  (it differs from what would be written: --force replaces it)" if line.what == "kept" else ""
+
+
+def _start(done: list[Done]) -> bool:
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not Path("/run/systemd/system").is_dir():
+        click.echo("systemd does not run here: nothing was started")
+        return False
+    was_active = subprocess.run([systemctl, "is-active", "--quiet", NAME], check=False).returncode == 0
+    for arguments in (["daemon-reload"], ["enable", "--now", NAME]):
+        finished = subprocess.run([systemctl, *arguments], check=False, capture_output=True, text=True)
+        if finished.returncode:
+            raise NotStarted(
+                f"systemctl {' '.join(arguments)} failed: {finished.stderr.strip()}; see: journalctl -u {NAME}"
+            )
+    if was_active and any(line.what == "replaced" for line in done):
+        click.echo(f"it runs on as it was; the changes count after: systemctl restart {NAME} (customers reconnect)")
+    return True
+
+
+def _tell(wanted: Installation, *, started: bool) -> None:
+    scheme = "https" if wanted.certificate else "http"
+    if not started:
+        click.echo(f"start it:   systemctl daemon-reload && systemctl enable --now {NAME}")
+    click.echo(
+        f"look at it: systemctl status {NAME}; atlas node state --url {scheme}://{wanted.listen} --token-file {TOKEN}"
+    )
+    click.echo(
+        f'backend:    [nodes.NAME] url = "{scheme}://HOST:{wanted.listen.rpartition(":")[2]}", token_file = a copy of {TOKEN}'
+    )
