@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -308,6 +308,11 @@ class Address:
         )
 
     # --- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def handled(self) -> Collection[type[Message]]:
+        """The message types that the running incarnation, or the last one, has handlers for; empty if there is none."""
+        return () if self._actor is None else self._actor.handlers.keys()
 
     @property
     def is_up(self) -> bool:

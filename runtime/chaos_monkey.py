@@ -234,10 +234,12 @@ class ChaosMonkey:
 
 
 def _handled_by(address: Address) -> Iterable[type[Message]]:
-    actor = address._actor  # nobody else has a use for the instance
-    if actor is None:
-        raise ValueError(f"{address.name!r} does not run ({address.state.value}): start the system before the campaign")
-    return actor.handlers
+    if not address.handled:
+        raise ValueError(
+            f"{address.name!r} handles nothing ({address.state.value}): start the system before the campaign, and choose "
+            "victims that have handlers"
+        )
+    return address.handled
 
 
 class _News:

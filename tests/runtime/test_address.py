@@ -160,3 +160,12 @@ async def test_leftovers_name_types_and_reasons_and_never_contents() -> None:
         letters = system.services.deadletters.recent()
         assert [letter.message for letter in letters] == ["Note", "Boom"]
         assert "424242" not in repr(letters)
+
+
+async def test_what_an_actor_handles_can_be_asked_of_its_address_while_it_runs_and_after() -> None:
+    async with actor_system() as system:
+        ref = await system.start(Scribe(), on_crash=OnCrash.RESTART)
+        assert Note in ref.address.handled
+        await system.stop(ref)
+        assert list(ref.address.handled) == []
+        assert list(Address("new", Scribe, system.services).handled) == []

@@ -12,11 +12,11 @@ import trio.testing
 
 from runtime.actor import Actor, handler
 from runtime.actor_task import ActorTask
-from runtime.message import Message, Resume, Suspend
+from runtime.message import Message, Resume, Stop, Suspend
 from runtime.ref import Ref
 from runtime.testing import OnCrash, actor_system
 from runtime.timers import Timer
-from tests.runtime.messages import Boom, Note
+from tests.runtime.messages import Boom, Note, Tick
 
 Do = Callable[["Clockwork"], None]
 
@@ -41,6 +41,10 @@ class Clockwork(Actor):
 
     @handler
     async def note(self, message: Note) -> None:
+        self.seen.append((trio.current_time(), message.number))
+
+    @handler
+    async def tick(self, message: Tick) -> None:
         self.seen.append((trio.current_time(), message.number))
 
     @handler
@@ -97,6 +101,42 @@ async def test_a_due_timer_goes_ahead_of_what_waits_and_a_full_mailbox_does_not_
         assert ref.tell(Note(3)).value == "full"
         await settle()
         assert numbers(seen) == [9, 1, 2]
+
+
+# S-716
+async def test_a_due_timer_goes_ahead_of_a_control_message_and_that_ahead_of_the_user_lane(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    seen: list[tuple[float, int]] = []
+    async with actor_system() as system:
+        ref = await system.start(Clockwork(seen))
+        ref.tell(Run(lambda actor: actor.after(1.0, 8)))
+        ref.tell(Run(lambda actor: actor.after(0.5, 7)))
+        await settle()
+        mock_clock.jump(2.0)
+        ref.tell(Note(2))
+        ref.tell(Tick(1))
+        await settle()
+    assert numbers(seen) == [7, 8, 1, 2]
+
+
+# S-716
+async def test_a_stop_by_the_supervisor_goes_ahead_of_due_timers_and_a_told_stop_does_not(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    for told, expected in ((True, [7]), (False, [])):
+        seen: list[tuple[float, int]] = []
+        async with actor_system() as system:
+            ref = await system.start(Clockwork(seen))
+            ref.tell(Run(lambda actor: actor.after(1.0, 7)))
+            await settle()
+            mock_clock.jump(2.0)
+            if told:
+                ref.tell(Stop())
+                await system.exited(ref)
+            else:
+                await system.stop(ref)
+        assert numbers(seen) == expected
 
 
 # S-702
