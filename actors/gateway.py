@@ -1,10 +1,10 @@
-"""The gateway: where payment providers, and later the shop's front end and customers' VPN clients, reach us over HTTP."""
+"""The gateway: where payment providers, shop front ends and customers' VPN programs reach us over HTTP."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import attrs
@@ -21,9 +21,16 @@ from actors.payments.intake import Intake
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.routes import payment_routes
 from actors.payments.settings import PaymentSettings
+from actors.pool_client import Pool, pool_of
+from actors.shop.description import PREFIX, load
+from actors.shop.link_routes import link_routes
+from actors.shop.routes import Shop, shop_routes
+from actors.shop.settings import ShopSettings
+from actors.shop.signature import read_keys
 from runtime.actor import Actor
 from runtime.actor_task import ActorTask
 from runtime.child import StopReason
+from runtime.config.secret import Secret
 from runtime.config.settings import settings
 from runtime.errors import Killed, StartRefused
 from runtime.logs import get_logger
@@ -65,7 +72,8 @@ class GatewaySettings:
 
 @attrs.define(eq=False)
 class Gateway(Actor):
-    """Serves `/payments/<provider>` for each provider that is on, and `/healthz`.
+    """Serves `/payments/<provider>` for each provider that is on, `/shop/v1` for front ends, `/s/<token>` for customers'
+    programs, and `/healthz`.
 
     Role: takes providers' events; the first one to know of money. Owns: one listening socket, its providers' HTTP
     clients. Receives: nothing. Sends: requests for leases to its own pool, so that a storm of deliveries starves nobody.
@@ -77,6 +85,7 @@ class Gateway(Actor):
 
     gateway: GatewaySettings
     payments: PaymentSettings
+    shop: ShopSettings = attrs.field(factory=ShopSettings)
     pool: str = "pool.gateway"
     _providers: Providers = attrs.field(init=False, factory=dict)
     _server: ActorTask | None = attrs.field(init=False, default=None)
@@ -86,12 +95,19 @@ class Gateway(Actor):
 
     async def on_start(self) -> None:
         trusted = _networks(self.gateway.trusted_proxies)
+        keys = _keys(self.shop)
         self._providers = open_providers(self.payments)
         listener = listen("gateway", self.gateway.host, self.gateway.port)
         url = url_of(listener)
         self.context.describe(listening=url, providers=", ".join(sorted(self._providers)) or "none")
+        if keys:
+            self.context.describe(shop=f"{url}{PREFIX}, for {', '.join(sorted(keys))}")
         app = LimitedApp(
-            Starlette(routes=self.routes()), self.gateway.limits(), trusted, crashed=self._note_crash, killed=self._die
+            Starlette(routes=self.routes(keys)),
+            self.gateway.limits(),
+            trusted,
+            crashed=self._note_crash,
+            killed=self._die,
         )
         self.context.start_task(self._die_when_told, name="die when told", inherit_deadline=False)
         self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
@@ -101,11 +117,17 @@ class Gateway(Actor):
         if self._server is not None:
             await self._server.wait()
 
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self, keys: Mapping[str, Secret]) -> Sequence[BaseRoute]:
         """Everything that is served."""
+
+        def pool() -> Pool:
+            return pool_of(self.context, self.pool)
+
         return [
             Route("/healthz", self._healthz),
             *payment_routes(Intake.of(self.context, self.pool), self._providers),
+            *link_routes(self.shop, pool),
+            *(shop_routes(load(), Shop(keys, pool, self._providers)) if keys else ()),
         ]
 
     async def _healthz(self, _: Request) -> Response:
@@ -141,6 +163,13 @@ class Gateway(Actor):
         await self._told.wait()
         assert self._killed is not None
         raise self._killed
+
+
+def _keys(shop: ShopSettings) -> Mapping[str, Secret]:
+    try:
+        return read_keys(shop.keys.reveal())
+    except ValueError as error:
+        raise StartRefused(f"shop.keys: {error}", exit_code=os.EX_CONFIG) from error
 
 
 def _networks(texts: Sequence[str]) -> list[IPv4Network | IPv6Network]:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import click
 
+from actors.access_view import links_of, state_of
 from actors.commands.database import in_transaction
 from db.errors import BusinessError
-from db.subscriptions import KeyView, NodeFacts, SubscriptionView, get_subscription
+from db.subscriptions import SubscriptionView, get_subscription
 from runtime.cli.options import config_option, json_option
 from runtime.cli.output import emit
-from vpn.link import link_for
-from vpn.protocol import InboundFacts, KeySpec
+from vpn.link import VlessLink
+from vpn.subscription.formats import Format
+from vpn.subscription.qr import qr_terminal
+from vpn.subscription.render import render
 
 
 @click.command()
 @click.argument("telegram_id", type=int)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([form.value for form in Format]),
+    help="Print only the links, in a form that a program reads; qr draws the first one on the terminal.",
+)
 @config_option
 @json_option
 @click.pass_context
-def subscription(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
+def subscription(ctx: click.Context, telegram_id: int, form: str | None, as_json: bool) -> None:
     """Show state, end and link of customer TELEGRAM_ID.
 
     The link is a credential: whoever has it is the customer. It is shown once a node has confirmed the key.
@@ -30,7 +40,11 @@ def subscription(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
         raise BusinessError(
             f"customer {telegram_id} never had a subscription; `atlas buy --customer {telegram_id} …` records one"
         )
-    links = [] if found.key is None or not found.is_running else [link_of(found.key, node) for node in found.key.nodes]
+    working = links_of(found)
+    if form is not None:
+        _print_links(telegram_id, working, Format(form))
+        return
+    links = [link.render() for link in working]
     data = {
         "telegram_id": found.telegram_id,
         "state": state_of(found),
@@ -47,27 +61,15 @@ def subscription(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     emit(data, as_json, lambda: _text(found, data, links))
 
 
-def state_of(found: SubscriptionView) -> str:
-    """One word: active (paid for, and the key works), activating, failed, expired or revoked."""
-    if not found.is_running:
-        return "expired" if found.state == "active" else found.state
-    if found.key is None or found.key.status == "pending":
-        return "active" if found.key is not None and found.key.nodes else "activating"
-    return found.key.status
-
-
-def link_of(key: KeyView, node: NodeFacts) -> str:
-    """The link that opens this key on this node."""
-    spec = KeySpec(key_id=key.key_id, uuid=key.uuid, flow=node.flow, generation=key.generation)
-    return link_for(spec, inbound_of(node.endpoint), f"ATLAS {node.name}").render()
-
-
-def inbound_of(endpoint: Mapping[str, object]) -> InboundFacts:
-    """A node's inbound, from the facts that the database keeps about it."""
-    port = endpoint["port"]
-    assert isinstance(port, int)
-    texts = {name: str(value) for name, value in endpoint.items() if name != "port"}
-    return InboundFacts(port=port, **texts)
+def _print_links(telegram_id: int, links: list[VlessLink], form: Format) -> None:
+    if not links:
+        raise BusinessError(f"no link of customer {telegram_id} works now; `atlas subscription {telegram_id}` says why")
+    if form is Format.QR:
+        click.echo(qr_terminal(links[0].render()))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(render(links, form).content)
+    sys.stdout.buffer.write(b"\n")
 
 
 def _text(found: SubscriptionView, data: Mapping[str, object], links: list[str]) -> str:

@@ -25,6 +25,7 @@ from actors.payments.settings import (
 )
 from actors.pool import Pool, PoolActor, PoolSettings, pool_of
 from actors.pool_client import counter_of
+from actors.shop.settings import ShopSettings
 from db.clock import set_clock_offset
 from db.customers import add_customer
 from db.embedded import EmbeddedSettings
@@ -255,6 +256,7 @@ async def house(
     dsn: str,
     *,
     gateway: GatewaySettings | None = None,
+    shop: ShopSettings | None = None,
     change: Callable[[PaymentSettings], PaymentSettings] = lambda settings: settings,
 ) -> AsyncIterator[House]:
     """Start it all; at the end every money invariant must hold."""
@@ -267,7 +269,9 @@ async def house(
         contexts: list[Context] = []
         await system.start(Holder(contexts.append), name="test")
         ref = await system.start(
-            Gateway(gateway or GatewaySettings(port=0), providers.settings), name="gateway", on_crash=OnCrash.RESTART
+            Gateway(gateway or GatewaySettings(port=0), providers.settings, shop or ShopSettings()),
+            name="gateway",
+            on_crash=OnCrash.RESTART,
         )
         adapters = open_providers(providers.settings)
         found = House(system, ref, pool_of(contexts[0], "pool.main"), providers, adapters, events, dsn)

@@ -1,0 +1,39 @@
+"""A customer's access as customers and operators see it: one word for its state, and the links that work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from db.subscriptions import KeyView, NodeFacts, SubscriptionView
+from vpn.link import VlessLink, link_for
+from vpn.protocol import InboundFacts, KeySpec
+
+
+def state_of(found: SubscriptionView) -> str:
+    """One word: active (paid for, and the key works), activating, failed, expired or revoked."""
+    if not found.is_running:
+        return "expired" if found.state == "active" else found.state
+    if found.key is None or found.key.status == "pending":
+        return "active" if found.key is not None and found.key.nodes else "activating"
+    return found.key.status
+
+
+def links_of(found: SubscriptionView | None) -> list[VlessLink]:
+    """The links that work now, one a node that has confirmed the key; none if the subscription does not run."""
+    if found is None or found.key is None or not found.is_running:
+        return []
+    return [link_of(found.key, node) for node in found.key.nodes]
+
+
+def link_of(key: KeyView, node: NodeFacts) -> VlessLink:
+    """The link that opens this key on this node."""
+    spec = KeySpec(key_id=key.key_id, uuid=key.uuid, flow=node.flow, generation=key.generation)
+    return link_for(spec, inbound_of(node.endpoint), f"ATLAS {node.name}")
+
+
+def inbound_of(endpoint: Mapping[str, object]) -> InboundFacts:
+    """A node's inbound, from the facts that the database keeps about it."""
+    port = endpoint["port"]
+    assert isinstance(port, int)
+    texts = {name: str(value) for name, value in endpoint.items() if name != "port"}
+    return InboundFacts(port=port, **texts)

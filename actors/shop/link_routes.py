@@ -1,0 +1,81 @@
+"""The subscription link: where a customer's program fetches the links that work now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from actors.access_view import links_of
+from actors.pool_client import Pool
+from actors.shop.problems import RETRY_SECONDS, problem_of
+from actors.shop.settings import ShopSettings
+from db.customers import find_customer
+from db.subscription_links import owner_of_token
+from db.subscriptions import SubscriptionView, get_subscription
+from db.tx import Tx
+from vpn.subscription.formats import Format, UnknownFormat, choose_format
+from vpn.subscription.headers import Facts, headers
+from vpn.subscription.render import render
+
+LONGEST_TOKEN: Final = 64
+_NOBODY: Final = "there is no such subscription\n"
+"One answer for every wrong address: it tells nothing about right ones."
+
+
+def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:
+    """`GET /s/{token}`, and `/s/{token}/{form}` for a form that the program's name does not tell.
+
+    An ended subscription is answered with its end and no links; an unknown token with 404; 503 while the database is away.
+    """
+
+    async def answer(request: Request) -> Response:
+        token, suffix = request.path_params["token"], request.path_params.get("form", "")
+        if len(token) > LONGEST_TOKEN or not token.isascii():
+            return PlainTextResponse(_NOBODY, HTTPStatus.NOT_FOUND)
+        try:
+            form = choose_format(request.headers.get("user-agent", ""), request.headers.get("accept", ""), suffix)
+            found = await pool().run("link.find", _find, token)
+        except UnknownFormat as error:
+            return PlainTextResponse(f"{error}\n", HTTPStatus.NOT_FOUND)
+        except Exception as error:
+            if problem_of(error) is None:
+                raise
+            wait = {"retry-after": str(RETRY_SECONDS)}
+            return PlainTextResponse("try again in a moment\n", HTTPStatus.SERVICE_UNAVAILABLE, wait)
+        if found is None:
+            return PlainTextResponse(_NOBODY, HTTPStatus.NOT_FOUND)
+        return _render(shop, form, token, *found)
+
+    return [Route("/s/{token}", answer, methods=["GET"]), Route("/s/{token}/{form}", answer, methods=["GET"])]
+
+
+async def _find(tx: Tx, token: str) -> tuple[str, SubscriptionView | None] | None:
+    owner = await owner_of_token(tx, token)
+    if owner is None:
+        return None
+    customer = await find_customer(tx, owner)
+    return customer.language, await get_subscription(tx, owner)
+
+
+def _render(shop: ShopSettings, form: Format, token: str, language: str, found: SubscriptionView | None) -> Response:
+    links = links_of(found)
+    url = f"{shop.public_url}/s/{token}" if shop.public_url else ""
+    if form is Format.QR and not url and not links:
+        return PlainTextResponse("there is no link now\n", HTTPStatus.NOT_FOUND)
+    body = render(links, form, title=shop.title, url=url, language=language)
+    said = headers(
+        Facts(
+            title=shop.title,
+            expires_at=None if found is None else found.expires_at,
+            update_hours=shop.update_hours,
+            support_url=shop.support_url,
+            page_url=url,
+        ),
+        attachment=form not in (Format.HTML, Format.QR),
+    )
+    return Response(body.content, headers=said | {"content-type": body.content_type})

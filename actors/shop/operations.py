@@ -1,0 +1,284 @@
+"""What each operation of the interface does, in the transaction that is already open for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+
+from actors.access_view import links_of, state_of
+from actors.payments.provider import Provider
+from db.access import grant_trial
+from db.balance_purchases import finalize_balance_purchase
+from db.customers import Customer, add_customer, find_customer
+from db.errors import BusinessError, UnknownOrder
+from db.ledger import balance
+from db.money import Money
+from db.orders import Order, find_order, find_order_by_key, open_order, open_topup
+from db.plans import price_list
+from db.promos import usable_promo
+from db.quotes import quote_plan
+from db.referrals import referral_standing
+from db.reissue import request_reissue
+from db.renewals import set_auto_renew
+from db.subscription_links import link_token, reset_link_token
+from db.subscriptions import get_subscription
+from db.tx import Tx
+from db.withdrawals import request_withdrawal
+
+Answer = dict[str, Any]
+ACTOR: Final = "shop"
+"Who the audit trail says it was; the key's name follows."
+
+
+@attrs.frozen
+class Call:
+    """A request that is authentic and well formed."""
+
+    key_id: str
+    parameters: Mapping[str, int]
+    body: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    providers: Mapping[str, Provider] = attrs.field(factory=dict, repr=False)
+    """Those that are on."""
+
+    @property
+    def telegram_id(self) -> int:
+        """Whom it is about."""
+        return self.parameters["telegram_id"]
+
+    @property
+    def actor(self) -> str:
+        """Who asked."""
+        return f"{ACTOR}:{self.key_id}"
+
+    def provider(self, name: str) -> Provider:
+        """A provider that is on. Raises BusinessError, naming those that are."""
+        try:
+            return self.providers[name]
+        except KeyError:
+            on = ", ".join(sorted(self.providers)) or "none"
+            raise BusinessError(f"no payment provider {name!r} is on; on are {on}") from None
+
+
+async def list_plans(tx: Tx, _: Call) -> Answer:
+    """The price list."""
+    return {
+        "plans": [{"tariff": plan.tariff, "days": plan.days, **_money(plan.price)} for plan in await price_list(tx)]
+    }
+
+
+async def get_customer(tx: Tx, call: Call) -> Answer:
+    """The customer, with the balance."""
+    return await _customer(tx, await find_customer(tx, call.telegram_id))
+
+
+async def note_contact(tx: Tx, call: Call) -> Answer:
+    """Add the customer, or make them reachable again."""
+    customer = await add_customer(
+        tx,
+        call.telegram_id,
+        language=call.body.get("language", "ru"),
+        referrer_telegram_id=call.body.get("referrer"),
+    )
+    return await _customer(tx, customer)
+
+
+async def quote_price(tx: Tx, call: Call) -> Answer:
+    """What a plan costs this customer now."""
+    found = await quote_plan(
+        tx, call.telegram_id, call.body["tariff"], call.body["days"], promo_code=call.body.get("promo")
+    )
+    discount = found.discount
+    return {
+        "tariff": call.body["tariff"],
+        "days": call.body["days"],
+        "list_amount": found.list_price.amount,
+        **_money(found.price),
+        "discount_percent": 0 if discount is None else discount.percent,
+        "discount_source": None if discount is None else discount.source,
+    }
+
+
+async def place_order(tx: Tx, call: Call) -> Answer:
+    """Open an order for a plan or a top-up, to be paid in the asset of a provider."""
+    body = call.body
+    key = f"{ACTOR}:{body['idempotency_key']}"
+    customer = await find_customer(tx, call.telegram_id)
+    # What was quoted first stays: a repeated request is not priced anew.
+    provider = None
+    if "provider" in body and await find_order_by_key(tx, customer.id, key) is None:
+        provider = call.provider(body["provider"])
+    if "amount" in body:
+        amount = Money(body["amount"])
+        quote = None if provider is None else provider.quote(amount)
+        return _order(await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote))
+    plan, promo = (body["tariff"], body["days"]), body.get("promo")
+    if provider is None:
+        return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo))
+    price = (await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price
+    quote = provider.quote(price)
+    return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, quote=quote))
+
+
+async def get_order(tx: Tx, call: Call) -> Answer:
+    """An order of this customer."""
+    order = await find_order(tx, call.parameters["order_id"])
+    if order.customer_id != (await find_customer(tx, call.telegram_id)).id:
+        raise UnknownOrder(order.id)
+    return _order(order)
+
+
+async def buy_from_balance(tx: Tx, call: Call) -> Answer:
+    """Buy a plan from the balance."""
+    body = call.body
+    bought = await finalize_balance_purchase(
+        tx,
+        call.telegram_id,
+        body["tariff"],
+        body["days"],
+        idempotency_key=body["idempotency_key"],
+        promo_code=body.get("promo"),
+        actor=call.actor,
+    )
+    return {
+        "order_id": bought.order_id,
+        **_money(bought.price),
+        "expires_at": _time(bought.expires_at),
+        "replayed": bought.replayed,
+    }
+
+
+async def find_subscription(tx: Tx, call: Call) -> Answer:
+    """What the customer has now."""
+    found = await get_subscription(tx, call.telegram_id)
+    if found is None:
+        return {"state": "none", "tariff": None, "expires_at": None, "auto_renew": None, "source": None}
+    return {
+        "state": state_of(found),
+        "tariff": found.tariff,
+        "expires_at": _time(found.expires_at),
+        "auto_renew": found.auto_renew,
+        "source": found.source,
+    }
+
+
+async def find_link(tx: Tx, call: Call) -> Answer:
+    """The subscription link and what it leads to now."""
+    return await _link(tx, call, await link_token(tx, call.telegram_id))
+
+
+async def reset_link(tx: Tx, call: Call) -> Answer:
+    """Another subscription link; the old one is void."""
+    return await _link(tx, call, await reset_link_token(tx, call.telegram_id, actor=call.actor))
+
+
+async def reissue(tx: Tx, call: Call) -> Answer:
+    """Replace the key."""
+    key = await request_reissue(tx, call.telegram_id, actor=call.actor, idempotency_key=call.body["idempotency_key"])
+    return {"key": key}
+
+
+async def switch_auto_renew(tx: Tx, call: Call) -> Answer:
+    """Renew from the balance, or not."""
+    await set_auto_renew(tx, call.telegram_id, call.body["enabled"], actor=call.actor)
+    return {"enabled": call.body["enabled"]}
+
+
+async def start_trial(tx: Tx, call: Call) -> Answer:
+    """The trial, once."""
+    entitlement = await grant_trial(tx, call.telegram_id, actor=call.actor)
+    return {"tariff": entitlement.tariff, "expires_at": _time(entitlement.new_end)}
+
+
+async def check_promo(tx: Tx, call: Call) -> Answer:
+    """Whether this customer can use a code now."""
+    customer = await find_customer(tx, call.telegram_id)
+    found = await usable_promo(tx, call.body["promo"], customer.id)
+    return {"promo": call.body["promo"].lower(), "percent": found.percent}
+
+
+async def find_referral(tx: Tx, call: Call) -> Answer:
+    """Friends, percent, earnings."""
+    standing = await referral_standing(tx, (await find_customer(tx, call.telegram_id)).id)
+    return {
+        "paying_friends": standing.friends,
+        "percent": standing.percent,
+        "earned": standing.earned.amount,
+        "currency": standing.earned.currency,
+    }
+
+
+async def withdraw(tx: Tx, call: Call) -> Answer:
+    """Reserve money of the balance to be paid out."""
+    body = call.body
+    found = await request_withdrawal(
+        tx,
+        call.telegram_id,
+        Money(body["amount"]),
+        destination=body["destination"],
+        idempotency_key=body["idempotency_key"],
+    )
+    return {"withdrawal_id": found.id, **_money(found.amount), "state": found.state}
+
+
+OPERATIONS: Final[Mapping[str, Callable[[Tx, Call], Awaitable[Answer]]]] = {
+    "list_plans": list_plans,
+    "find_customer": get_customer,
+    "note_contact": note_contact,
+    "quote": quote_price,
+    "open_order": place_order,
+    "find_order": get_order,
+    "open_invoice": get_order,
+    "buy_from_balance": buy_from_balance,
+    "find_subscription": find_subscription,
+    "find_link": find_link,
+    "reset_link": reset_link,
+    "reissue": reissue,
+    "set_auto_renew": switch_auto_renew,
+    "start_trial": start_trial,
+    "check_promo": check_promo,
+    "find_referral": find_referral,
+    "request_withdrawal": withdraw,
+}
+"By the `operationId` of the description."
+
+
+async def _customer(tx: Tx, customer: Customer) -> Answer:
+    held = await balance(tx, customer.id)
+    return {
+        "telegram_id": customer.telegram_id,
+        "language": customer.language,
+        "balance": held.amount,
+        "currency": held.currency,
+        "is_reachable": customer.is_reachable,
+    }
+
+
+async def _link(tx: Tx, call: Call, token: str) -> Answer:
+    found = await get_subscription(tx, call.telegram_id)
+    return {"subscription_path": f"/s/{token}", "links": [link.render() for link in links_of(found)]}
+
+
+def _order(order: Order) -> Answer:
+    return {
+        "order_id": order.id,
+        "kind": order.kind,
+        "tariff": order.tariff,
+        "days": order.days,
+        "list_amount": order.list_price.amount,
+        **_money(order.price),
+        "quoted_amount": order.quote.amount.amount,
+        "quoted_asset": order.quote.amount.currency,
+        "state": order.state,
+        "expires_at": _time(order.expires_at),
+    }
+
+
+def _money(money: Money) -> Answer:
+    return {"amount": money.amount, "currency": money.currency}
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,51 @@
+"""What goes wrong, as a front end is told (RFC 9457)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from starlette.responses import JSONResponse
+
+from actors.payments.provider import ProviderUnavailable
+from actors.shop.description import Malformed
+from actors.shop.signature import SignatureRefused
+from db.classify import Fault, classify, is_driver_error
+from db.errors import BusinessError, InsufficientFunds, OrderConflict, UnknownCustomer, UnknownOrder
+from db.lease_errors import LeaseError, LeaseMisused
+
+RETRY_SECONDS: Final = 1
+_STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
+    (SignatureRefused, HTTPStatus.UNAUTHORIZED),
+    (InsufficientFunds, HTTPStatus.PAYMENT_REQUIRED),
+    (UnknownCustomer, HTTPStatus.NOT_FOUND),
+    (UnknownOrder, HTTPStatus.NOT_FOUND),
+    (OrderConflict, HTTPStatus.CONFLICT),
+    (BusinessError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Malformed, HTTPStatus.BAD_REQUEST),
+)
+
+
+class NonceUsed(OrderConflict):
+    """The request was carried out before, or somebody repeats it."""
+
+
+def problem(status: HTTPStatus, detail: str) -> JSONResponse:
+    """The answer to a request that was not carried out."""
+    headers = {"retry-after": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    content = {"title": status.phrase, "status": int(status), "detail": detail}
+    return JSONResponse(content, int(status), headers, media_type="application/problem+json")
+
+
+def problem_of(error: Exception) -> JSONResponse | None:
+    """The answer for an error that is no defect of ours; None for any other."""
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return problem(status, str(error))
+    if isinstance(error, ProviderUnavailable):
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the payment provider does not answer; send the request again")
+    is_away = isinstance(error, LeaseError) and not isinstance(error, LeaseMisused)
+    if is_away or (is_driver_error(error) and classify(error) is not Fault.PERMANENT):
+        # The reason is the operator's, and is in the log of the pool.
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database is away or overloaded; send the request again")
+    return None

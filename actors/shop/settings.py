@@ -1,0 +1,28 @@
+"""The `[shop]` table: who may act as a shop front end, and what subscription links say."""
+
+from __future__ import annotations
+
+import attrs
+from attrs.validators import ge, le, matches_re
+
+from runtime.config.secret import Secret
+from runtime.config.settings import settings
+
+_ADDRESS = r"(https?://[!-~]+[^/])?"
+
+
+@settings("shop")
+@attrs.frozen
+class ShopSettings:
+    """What the gateway serves beside payments. Without keys it serves no front end; subscription links always work."""
+
+    keys: Secret = attrs.field(factory=lambda: Secret(""))
+    "Lines `name secret`, a line a front end; a secret has at least 32 characters. Two lines for one front end rotate its key."
+    public_url: str = attrs.field(default="", validator=matches_re(_ADDRESS))
+    "The gateway as customers reach it, such as https://vpn.example, without a slash at its end."
+    title: str = "ATLAS"
+    "What customers' programs call the subscription; they show 25 characters at most."
+    support_url: str = attrs.field(default="", validator=matches_re(_ADDRESS))
+    "Where customers' programs send them for help."
+    update_hours: int = attrs.field(default=12, validator=[ge(1), le(720)])
+    "How often customers' programs fetch the links again."

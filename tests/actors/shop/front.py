@@ -1,0 +1,77 @@
+"""A shop front end of the tests' own: it signs as the description says, with code of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import httpx
+
+from actors.shop.settings import ShopSettings
+from runtime.config.secret import Secret
+from tests.actors.payments.house import House, house
+from vpn.http import new_client
+
+SECRET = "the-front-end-and-the-gateway-know-it"
+OTHER_SECRET = "the-next-one-while-keys-are-rotated-0"
+KEYS = f"front {SECRET}\nnext {OTHER_SECRET}\n"
+_numbers = itertools.count(10**15)
+
+
+@attrs.define(eq=False)
+class Front:
+    """A front end, and the house whose gateway it calls."""
+
+    house: House
+    client: httpx.AsyncClient
+    last: httpx.Request | None = None
+
+    async def call(
+        self, method: str, path: str, body: object = None, *, key: str = "front", secret: str = SECRET, raw: bytes = b""
+    ) -> httpx.Response:
+        """One signed request."""
+        content = raw or (b"" if body is None else json.dumps(body).encode())
+        target = f"/shop/v1{path}"
+        headers = sign(method, target, content, key=key, secret=secret)
+        request = self.client.build_request(method, f"{self.house.url}{target}", content=content, headers=headers)
+        self.last = request
+        return await self.client.send(request)
+
+    async def ok(self, method: str, path: str, body: object = None) -> Any:
+        """One signed request that must succeed."""
+        answer = await self.call(method, path, body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def again(self) -> httpx.Response:
+        """The last request, byte for byte, as somebody on the way could repeat it."""
+        assert self.last is not None
+        return await self.client.send(self.last)
+
+
+def sign(method: str, target: str, content: bytes, *, key: str = "front", secret: str = SECRET) -> dict[str, str]:
+    """The headers of a signed request."""
+    stamp, nonce = str(int(time.time())), f"nonce-{next(_numbers)}"
+    message = f"{stamp}\n{nonce}\n{method}\n{target}\n".encode() + content
+    return {
+        "X-Atlas-Key": key,
+        "X-Atlas-Timestamp": stamp,
+        "X-Atlas-Nonce": nonce,
+        "X-Atlas-Signature": hmac.new(secret.encode(), message, hashlib.sha256).hexdigest(),
+        "Content-Type": "application/json",
+    }
+
+
+@asynccontextmanager
+async def front(dsn: str) -> AsyncIterator[Front]:
+    """A front end beside a running gateway; at the end every money invariant must hold."""
+    shop = ShopSettings(keys=Secret(KEYS), public_url="https://vpn.example")
+    async with house(dsn, shop=shop) as here, new_client() as client:
+        yield Front(here, client)

@@ -1,0 +1,181 @@
+"""A front end does all its business through signed requests; the ledger agrees afterwards."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.adjustments import adjust_balance
+from db.customers import add_customer
+from db.money import Money
+from db.promos import add_promo
+from db.tx import Tx
+from tests.actors.shop.front import OTHER_SECRET, Front, front
+
+ME = "/customers/1001"
+PLAN = {"tariff": "basic", "days": 30}
+
+
+async def fund(here: Front, amount: int, telegram_id: int = 1001) -> None:
+    """Put money on a customer's balance."""
+
+    async def book(tx: Tx) -> int:
+        await add_customer(tx, telegram_id)
+        return await adjust_balance(
+            tx, telegram_id, Money(amount), reason="test", actor="test", idempotency_key=f"fund:{telegram_id}:{amount}"
+        )
+
+    await here.house.run(book)
+
+
+async def test_a_contact_adds_the_customer_once_and_the_referrer_is_final(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        assert (await here.call("GET", ME)).status_code == 404
+        await here.ok("PUT", "/customers/7", {})
+        first = await here.ok("PUT", ME, {"language": "en", "referrer": 7})
+        assert first == {
+            "telegram_id": 1001, "language": "en", "balance": 0, "currency": "RUB", "is_reachable": True,
+        }  # fmt: skip
+        await here.ok("PUT", ME, {"language": "ru", "referrer": 8})
+        referrer = (
+            "SELECT r.telegram_id FROM customers c JOIN customers r ON r.id = c.referrer_id WHERE c.telegram_id = 1001"
+        )
+        assert await here.house.value(referrer) == 7
+        standing = await here.ok("GET", "/customers/7/referral")
+        assert standing == {"paying_friends": 0, "percent": 10, "earned": 0, "currency": "RUB"}
+
+
+async def test_the_price_list_and_a_quote_with_a_promo_agree_with_the_order(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await here.ok("PUT", ME, {})
+
+        async def offer(tx: Tx) -> None:
+            await add_promo(tx, "may", 20, actor="test")
+
+        await here.house.run(offer)
+        plans = (await here.ok("GET", "/plans"))["plans"]
+        assert {"tariff": "basic", "days": 30, "amount": 14900, "currency": "RUB"} in plans
+        assert (await here.ok("POST", f"{ME}/promo", {"promo": "MAY"}))["percent"] == 20
+        quote = await here.ok("POST", f"{ME}/quote", {**PLAN, "promo": "may"})
+        assert (quote["list_amount"], quote["amount"], quote["discount_source"]) == (14900, 11920, "promo")
+        order = await here.ok("POST", f"{ME}/orders", {**PLAN, "promo": "may", "idempotency_key": "a"})
+        assert order["amount"] == 11920 and order["state"] == "pending"
+        assert await here.ok("POST", f"{ME}/orders", {**PLAN, "promo": "may", "idempotency_key": "a"}) == order
+        assert await here.ok("GET", f"{ME}/orders/{order['order_id']}") == order
+
+
+async def test_an_order_in_a_providers_asset_is_invoiced_and_paid_there(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await here.ok("PUT", ME, {})
+        wish = {**PLAN, "idempotency_key": "a", "provider": "cryptobot"}
+        order = await here.ok("POST", f"{ME}/orders", wish)
+        assert (order["quoted_asset"], order["amount"]) == ("USDT", 14900)
+        path = f"{ME}/orders/{order['order_id']}/invoice"
+        invoice = await here.ok("POST", path, {"provider": "cryptobot"})
+        assert invoice["pay_url"].startswith("http")
+        assert await here.ok("POST", path, {"provider": "cryptobot"}) == invoice
+        await here.house.deliver_until_taken("cryptobot", here.house.outside.cryptobot.pay(int(invoice["invoice_id"])))
+        assert (await here.ok("GET", f"{ME}/orders/{order['order_id']}"))["state"] == "paid"
+        assert (await here.ok("GET", f"{ME}/subscription"))["state"] == "activating"
+        wrong = await here.call("POST", path, {"provider": "nobody"})
+        assert wrong.status_code == 422 and "yookassa" in wrong.json()["detail"]
+
+
+async def test_a_purchase_from_the_balance_counts_once_however_often_it_is_clicked(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await fund(here, 20000)
+        wish = {**PLAN, "idempotency_key": "double-click"}
+        first = await here.ok("POST", f"{ME}/purchases", wish)
+        second = await here.ok("POST", f"{ME}/purchases", wish)
+        assert (first["replayed"], second["replayed"]) == (False, True)
+        assert first["expires_at"] == second["expires_at"]
+        assert (await here.ok("GET", ME))["balance"] == 20000 - 14900
+        poor = await here.call("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "more"})
+        assert poor.status_code == 402 and poor.json()["title"] == "Payment Required"
+
+
+async def test_the_trial_auto_renewal_a_new_key_and_a_withdrawal(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await fund(here, 74900)
+        assert (await here.ok("GET", f"{ME}/subscription"))["state"] == "none"
+        assert (await here.ok("POST", f"{ME}/trial"))["tariff"] == "basic"
+        again = await here.call("POST", f"{ME}/trial")
+        assert again.status_code == 422 and "one per customer" in again.json()["detail"]
+        unpaid = await here.call("PUT", f"{ME}/auto-renew", {"enabled": True})
+        assert unpaid.status_code == 422 and "never bought a plan" in unpaid.json()["detail"]
+        await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "p"})
+        await here.ok("PUT", f"{ME}/auto-renew", {"enabled": True})
+        key = (await here.ok("POST", f"{ME}/reissue", {"idempotency_key": "r"}))["key"]
+        assert (await here.ok("POST", f"{ME}/reissue", {"idempotency_key": "r"}))["key"] == key
+        assert (await here.ok("GET", f"{ME}/subscription"))["auto_renew"] is True
+        asked = await here.ok(
+            "POST", f"{ME}/withdrawals", {"amount": 50000, "destination": "card 1", "idempotency_key": "w"}
+        )
+        assert asked["amount"] == 50000
+        assert (await here.ok("GET", ME))["balance"] == 10000
+        small = await here.call(
+            "POST", f"{ME}/withdrawals", {"amount": 100, "destination": "card 1", "idempotency_key": "x"}
+        )
+        assert small.status_code == 422
+
+
+async def test_an_order_of_somebody_else_is_not_found(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await here.ok("PUT", ME, {})
+        await here.ok("PUT", "/customers/7", {})
+        order = await here.ok("POST", f"{ME}/orders", {"amount": 50000, "idempotency_key": "a"})
+        other = f"/customers/7/orders/{order['order_id']}"
+        assert (await here.call("GET", other)).status_code == 404
+        assert (await here.call("POST", f"{other}/invoice", {"provider": "yookassa"})).status_code == 404
+
+
+async def test_a_repeated_request_is_refused_whoever_sends_it_and_changes_nothing(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await fund(here, 40000)
+        await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "a"})
+        repeated = await here.again()
+        assert repeated.status_code == 409 and "nonce" in repeated.json()["detail"]
+        assert (await here.ok("GET", ME))["balance"] == 40000 - 14900
+
+
+async def test_a_request_that_was_refused_by_a_rule_may_be_sent_again_as_it_is(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        await fund(here, 100)
+        refused = await here.call("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "a"})
+        assert refused.status_code == 402
+        await fund(here, 40000)
+        assert (await here.again()).status_code == 200
+
+
+async def test_two_keys_serve_while_a_key_is_rotated_and_a_wrong_one_leaves_no_trace(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        assert (await here.call("PUT", ME, {}, key="next", secret=OTHER_SECRET)).status_code == 200
+        for key, secret in (("front", OTHER_SECRET), ("nobody", OTHER_SECRET), ("front", "x" * 32)):
+            refused = await here.call("PUT", "/customers/5", {}, key=key, secret=secret)
+            assert refused.status_code == 401
+            assert refused.headers["content-type"] == "application/problem+json"
+        assert await here.house.value("SELECT count(*) FROM customers") == 1
+        assert await here.house.value("SELECT count(*) FROM shop_nonces") == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"{", "not JSON"),
+        (b'{"enabled": true, "enabled": false}', "not JSON"),
+        (b'{"enabled": NaN}', "not JSON"),
+        (b'{"enabled": "\xff"}', "not JSON"),
+        (b"[" * 5000, "not JSON"),
+        (b"{}", "'enabled' is a required property"),
+        (b'{"enabled": 1}', "type: 'boolean'"),
+        (b'{"enabled": true, "x": 1}', "allowed are enabled"),
+    ],
+)
+async def test_a_malformed_body_is_refused_by_place(database_dsn: str, raw: bytes, said: str) -> None:
+    async with front(database_dsn) as here:
+        refused = await here.call("PUT", f"{ME}/auto-renew", raw=raw)
+        assert refused.status_code == 400 and said in refused.json()["detail"]
+
+
+async def test_a_large_body_is_refused_before_it_is_read_whole(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        assert (await here.call("PUT", ME, raw=b" " * 20_000)).status_code == 413
