@@ -97,7 +97,7 @@ async def converge(client: AgentClient, specs: Sequence[KeySpec]) -> bool:
         outcome = await client.sync(specs, unchanged_since=state.sequence)
         if outcome.refused:
             raise RuntimeError(f"the node refused {outcome.refused[0]}")
-    while (state := await client.state()).pending:
+    while (state := await client.state()).pending:  # noqa: ASYNC110  # another process, which sends no events
         await trio.sleep(0.1)
     if state.digest != digest(specs) or state.serving != len(specs):
         raise RuntimeError(f"the node has {state.count} keys and serves {state.serving} after a sync of {len(specs)}")
