@@ -88,10 +88,10 @@ class Actor:
     def on_undelivered(self, messages: Sequence[Message], reason: str) -> None:
         """What was told, and still waited when the actor stopped for good: oldest first, postponed messages included.
 
-        Called once for each final stop (stopped for good, given up, parked), on the last instance, after its tasks have ended
-        and only if anything waited and it was ever started. Must not wait. Each message is a dead letter as well; requests are not among them, they
-        have failed with ActorDead. The message that was being handled at a crash is not either. An exception in here is
-        recorded as a dead letter and goes no further. What must not be lost belongs into the database.
+        Called once for each final stop (stopped for good, given up, parked), on the last instance, after its tasks have
+        ended; not if nothing waited, or if it was never started. Must not wait. Each message is a dead letter as well.
+        Requests are not among them: they have failed with ActorDead; nor is the message that was being handled at a crash. An
+        exception in here is recorded as a dead letter and goes no further. What must not be lost belongs into the database.
         """
 
     def inspect(self) -> Mapping[str, object]:
