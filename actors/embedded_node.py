@@ -14,6 +14,7 @@ import trio
 
 from actors.node_endpoint import Endpoint, Locate
 from db.embedded import EmbeddedSettings, layout_of
+from db.settings import DatabaseSettings
 from runtime.actor import Actor, handler
 from runtime.child import StopReason
 from runtime.child_process import PIPE, ChildProcess, lines, spawn
@@ -46,6 +47,8 @@ class EmbeddedNode(Actor):
     key: str
     node: NodeSettings
     embedded: EmbeddedSettings
+    database: DatabaseSettings = attrs.field(factory=DatabaseSettings)
+    "Beside a database whose clock may be moved, the node's clock may be moved as well."
     _agent: ChildProcess | None = attrs.field(init=False, default=None)
     _endpoint: Endpoint | None = attrs.field(init=False, default=None)
 
@@ -58,6 +61,7 @@ class EmbeddedNode(Actor):
             [
                 *(sys.executable, "-m", "vpn.agent", "--data-dir", home, "--token-file", token_file),
                 *("--parent-stdin", "--log-format", "json"),
+                *(() if self.database.purpose == "production" else ("--clock-offset", "0")),
             ],
             name=f"node agent {self.key}",
             keep_stdin=True,

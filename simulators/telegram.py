@@ -32,6 +32,8 @@ class Telegram:
     """By link."""
     answers: dict[str, Json] = attrs.field(factory=dict)
     """To checkouts, by query."""
+    sent: list[Json] = attrs.field(factory=list)
+    """Messages that the bot has sent to people, as it asked for them."""
     dropped: int = 0
     """Pending updates that the bot has thrown away."""
     troubles: Troubles = attrs.field(factory=Troubles)
@@ -116,6 +118,8 @@ class Telegram:
                 return await self._get_updates(body)
             case "answerPreCheckoutQuery":
                 return self._answer(body)
+            case "sendMessage":
+                return self._send(body)
             case "createInvoiceLink":
                 return self._create_link(body)
             case "setWebhook":
@@ -147,6 +151,17 @@ class Telegram:
         self.answers.setdefault(query_id, body)
         self._notify()
         return _fine(True)
+
+    def _send(self, body: Json) -> Response:
+        self.sent.append(body)
+        chat = {"id": body["chat_id"], "type": "private"}
+        message: Json = {
+            "message_id": next(self._numbers),
+            "date": int(time.time()),
+            "chat": chat,
+            "text": body["text"],
+        }
+        return _fine(message)
 
     def _create_link(self, body: Json) -> Response:
         link = f"https://t.me/$simulated{next(self._numbers)}"
