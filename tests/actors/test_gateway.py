@@ -129,37 +129,44 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_malformed_http_ends_its_own_connection_and_nothing_else(name: str) -> None:
+HALVES_OF_REQUESTS = {
+    "nothing": b"",
+    "half a line": b"POST /pay",
+    "half a head": HEAD,
+    "no body": HEAD + b"content-length: 100\r\n\r\n",
+    "half a body": HEAD + b"content-length: 100\r\n\r\nhalf a bo",
+    "half a chunk": HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhel",
+}
+
+
+async def test_malformed_http_ends_its_own_connection_and_nothing_else() -> None:
     async with serving() as here:
 
-        async def send(finish: bool) -> None:
+        async def send(name: str, finish: bool) -> None:
             answer = await here.raw(HOSTILE[name], finish=finish)
-            assert not answer.startswith((b"HTTP/1.1 2", b"HTTP/1.1 500"))
+            assert not answer.startswith((b"HTTP/1.1 2", b"HTTP/1.1 500")), name
 
+        for name in HOSTILE:  # one after the other first, so that a failure names who did it
+            await send(name, True)
+            assert here.ref.incarnation == 1, name
+            assert (await here.browser.get("/healthz")).status_code == 200, name
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send, False)
-            nursery.start_soon(send, True)
+            for name in HOSTILE:
+                nursery.start_soon(send, name, False)
         await here.assert_unharmed()
 
 
-@pytest.mark.parametrize(
-    "half",
-    [
-        b"",
-        b"POST /pay",
-        HEAD,
-        HEAD + b"content-length: 100\r\n\r\n",
-        HEAD + b"content-length: 100\r\n\r\nhalf a bo",
-        HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhel",
-    ],
-    ids=["nothing", "half a line", "half a head", "no body", "half a body", "half a chunk"],
-)
-@pytest.mark.parametrize("finish", [False, True], ids=["and silence", "and gone"])
-async def test_half_a_request_is_waited_for_only_so_long(half: bytes, finish: bool) -> None:
+async def test_half_a_request_is_waited_for_only_so_long() -> None:
     async with serving() as here:
-        answer = await here.raw(half, finish=finish)
-        assert answer == b"" or answer.startswith((b"HTTP/1.1 408", b"HTTP/1.1 400"))
+
+        async def send(name: str, finish: bool) -> None:
+            answer = await here.raw(HALVES_OF_REQUESTS[name], finish=finish)
+            assert answer == b"" or answer.startswith((b"HTTP/1.1 408", b"HTTP/1.1 400")), name
+
+        async with trio.open_nursery() as nursery:
+            for name in HALVES_OF_REQUESTS:
+                nursery.start_soon(send, name, True)
+                nursery.start_soon(send, name, False)
         await here.assert_unharmed()
 
 
