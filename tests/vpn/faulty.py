@@ -74,7 +74,11 @@ class FaultyProxy:
         if fault is Fault.LOSE_REQUEST:
             await client.receive_some()
             return
-        async with await trio.open_tcp_stream("127.0.0.1", self._target) as server, trio.open_nursery() as nursery:
+        try:
+            server = await trio.open_tcp_stream("127.0.0.1", self._target)
+        except OSError:
+            return  # nobody is there: the client sees its connection cut
+        async with server, trio.open_nursery() as nursery:
 
             async def pass_on(source: tuple[trio.SocketStream, trio.SocketStream], fault: Fault | None) -> None:
                 one, other = source
