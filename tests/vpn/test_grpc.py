@@ -177,3 +177,13 @@ async def test_a_message_that_is_too_long_and_a_call_under_a_lease_are_refused(c
             await channel.call(GET_USERS, b"")
     finally:
         current_lease.reset(token)
+
+
+async def test_many_calls_sent_together_are_answered_each_for_itself_in_their_order(channel: GrpcChannel) -> None:
+    users = [XrayUser(f"customer-{number}", uuid4(), "") for number in range(200)]
+    api = XrayApi(channel)
+    await api.add_user("vless", users[70])
+    added = await api.add_users("vless", users)
+    assert [number for number, was_added in enumerate(added) if not was_added] == [70]
+    assert await api.count_users("vless") == 200
+    assert await api.add_users("vless", []) == []

@@ -38,14 +38,18 @@ async def serve(life: Life, tag: str, user: XrayUser, displaced: Callable[[str],
     return cut
 
 
-async def add(life: Life, tag: str, user: XrayUser) -> bool:
-    """Add a user that this life of Xray does not know, without reading it back; False if there is more to it than that.
-    Raises XrayCallFailed."""
-    known = user.email in life.serving or user.email in life.blocked or life.holder_of(user) is not None
-    if known or not await life.api.add_user(tag, user):
-        return False
-    life.unban(user.email)
-    return True
+async def add_many(life: Life, tag: str, users: Iterable[XrayUser]) -> list[XrayUser]:
+    """Add those users that this life of Xray does not know, without reading them back; returns those that were added.
+    With the others there is more to do. Raises XrayCallFailed."""
+    new = [
+        user
+        for user in users
+        if user.email not in life.serving and user.email not in life.blocked and life.holder_of(user) is None
+    ]
+    added = [user for user, was_added in zip(new, await life.api.add_users(tag, new), strict=True) if was_added]
+    for user in added:
+        life.unban(user.email)
+    return added
 
 
 async def _release_uuid(life: Life, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> None:

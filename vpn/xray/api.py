@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -42,6 +43,12 @@ class XrayApi:
                 return False
             raise
         return True
+
+    async def add_users(self, tag: str, users: Sequence[XrayUser]) -> list[bool]:
+        """Add many users at once, at most a few hundred. Which of them were added: the others are there already, or Xray
+        refused them."""
+        answers = await self.channel.call_many(_HANDLER + "AlterInbound", [codec.add_user(tag, user) for user in users])
+        return [not isinstance(answer, XrayCallFailed) for answer in answers]
 
     async def remove_user(self, tag: str, email: str) -> bool:
         """Remove a user. False if there was none."""

@@ -7,6 +7,7 @@ call, each of which hands the processor over to Xray.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -74,24 +75,28 @@ class _Connection:
         self._http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self._http.increment_flow_control_window(_WINDOW)
 
-    async def call(self, method: str, body: bytes) -> _Call:
-        """Make a call. Raises H2Error or trio.BrokenResourceError if the connection cannot be used."""
-        call = _Call()
-        number = 0
+    async def call_many(self, method: str, bodies: Sequence[bytes]) -> list[_Call]:
+        """As many calls as there are bodies, sent together. Raises H2Error or trio.BrokenResourceError if the connection
+        cannot be used."""
+        calls: dict[int, _Call] = {}
         try:
-            while self._http.outbound_flow_control_window < len(body):
-                await self._read_once(call)
-            number = self._http.get_next_available_stream_id()
-            self._calls[number] = call
-            self._http.send_headers(number, _headers(method))
-            self._http.send_data(number, body, end_stream=True)
-            while not call.is_over:
-                await self._flush()
-                await self._read_once(call)
+            for body in bodies:
+                while self._http.outbound_flow_control_window < len(body):
+                    await self._flush()
+                    await self._read_once(_Call())
+                number = self._http.get_next_available_stream_id()
+                self._calls[number] = calls[number] = _Call()
+                self._http.send_headers(number, _headers(method))
+                self._http.send_data(number, body, end_stream=True)
+            for call in calls.values():
+                while not call.is_over:
+                    await self._flush()
+                    await self._read_once(call)
         except BaseException:
-            self._give_up(number)
+            for number in calls:
+                self._give_up(number)
             raise
-        return call
+        return list(calls.values())
 
     def _give_up(self, number: int) -> None:
         if self._calls.pop(number, None) is None or self.is_broken:
@@ -182,17 +187,25 @@ class GrpcChannel:
         absent status or an incomplete message is a failure, never an empty answer. ValueError for a message of more than
         8 KiB: nothing that is asked here is as long.
         """
+        (answer,) = await self.call_many(method, [message])
+        if isinstance(answer, XrayCallFailed):
+            raise answer
+        return answer
+
+    async def call_many(self, method: str, messages: Sequence[bytes]) -> list[bytes | XrayCallFailed]:
+        """The same call with each of these messages, all sent together: a fraction of the cost of as many tasks. What each
+        would have returned or raised, in order. Raises XrayCallFailed if not all were answered in time."""
         refuse_if_leased(f"gRPC to {self.path}")
-        if len(message) > LONGEST_MESSAGE:
-            raise ValueError(f"a message of {len(message)} bytes is refused: at most {LONGEST_MESSAGE}")
+        if max(map(len, messages), default=0) > LONGEST_MESSAGE:
+            raise ValueError(f"a message of {max(map(len, messages))} bytes is refused: at most {LONGEST_MESSAGE}")
         name = method.rpartition("/")[2]
+        bodies = [_FRAME.pack(False, len(message)) + message for message in messages]
         try:
             with trio.fail_after(self.within):
-                connection = await self._connected()
-                call = await connection.call(method, _FRAME.pack(False, len(message)) + message)
+                calls = await (await self._connected()).call_many(method, bodies)
         except (OSError, H2Error, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise XrayCallFailed(f"{name}: no answer from Xray ({type(error).__name__})") from error
-        return _answer(name, call)
+        return [_answer(name, call) for call in calls]
 
     async def aclose(self) -> None:
         """Close the connection; calls on their way fail."""
@@ -220,19 +233,19 @@ def _headers(method: str) -> list[tuple[str, str]]:
     ]
 
 
-def _answer(name: str, call: _Call) -> bytes:
+def _answer(name: str, call: _Call) -> bytes | XrayCallFailed:
     if call.failure:
-        raise XrayCallFailed(f"{name}: no answer from Xray ({call.failure})")
+        return XrayCallFailed(f"{name}: no answer from Xray ({call.failure})")
     if call.status is None:
-        raise XrayCallFailed(f"{name}: an answer from Xray without a status (HTTP {call.http_status or 'none'})")
+        return XrayCallFailed(f"{name}: an answer from Xray without a status (HTTP {call.http_status or 'none'})")
     if call.status != "0":
-        raise XrayCallFailed(
+        return XrayCallFailed(
             f"{name}: {call.message or 'no reason given'}", int(call.status) if call.status.isdecimal() else 2
         )
     data = bytes(call.data)
     if len(data) < _FRAME.size:
-        raise XrayCallFailed(f"{name}: an incomplete answer from Xray ({len(data)} bytes)")
+        return XrayCallFailed(f"{name}: an incomplete answer from Xray ({len(data)} bytes)")
     compressed, size = _FRAME.unpack_from(data)
     if compressed or len(data) != _FRAME.size + size:
-        raise XrayCallFailed(f"{name}: an answer from Xray that cannot be read ({len(data)} bytes)")
+        return XrayCallFailed(f"{name}: an answer from Xray that cannot be read ({len(data)} bytes)")
     return data[_FRAME.size :]
