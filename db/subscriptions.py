@@ -174,15 +174,19 @@ async def expire_page(tx: Tx, after_id: int = 0, limit: int = 100) -> ExpiredPag
             FOR NO KEY UPDATE OF s SKIP LOCKED
         ), expired AS (
             UPDATE subscriptions s SET state = 'expired' FROM page WHERE s.id = page.id
-            RETURNING s.id, s.customer_id, s.expires_at
+            RETURNING s.id, s.customer_id, s.tariff, s.expires_at
         ), told AS (
             INSERT INTO outbox (customer_id, kind, subject, payload)
-            SELECT customer_id, 'subscription_expired', 'subscription:' || id || ':' || extract(epoch FROM expires_at)::bigint,
-                   jsonb_build_object('expired_at', expires_at)
+            SELECT customer_id, 'access_expired', 'subscription:' || id || ':' || extract(epoch FROM expires_at)::bigint,
+                   jsonb_build_object('tariff', tariff, 'expires_at', expires_at)
             FROM expired
             ON CONFLICT (customer_id, kind, subject) DO NOTHING
+            RETURNING 1
+        ), woken AS (
+            SELECT pg_notify('atlas_wake', 'notifications') FROM told LIMIT 1
         )
-        SELECT seen.id, expired.id IS NOT NULL AS is_expired FROM seen LEFT JOIN expired ON expired.id = seen.id
+        SELECT seen.id, expired.id IS NOT NULL AS is_expired, (SELECT count(*) FROM woken) AS woken
+        FROM seen LEFT JOIN expired ON expired.id = seen.id
         ORDER BY seen.id
         """,
         after_id,

@@ -1,5 +1,7 @@
 """Ends are marked first, nodes told after, removals confirmed last; and a renewal in between wins."""
 
+import json
+
 from db.activation import claim_activations, confirm_activation
 from db.keys import (
     Applied,
@@ -12,6 +14,7 @@ from db.keys import (
     postpone_removal,
 )
 from db.nodes import register_node
+from db.notices import payload_problems
 from db.subscriptions import expire_page, get_subscription, mark_revoked
 from tests.db.database import Database
 
@@ -61,7 +64,19 @@ async def test_expiry_takes_who_is_due_and_nobody_else(database: Database) -> No
     assert renewed is not None
     assert renewed.is_running
     assert await database.fetchval("SELECT count(*) FROM vpn_keys WHERE activation_status = 'removing'") == 2
-    assert await database.fetchval("SELECT count(*) FROM outbox WHERE kind = 'subscription_expired'") == 2
+    told = await database.fetch("SELECT payload::text AS payload FROM outbox WHERE kind = 'access_expired'")
+    assert [payload_problems("access_expired", json.loads(row["payload"])) for row in told] == [[], []]
+
+
+async def test_whoever_sends_messages_is_woken_when_access_ends(database: Database) -> None:
+    await prepare(database)
+    await database.move_clock(days=31)
+    heard: list[str] = []
+    async with database.connect() as listener:
+        await listener.listen("atlas_wake", lambda *told: heard.append(told[-1]))
+        await database.run(expire_page, 0, 100)
+        await listener.fetchval("SELECT 1")
+    assert "notifications" in heard
 
 
 async def test_expiry_walks_in_pages_by_id(database: Database) -> None:
