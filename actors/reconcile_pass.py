@@ -227,6 +227,8 @@ class NodePass:
             return
         began = trio.current_time()
         DRIFT.labels(self.node, "missing").inc(len(missing))
+        # counted before it is done: an iteration that is cut off meanwhile is followed by the next one at once
+        await self.budget.count(len(missing))
         if len(missing) >= self.limits.restore_from:
             await self._ask(RestoreKeys(tuple([spec_of(key, self._pass) for key in missing])), patience=120.0)
             self.context.failpoint("restored")
@@ -239,7 +241,6 @@ class NodePass:
                 await self._put_batch(missing[start : start + MAX_BATCH], state)
         seconds = trio.current_time() - began
         self.context.emit(NodeRestored(actor=self.context.name, node=self.node, keys=len(missing), seconds=seconds))
-        await self.budget.count(len(missing))
 
     async def _put_batch(self, keys: Sequence[ExpectedKey], state: NodeState) -> None:
         await self.tenure.hold_on()  # as before every change of a node

@@ -48,6 +48,8 @@ class NodeHouse:
     stack: AsyncExitStack
     agents: dict[str, RunningAgent] = attrs.field(factory=dict)
     refs: dict[str, Ref] = attrs.field(factory=dict)
+    patience: float = 30.0
+    "Seconds that a test waits for anything."
 
     async def agent(self, name: str) -> RunningAgent:
         """Start a node's agent, or start it again."""
@@ -160,7 +162,7 @@ class NodeHouse:
 
         await self.until(is_so)
 
-    async def until(self, is_so: Callable[[], Awaitable[bool]], within: float = 30.0) -> None:
+    async def until(self, is_so: Callable[[], Awaitable[bool]], within: float = 0.0) -> None:
         """Wait until something is so; looked at again after every event of the system."""
         changed = trio.Event()
 
@@ -171,7 +173,7 @@ class NodeHouse:
 
         unsubscribe = self.pool.system.services.events.subscribe(note)
         try:
-            with trio.move_on_after(within):
+            with trio.move_on_after(within or self.patience):
                 while True:
                     current = changed
                     if await is_so():
@@ -180,7 +182,9 @@ class NodeHouse:
                         await current.wait()
         finally:
             unsubscribe()
-        raise AssertionError("waited in vain; what was said:\n" + "\n".join(e.line() for e in self.pool.events[-20:]))
+        said = [event.line() for event in self.pool.events[-20:]]
+        found = [str(ref.address.inspect()) for ref in self.refs.values()]
+        raise AssertionError("\n".join(["waited in vain; what was said:", *said, *found]))
 
     async def look(self, verdict: str | None = None, node: str = "oslo") -> str:
         """One whole look of the reconciling worker; returns its verdict on the node."""
