@@ -112,6 +112,7 @@ class Notifications(PeriodicWorker):
         owner, self._owner = self._owner, None  # kept only if nothing is left claimed: see _claim
         messages: list[Message] = []
         if await self._settle_leftovers(pool):
+            looked = trio.current_time()
             try:
                 owner, messages = await self._claim(pool, owner)
             except LeaseError as error:
@@ -121,7 +122,7 @@ class Notifications(PeriodicWorker):
         self.context.failpoint("claimed")
         if not messages:
             self._owner = owner
-            self._wake_when_due(())
+            self._wake_when_due(looked, ())
             return Iteration()
         async with BotApi(self.telegram) as api:
             delivery = Delivery(
@@ -137,7 +138,7 @@ class Notifications(PeriodicWorker):
             )
             await delivery.run(messages)
         self._operator_chat = delivery.operator_chat
-        return self._conclude(delivery, owner, is_full=len(messages) == self.page_size)
+        return self._conclude(delivery, owner, looked, is_full=len(messages) == self.page_size)
 
     # ---- the rest -------------------------------------------------------------------------------------------------------
 
@@ -160,11 +161,11 @@ class Notifications(PeriodicWorker):
             del self._unsettled[0]
         return True
 
-    def _conclude(self, delivery: Delivery, owner: Owner, *, is_full: bool) -> Iteration:
+    def _conclude(self, delivery: Delivery, owner: Owner, looked: float, *, is_full: bool) -> Iteration:
         self._note_reach(delivery)
         if not delivery.left and not delivery.unsettled:
             self._owner = owner
-        self._wake_when_due(delivery.delays)
+        self._wake_when_due(looked, delivery.delays)
         hold = delivery.hold
         if delivery.trouble is not None and not hold:
             hold = self._outage_delay()
@@ -189,11 +190,14 @@ class Notifications(PeriodicWorker):
             self._away_since, self._why_away = None, ""
             self.context.ready(True)
 
-    def _wake_when_due(self, delays: Iterable[float]) -> None:
-        """Look again when the next message is due that was given back; the others follow from one look to the next."""
+    def _wake_when_due(self, looked: float, delays: Iterable[float]) -> None:
+        """Look again when the next message is due that was given back; the others follow from one look to the next.
+
+        `looked` is when this iteration claimed: what became due since then has not been looked at.
+        """
         now = trio.current_time()
         due = {round(now + delay + 0.05, 1) for delay in delays if delay < self.interval}
-        self._due = sorted(due.union(moment for moment in self._due if moment > now))
+        self._due = sorted(due.union(moment for moment in self._due if moment > looked))
         if self._due:
             self.context.after(max(0.0, self._due[0] - now), WakeUp())
 

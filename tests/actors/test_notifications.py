@@ -146,12 +146,10 @@ async def test_a_chat_that_is_too_fast_waits_as_long_as_telegram_says_and_no_oth
 
 async def test_two_chats_refused_at_once_close_everything_for_as_long_as_telegram_says(database_dsn: str) -> None:
     async with notice_house(database_dsn) as house:
-        house.telegram.arrange(1001, too_fast(1))
-        house.telegram.arrange(1002, too_fast(2))
-        await house.write(1001)
+        for chat in (1001, 1002):
+            house.telegram.arrange(chat, too_fast(2))
+            await house.write(chat)
         await house.start()
-        await house.pool_house.until_event(TelegramTooFast)
-        await house.write(1002)
         with trio.fail_after(10):
             while not any(isinstance(event, TelegramTooFast) and event.everything for event in house.pool_house.events):
                 await house.pool_house._next_event()
@@ -210,6 +208,21 @@ async def test_an_error_of_telegram_is_retried_and_keeps_the_order(database_dsn:
         await house.until_states("sent", "sent")
         assert [row["attempts"] for row in await house.rows()] == [3, 1]
         assert house.telegram.texts(1001) == ["Your refund was made: 1\u00a0₽.", READY]
+
+
+async def test_what_becomes_due_while_others_are_sent_is_not_forgotten(database_dsn: str) -> None:
+    async with notice_house(database_dsn) as house:
+
+        async def be_slow(_: int) -> None:
+            await trio.sleep_until(began + 2.0)  # by then every other retry is due, and nobody has looked
+
+        began = trio.current_time()
+        for number in range(8):
+            house.telegram.arrange(1000 + number, BAD_GATEWAY)
+            await house.write(1000 + number)
+        house.telegram.before = be_slow
+        await house.start()
+        await house.until_states(*["sent"] * 8)
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "silence"])

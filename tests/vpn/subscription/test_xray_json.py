@@ -11,6 +11,7 @@ import trio
 from hypothesis import given, settings
 
 from tests.vpn.agents import RunningAgent, key
+from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.subscription.samples import lists
 from tests.vpn.test_reality import reality_agent
@@ -55,6 +56,8 @@ async def test_a_real_xray_reaches_the_origin_with_the_body(agent: RunningAgent,
     await _use(agent, key("customer"), origin)
 
 
-async def test_a_real_xray_reaches_the_origin_with_reality_and_vision(tmp_path: Path, origin: Origin) -> None:
-    async with reality_agent(tmp_path) as agent:
+async def test_a_real_xray_reaches_the_origin_with_reality_and_vision(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
+) -> None:
+    async with reality_agent(tmp_path, fork_server) as agent:
         await _use(agent, key("customer", flow=FLOW_VISION), origin)
