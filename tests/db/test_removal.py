@@ -64,8 +64,8 @@ async def test_expiry_takes_who_is_due_and_nobody_else(database: Database) -> No
     assert renewed is not None
     assert renewed.is_running
     assert await database.fetchval("SELECT count(*) FROM vpn_keys WHERE activation_status = 'removing'") == 2
-    told = await database.fetch("SELECT payload::text AS payload FROM outbox WHERE kind = 'access_expired'")
-    assert [payload_problems("access_expired", json.loads(row["payload"])) for row in told] == [[], []]
+    told = await database.fetchval("SELECT json_agg(payload)::text FROM outbox WHERE kind = 'access_expired'")
+    assert [payload_problems("access_expired", payload) for payload in json.loads(told)] == [[], []]
 
 
 async def test_whoever_sends_messages_is_woken_when_access_ends(database: Database) -> None:
