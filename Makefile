@@ -9,13 +9,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ROOMS := runtime actors db vpn
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench lock clean
+.PHONY: help run demo test check format bench lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: $(VENV)/run.stamp  ## start everything on this machine: database, node, supervisor (Ctrl-C stops it)
 	@exec $(BIN)/atlas run
+
+demo: $(VENV)/run.stamp  ## live through a month of a simulated shop in two minutes, and see whether it all adds up
+	@exec $(BIN)/python -m demo
 
 test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run; list the others
 	$(BIN)/python -m pytest $(PYTEST)

@@ -1,0 +1,127 @@
+"""`python -m demo [--seed N] [--customers N] [--quick]`: a month of the shop on the real stack, and whether it all adds up."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import signal
+import sys
+import time
+from typing import Final
+
+import click
+import httpx
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from demo.books import books
+from demo.deeds import Doer
+from demo.figures import fact, read_figures
+from demo.front_end import FrontEnd
+from demo.installation import installation
+from demo.model import Model
+from demo.month import Month
+from demo.packets import site
+from demo.people import Town, town
+from demo.providers import providers
+from demo.summary import WIDTH, differences, show
+from vpn.groups import sole
+
+CUSTOMERS: Final = 60
+QUICK_CUSTOMERS: Final = 6
+WRONG: Final = 1
+INTERRUPTED: Final = 130
+
+
+@click.command()
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides who comes and what they do.")
+@click.option("--customers", type=click.IntRange(min=2), help=f"How many come.  [default: {CUSTOMERS}]")
+@click.option("--quick", is_flag=True, help=f"Only {QUICK_CUSTOMERS} customers.")
+def main(seed: int, customers: int | None, quick: bool) -> None:
+    """Run a month of a simulated shop on a new, embedded installation, which is removed at the end.
+
+    Exit code 0: every customer had the access and the balance that they ought to have at every moment, the revenue is what
+    was paid, and `atlas verify` is clean. 1: something was not. 130: interrupted.
+    """
+    people = town(seed, customers or (QUICK_CUSTOMERS if quick else CUSTOMERS))
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    try:
+        wrong = trio.run(_until_told, people, seed, console, strict_exception_groups=True)
+    except* Exception as group:  # noqa: BLE001  one error is told, not the groups around it
+        raise sole(group) from None
+    if wrong is None:
+        console.print("interrupted; everything was stopped and removed")
+        sys.exit(INTERRUPTED)
+    sys.exit(WRONG if wrong else 0)
+
+
+async def _until_told(people: Town, seed: int, console: Console) -> list[str] | None:
+    """Run it until it ends, or until Ctrl-C or TERM: None."""
+    wrong: list[str] | None = None
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as told:
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                async for _ in told:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait)
+            wrong = await run(people, seed, console)
+            nursery.cancel_scope.cancel()
+    return wrong
+
+
+async def run(people: Town, seed: int, console: Console) -> list[str]:
+    """The whole demo; returns what was wrong."""
+    began, model, secret = time.monotonic(), Model(), secrets.token_urlsafe(32)
+    console.print(f"{people.customers} customers, seed {seed}; starting database, node and supervisor …")
+    async with providers() as outside, site() as page:
+        shop = {"ATLAS__SHOP__KEYS": f"demo {secret}"}
+        async with installation({**outside.environment, **shop}) as here, here.running():
+            children = (await here.status())["children"]
+            gateway = fact(children, "gateway", "listening")
+            console.print(
+                f"up after {time.monotonic() - began:.1f} s; the shop is at {gateway}, its data in {here.home}"
+            )
+            async with (
+                httpx.AsyncClient(trust_env=False, timeout=30.0) as http,
+                books(here.dsn, fact(children, "agent.local", "listening"), here.node_token) as read,
+            ):
+                front_end = FrontEnd(http, gateway, "demo", secret)
+                doer = Doer(read, front_end, gateway, outside, here, model, random.Random(seed))  # noqa: S311  decides what happens, guards nothing
+                with _progress(console) as bar:
+                    task = bar.add_task("month", total=1.0, day="day 1", done="")
+
+                    def progress(share: float, day: str) -> None:
+                        done = f"{model.purchases} purchases, {model.renewals} renewals, {len(outside.telegram.sent)} notices"
+                        bar.update(task, completed=min(share, 1.0), day=day, done=done)
+
+                    month = Month(people, read, doer, model, page, progress)
+                    await month.run()
+                    progress(1.0, "the end")
+                code, said = await here.command("verify", allowed=(0, 65, 75))
+                status = await here.status()
+                figures = await read_figures(read, status, await read.value("SELECT count(*) FROM provider_events"))
+        wrong = [*month.problems, *differences(figures, model, len(outside.telegram.sent))]
+        if code:
+            wrong.append(f"atlas verify ended with {code}: {said.strip()}")
+        took = time.monotonic() - began
+        show(console, figures, model, took=took, jumps=month.jumps, packets=month.packets)
+        console.print(f"atlas verify: {said.strip()}")
+        for problem in wrong:
+            console.print(f"WRONG  {problem}", style="red", markup=False)
+        if not wrong:
+            console.print(
+                "everybody had what they paid for, at every moment, and nobody else had anything", style="green"
+            )
+        return wrong
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.fields[day]}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What ought to be: the rules of the business once more, computed from what customers did and from nothing else.
+
+No code and no price of the program is used here; where both differ, one of them is wrong. Times are Unix seconds, amounts are
+kopecks. An end is known as an interval: what was done took some time, and only the database knows the exact moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+DAY: Final = 86_400.0
+HOUR: Final = 3_600.0
+TRIAL_HOURS: Final = 72
+RENEWAL_HOURS: Final = 6
+"""How long before its end a plan is renewed."""
+PRICES: Final = {
+    "basic": {30: 14_900, 90: 39_900, 180: 74_900, 365: 139_900},
+    "plus": {30: 29_900, 90: 69_900, 180: 119_900, 365: 229_900},
+}
+REFERRAL_TIERS: Final = ((50, 45), (25, 25), (0, 10))
+
+Plan = tuple[str, int]
+
+
+@attrs.frozen
+class Span:
+    """A moment that lies between these two."""
+
+    low: float
+    high: float
+
+    def plus(self, days: float) -> Span:
+        """So much later."""
+        return Span(self.low + days * DAY, self.high + days * DAY)
+
+
+@attrs.define
+class Account:
+    """One customer as they ought to be."""
+
+    telegram_id: int
+    referrer: int | None = None
+    balance: int = 0
+    end: Span | None = None
+    plan: Plan | None = None
+    """Bought last, and bought again by a renewal."""
+    auto_renew: bool = False
+    is_paying: bool = False
+
+    def has_access(self, now: float) -> bool:
+        """Whether packets must pass."""
+        return self.end is not None and self.end.low > now
+
+
+@attrs.define
+class Model:
+    """Everything that ought to be."""
+
+    accounts: dict[int, Account] = attrs.field(factory=dict)
+    revenue: int = 0
+    """What came in from outside."""
+    purchases: int = 0
+    """Plans that were paid for through a provider."""
+    topups: int = 0
+    balance_purchases: int = 0
+    credited_late: int = 0
+    trials: int = 0
+    granted: int = 0
+    renewals: int = 0
+    lapses: int = 0
+    rewards: int = 0
+    """Kopecks."""
+
+    def join(self, telegram_id: int, referrer: int | None) -> Account:
+        """A customer arrives."""
+        account = self.accounts[telegram_id] = Account(telegram_id, referrer)
+        return account
+
+    def purchase(self, account: Account, plan: Plan, when: Span) -> None:
+        """A plan was paid for from outside."""
+        self._income(account, PRICES[plan[0]][plan[1]])
+        self.purchases += 1
+        self._extend(account, when, plan[1])
+        account.plan = plan
+
+    def topup(self, account: Account, amount: int) -> None:
+        """The balance was topped up from outside."""
+        self._income(account, amount)
+        self.topups += 1
+        account.balance += amount
+
+    def late_payment(self, account: Account, plan: Plan) -> None:
+        """An order was paid after its time: the money is the customer's, and the plan is not bought."""
+        amount = PRICES[plan[0]][plan[1]]
+        self._income(account, amount)
+        self.credited_late += 1
+        account.balance += amount
+
+    def buy_from_balance(self, account: Account, plan: Plan, when: Span) -> None:
+        """A plan was paid for from the balance."""
+        account.balance -= PRICES[plan[0]][plan[1]]
+        assert account.balance >= 0, "nobody tries without the money"
+        self.balance_purchases += 1
+        self._extend(account, when, plan[1])
+        account.plan = plan
+
+    def trial(self, account: Account, when: Span) -> None:
+        """The trial began."""
+        self.trials += 1
+        self._extend(account, when, TRIAL_HOURS / 24)
+
+    def grant(self, account: Account, days: int, when: Span) -> None:
+        """The operator gave something."""
+        self.granted += 1
+        self._extend(account, when, days)
+
+    def settle(self, now: float) -> None:
+        """What must have happened by itself once the workers have rested at this moment."""
+        for account in self.accounts.values():
+            while self._renews(account, now):
+                assert account.plan is not None
+                assert account.end is not None
+                account.balance -= PRICES[account.plan[0]][account.plan[1]]
+                account.end = account.end.plus(account.plan[1])
+                self.renewals += 1
+
+    def with_access(self, now: float) -> set[int]:
+        """Whose packets must pass, and nobody else's."""
+        return {account.telegram_id for account in self.accounts.values() if account.has_access(now)}
+
+    def moments(self) -> Iterator[float]:
+        """When something changes by itself, or is due shortly before it does."""
+        for account in self.accounts.values():
+            if account.end is not None:
+                for hours in (72, 48, 24, RENEWAL_HOURS, 3, 0):
+                    yield account.end.high - hours * HOUR
+
+    def is_clear(self, moment: float, before: float, after: float) -> bool:
+        """Whether nothing changes by itself from `before` seconds before this moment until `after` seconds after it."""
+        for account in self.accounts.values():
+            if account.end is not None:
+                for hours in (0, RENEWAL_HOURS):
+                    low, high = account.end.low - hours * HOUR, account.end.high - hours * HOUR
+                    if low < moment + after and high > moment - before:
+                        return False
+        return True
+
+    def _income(self, account: Account, amount: int) -> None:
+        self.revenue += amount
+        account.is_paying = True
+        if account.referrer is None:
+            return
+        friends = sum(1 for each in self.accounts.values() if each.referrer == account.referrer and each.is_paying)
+        percent = next(percent for least, percent in REFERRAL_TIERS if friends >= least)
+        reward = amount * percent // 100
+        self.accounts[account.referrer].balance += reward
+        self.rewards += reward
+
+    @staticmethod
+    def _extend(account: Account, when: Span, days: float) -> None:
+        start = when if account.end is None else Span(max(when.low, account.end.low), max(when.high, account.end.high))
+        account.end = start.plus(days)
+
+    @staticmethod
+    def _renews(account: Account, now: float) -> bool:
+        if not account.auto_renew or account.plan is None or account.end is None:
+            return False
+        price = PRICES[account.plan[0]][account.plan[1]]
+        return account.end.low - RENEWAL_HOURS * HOUR <= now < account.end.low and account.balance >= price

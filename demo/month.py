@@ -1,0 +1,184 @@
+"""The month: time jumps from one moment at which something happens to the next, and only once all work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import attrs
+import trio
+
+from demo.books import Books
+from demo.deeds import Doer
+from demo.model import DAY, HOUR, Model
+from demo.packets import Site, Visitor, visitor
+from demo.people import Deed, Town
+
+LENGTH: Final = 34 * DAY
+"""Long enough for plans of 30 days to be renewed or to lapse, and for some to come back."""
+_BUNCH: Final = 1_200.0
+"""Moments that are closer together than these seconds are one jump."""
+_CALM_BEFORE: Final = 5.0
+_CALM_AFTER: Final = 90.0
+"""Nothing that depends on the exact second lies so close to a moment at which customers act."""
+_AT_ONCE: Final = 6
+"""Customers who act at the same time."""
+_OWN_MONEY: Final = ("balance",)
+"""Deeds that need what others bring in at the same moment: they come after it."""
+_SAMPLE: Final = 20
+
+
+@attrs.define(eq=False)
+class Month:
+    """One month of one town."""
+
+    town: Town
+    books: Books
+    doer: Doer
+    model: Model
+    site: Site
+    progress: Callable[[float, str], None]
+    """Told how far the month is, 0 to 1, and its day in words."""
+    problems: list[str] = attrs.field(factory=list)
+    jumps: int = 0
+    packets: list[str] = attrs.field(factory=list)
+    """What was proven with packets, as sentences."""
+    _visitors: dict[int, Visitor] = attrs.field(factory=dict)
+    _begin: float = 0.0
+
+    async def run(self) -> None:
+        """Live through it. What is not as it ought to be is noted in `problems`, with its day."""
+        self._begin = self.books.now()
+        deeds = list(self.town.deeds)
+        end = self._begin + LENGTH
+        async with AsyncExitStack() as stack:
+            while (moment := self._next(deeds, end)) is not None:
+                await self.books.jump(moment)
+                self.jumps += 1
+                self.progress((moment - self._begin) / LENGTH, self._day())
+                await self._rest()
+                due = [deed for deed in deeds if self._begin + deed.at <= moment]
+                deeds = deeds[len(due) :]
+                for deeds_now in _phases(due):
+                    await self._together(deeds_now)
+                    await self._rest()
+                await self._compare()
+                await self._look_at_packets(stack)
+
+    # -- time -----------------------------------------------------------------------------------------------------------
+
+    def _next(self, deeds: Sequence[Deed], end: float) -> float | None:
+        now = self.books.now()
+        if now >= end:
+            return None
+        moments = sorted(
+            moment
+            for moment in (
+                *(self._begin + deed.at for deed in deeds),
+                *(each + 60 for each in self.model.moments()),
+                end,
+            )
+            if now < moment <= end
+        )
+        if deeds and self._begin + deeds[0].at <= now:
+            moments.insert(0, now + 1)
+        chosen = moments[0]
+        for moment in moments:
+            if moment < moments[0] + _BUNCH:
+                chosen = moment
+        while not self.model.is_clear(chosen, _CALM_BEFORE, _CALM_AFTER):
+            chosen += 30
+        return chosen
+
+    async def _rest(self) -> None:
+        """Until all work is done; what ought to have happened by itself has then happened in the model, too."""
+        await self.books.drain()
+        self.model.settle(self.books.now())
+
+    def _day(self) -> str:
+        passed = self.books.now() - self._begin
+        return f"day {int(passed // DAY) + 1}, {int(passed % DAY // HOUR):02d}:{int(passed % HOUR // 60):02d}"
+
+    # -- people ---------------------------------------------------------------------------------------------------------
+
+    async def _together(self, deeds: Sequence[Deed]) -> None:
+        """Everybody at the same time, each one's own deeds in their order."""
+        slots = trio.CapacityLimiter(_AT_ONCE)
+        by_person: dict[int, list[Deed]] = {}
+        for deed in deeds:
+            by_person.setdefault(deed.who, []).append(deed)
+        async with trio.open_nursery() as nursery:
+            for own in by_person.values():
+                nursery.start_soon(self._one, own, slots)
+
+    async def _one(self, deeds: Sequence[Deed], slots: trio.CapacityLimiter) -> None:
+        async with slots:
+            for deed in deeds:
+                await self.doer.do(deed)
+
+    # -- comparison -----------------------------------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        """The database and the node against what ought to be."""
+        found, served, now = await self.books.standings(), await self.books.served(), self.books.now()
+        for telegram_id, account in self.model.accounts.items():
+            standing = found.get(telegram_id)
+            if standing is None:
+                self._note(f"customer {telegram_id} is not in the database")
+                continue
+            if standing.balance != account.balance:
+                self._note(f"customer {telegram_id} has {standing.balance} kopecks, not {account.balance}")
+            span = account.end
+            if span is None or standing.expires_at is None:
+                if span is not None or standing.expires_at is not None:
+                    self._note(f"customer {telegram_id} has access until {standing.expires_at}, expected {span}")
+            elif not span.low - 1 <= standing.expires_at <= span.high + 1:
+                self._note(f"customer {telegram_id}'s access ends {standing.expires_at - span.high:+.0f} s off")
+        expected = self.model.with_access(now)
+        if missing := expected - served:
+            self._note(f"the node does not serve {sorted(missing)}, who have access")
+        if surplus := served - expected:
+            self._note(f"the node serves {sorted(surplus)}, who have no access")
+
+    def _note(self, problem: str) -> None:
+        if len(self.problems) < _SAMPLE:
+            self.problems.append(f"{self._day()}: {problem}")
+
+    # -- packets --------------------------------------------------------------------------------------------------------
+
+    async def _look_at_packets(self, stack: AsyncExitStack) -> None:
+        for telegram_id in self.town.with_tunnels:
+            account, now = self.model.accounts.get(telegram_id), self.books.now()
+            if account is None or account.end is None:
+                continue
+            found = self._visitors.get(telegram_id)
+            if account.has_access(now):
+                if found is None:
+                    link = await self.doer.link(telegram_id)
+                    found = self._visitors[telegram_id] = await stack.enter_async_context(
+                        visitor(telegram_id, link, self.site)
+                    )
+                    self.packets.append(f"{self._day()}: customer {telegram_id} is connected")
+                if not await found.is_still_open():
+                    self._note(f"the connection of customer {telegram_id} broke, who has access")
+                elif not await found.passes():
+                    self._note(f"no packets pass for customer {telegram_id}, who has access")
+            elif found is not None:
+                del self._visitors[telegram_id]
+                if not await found.is_cut():
+                    self._note(f"the connection of customer {telegram_id} is open after the end of the access")
+                elif await found.passes():
+                    self._note(f"packets pass for customer {telegram_id} after the end of the access")
+                else:
+                    self.packets.append(f"{self._day()}: customer {telegram_id} was cut off at the end of the access")
+        if self._begin + LENGTH <= self.books.now():
+            for telegram_id in self._visitors:
+                self.packets.append(
+                    f"{self._day()}: customer {telegram_id} is connected still, on the first connection"
+                )
+
+
+def _phases(due: Sequence[Deed]) -> list[list[Deed]]:
+    first = [deed for deed in due if deed.what not in _OWN_MONEY]
+    return [phase for phase in (first, [deed for deed in due if deed.what in _OWN_MONEY]) if phase]

@@ -1,0 +1,79 @@
+"""The page at the end: what the month came to, beside what it ought to have come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from demo.figures import Figures
+from demo.model import Model
+
+WIDTH = 108
+
+
+def differences(found: Figures, model: Model, sent: int) -> list[str]:
+    """What the month came to and ought not to have, as sentences."""
+    pairs = (
+        ("customers", found.customers, len(model.accounts)),
+        ("kopecks from outside by the ledger", found.money_from_outside, model.revenue),
+        ("plans paid for through a provider", found.purchases, model.purchases),
+        ("top-ups", found.topups, model.topups),
+        ("payments credited because they were late", found.credited, model.credited_late),
+        ("plans bought from the balance", found.balance_purchases, model.balance_purchases),
+        ("renewals", found.renewals, model.renewals),
+        ("kopecks of referral rewards", found.rewards, model.rewards),
+        ("messages that Telegram has got", sent, sum(found.notices.values())),
+        ("messages that were given up", found.undelivered, 0),
+        ("open cases", found.open_cases, 0),
+    )
+    return [f"{what}: {is_so}, expected {expected}" for what, is_so, expected in pairs if is_so != expected]
+
+
+def show(console: Console, found: Figures, model: Model, *, took: float, jumps: int, packets: Sequence[str]) -> None:
+    """Print the page."""
+    table = Table(title="A month of the shop", show_header=False, title_justify="left", width=WIDTH, title_style="bold")
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    by_provider = ", ".join(f"{name} {count}" for name, count in found.charges.items())
+    other = {kind: count for kind, count in found.notices.items() if not kind.startswith("reminder_")}
+    restarts = ", ".join(f"{name} {count}" for name, count in found.restarts.items())
+    waits = found.waits
+    rows = (
+        ("customers", f"{found.customers}, of whom {model.trials} began with a trial and {model.granted} with a gift"),
+        (
+            "revenue",
+            f"{_roubles(found.money_from_outside)} from outside, by the ledger; expected {_roubles(model.revenue)}",
+        ),
+        ("payments", f"{sum(found.charges.values())} ({by_provider}), told in {found.deliveries} events"),
+        (
+            "purchases",
+            f"{found.purchases} plans, {found.topups} top-ups, {found.balance_purchases} plans from the balance, "
+            f"{found.credited} late payment credited",
+        ),
+        ("renewals", f"{found.renewals}, expected {model.renewals}"),
+        ("referrals", f"{_roubles(found.rewards)} in rewards"),
+        (
+            "activation",
+            f"p50 {found.activation_p50 * 1000:.0f} ms, p99 {found.activation_p99 * 1000:.0f} ms from the purchase to the "
+            f"confirmed key ({found.activations} keys)",
+        ),
+        ("reminders", f"{found.reminders} sent"),
+        ("other notices", f"{sum(other.values())} sent: " + ", ".join(f"{kind} {n}" for kind, n in other.items())),
+        (
+            "lease waits",
+            f"{waits.leases} leases, 99 % within {waits.quantile_within(0.99) * 1000:g} ms, all within "
+            f"{waits.quantile_within(1.0) * 1000:g} ms, {waits.spikes} spikes",
+        ),
+        ("restarts", restarts or "none"),
+        ("packets", "\n".join(packets)),
+        ("time", f"{jumps} jumps, {took:.0f} s of real time"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _roubles(kopecks: int) -> str:
+    return f"{kopecks // 100:,}.{kopecks % 100:02d} RUB".replace(",", " ")

@@ -1,0 +1,102 @@
+"""The demo's own idea of what ought to be, by hand-computed examples; and that a difference is never overlooked."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import pytest
+
+from demo.figures import Figures, Waits, read_waits
+from demo.model import DAY, HOUR, Account, Model, Span
+from demo.people import PERSONAS, town
+from demo.summary import differences
+
+NOW = Span(0.0, 2.0)
+
+
+def customer(model: Model, telegram_id: int = 1, referrer: int | None = None) -> Account:
+    return model.join(telegram_id, referrer)
+
+
+def test_time_is_additive_and_an_end_equal_to_now_has_passed() -> None:
+    model = Model()
+    account = customer(model)
+    model.purchase(account, ("basic", 30), NOW)
+    model.purchase(account, ("plus", 90), Span(10 * DAY, 10 * DAY))
+    assert account.end == Span(120 * DAY, 120 * DAY + 2)
+    assert account.has_access(120 * DAY - 1)
+    assert not account.has_access(120 * DAY)
+
+
+def test_a_renewal_needs_the_window_and_the_money() -> None:
+    model = Model()
+    account = customer(model)
+    model.purchase(account, ("basic", 30), NOW)
+    account.auto_renew = True
+    model.settle(30 * DAY - 5 * HOUR)
+    assert model.renewals == 0
+    model.topup(account, 15_000)
+    model.settle(20 * DAY)
+    assert model.renewals == 0
+    model.settle(30 * DAY - 6 * HOUR)
+    assert (model.renewals, account.balance) == (1, 100)
+    assert account.end == Span(60 * DAY, 60 * DAY + 2)
+
+
+def test_referrers_get_their_share_of_money_from_outside_only() -> None:
+    model = Model()
+    referrer = customer(model, 1)
+    friend = customer(model, 2, referrer=1)
+    model.topup(friend, 29_999)
+    assert referrer.balance == 2_999
+    model.buy_from_balance(friend, ("basic", 30), NOW)
+    model.trial(customer(model, 3, referrer=1), NOW)
+    assert referrer.balance == 2_999
+    assert model.revenue == 29_999
+
+
+def test_the_same_seed_is_the_same_town() -> None:
+    assert town(7, 40) == town(7, 40)
+    assert town(7, 40) != town(8, 40)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nobody_refers_before_they_came(seed: int) -> None:
+    here: set[int] = set()
+    for deed in town(seed, len(PERSONAS) + 30).deeds:
+        if deed.what == "join":
+            assert deed.referrer is None or deed.referrer in here
+            here.add(deed.who)
+        assert deed.who in here
+
+
+def test_every_difference_is_told() -> None:
+    right = Figures(0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, {}, 0, 0, Waits(0, {}, 0), {})
+    assert differences(right, Model(), 0) == []
+    wrong = (
+        attrs.evolve(right, customers=1),
+        attrs.evolve(right, money_from_outside=1),
+        attrs.evolve(right, purchases=1),
+        attrs.evolve(right, balance_purchases=1),
+        attrs.evolve(right, topups=1),
+        attrs.evolve(right, credited=1),
+        attrs.evolve(right, renewals=1),
+        attrs.evolve(right, rewards=1),
+        attrs.evolve(right, notices={"purchase": 1}),
+        attrs.evolve(right, undelivered=1),
+        attrs.evolve(right, open_cases=1),
+    )
+    assert [len(differences(each, Model(), 0)) for each in wrong] == [1] * len(wrong)
+    assert len(differences(right, Model(), 1)) == 1
+
+
+def test_waits_are_added_up_over_pools() -> None:
+    read = read_waits(
+        "# HELP atlas_lease_wait_spikes_total Requests that waited too long\n"
+        'atlas_lease_wait_seconds_bucket{pool="a",le="0.001"} 98\natlas_lease_wait_seconds_bucket{pool="a",le="+Inf"} 99\n'
+        'atlas_lease_wait_seconds_bucket{pool="b",le="0.001"} 1\natlas_lease_wait_seconds_bucket{pool="b",le="+Inf"} 1\n'
+        'atlas_lease_wait_spikes_total{pool="a",severity="warning"} 2\n'
+    )
+    assert read == Waits(100, {0.001: 99, math.inf: 100}, 2)
+    assert (read.quantile_within(0.99), read.quantile_within(1.0)) == (0.001, math.inf)
