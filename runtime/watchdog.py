@@ -240,12 +240,14 @@ class Watchdog:
         self.thread.start()
         try:
             task_status.started()
+            now = trio.current_time()
             while True:
-                due = trio.current_time() + self._tick
+                # From the last waking on: a pause amid `look` is lateness, too.
+                due = now + self._tick
                 await trio.sleep_until(due)
-                late = trio.current_time() - due
-                LATENESS.observe(max(0.0, late))
-                self.look(late)
+                now = trio.current_time()
+                LATENESS.observe(max(0.0, now - due))
+                self.look(now - due)
         finally:
             BEAT_AGE.from_source(None)
             self.thread.stop()
