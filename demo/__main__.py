@@ -28,7 +28,7 @@ from demo.providers import providers
 from demo.summary import WIDTH, differences, show
 from vpn.groups import sole
 
-CUSTOMERS: Final = 60
+CUSTOMERS: Final = 150
 QUICK_CUSTOMERS: Final = 6
 WRONG: Final = 1
 INTERRUPTED: Final = 130

@@ -20,6 +20,8 @@ PRICES: Final = {
     "basic": {30: 14_900, 90: 39_900, 180: 74_900, 365: 139_900},
     "plus": {30: 29_900, 90: 69_900, 180: 119_900, 365: 229_900},
 }
+REMINDED: Final = {"paid": (72, 24, 3), "trial": (66, 24, 6), "day": (6,), "week": (24,)}
+"""How many hours before its end a customer is reminded, by what ends: a trial of 72 hours also 6 and 48 hours after it began."""
 REFERRAL_TIERS: Final = ((50, 45), (25, 25), (0, 10))
 
 Plan = tuple[str, int]
@@ -49,6 +51,10 @@ class Account:
     """Bought last, and bought again by a renewal."""
     auto_renew: bool = False
     is_paying: bool = False
+    kind: str = "paid"
+    """What ends: see REMINDED."""
+    to_remind: list[int] = attrs.field(factory=list)
+    """Hours before the end at which the customer is still to be reminded."""
 
     def has_access(self, now: float) -> bool:
         """Whether packets must pass."""
@@ -70,7 +76,7 @@ class Model:
     trials: int = 0
     granted: int = 0
     renewals: int = 0
-    lapses: int = 0
+    reminders: int = 0
     rewards: int = 0
     """Kopecks."""
 
@@ -83,7 +89,7 @@ class Model:
         """A plan was paid for from outside."""
         self._income(account, PRICES[plan[0]][plan[1]])
         self.purchases += 1
-        self._extend(account, when, plan[1])
+        self._extend(account, when, plan[1], "paid")
         account.plan = plan
 
     def topup(self, account: Account, amount: int) -> None:
@@ -104,27 +110,27 @@ class Model:
         account.balance -= PRICES[plan[0]][plan[1]]
         assert account.balance >= 0, "nobody tries without the money"
         self.balance_purchases += 1
-        self._extend(account, when, plan[1])
+        self._extend(account, when, plan[1], "paid")
         account.plan = plan
 
     def trial(self, account: Account, when: Span) -> None:
         """The trial began."""
         self.trials += 1
-        self._extend(account, when, TRIAL_HOURS / 24)
+        self._extend(account, when, TRIAL_HOURS / 24, "trial")
 
     def grant(self, account: Account, days: int, when: Span) -> None:
         """The operator gave something."""
         self.granted += 1
-        self._extend(account, when, days)
+        self._extend(account, when, days, "day" if days == 1 else "week")
 
     def settle(self, now: float) -> None:
         """What must have happened by itself once the workers have rested at this moment."""
         for account in self.accounts.values():
-            while self._renews(account, now):
+            self._remind(account, now)
+            if self._renews(account, now):
                 assert account.plan is not None
-                assert account.end is not None
                 account.balance -= PRICES[account.plan[0]][account.plan[1]]
-                account.end = account.end.plus(account.plan[1])
+                self._extend(account, Span(now, now), account.plan[1], "paid")
                 self.renewals += 1
 
     def with_access(self, now: float) -> set[int]:
@@ -135,14 +141,14 @@ class Model:
         """When something changes by itself, or is due shortly before it does."""
         for account in self.accounts.values():
             if account.end is not None:
-                for hours in (72, 48, 24, RENEWAL_HOURS, 3, 0):
+                for hours in (*REMINDED[account.kind], RENEWAL_HOURS, 0):
                     yield account.end.high - hours * HOUR
 
     def is_clear(self, moment: float, before: float, after: float) -> bool:
         """Whether nothing changes by itself from `before` seconds before this moment until `after` seconds after it."""
         for account in self.accounts.values():
             if account.end is not None:
-                for hours in (0, RENEWAL_HOURS):
+                for hours in (*REMINDED[account.kind], RENEWAL_HOURS, 0):
                     low, high = account.end.low - hours * HOUR, account.end.high - hours * HOUR
                     if low < moment + after and high > moment - before:
                         return False
@@ -160,9 +166,18 @@ class Model:
         self.rewards += reward
 
     @staticmethod
-    def _extend(account: Account, when: Span, days: float) -> None:
+    def _extend(account: Account, when: Span, days: float, kind: str) -> None:
         start = when if account.end is None else Span(max(when.low, account.end.low), max(when.high, account.end.high))
-        account.end = start.plus(days)
+        account.end = end = start.plus(days)
+        account.kind = kind
+        # What would have been before now is not made up for.
+        account.to_remind = [hours for hours in REMINDED[kind] if end.low - hours * HOUR > when.high]
+
+    def _remind(self, account: Account, now: float) -> None:
+        if account.end is not None and now < account.end.low:
+            due = [hours for hours in account.to_remind if account.end.low - hours * HOUR <= now]
+            account.to_remind = [hours for hours in account.to_remind if hours not in due]
+            self.reminders += len(due)
 
     @staticmethod
     def _renews(account: Account, now: float) -> bool:

@@ -55,7 +55,7 @@ def town(seed: int, customers: int) -> Town:
         who = FIRST_ID + number
         # Most come in the first days, so that the month sees what becomes of them.
         arrives = (
-            number * HOUR / 4 if number < len(PERSONAS) else max(1, round(chance.triangular(0, 24, 2) * 8)) * 3 * HOUR
+            number * HOUR / 4 if number < len(PERSONAS) else max(1, round(chance.triangular(0, 14, 1) * 8)) * 3 * HOUR
         )
         referrer = None
         if number >= 2 and kind != "late_payer" and chance.random() < 0.4:

@@ -23,6 +23,7 @@ def differences(found: Figures, model: Model, sent: int) -> list[str]:
         ("payments credited because they were late", found.credited, model.credited_late),
         ("plans bought from the balance", found.balance_purchases, model.balance_purchases),
         ("renewals", found.renewals, model.renewals),
+        ("reminders", found.reminders, model.reminders),
         ("kopecks of referral rewards", found.rewards, model.rewards),
         ("messages that Telegram has got", sent, sum(found.notices.values())),
         ("messages that were given up", found.undelivered, 0),
@@ -59,7 +60,7 @@ def show(console: Console, found: Figures, model: Model, *, took: float, jumps: 
             f"p50 {found.activation_p50 * 1000:.0f} ms, p99 {found.activation_p99 * 1000:.0f} ms from the purchase to the "
             f"confirmed key ({found.activations} keys)",
         ),
-        ("reminders", f"{found.reminders} sent"),
+        ("reminders", f"{found.reminders} sent, expected {model.reminders}"),
         ("other notices", f"{sum(other.values())} sent: " + ", ".join(f"{kind} {n}" for kind, n in other.items())),
         (
             "lease waits",

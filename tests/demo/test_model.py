@@ -44,6 +44,23 @@ def test_a_renewal_needs_the_window_and_the_money() -> None:
     assert account.end == Span(60 * DAY, 60 * DAY + 2)
 
 
+def test_each_end_is_reminded_of_at_its_times_and_a_moved_one_anew() -> None:
+    model = Model()
+    account = customer(model)
+    model.purchase(account, ("basic", 30), NOW)
+    model.settle(27 * DAY - 1)
+    assert model.reminders == 0
+    for hours in (72, 24):
+        model.settle(30 * DAY - hours * HOUR)
+    assert model.reminders == 2
+    model.purchase(account, ("basic", 30), Span(29 * DAY + HOUR, 29 * DAY + HOUR))
+    model.settle(30 * DAY - 3 * HOUR)
+    assert model.reminders == 2
+    for hours in (72, 24, 3, 0):
+        model.settle(60 * DAY - hours * HOUR)
+    assert model.reminders == 5
+
+
 def test_referrers_get_their_share_of_money_from_outside_only() -> None:
     model = Model()
     referrer = customer(model, 1)
