@@ -7,6 +7,7 @@ no call can go around it.
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
 
 import attrs
 import httpx
@@ -28,6 +29,25 @@ class Timeouts:
         return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
 
 
+class _Body(httpx.AsyncByteStream):
+    """A whole body. httpx's own is an async generator, which is left unfinished, with a warning, when the connection breaks
+    while it is sent."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._is_sent = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._is_sent = False
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_sent or not self._data:
+            raise StopAsyncIteration
+        self._is_sent = True
+        return self._data
+
+
 class GuardedTransport(httpx.AsyncBaseTransport):
     """Passes requests on, except from a task that holds a database lease: that raises LeaseHeldAcrossCall."""
 
@@ -36,6 +56,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         refuse_if_leased(f"HTTP {request.method} to {request.url.host or 'a local socket'}")
+        if isinstance(request.stream, httpx.ByteStream):
+            request.stream = _Body(request.content)
         return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trio
 
-from tests.vpn.agents import RunningAgent, key
+from tests.vpn.agents import TOKEN, RunningAgent, key
 from tests.vpn.faulty import Fault, FaultyProxy, faulty_proxy
 from tests.vpn.origin import Origin
 from tests.vpn.test_client import client_of
@@ -133,7 +133,8 @@ async def test_no_more_calls_are_on_their_way_than_allowed_and_waiting_says_noth
 ) -> None:
     proxy.plan(*[Fault.NO_ANSWER] * 4)
     guard = Breaker(trio.current_time, threshold=1)
-    async with new_client(proxy.url) as http, trio.open_nursery() as nursery:
+    token = {"authorization": f"Bearer {TOKEN}"}
+    async with new_client(proxy.url, headers=token) as http, trio.open_nursery() as nursery:
         caller = Caller("tested", proxy.url, http, Timeouts(), 10.0, 0, 0.0, guard, 4)
         for _ in range(4):
             nursery.start_soon(caller.call, "state", "GET", "/v1/state")

@@ -72,6 +72,7 @@ class Node:
     _pending: dict[str, None] = attrs.field(init=False, factory=dict)
     _locks: dict[str, tuple[trio.Lock, int]] = attrs.field(init=False, factory=dict)
     _wake: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _converging: int = attrs.field(init=False, default=0)
     _cut_soon: dict[str, None] = attrs.field(init=False, factory=dict)
     _cut_wake: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -293,6 +294,13 @@ class Node:
         self._pending[key_id] = None
 
     async def _converge_all(self, key_ids: Sequence[str]) -> None:
+        self._converging += 1
+        try:
+            await self._converge_these(key_ids)
+        finally:
+            self._converging -= 1
+
+    async def _converge_these(self, key_ids: Sequence[str]) -> None:
         life = self.keeper.current
         if len(key_ids) >= _RESTART_FOR and life is not None and not life.serving:
             self.keeper.restart()
@@ -421,8 +429,8 @@ class Node:
     async def _retry(self) -> None:
         while True:
             await trio.sleep(_RETRY_PENDING)
-            if self.keeper.current is not None:
-                # a key that is locked is being worked on right now
+            # many keys at once are somebody's work already, and a key that is locked is, too
+            if self.keeper.current is not None and not self._converging:
                 await self._converge_all([key_id for key_id in self._pending if key_id not in self._locks])
 
     async def _cut_late(self) -> None:
