@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demo.books import books
 from demo.deeds import Doer
+from demo.errors import DemoFailed
 from demo.figures import fact, read_figures
 from demo.front_end import FrontEnd
 from demo.installation import installation
@@ -31,6 +32,7 @@ from vpn.groups import sole
 CUSTOMERS: Final = 150
 QUICK_CUSTOMERS: Final = 6
 WRONG: Final = 1
+_SHOWN_ERRORS: Final = 10
 INTERRUPTED: Final = 130
 
 
@@ -49,7 +51,11 @@ def main(seed: int, customers: int | None, quick: bool) -> None:
     try:
         wrong = trio.run(_until_told, people, seed, console, strict_exception_groups=True)
     except* Exception as group:  # noqa: BLE001  one error is told, not the groups around it
-        raise sole(group) from None
+        error = sole(group)
+        if not isinstance(error, DemoFailed):
+            raise error from None
+        console.print(f"WRONG  {error}", style="red", markup=False)
+        sys.exit(WRONG)
     if wrong is None:
         console.print("interrupted; everything was stopped and removed")
         sys.exit(INTERRUPTED)
@@ -107,10 +113,12 @@ async def run(people: Town, seed: int, console: Console) -> list[str]:
         if code:
             wrong.append(f"atlas verify ended with {code}: {said.strip()}")
         took = time.monotonic() - began
-        show(console, figures, model, took=took, jumps=month.jumps, packets=month.packets)
+        show(console, figures, model, took=took, jumps=month.jumps, packets=month.packets, errors=len(here.errors))
         console.print(f"atlas verify: {said.strip()}")
         for problem in wrong:
             console.print(f"WRONG  {problem}", style="red", markup=False)
+        for line in here.errors[-_SHOWN_ERRORS:] if wrong else ():
+            console.print(f"log    {line}", markup=False)
         if not wrong:
             console.print(
                 "everybody had what they paid for, at every moment, and nobody else had anything", style="green"

@@ -16,6 +16,7 @@ import trio
 from db.clock import set_clock_offset
 from db.session import Session, open_session
 from db.tx import Tx
+from demo.errors import DemoFailed
 from demo.installation import WOKEN_BY_TIME
 from runtime.config.secret import Secret
 from vpn.client import AgentClient
@@ -49,7 +50,7 @@ class _Record(Protocol):
     def items(self) -> Iterable[tuple[str, Any]]: ...
 
 
-class NotQuiescent(Exception):
+class NotQuiescent(DemoFailed):
     """Work is left that nobody finishes."""
 
 

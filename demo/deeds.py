@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from demo.books import Books
+from demo.errors import DemoFailed
 from demo.front_end import FrontEnd
 from demo.installation import Installation
 from demo.model import PRICES, Account, Model, Plan, Span
@@ -15,7 +16,7 @@ from demo.people import Deed
 from demo.providers import Providers
 
 
-class Surprise(Exception):
+class Surprise(DemoFailed):
     """The shop did something else than it ought to."""
 
 

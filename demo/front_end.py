@@ -12,10 +12,12 @@ from typing import Any, Final
 import attrs
 import httpx
 
+from demo.errors import DemoFailed
+
 PREFIX: Final = "/shop/v1"
 
 
-class Declined(Exception):
+class Declined(DemoFailed):
     """The shop answered with a problem."""
 
     def __init__(self, status: int, detail: str) -> None:

@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from db.embedded import EmbeddedSettings, embedded_dsn, layout_of
+from demo.errors import DemoFailed
 from demo.providers import environment_of
 from runtime.child_process import PIPE, ChildProcess, lines, spawn
 
@@ -34,7 +35,7 @@ WOKEN_BY_TIME: Final = ("auto_renewal", "fast_expiry", "housekeeping", "payment_
 "Who looks at the clock, now and then; it is told when the clock was moved."
 
 
-class StackFailed(Exception):
+class StackFailed(DemoFailed):
     """ATLAS did not start, ended by itself, or a command of it failed."""
 
 
@@ -46,7 +47,7 @@ class Installation:
     environment: dict[str, str] = attrs.field(repr=False)
     last_lines: deque[str] = attrs.field(factory=lambda: deque(maxlen=200), repr=False)
     errors: list[str] = attrs.field(factory=list, repr=False)
-    """Lines of the log with level ERROR or CRITICAL."""
+    """Lines of the log with level ERROR or CRITICAL, which go to standard error."""
 
     @property
     def settings(self) -> EmbeddedSettings:
@@ -95,9 +96,10 @@ class Installation:
         try:
             async with trio.open_nursery() as nursery:
                 started = trio.Event()
-                for stream in (process.stdout, process.stderr):
-                    assert stream is not None
-                    nursery.start_soon(self._read, lines(stream), started)
+                assert process.stdout is not None
+                assert process.stderr is not None
+                nursery.start_soon(self._read, lines(process.stdout), started, False)
+                nursery.start_soon(self._read, lines(process.stderr), started, True)
                 with trio.move_on_after(_START_SECONDS):
                     await started.wait()
                 if not started.is_set() or process.returncode is not None:
@@ -110,12 +112,12 @@ class Installation:
                 await process.stop(signal.SIGTERM, grace=_STOP_SECONDS)
                 await process.close()
 
-    async def _read(self, said: lines, started: trio.Event) -> None:
+    async def _read(self, said: lines, started: trio.Event, is_error: bool) -> None:
         async for line in said:
             self.last_lines.append(line)
             if line.strip() == _STARTED:
                 started.set()
-            if " ERROR " in line or " CRITICAL " in line:
+            if is_error:
                 self.errors.append(line)
         started.set()
 

@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 import trio
 
+from demo.errors import DemoFailed
 from simulators.cryptobot import CryptoBot
 from simulators.delivery import Event, deliver_until_taken
 from simulators.server import serving
@@ -29,7 +30,7 @@ _FAST: Final = "1000"
 _REPEATED: Final = 0.25
 
 
-class PaymentFailed(Exception):
+class PaymentFailed(DemoFailed):
     """Money could not be paid, or the shop was not told of it."""
 
 

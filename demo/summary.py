@@ -32,7 +32,9 @@ def differences(found: Figures, model: Model, sent: int) -> list[str]:
     return [f"{what}: {is_so}, expected {expected}" for what, is_so, expected in pairs if is_so != expected]
 
 
-def show(console: Console, found: Figures, model: Model, *, took: float, jumps: int, packets: Sequence[str]) -> None:
+def show(
+    console: Console, found: Figures, model: Model, *, took: float, jumps: int, packets: Sequence[str], errors: int
+) -> None:
     """Print the page."""
     table = Table(title="A month of the shop", show_header=False, title_justify="left", width=WIDTH, title_style="bold")
     table.add_column(style="cyan", no_wrap=True)
@@ -68,6 +70,7 @@ def show(console: Console, found: Figures, model: Model, *, took: float, jumps: 
             f"{waits.quantile_within(1.0) * 1000:g} ms, {waits.spikes} spikes",
         ),
         ("restarts", restarts or "none"),
+        ("log", f"{errors} lines of level ERROR or CRITICAL"),
         ("packets", "\n".join(packets)),
         ("time", f"{jumps} jumps, {took:.0f} s of real time"),
     )
