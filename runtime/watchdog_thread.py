@@ -67,6 +67,8 @@ class WatchdogThread:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._boot_at = _boot_clock()
+        self._amid_pause = -math.inf
+        """A moment of the pause that was forgiven last: the loop has turned since if it turned after this."""
         self._blocked_since: float | None = None
         self._told_stale = False
         self._told_diagnostic = False
@@ -138,12 +140,15 @@ class WatchdogThread:
         interpreter) is forgiven once: not again before the loop has turned since.
         """
         now, boot = time.monotonic(), _boot_clock()
-        gap, slept = now - self.looked_at, (boot - self._boot_at) - (now - self.looked_at)
+        before = self.looked_at
+        gap, slept = now - before, (boot - self._boot_at) - (now - before)
         self.looked_at, self._boot_at = now, boot
         paused = gap > 3 * self._interval + 1.0
         turned = self._beats.event_loop
-        if slept > SLEPT or (paused and (turned is None or turned > self.forgiven_at)):
+        if slept > SLEPT or (paused and (turned is None or turned > self._amid_pause)):
             self.forgiven_at = now
+            # Continued, the loop may turn before this thread does: any turn after the pause counts, not only one from now on.
+            self._amid_pause = before + gap / 2
             kind = f"the machine slept for {slept:.1f} s" if slept > SLEPT else f"the process paused for {gap:.1f} s"
             self._tell([f"atlas watchdog: {kind}; all beats count from now on"])
 
