@@ -109,11 +109,20 @@ async def run(people: Town, seed: int, console: Console) -> list[str]:
                 code, said = await here.command("verify", allowed=(0, 65, 75))
                 status = await here.status()
                 figures = await read_figures(read, status, await read.value("SELECT count(*) FROM provider_events"))
-        wrong = [*month.problems, *differences(figures, model, len(outside.telegram.sent))]
+        wrong = [*month.problems, *differences(figures, model, len(outside.telegram.sent), month.killed)]
         if code:
             wrong.append(f"atlas verify ended with {code}: {said.strip()}")
         took = time.monotonic() - began
-        show(console, figures, model, took=took, jumps=month.jumps, packets=month.packets, errors=len(here.errors))
+        show(
+            console,
+            figures,
+            model,
+            took=took,
+            jumps=month.jumps,
+            packets=month.packets,
+            killed=month.killed,
+            errors=len(here.errors),
+        )
         console.print(f"atlas verify: {said.strip()}")
         for problem in wrong:
             console.print(f"WRONG  {problem}", style="red", markup=False)

@@ -27,6 +27,9 @@ _AT_ONCE: Final = 6
 _OWN_MONEY: Final = ("balance",)
 """Deeds that need what others bring in at the same moment: they come after it."""
 _SAMPLE: Final = 20
+MISHAPS: Final = ("activation", "node.local", "pool.main", "fast_expiry", "auto_renewal")
+"""Actors that are killed while customers act, evenly over the month. A killed `notifications` may repeat a message, which it
+says; a killed `gateway` would open another port here, where it takes a free one."""
 
 
 @attrs.define(eq=False)
@@ -45,6 +48,8 @@ class Month:
     packets: list[str] = attrs.field(factory=list)
     """What was proven with packets, as sentences."""
     _visitors: dict[int, Visitor] = attrs.field(factory=dict)
+    killed: list[str] = attrs.field(factory=list)
+    _noted: set[str] = attrs.field(factory=set)
     _begin: float = 0.0
 
     async def run(self) -> None:
@@ -61,7 +66,9 @@ class Month:
                 due = [deed for deed in deeds if self._begin + deed.at <= moment]
                 deeds = deeds[len(due) :]
                 for deeds_now in _phases(due):
-                    await self._together(deeds_now)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._have_mishap, (moment - self._begin) / LENGTH)
+                        nursery.start_soon(self._together, deeds_now)
                     await self._rest()
                 await self._compare()
                 await self._look_at_packets(stack)
@@ -117,6 +124,12 @@ class Month:
             for deed in deeds:
                 await self.doer.do(deed)
 
+    async def _have_mishap(self, share: float) -> None:
+        number = len(self.killed)
+        if number < len(MISHAPS) and share >= (number + 0.5) / len(MISHAPS):
+            self.killed.append(MISHAPS[number])
+            await self.doer.installation.command("kill", MISHAPS[number])
+
     # -- comparison -----------------------------------------------------------------------------------------------------
 
     async def _compare(self) -> None:
@@ -142,7 +155,9 @@ class Month:
             self._note(f"the node serves {sorted(surplus)}, who have no access")
 
     def _note(self, problem: str) -> None:
-        if len(self.problems) < _SAMPLE:
+        # What is wrong at one moment is so at the next: the first one tells when it began.
+        if problem not in self._noted and len(self.problems) < _SAMPLE:
+            self._noted.add(problem)
             self.problems.append(f"{self._day()}: {problem}")
 
     # -- packets --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from demo.model import Model
 WIDTH = 108
 
 
-def differences(found: Figures, model: Model, sent: int) -> list[str]:
+def differences(found: Figures, model: Model, sent: int, killed: Sequence[str] = ()) -> list[str]:
     """What the month came to and ought not to have, as sentences."""
     pairs = (
         ("customers", found.customers, len(model.accounts)),
@@ -29,11 +29,20 @@ def differences(found: Figures, model: Model, sent: int) -> list[str]:
         ("messages that were given up", found.undelivered, 0),
         ("open cases", found.open_cases, 0),
     )
-    return [f"{what}: {is_so}, expected {expected}" for what, is_so, expected in pairs if is_so != expected]
+    told = [f"{what}: {is_so}, expected {expected}" for what, is_so, expected in pairs if is_so != expected]
+    return [*told, *(f"{name} was killed and not restarted" for name in killed if name not in found.restarts)]
 
 
 def show(
-    console: Console, found: Figures, model: Model, *, took: float, jumps: int, packets: Sequence[str], errors: int
+    console: Console,
+    found: Figures,
+    model: Model,
+    *,
+    took: float,
+    jumps: int,
+    packets: Sequence[str],
+    killed: Sequence[str],
+    errors: int,
 ) -> None:
     """Print the page."""
     table = Table(title="A month of the shop", show_header=False, title_justify="left", width=WIDTH, title_style="bold")
@@ -52,8 +61,8 @@ def show(
         ("payments", f"{sum(found.charges.values())} ({by_provider}), told in {found.deliveries} events"),
         (
             "purchases",
-            f"{found.purchases} plans, {found.topups} top-ups, {found.balance_purchases} plans from the balance, "
-            f"{found.credited} late payment credited",
+            f"plans {found.purchases}, top-ups {found.topups}, plans from the balance {found.balance_purchases}, "
+            f"late payments credited {found.credited}",
         ),
         ("renewals", f"{found.renewals}, expected {model.renewals}"),
         ("referrals", f"{_roubles(found.rewards)} in rewards"),
@@ -69,7 +78,7 @@ def show(
             f"{waits.leases} leases, 99 % within {waits.quantile_within(0.99) * 1000:g} ms, all within "
             f"{waits.quantile_within(1.0) * 1000:g} ms, {waits.spikes} spikes",
         ),
-        ("restarts", restarts or "none"),
+        ("restarts", f"{restarts or 'none'}; killed while customers were at it: {', '.join(killed) or 'none'}"),
         ("log", f"{errors} lines of level ERROR or CRITICAL"),
         ("packets", "\n".join(packets)),
         ("time", f"{jumps} jumps, {took:.0f} s of real time"),

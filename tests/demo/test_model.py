@@ -106,6 +106,7 @@ def test_every_difference_is_told() -> None:
     )
     assert [len(differences(each, Model(), 0)) for each in wrong] == [1] * len(wrong)
     assert len(differences(right, Model(), 1)) == 1
+    assert len(differences(right, Model(), 0, ["activation"])) == 1
 
 
 def test_waits_are_added_up_over_pools() -> None:
