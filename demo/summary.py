@@ -45,7 +45,13 @@ def show(
     errors: int,
 ) -> None:
     """Print the page."""
-    table = Table(title="A month of the shop", show_header=False, title_justify="left", width=WIDTH, title_style="bold")
+    table = Table(
+        title="A month of the shop",
+        show_header=False,
+        title_justify="left",
+        width=min(WIDTH, console.width),
+        title_style="bold",
+    )
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
     by_provider = ", ".join(f"{name} {count}" for name, count in found.charges.items())
