@@ -178,7 +178,7 @@ class NodeHouse:
                     current = changed
                     if await is_so():
                         return
-                    with trio.move_on_after(0.5):  # readiness and iterations are no events
+                    with trio.move_on_after(0.05):  # readiness and iterations are no events
                         await current.wait()
         finally:
             unsubscribe()
@@ -189,6 +189,13 @@ class NodeHouse:
     async def look(self, verdict: str | None = None, node: str = "oslo") -> str:
         """One whole look of the reconciling worker; returns its verdict on the node."""
         ref = self.refs["reconcile"]
+
+        async def is_idle() -> bool:
+            own = ref.address.inspect()["actor"]
+            assert isinstance(own, dict)
+            return not own["running"] and own["next_in"] is not None and own["next_in"] > 1.0
+
+        await self.until(is_idle)  # nodes that come up wake it as well
         before = _iterations(ref)
         ref.tell(WakeUp())
 

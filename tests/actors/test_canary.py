@@ -31,7 +31,7 @@ async def house(database_dsn: str, tmp_path: Path) -> AsyncIterator[NodeHouse]:
 
 async def release(house: NodeHouse, settings: CanarySettings | None = None) -> None:
     """Start the canary, which probes when it is woken."""
-    actor = Canary(settings or CanarySettings(), interval=NEVER, start_jitter=(NEVER, NEVER), budget=30.0)
+    actor = Canary(settings or CanarySettings(), interval=NEVER, start_jitter=(NEVER, NEVER), budget=30.0, patience=4.0)
     house.refs["canary"] = await house.pool.system.start(actor, name="canary")
 
 

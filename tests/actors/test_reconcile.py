@@ -173,9 +173,12 @@ async def test_a_surplus_that_is_too_large_removes_nothing_and_opens_a_case(data
 
 async def test_a_node_that_is_added_later_gets_the_existing_keys(house: NodeHouse) -> None:
     ids = await serve(house, 1, 2)
-    await house.node("rome")
-    await house.look("drifted", node="rome")
-    assert sorted(await house.listed("rome")) == sorted(ids)
+    await house.node("rome")  # which wakes the worker
+
+    async def has_all() -> bool:
+        return sorted(await house.listed("rome")) == sorted(ids)
+
+    await house.until(has_all)
     assert [node.name for node in (await house.key(1)).nodes] == ["oslo", "rome"]
     await house.look("equal", node="rome")
     assert await house.at_rest() == []

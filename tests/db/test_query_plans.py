@@ -8,6 +8,7 @@ from typing import Any
 from db.claims import Owner
 from db.keys import claim_activations, claim_removals
 from db.outbox import claim_messages
+from db.reconcile import expected_page
 from db.subscriptions import expire_page
 from db.tx import Row, Tx
 from tests.db.database import Connection, Database
@@ -71,6 +72,8 @@ HOT: list[tuple[str, Callable[[Tx], Awaitable[object]]]] = [
     ("expire_page", lambda tx: expire_page(tx, 0, 100)),
     ("expire_page later", lambda tx: expire_page(tx, CUSTOMERS // 2, 100)),
     ("claim_messages", lambda tx: claim_messages(tx, OWNER, 50, 60.0)),
+    ("expected_page", lambda tx: expected_page(tx, "local", "", 1000)),
+    ("expected_page later", lambda tx: expected_page(tx, "local", "k000000030000", 1000)),
 ]
 
 
