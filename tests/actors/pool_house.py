@@ -1,10 +1,16 @@
-"""A running pool on a real database, and holders of its connections, for the tests of the pool."""
+"""A running pool on a real database, and holders of its connections, for the tests of the pool.
+
+Pools run on the inline bridge, and fail if they cannot; the pool's own tests run on the plain one as well (`pool_bridge` in
+conftest.py). ATLAS_TEST_BRIDGE=plain or =inline restricts every test to that one.
+"""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -24,6 +30,31 @@ from runtime.testing import ActorSystem, OnCrash, actor_system
 E = TypeVar("E", bound=Event)
 
 POOL = "pool.main"
+
+BridgeName: TypeAlias = Literal["inline", "plain"]
+BRIDGES: Final[tuple[BridgeName, ...]] = ("inline", "plain")
+
+
+def wanted_bridges() -> tuple[BridgeName, ...]:
+    """The bridges on which the pool's own tests run. Raises ValueError if ATLAS_TEST_BRIDGE names none."""
+    wanted = os.environ.get("ATLAS_TEST_BRIDGE")
+    if wanted is None:
+        return BRIDGES
+    for bridge in BRIDGES:
+        if bridge == wanted:
+            return (bridge,)
+    raise ValueError(f"ATLAS_TEST_BRIDGE is {wanted!r}; it is one of {', '.join(BRIDGES)}")
+
+
+@attrs.define
+class BridgeInUse:
+    """Which bridge pools are asked to take at the moment, and which they took so far."""
+
+    name: BridgeName = attrs.field(factory=lambda: wanted_bridges()[0])
+    taken: Counter[str] = attrs.field(factory=Counter)
+
+
+BRIDGE = BridgeInUse()
 
 
 @attrs.define(eq=False)
@@ -100,17 +131,27 @@ async def pool_house(
     wakes: tuple[str, ...] = (),
     database: DatabaseSettings | None = None,
     migrate: bool = False,
+    may_fall_back: bool = False,
 ) -> AsyncIterator[PoolHouse]:
     """Start a pool and, unless told otherwise, wait until it is full."""
+    settings = settings or PoolSettings(size=4)
+    if settings.bridge == "auto" and not may_fall_back:
+        settings = attrs.evolve(settings, bridge=BRIDGE.name)
     database = attrs.evolve(database or DatabaseSettings(purpose="test"), dsn=Secret(dsn))
     async with actor_system() as system:
         events: list[Event] = []
         system.services.events.subscribe(events.append)
-        actor = PoolActor(database, settings or PoolSettings(size=4), EmbeddedSettings(), migrate=migrate, wakes=wakes)
+        actor = PoolActor(database, settings, EmbeddedSettings(), migrate=migrate, wakes=wakes)
         ref = await system.start(actor, name=POOL, on_crash=on_crash)
         contexts: list[Context] = []
         await system.start(Holder(contexts.append), name="holder")
         house = PoolHouse(system, ref, pool_of(contexts[0], POOL), contexts[0], events)
         if wait:
             await house.until_full()
-        yield house
+        try:
+            yield house
+        finally:
+            taken = system.address(ref).facts.get("bridge", "none")
+            BRIDGE.taken[taken] += 1
+        if settings.bridge != "auto":
+            assert taken in (settings.bridge, "none"), f"asked for the {settings.bridge} bridge, got {taken}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Literal
 
 import attrs
 import pytest
@@ -23,7 +22,8 @@ from runtime.testing import OnCrash
 from tests.actors.pool_house import PoolHouse, pool_house
 from tests.postgres_cluster import Cluster
 
-STORM = PoolSettings(size=5, reserved=1)
+STORM = PoolSettings(size=5, reserved=1, slow_target=60.0)
+"""Nobody is shed, however slow the machine."""
 
 
 @attrs.define
@@ -124,13 +124,9 @@ async def _settle(house: PoolHouse, ledger: Ledger) -> None:
             await house.until_full()
 
 
-@pytest.mark.parametrize("bridge", ["inline", "plain"])
-async def test_cancels_at_random_points_lose_nothing(
-    empty_database_dsn: str, bridge: Literal["inline", "plain"]
-) -> None:
+async def test_cancels_at_random_points_lose_nothing(empty_database_dsn: str) -> None:
     ledger = Ledger(random.Random(11))
-    settings = attrs.evolve(STORM, bridge=bridge)
-    async with pool_house(empty_database_dsn, settings) as house:
+    async with pool_house(empty_database_dsn, STORM) as house:
         await house.pool.run("create", _create)
         async with trio.open_nursery() as nursery:
             for _ in range(20):

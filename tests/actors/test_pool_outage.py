@@ -6,9 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
@@ -27,22 +25,30 @@ from runtime.config.secret import Secret
 from runtime.errors import AtlasError, Fatal
 from runtime.testing import actor_system
 from tests.actors.pool_house import POOL, pool_house
-from tests.postgres_cluster import Cluster
+from tests.postgres_cluster import Cluster, temporary_root
 
 SMALL = PoolSettings(size=3, reserved=0)
 
 
-@pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
-    """A server of this test alone, which may be stopped and killed."""
-    server = Cluster(Path(tempfile.mkdtemp(prefix="atlas-pg-", dir="/tmp")))
+@pytest.fixture(scope="module")
+def own_data() -> Iterator[Cluster]:
+    """Where the server of these tests keeps its data."""
+    server = Cluster(temporary_root())
     try:
         server.initialise()
-        server.start()
         yield server
     finally:
-        server.stop()
         shutil.rmtree(server.root, ignore_errors=True)
+
+
+@pytest.fixture
+def own_cluster(own_data: Cluster) -> Iterator[Cluster]:
+    """A server of this test alone, just started, which may be stopped and killed."""
+    own_data.start()
+    try:
+        yield own_data
+    finally:
+        own_data.stop()
 
 
 async def _one(tx: Tx) -> int:
@@ -300,7 +306,7 @@ async def test_a_bridge_that_is_not_recognised_is_replaced_with_a_warning(
     empty_database_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(bridge.VERSIONS, "asyncpg", "0.1.0")
-    async with pool_house(empty_database_dsn, SMALL) as house:
+    async with pool_house(empty_database_dsn, SMALL, may_fall_back=True) as house:
         told = await house.until_event(BridgeFallback)
         assert "asyncpg is" in told.reason
         assert await house.pool.run("works", _one) == 1

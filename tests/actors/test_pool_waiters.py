@@ -228,9 +228,11 @@ async def test_an_overload_is_shed_early_after_being_told(empty_database_dsn: st
 
 
 async def test_waits_are_counted_by_label_and_lane(empty_database_dsn: str) -> None:
+    series = WAITED.labels("pool.main", "counted here", "batch")
+    before = series.count
     async with pool_house(empty_database_dsn, ONE) as house:
         for _ in range(3):
             await house.pool.run("counted here", _one, lane=Lane.BATCH)
-    (count,) = (line for line in WAITED.lines() if "counted here" in line and "_count" in line)
-    assert 'lane="batch"' in count
-    assert count.endswith(" 3")
+    assert series.count == before + 3
+    (shown,) = (line for line in WAITED.lines() if "counted here" in line and "_count" in line)
+    assert shown.endswith(f'label="counted here",lane="batch"}} {series.count}')
