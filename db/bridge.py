@@ -159,6 +159,8 @@ class InlineConnection(DriverConnection):
         self._transport.max_size = _READ_BUFFER
         self._socket: socket.socket = self._transport._sock
         self._transport.pause_reading()
+        self._close_socket = self._transport._call_connection_lost
+        self._transport._call_connection_lost = self._closing
         self._begin = Begin(transport, self._not_begun)
 
     async def begin(self) -> None:
@@ -191,6 +193,12 @@ class InlineConnection(DriverConnection):
             if transport.is_closing() and pending._state == _PENDING:
                 # asyncio would tell the protocol a loop turn later; the server's last words have been read by now.
                 self._lost(pending)
+
+    def _closing(self, error: Exception | None) -> None:
+        # Under TLS the protocol hears of the loss only after the socket was closed, and a closed socket wakes nobody.
+        if self.view.parked is not None:
+            trio.lowlevel.notify_closing(self.view.parked)
+        self._close_socket(error)
 
     def _lost(self, pending: Waiter) -> None:
         if pending._state != _PENDING:

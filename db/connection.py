@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -143,6 +144,11 @@ def refusal(target: Target, error: Exception) -> DatabaseUnusable | DatabaseUnre
         )
     if code == "3D000":
         return DatabaseUnusable(f"{target} does not exist; create it or correct the name (setting database.dsn)")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return DatabaseUnusable(
+            f"{target} shows a certificate that is not trusted: {error.verify_message}; name the authority that signed it "
+            "(sslrootcert=… in the setting database.dsn) or correct the host's name there"
+        )
     if isinstance(error, asyncpg.ClientConfigurationError | ValueError):
         # The driver's text may repeat parts of the DSN, and so the password.
         return DatabaseUnusable(

@@ -18,10 +18,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -56,12 +57,14 @@ def temporary_root() -> Path:
 class Cluster:
     """A running PostgreSQL server; ``start`` returns when it accepts connections, ``stop`` when it is gone."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, binaries: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """`binaries` is the directory of another server than the session's; `settings` add to the server's settings."""
         self.root = root
         """A temporary directory that holds everything: data, socket, log."""
         self.user = _service_user()
         """The account that owns the data and runs the server; ``None`` means ourselves."""
-        self.binaries = _usable_binaries(root, self.user)
+        self.binaries = binaries or _usable_binaries(root, self.user)
+        self.settings = {**_FLAGS, **(settings or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._names = count(1)
 
@@ -77,7 +80,17 @@ class Cluster:
 
     def dsn(self, database: str = "postgres") -> str:
         """The DSN of one database, for asyncpg and psql alike."""
-        return f"postgresql://{_SUPERUSER}@/{database}?host={self.root}"
+        return f"postgresql://{_SUPERUSER}@/{database}?host={self.root}&port={self.port}"
+
+    def tcp_dsn(self, database: str = "postgres", **parameters: object) -> str:
+        """The DSN by way of TCP, for a server whose settings let it listen there; ``sslmode="disable"`` and so on."""
+        query = urlencode(parameters)
+        return f"postgresql://{_SUPERUSER}@127.0.0.1:{self.port}/{database}{query and '?' + query}"
+
+    @property
+    def port(self) -> str:
+        """The port, which is also part of the socket's name."""
+        return self.settings.get("port", "5432")
 
     def initialise(self) -> None:
         """Run initdb; about half a second."""
@@ -88,7 +101,7 @@ class Cluster:
     def start(self) -> None:
         """Start the server; raises ``RuntimeError`` with the server's log if it does not accept within 30 s."""
         argv = [str(self.binaries / "postgres"), "-D", str(self.data), "-k", str(self.root)]
-        for name, value in _FLAGS.items():
+        for name, value in self.settings.items():
             argv += ["-c", f"{name}={value}"]
         libc = ctypes.CDLL(None)
         with (self.root / "server.log").open("ab") as log:
@@ -106,7 +119,7 @@ class Cluster:
                 extra_groups=[] if self.user else None,
             )
         deadline = time.monotonic() + _START_LIMIT
-        while self._run("pg_isready", "-q", "-h", str(self.root), check=False) != 0:
+        while self._run("pg_isready", "-q", "-h", str(self.root), "-p", self.port, check=False) != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(self.root / 'server.log').read_text()}")
             time.sleep(0.02)  # pg_isready is the only signal that a foreground server gives
