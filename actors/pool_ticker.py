@@ -15,6 +15,7 @@ from actors.pool_report import top_holders
 from db.lease_queue import Lane, Waiter
 from runtime.beats import WorkerBeat
 from runtime.context import Context
+from runtime.worker import watch_mailbox
 
 TICK = 0.1
 """Seconds between two looks."""
@@ -25,7 +26,7 @@ _REPORT_EVERY = 10.0
 
 @attrs.define(eq=False)
 class Ticker:
-    """The pool's clockwork; its beat proves to the watchdog that the pool turns."""
+    """The pool's clockwork; its beat proves to the watchdog that the pool turns and takes requests out of its mailbox."""
 
     book: PoolBook
     context: Context
@@ -35,6 +36,7 @@ class Ticker:
 
     async def run(self) -> NoReturn:
         """Tick for ever."""
+        watch_mailbox(self.beat, self.context.ref.address)
         while True:
             self.beat.begin(_BEAT_LIMIT)
             self.tick(trio.current_time())

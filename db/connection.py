@@ -154,6 +154,11 @@ def refusal(target: Target, error: Exception) -> DatabaseUnusable | DatabaseUnre
         return DatabaseUnusable(
             "the DSN cannot be read; it looks like postgresql://user@host/name (setting database.dsn)"
         )
+    if code == "53300":
+        return DatabaseUnreachable(
+            f"{target} has no room for another connection ({_words(error)}); lower pool.size, or raise max_connections or "
+            "the role's CONNECTION LIMIT there"
+        )
     if classify(error) is Fault.PERMANENT:
         return DatabaseUnusable(f"{target} refused the connection: {_words(error)} (setting database.dsn)")
     return DatabaseUnreachable(f"{target} cannot be reached: {_words(error)} (setting database.dsn)")

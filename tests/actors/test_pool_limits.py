@@ -1,0 +1,128 @@
+"""A server that has no room for all connections of a pool, and pools that do not share their troubles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+
+from actors.pool import PoolActor, PoolDown, PoolSettings, pool_of
+from actors.pool_book import PoolBook, PoolState
+from actors.pool_client import counter_of
+from actors.pool_metrics import OPEN_FAILED
+from db.embedded import EmbeddedSettings
+from db.lease_errors import PoolCrashed
+from db.settings import DatabaseSettings
+from db.tx import Tx
+from runtime.config.secret import Secret
+from runtime.testing import OnCrash
+from tests.actors.pool_house import BRIDGE, PoolHouse, pool_house
+from tests.postgres_cluster import Cluster
+
+ROLE = "atlas_limited"
+FOUR = PoolSettings(size=4, reserved=0)
+
+
+async def _one(tx: Tx) -> int:
+    found: int = await tx.fetchval("SELECT 1")
+    return found
+
+
+@pytest.fixture
+def limited_dsn(cluster: Cluster, empty_database_dsn: str) -> Iterator[str]:
+    """A fresh database by way of a role that may have two connections."""
+    name = urlsplit(empty_database_dsn).path.removeprefix("/")
+    cluster.sql(f'CREATE ROLE {ROLE} LOGIN CONNECTION LIMIT 2; GRANT ALL ON DATABASE "{name}" TO {ROLE}')
+    yield empty_database_dsn.replace("atlas@", f"{ROLE}@")
+    cluster.sql(f'REVOKE ALL ON DATABASE "{name}" FROM {ROLE}; DROP ROLE {ROLE}')
+
+
+async def _limit(cluster: Cluster, limit: int) -> None:
+    await trio.to_thread.run_sync(cluster.sql, f"ALTER ROLE {ROLE} CONNECTION LIMIT {limit}")
+
+
+async def test_a_connection_limit_leaves_the_pool_degraded_and_serving_until_there_is_room(
+    cluster: Cluster, limited_dsn: str
+) -> None:
+    failed = OPEN_FAILED.labels("pool.main")
+    before = failed.value
+    async with pool_house(limited_dsn, FOUR, wait=False) as house:
+        await house.until(PoolState.DEGRADED)
+        assert "CONNECTION LIMIT" in house.book.cause
+        assert "pool.size" in house.book.cause
+        assert house.book.live == 2
+        ready, _ = house.system.address(house.ref).readiness
+        assert ready, "it serves"
+        for _ in range(20):
+            assert await house.pool.run("served", _one) == 1
+        assert failed.value - before < 20, "a storm of connects"
+        await _limit(cluster, 10)
+        await house.until_full()
+        assert house.book.state is PoolState.UP
+        assert house.book.cause == ""
+
+
+async def test_a_limit_that_leaves_no_room_at_all_refuses_at_once_and_says_why(
+    cluster: Cluster, limited_dsn: str
+) -> None:
+    await _limit(cluster, 0)
+    async with pool_house(limited_dsn, FOUR, wait=False) as house:
+        await house.until(PoolState.DOWN)
+        with pytest.raises(PoolDown, match="no room for another connection"):
+            await house.pool.run("refused", _one)
+        await _limit(cluster, 10)
+        await house.until_full()
+        assert await house.pool.run("served", _one) == 1
+        assert house.ref.incarnation == 1
+
+
+async def _second_pool(house: PoolHouse, dsn: str) -> PoolBook:
+    database = DatabaseSettings(purpose="test", dsn=Secret(dsn))
+    settings = PoolSettings(size=2, reserved=0, bridge=BRIDGE.name)
+    ref = await house.system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.other")
+    book = counter_of(ref).book
+    assert book is not None
+    with trio.fail_after(10):
+        assert await book.until_full()
+    return book
+
+
+async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: str) -> None:
+    async def through_the_other(*, task_status: trio.TaskStatus[None]) -> None:
+        async with other.lease("long") as lease:
+            task_status.started()
+            await killed.wait()
+            assert await lease.fetchval("SELECT 1") == 1
+        for _ in range(50):
+            assert await other.run("short", _one) == 1
+
+    killed = trio.Event()
+    async with pool_house(empty_database_dsn, FOUR, on_crash=OnCrash.RESTART) as house:
+        book = await _second_pool(house, empty_database_dsn)
+        other = pool_of(house.context, "pool.other")
+        pids = {connection.pid for connection in book.idle}
+        async with trio.open_nursery() as nursery:
+            await nursery.start(through_the_other)
+            for _ in range(3):
+                await house.system.kill(house.ref)
+                await house.until_full()
+            killed.set()
+        with trio.fail_after(5):
+            assert await book.until_full()
+        assert {connection.pid for connection in book.idle} == pids, "not one of its connections was replaced"
+        assert book.state is PoolState.UP
+        assert house.ref.incarnation == 4
+
+
+async def test_a_pool_whose_server_is_away_does_not_hold_up_the_other(
+    empty_database_dsn: str, tmp_path: object
+) -> None:
+    nobody = f"postgresql://atlas@/postgres?host={tmp_path}"
+    async with pool_house(nobody, FOUR, wait=False) as house:
+        await house.until(PoolState.DOWN)
+        await _second_pool(house, empty_database_dsn)
+        assert await pool_of(house.context, "pool.other").run("served", _one) == 1
+        with pytest.raises((PoolDown, PoolCrashed)):
+            await house.pool.run("refused", _one)
