@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -10,7 +11,7 @@ import httpx
 import pytest
 import trio
 
-from actors.pool import ForeignAwait, PoolSettings
+from actors.pool import ForeignAwait, NestedLease, PoolSettings
 from db.lease_errors import LeaseError, LeaseMisused, TransactionLost
 from db.tx import Tx
 from runtime.errors import LeaseHeldAcrossCall
@@ -264,3 +265,56 @@ async def test_a_generator_that_outlives_its_transaction_sends_nothing(empty_dat
         assert await house.pool.run("begin", begin) == 1
         with pytest.raises(LeaseMisused, match="ended"):
             await anext(kept[0])
+
+
+async def test_a_thread_of_a_holder_cannot_call_ask_or_lease_for_it(empty_database_dsn: str) -> None:
+    async with web_server() as (url, heard), house_with_table(empty_database_dsn) as house, new_client() as client:
+        probe = await house.system.probe()
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            partial(client.get, url),
+            partial(probe.ref.ask, Inspect(), within=1),
+            partial(house.pool.run, "nested", _count),
+        )
+        async with house.pool.lease("open"):
+            for call in calls:
+                with pytest.raises((LeaseHeldAcrossCall, NestedLease)):
+                    await trio.to_thread.run_sync(trio.from_thread.run, call)
+        assert heard == []
+        assert probe.received == []
+
+
+async def test_a_transaction_cannot_be_given_to_a_thread(empty_database_dsn: str) -> None:
+    """Neither to a new one, for which its function would have to wait, nor to one that runs already."""
+    handed_over: list[Tx] = []
+    handed, tried = threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    def in_thread() -> None:
+        handed.wait(10)
+        try:
+            trio.from_thread.run(_insert, handed_over[0])
+        except LeaseMisused as error:
+            errors.append(error)
+        tried.set()
+
+    async def to_a_new_one(tx: Tx) -> None:
+        await _insert(tx)
+        await trio.to_thread.run_sync(errors.append, ZeroDivisionError())
+
+    async def to_one_that_runs(tx: Tx) -> None:
+        await _insert(tx)
+        handed_over.append(tx)
+        handed.set()
+        await tx.execute("SELECT pg_sleep(0.3)")  # meanwhile the thread tries
+        raise LookupError
+
+    async with house_with_table(empty_database_dsn) as house:
+        with pytest.raises(ForeignAwait):
+            await house.pool.run("cheat", to_a_new_one)
+        assert errors == [], "it was not even started"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, in_thread)
+            with pytest.raises(LookupError):
+                await house.pool.run("cheat", to_one_that_runs)
+        assert tried.is_set()
+    assert [type(error) for error in errors] == [LeaseMisused]

@@ -11,9 +11,10 @@ import trio.testing
 
 from actors.pool import Lane, LeaseShed, LeaseTimeout, Pool, PoolSettings
 from actors.pool_events import RequestsShed, SevereWaitSpike, WaitResolved, WaitSpike
-from actors.pool_metrics import WAITED
+from actors.pool_metrics import SPIKES, WAITED
 from db.tx import Tx
 from tests.actors.pool_house import PoolHouse, pool_house
+from tests.cancel_at_step import cancel_at_step
 
 ONE = PoolSettings(size=1, reserved=0)
 
@@ -109,6 +110,34 @@ async def test_a_connection_granted_at_the_moment_of_giving_up_is_not_lost(empty
             await house.until_full()
 
 
+async def test_a_waiter_cancelled_at_any_step_costs_nothing(empty_database_dsn: str) -> None:
+    """From asking through waiting, being granted while somebody gives back, using, to giving back."""
+    steps = cancelled = finished_first = 0
+
+    async def give_back_soon(lease_open: trio.Event) -> None:
+        async with house.pool.lease("holder"):
+            lease_open.set()
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+
+    async with pool_house(empty_database_dsn, ONE) as house:
+        while finished_first < 3:
+            steps += 1
+            async with trio.open_nursery() as nursery:
+                lease_open = trio.Event()
+                nursery.start_soon(give_back_soon, lease_open)
+                await lease_open.wait()
+                with trio.CancelScope() as scope, cancel_at_step(steps, scope) as instrument:
+                    assert await house.pool.run("waiter", _one) == 1
+                cancelled += scope.cancelled_caught
+                finished_first = finished_first + 1 if instrument.left > 0 else 0
+            await house.until_full()
+            assert len(house.book.queue) == 0
+            assert house.book.leases == {}
+            assert house.pool._counter.coming == 0
+    assert cancelled >= 5
+
+
 async def test_waiters_cancelled_at_random_points_cost_nothing(empty_database_dsn: str) -> None:
     chance = random.Random(3)
     served = cancelled = 0
@@ -187,10 +216,12 @@ async def test_a_spike_is_told_while_the_waiter_still_waits_and_again_when_it_en
         assert len(house.book.queue) == 1, "it still waits"
         assert warning.label == "starving"
         assert 0.15 < warning.waited < 1.0
-        assert '"holder"' in warning.holders
+        assert '"holder" at actors/test_pool_waiters.py' in warning.holders
+        assert "in _hold" in warning.holders.partition("standing at")[2]
         assert house.system.services.beats.last_spike is not None
         await house.until_event(SevereWaitSpike)
         assert len(house.book.queue) == 1
+        assert SPIKES.labels("pool.main", "interactive", "critical").value > 0
         release.set()
         resolved = await house.until_event(WaitResolved)
         assert resolved.how == "served"

@@ -12,24 +12,12 @@ from db.bridge import InlineBridge
 from db.bridge_plain import PlainBridge
 from db.connection import SessionLimits, Target, open_connection
 from db.driver import Bridge, DriverConnection, open_loop
+from tests.cancel_at_step import cancel_at_step
 from tests.postgres_cluster import Cluster
 
 NAME = "atlas/opening"
 ENOUGH = 5
 """Openings in a row that were done before the cancellation came: all steps have been cancelled by then."""
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope before the n-th step that any task takes."""
-
-    def __init__(self, n: int, scope: trio.CancelScope) -> None:
-        self.left = n
-        self.scope = scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 @pytest.fixture
@@ -63,13 +51,8 @@ async def test_an_opening_cancelled_at_any_step_leaves_nothing(
         while opened_in_a_row < ENOUGH:
             steps += 1
             connection: DriverConnection | None = None
-            with trio.CancelScope() as scope:
-                instrument = CancelAtStep(steps, scope)
-                trio.lowlevel.add_instrument(instrument)
-                try:
-                    connection = await _open(bridge, cluster.dsn())
-                finally:
-                    trio.lowlevel.remove_instrument(instrument)
+            with trio.CancelScope() as scope, cancel_at_step(steps, scope) as instrument:
+                connection = await _open(bridge, cluster.dsn())
             if connection is None:
                 assert scope.cancelled_caught
                 opened_in_a_row = 0
@@ -97,12 +80,8 @@ async def test_a_loop_that_ends_at_any_step_of_an_opening_leaves_nothing(
         with trio.CancelScope() as scope:
             async with open_loop(complaints.append) as loop:
                 bridge = bridge_type(loop)
-                instrument = CancelAtStep(steps, scope)
-                trio.lowlevel.add_instrument(instrument)
-                try:
+                with cancel_at_step(steps, scope):
                     (await _open(bridge, cluster.dsn())).terminate()
-                finally:
-                    trio.lowlevel.remove_instrument(instrument)
         ended_before = scope.cancelled_caught
     await _none_left(cluster)
     gc.collect()
