@@ -19,7 +19,8 @@ PREFIX: Final = "/shop/v1"
 _FILE: Final = "openapi.yaml"
 _COMMON: Final = {"401": "Unsigned", "404": "Unknown", "409": "Conflict", "422": "Refused", "503": "Unavailable"}
 "Answers that every operation may give; the file names them once, the served description with each operation."
-_WITH_BODY: Final = {"400": "Malformed"}
+_TAKING: Final = {"400": "Malformed"}
+"The same for every operation that takes a parameter or a body."
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, some ten times faster where it is built
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
@@ -71,7 +72,8 @@ def load() -> Description:
     operations = {}
     for path, item in document["paths"].items():
         for method, operation in _methods(item):
-            answers = _COMMON | (_WITH_BODY if "requestBody" in operation else {})
+            takes = "requestBody" in operation or "parameters" in item
+            answers = _COMMON | (_TAKING if takes else {})
             operation["responses"] |= {
                 status: {"$ref": f"#/components/responses/{name}"} for status, name in answers.items()
             }

@@ -20,7 +20,8 @@ BREAKS = {
     "money_i07_rewards_follow_purchases": "UPDATE referral_rewards SET amount = amount + 1",
     "money_i08_refunds_within_captured": (
         "INSERT INTO refunds (money_in_id, journal_id, idempotency_key, amount, currency, actor) "
-        "SELECT m.id, j.id, 'r', m.booked_amount + 1, 'RUB', 'test' FROM money_in m JOIN journals j ON j.money_in_id = m.id LIMIT 1"
+        "SELECT m.id, j.id, 'r', m.booked_amount + 1, 'RUB', 'test' "
+        "FROM money_in m JOIN journals j ON j.money_in_id = m.id LIMIT 1"
     ),
     "money_i09_ends_follow_events": "UPDATE subscriptions SET expires_at = expires_at + interval '1 second'",
     "money_i10_nodes_have_the_active": "DELETE FROM key_placements",

@@ -1,0 +1,88 @@
+"""The subscription link: a customer's program gets what works now, in its own form; nobody else gets anything."""
+
+from __future__ import annotations
+
+import base64
+
+import httpx
+import yaml
+
+from db.nodes import register_node
+from db.tx import Tx
+from tests.actors.shop.front import Front, front
+from tests.actors.shop.test_operations import ME, PLAN, fund
+
+HAPP = {"user-agent": "Happ/1.0"}
+
+
+async def bought(here: Front) -> str:
+    """A customer with a running subscription whose key is on a node; their link's path."""
+    await fund(here, 20000)
+    await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "a"})
+
+    async def confirm(tx: Tx) -> None:
+        facts = {"tag": "vless", "host": "192.0.2.1", "port": 443, "network": "tcp", "security": "none"}
+        await register_node(tx, "oslo", facts, inbounds=["vless"])
+        await tx.execute(
+            """
+            INSERT INTO key_placements (key_id, node_id, applied, applied_generation, applied_at)
+            SELECT k.id, n.id, 'present', k.generation, atlas_now() FROM vpn_keys k, vpn_nodes n WHERE n.name = 'oslo'
+            ON CONFLICT (key_id, node_id) DO UPDATE SET applied = 'present', applied_generation = excluded.applied_generation
+            """
+        )
+
+    await here.house.run(confirm)
+    path: str = (await here.ok("GET", f"{ME}/link"))["subscription_path"]
+    return path
+
+
+async def get(here: Front, path: str, **headers: str) -> httpx.Response:
+    return await here.client.get(
+        f"{here.house.url}{path}", headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+
+
+async def test_each_program_gets_its_form_and_every_answer_says_the_end(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        path = await bought(here)
+        links = (await here.ok("GET", f"{ME}/link"))["links"]
+        assert len(links) == 1 and links[0].startswith("vless://")
+        listed = await get(here, path, user_agent="v2rayNG/1.9")
+        assert base64.b64decode(listed.content).decode().splitlines() == links
+        end = int(await here.house.value("SELECT floor(extract(epoch FROM expires_at))::bigint FROM subscriptions"))  # type: ignore[call-overload]
+        assert listed.headers["subscription-userinfo"] == f"upload=0; download=0; total=0; expire={end}"
+        assert listed.headers["profile-web-page-url"] == f"https://vpn.example{path}"
+        clash = yaml.safe_load((await get(here, path, user_agent="mihomo/1.19")).content)
+        assert clash["proxies"][0]["server"] == "192.0.2.1"
+        box = (await get(here, f"{path}/singbox")).json()
+        assert any(outbound.get("server") == "192.0.2.1" for outbound in box["outbounds"])
+        page = await get(here, path, user_agent="Mozilla/5.0", accept="text/html")
+        assert page.headers["content-type"].startswith("text/html") and "content-disposition" not in page.headers
+        assert page.headers["cache-control"] == "no-store"
+
+
+async def test_a_wrong_token_and_a_wrong_form_get_the_same_nothing(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        path = await bought(here)
+        for wrong in ("/s/x", f"/s/{'A' * 32}", path[:-1], path + "x", "/s/" + "é" * 8, "/s/" + "a" * 500):
+            answer = await get(here, wrong, **HAPP)
+            assert (answer.status_code, answer.text) == (404, "there is no such subscription\n"), wrong
+        assert (await get(here, f"{path}/flash")).status_code == 404
+
+
+async def test_a_reset_link_is_void_and_the_new_one_works(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        old = await bought(here)
+        new = (await here.ok("DELETE", f"{ME}/link"))["subscription_path"]
+        assert (await get(here, old)).status_code == 404
+        assert (await get(here, new)).status_code == 200
+
+
+async def test_an_ended_subscription_says_so_and_has_no_links(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        path = await bought(here)
+        await here.house.move_clock(days=31)
+        answer = await get(here, path, **HAPP)
+        assert answer.status_code == 200 and base64.b64decode(answer.content) == b""
+        assert "expire=0" not in answer.headers["subscription-userinfo"]
+        assert (await get(here, f"{path}/html")).status_code == 200
