@@ -58,7 +58,7 @@ def admin_app(services: Services, token: Secret) -> Starlette:
 
 def readiness(services: Services) -> list[tuple[str, bool, str]]:
     """For every actor: its name, whether it can do its work, and why not. An actor that declined to run is left out."""
-    return [(address.name, *address.readiness) for address in services.registry]
+    return [(address.name, *address.readiness) for address in services.registry if not address.declined]
 
 
 def _is_authorized(request: Request, token: Secret) -> bool:

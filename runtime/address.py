@@ -13,7 +13,7 @@ from outcome import Error
 from runtime.actor import Actor
 from runtime.actor_run import ActorRun
 from runtime.ask import PendingAsk, Stage, Waiting, current_call, refuse_cycle
-from runtime.child import IDLE, Activity, Exit, StopCause, StopReason
+from runtime.child import IDLE, Activity, Exit, ExitReason, StopCause, StopReason
 from runtime.clock import clock_reader
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
 from runtime.lease_guard import current_lease, refuse_if_leased
@@ -60,6 +60,7 @@ class Address:
         "_run",
         "asks",
         "clock_offset",
+        "declined",
         "expired",
         "facts",
         "handling",
@@ -117,6 +118,8 @@ class Address:
         self._run: ActorRun | None = None
         self._actor: Actor | None = None
         self._readiness: tuple[bool, str] = (True, "")
+        self.declined = False
+        """Whether the last incarnation declined to run: it has nothing to do here, so nobody waits for it."""
         self._bounced: list[PendingAsk] = []
         self._end: str = ""
         self._down_since = 0.0
@@ -138,6 +141,7 @@ class Address:
         self.is_draining = False
         self._bounced.clear()
         self._readiness = (True, "")
+        self.declined = False
         self._actor = None
         self._actor = actor = self._make()
         self._run = run = ActorRun(self, incarnation, actor)
@@ -160,6 +164,7 @@ class Address:
         run, self._run = self._run, None
         self.dying(run, exit.error)
         self._end = f"incarnation {exit.incarnation}: {exit.reason.value}"
+        self.declined = exit.reason is ExitReason.IGNORED
         self.is_busy = False
         self.facts.clear()
         if run is not None:

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actors.admin import Admin, AdminSettings
 from runtime.actor import Actor
+from runtime.address import State
 from runtime.config.secret import Secret
-from runtime.errors import StartRefused
+from runtime.errors import Ignore, StartRefused
 from runtime.ref import Ref
 from runtime.testing import ActorSystem, OnCrash, actor_system
 from vpn.groups import sole
@@ -28,6 +29,13 @@ class Reluctant(Actor):
 
     async def on_start(self) -> None:
         self.context.ready(False, "still looking for its keys")
+
+
+class Declining(Actor):
+    """Has nothing to do here."""
+
+    async def on_start(self) -> None:
+        raise Ignore("nothing to do")
 
 
 @asynccontextmanager
@@ -48,6 +56,16 @@ async def test_ready_turns_503_with_the_reason_of_whoever_is_not() -> None:
         assert answer.json()["not_ready"] == {"reluctant": "still looking for its keys"}
         assert (await browser.get("/livez")).status_code == 200
         assert (await browser.get("/startupz")).status_code == 200
+
+
+async def test_who_declined_to_run_is_not_waited_for() -> None:
+    async with serving(AdminSettings(port=0)) as (system, _, browser):
+        with pytest.RaisesGroup(Ignore, flatten_subgroups=True, allow_unwrapped=True):
+            async with trio.open_nursery() as nursery:
+                idle = ActorSystem(nursery, system.services)
+                await idle.start(Declining(), name="declining")
+        assert system.services.registry.find("declining").state is State.DEAD
+        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}}
 
 
 async def test_metrics_are_prometheus_text() -> None:
