@@ -28,7 +28,7 @@ class UnknownTariff(BusinessError):
     def __init__(self, tariff: str, known: Iterable[str]) -> None:
         names = sorted(known)
         nearest = get_close_matches(tariff, names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
         super().__init__(f"no tariff is called {tariff!r}{hint} The price list has {', '.join(names) or 'no tariffs'}.")
 
 

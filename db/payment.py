@@ -1,12 +1,17 @@
 """The words of a payment: what comes in, where it can end, and why."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 import attrs
 
+from db.errors import BusinessError
 from db.money import Money
+
+PROVIDER = re.compile(r"[a-z][a-z0-9_]{0,31}")
+"""What a provider may be called; the table ``money_in`` demands the same."""
 
 
 class Result(StrEnum):
@@ -22,7 +27,11 @@ Problem = Literal["", "late", "duplicate", "amount", "payer", "orphan"]
 
 @attrs.frozen
 class FinalizePurchase:
-    """A charge that a provider says it has captured."""
+    """A charge that a provider says it has captured.
+
+    Building one raises ``BusinessError`` when the amount is not more than zero, the charge has no id, or the provider's
+    name is none: nothing was captured then, or nobody could tell it from another charge.
+    """
 
     provider: str
     """Lower-case name, such as ``telegram`` or ``manual``."""
@@ -36,6 +45,20 @@ class FinalizePurchase:
     """Who paid, if the provider says so."""
     actor: str = "provider"
     """Who reports it, for the audit trail."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.amount.amount <= 0:
+            raise BusinessError(f"a captured charge is of more than zero, not {self.amount}; nothing was recorded")
+        if not self.charge_id.strip() or "\0" in self.charge_id:
+            raise BusinessError(
+                f"a {self.provider} charge needs the provider's id, not {self.charge_id!r}: only that tells a repetition "
+                "from another payment; nothing was recorded"
+            )
+        if PROVIDER.fullmatch(self.provider) is None:
+            raise BusinessError(
+                f"a provider's name is a small letter and then small letters, digits or _, such as manual, at most 32 in "
+                f"all, not {self.provider!r}; nothing was recorded"
+            )
 
 
 @attrs.frozen

@@ -123,7 +123,8 @@ async def record_manual_purchase(
             f"{provider} charge {charge_id!r} was recorded before for {bought}, not for {tariff} {days} d; "
             "nothing was changed"
         )
-    command = FinalizePurchase(provider, charge_id, amount or order.quote.amount, order.id, telegram_id, actor)
+    captured = order.quote.amount if amount is None else amount
+    command = FinalizePurchase(provider, charge_id, captured, order.id, telegram_id, actor)
     return await finalize_purchase(tx, command)
 
 

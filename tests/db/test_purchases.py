@@ -6,16 +6,18 @@ from decimal import Decimal
 import pytest
 import trio
 
-from db.errors import ChargeConflict, UnknownCustomer, UnknownPeriod, UnknownTariff
+from db.errors import BusinessError, ChargeConflict, UnknownCustomer, UnknownPeriod, UnknownTariff
 from db.ledger import balance
 from db.money import Money
 from db.orders import Quote, open_order, open_topup
+from db.payment import PROVIDER
 from db.purchases import (
     FinalizePurchase,
     PurchaseOutcome,
     Result,
     finalize_purchase,
     record_manual_purchase,
+    record_manual_topup,
 )
 from db.tx import Tx
 from tests.db.database import Database
@@ -242,6 +244,51 @@ async def test_an_operator_records_a_purchase_in_one_step_and_repeats_it_safely(
     assert await database.count("orders") == 1
 
 
+@pytest.mark.parametrize("amount", [Money(0), Money(-5), Money(-14900)])
+async def test_nothing_is_sold_for_a_charge_of_nothing(database: Database, amount: Money) -> None:
+    await database.add_customer()
+    with pytest.raises(BusinessError, match="more than zero"):
+        await database.run(record_manual_purchase, 1001, "basic", 30, "manual", "receipt", amount)
+    with pytest.raises(BusinessError):
+        await database.run(record_manual_topup, 1001, "manual", "receipt", amount)
+    for table in ("orders", "money_in", "journals", "subscriptions", "outbox"):
+        assert (table, await database.count(table)) == (table, 0)
+
+
+async def test_a_purchase_without_an_amount_is_of_the_price(database: Database) -> None:
+    await database.add_customer()
+    bought = await database.run(record_manual_purchase, 1001, "basic", 30, "manual", "receipt")
+    assert bought.result is Result.ENTITLEMENT
+    assert await database.fetchval("SELECT amount FROM money_in") == 14900
+
+
+@pytest.mark.parametrize(
+    ("provider", "charge_id", "words"),
+    [
+        ("manual", "", "needs the provider's id"),
+        ("manual", " ", "needs the provider's id"),
+        ("manual", "a\0b", "needs the provider's id"),
+        ("Manual", "r", "a provider's name is"),
+        ("", "r", "a provider's name is"),
+        ("bank transfer", "r", "a provider's name is"),
+        ("manual\n", "r", "a provider's name is"),
+        ("x" * 33, "r", "a provider's name is"),
+    ],
+)
+def test_a_charge_that_could_not_be_told_from_another_is_refused_in_words(
+    provider: str, charge_id: str, words: str
+) -> None:
+    with pytest.raises(BusinessError, match=words):
+        FinalizePurchase(provider, charge_id, Money(14900), None)
+
+
+async def test_the_names_that_providers_may_have_are_those_of_the_table(database: Database) -> None:
+    check = await database.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'money_in_provider_check'"
+    )
+    assert f"'^{PROVIDER.pattern}$'" in check
+
+
 async def test_unknown_names_are_refused_with_the_legal_ones(database: Database) -> None:
     await database.add_customer()
     with pytest.raises(UnknownCustomer) as nobody:
@@ -249,6 +296,8 @@ async def test_unknown_names_are_refused_with_the_legal_ones(database: Database)
     assert nobody.value.exit_code == 67
     with pytest.raises(UnknownTariff, match=r"did you mean 'plus'.*basic, plus"):
         await database.run(record_manual_purchase, 1001, "pluss", 30, "manual", "r")
+    with pytest.raises(UnknownTariff, match=r"no tariff is called 'nope'\. The price list has basic, plus\."):
+        await database.run(record_manual_purchase, 1001, "nope", 30, "manual", "r")
     with pytest.raises(UnknownPeriod, match="30 d, 90 d, 180 d, 365 d"):
         await database.run(record_manual_purchase, 1001, "plus", 31, "manual", "r")
 
