@@ -22,9 +22,10 @@ from db.key_claims import (
     give_back,
     note_applied,
 )
+from db.key_rows import give_up_key
 from db.locks import LockSpace, lock_for_transaction
 from db.outbox import add_message
-from db.reissue import finish_reissue, lock_keys, take_back_reissue
+from db.reissue import finish_reissue, lock_keys
 from db.tx import Tx
 
 MAX_ATTEMPTS = 5
@@ -197,11 +198,11 @@ async def postpone_activation(tx: Tx, claim: KeyClaim, delay_seconds: float, err
 async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation: int = -1) -> FailureResult:
     """Count a real failure. Up to ``MAX_ATTEMPTS`` it is due again after a growing, jittered delay; then it is given up.
 
-    Giving up is terminal until the customer buys again: what was paid for is credited (``db.compensation``), a case
-    ``activation_failed`` says how much, and the operator gets a message. Two kinds of keys are not given up like that: one that
-    some node serves goes on being tried (the case is ``placement_refused``), and one that was to replace another is
-    taken back, because the other still works (``reissue_failed``). ``known_generation`` is what a node said it has: the
-    next attempt is newer than that.
+    A key that some node serves is not given up but tried on (case ``placement_refused``). Any other never comes back: the
+    next purchase makes a new one. While another key of the subscription is wanted, the customer keeps that one, and the
+    access stays what it is (case ``reissue_failed`` if this one was to replace it, else ``activation_failed``). Only the last
+    key takes the access along: what was paid for is credited (``db.compensation``), and the case says how much. The operator
+    gets a message of each case. ``known_generation`` is what a node said it has: the next attempt is newer than that.
     """
     if claim.attempts + 1 >= MAX_ATTEMPTS:
         await lock_for_compensation(tx, claim.subscription_id)
@@ -234,9 +235,9 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
         if row["attempts"] >= MAX_ATTEMPTS:
             await _open_case(tx, "placement_refused", claim, row["attempts"], error)
         return FailureResult.RETRY
-    if claim.replaces:
-        await take_back_reissue(tx, claim)
-        await _open_case(tx, "reissue_failed", claim, row["attempts"], error)
+    if await give_up_key(tx, claim.row):
+        kind = "reissue_failed" if claim.replaces else "activation_failed"
+        await _open_case(tx, kind, claim, row["attempts"], error, {"kept": "another key of the customer"})
         return FailureResult.GAVE_UP
     compensation = await compensate(
         tx, claim.subscription_id, reason="the access could not be set up", actor="activation"

@@ -67,7 +67,8 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
     terms = await read_terms(tx, subscription_id)
     since: datetime | None = await tx.fetchval(
         """
-        SELECT CASE WHEN bool_or(activated_at IS NOT NULL)
+        SELECT CASE WHEN bool_or(wanted = 'present' AND activation_status = 'active') THEN NULL
+                    WHEN bool_or(activated_at IS NOT NULL)
                     THEN min(pending_since) FILTER (WHERE wanted = 'present' AND activation_status IN ('pending', 'failed'))
                     ELSE min(created_at) END
         FROM vpn_keys WHERE subscription_id = $1

@@ -2,7 +2,8 @@
 
 The new key is a row of its own with a greater generation, wanted beside the old one. Activation puts it on the nodes, and
 confirming it there ends the old one in the same transaction. The subscription's end does not move. Who is revoked or
-expires in between loses both keys; who pays again gets the new one.
+expires in between loses both keys; who pays again gets the new one. A new key that no node takes is given up
+(``db.key_rows.give_up_key``) and the old one stays, now and at every later payment.
 """
 
 from db.audit import record
@@ -111,23 +112,4 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
         customer_id=claim.customer_id,
         subject=f"key:{claim.row}",
         details={"replaced": replaced},
-    )
-
-
-async def take_back_reissue(tx: Tx, claim: KeyClaim) -> None:
-    """No node takes the new key: it is wanted no more, and the old one stays what it is."""
-    await tx.execute(
-        """
-        WITH taken_back AS (
-            UPDATE vpn_keys
-            SET wanted = 'absent', activation_status = 'removing', generation = generation + 1,
-                pending_since = atlas_now(), next_attempt_at = atlas_now(), attempts = 0,
-                claim_epoch = claim_epoch + 1, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-            WHERE id = $1
-        ), finished AS (
-            UPDATE reissues SET finished_at = atlas_now(), result = 'failed' WHERE key_id = $1 AND finished_at IS NULL
-        )
-        SELECT pg_notify('atlas_wake', 'fast_expiry')
-        """,
-        claim.row,
     )

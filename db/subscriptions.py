@@ -86,8 +86,9 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
         LEFT JOIN LATERAL (SELECT k.* FROM vpn_keys k
                            LEFT JOIN reissues r ON r.key_id = k.id AND r.finished_at IS NULL
                            WHERE k.subscription_id = s.id
-                           -- a key that is to replace another is shown once it has
-                           ORDER BY k.wanted = 'present' DESC, r.key_id IS NULL DESC, k.id DESC LIMIT 1) AS k ON true
+                           -- a key that is to replace another is shown once it has, one that no node took if there is no other
+                           ORDER BY k.wanted = 'present' DESC, k.given_up_at IS NULL DESC, r.key_id IS NULL DESC, k.id DESC
+                           LIMIT 1) AS k ON true
         -- the row's own tariff follows within minutes of a better one's end; this is what runs at this moment
         LEFT JOIN LATERAL (SELECT t.tariff FROM tariff_terms t JOIN tariffs ON tariffs.code = t.tariff
                            WHERE t.subscription_id = s.id AND t.ends_at > atlas_now()

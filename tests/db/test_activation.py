@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 import trio
 
+from db.access import grant_trial
 from db.keys import (
     MAX_ATTEMPTS,
     ActivationResult,
@@ -137,6 +138,50 @@ async def test_after_five_failures_the_key_is_given_up_and_what_was_paid_is_cred
     )
     assert (
         await database.fetchval("SELECT count(*) FROM outbox WHERE kind = 'case_opened' AND customer_id IS NULL") == 1
+    )
+
+
+async def give_up(database: Database, owner: Owner, start: int = 0) -> None:
+    """The node refuses all keys until they are given up."""
+    for attempt in range(MAX_ATTEMPTS):
+        await database.move_clock(hours=start + attempt)
+        for claimed in await claim(database, owner):
+            await database.run(fail_activation, claimed, "the node refused")
+
+
+async def test_who_buys_after_a_key_was_given_up_gets_another_uuid_and_never_the_refused_one(
+    database: Database,
+) -> None:
+    owner = await prepare(database)
+    refused = await database.fetchval("SELECT key_id FROM vpn_keys")
+    await give_up(database, owner)
+    bought = await database.buy(charge_id="again")
+    assert bought.key_id != refused
+    [claimed] = await claim(database, owner)
+    assert claimed.key_id == bought.key_id
+    assert (await database.run(confirm_activation, claimed, HERE)).result is ActivationResult.ACTIVATED
+    assert await database.fetchval("SELECT count(DISTINCT uuid) FROM vpn_keys") == 2
+
+
+async def test_who_buys_in_a_trial_whose_key_was_given_up_gets_another_and_the_refused_one_goes(
+    database: Database,
+) -> None:
+    await database.run(register_node, "local", {"host": "vpn.example"}, inbounds=["vless-in"])
+    await database.add_customer()
+    await database.run(grant_trial, 1001)
+    owner = await database.run(enlist_owner, "main/activation")
+    await give_up(database, owner)
+    view = await database.run(get_subscription, 1001)
+    assert view is not None
+    assert view.is_running, "nothing is credited for a trial, so nothing ends"
+    assert await database.fetchval("SELECT activation_status FROM vpn_keys") == "failed"
+    bought = await database.buy()
+    [claimed] = await claim(database, owner)
+    assert claimed.key_id == bought.key_id
+    await database.run(confirm_activation, claimed, HERE)
+    assert (
+        await database.fetchval("SELECT string_agg(activation_status, ' ' ORDER BY id) FROM vpn_keys")
+        == "removing active"
     )
 
 

@@ -13,6 +13,7 @@ from db.errors import BusinessError
 from db.ledger import balance
 from db.money import Money
 from db.refunds import refund_charge
+from db.reissue import request_reissue
 from db.subscriptions import get_subscription
 from tests.db.database import Database
 
@@ -59,6 +60,15 @@ async def test_what_worked_is_credited_for_the_time_that_is_left(database: Datab
     await database.move_clock(days=20)
     done = await compensated(database)
     assert Money(4960) < done.amount <= Money(4967)
+
+
+async def test_time_that_a_working_key_served_is_not_credited_because_another_one_waits(database: Database) -> None:
+    await database.add_customer()
+    await database.buy()
+    await worked(database)
+    await database.run(request_reissue, 1001, actor="operator", idempotency_key="r")
+    await database.move_clock(days=20)
+    assert (await compensated(database)).amount <= Money(4967)
 
 
 async def test_gifts_trials_and_what_was_refunded_are_not_credited(database: Database) -> None:

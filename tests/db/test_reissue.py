@@ -149,6 +149,112 @@ async def test_a_new_key_that_no_node_takes_is_taken_back_and_the_old_one_stays(
     assert await database.fetchval("SELECT result FROM reissues") == "failed"
 
 
+async def refuse(database: Database, owner: Owner, *key_ids: str, serve: str = "", start: int = 0) -> None:
+    """The node refuses these keys until they are given up, and takes the one named ``serve`` when it is told."""
+    for attempt in range(MAX_ATTEMPTS):
+        await database.move_clock(hours=start + attempt)
+        for claimed in await claim(database, owner):
+            if claimed.key_id in key_ids:
+                await database.run(fail_activation, claimed, "refused")
+            elif claimed.key_id == serve:
+                await database.run(confirm_activation, claimed, [Applied("first")])
+
+
+async def clear_away(database: Database, owner: Owner) -> None:
+    """The node lets go of everything that is not wanted."""
+    for removal in await database.run(claim_removals, owner, 50, 60.0):
+        await database.run(confirm_removal, removal, [Applied("first")])
+
+
+async def balance_of(database: Database) -> int:
+    held: int = await database.fetchval("SELECT sum(balance) FROM accounts WHERE kind = 'customer'")
+    return held
+
+
+async def test_a_renewal_after_a_failed_reissue_goes_to_the_key_that_works_and_wakes_no_other(
+    database: Database,
+) -> None:
+    owner = await prepare(database)
+    _, old = await shown(database)
+    failed = await request(database)
+    await refuse(database, owner, failed)
+    await clear_away(database, owner)
+    paid = await database.buy(charge_id="renewal")
+    assert paid.key_id == old.key_id
+    [claimed] = await claim(database, owner)
+    assert claimed.key_id == old.key_id
+    await database.run(confirm_activation, claimed, [Applied("first")])
+    view, key = await shown(database)
+    assert (key.key_id, key.status, view.is_running) == (old.key_id, "active", True)
+    assert await balance_of(database) == 0
+    assert await database.count("money_i10_nodes_have_the_active") == 0
+
+
+async def test_a_renewal_while_the_new_key_is_refused_never_costs_the_customer_the_access(database: Database) -> None:
+    owner = await prepare(database)
+    _, old = await shown(database)
+    refused = await request(database)
+    await refuse(database, owner, refused)
+    # What an earlier version left behind: the refused key is wanted again beside the one that works.
+    async with database.connect() as connection:
+        await connection.execute(
+            "UPDATE vpn_keys SET given_up_at = NULL, wanted = 'present', activation_status = 'pending' WHERE key_id = $1",
+            refused,
+        )
+    await database.buy(charge_id="renewal")
+    await refuse(database, owner, refused, serve=old.key_id, start=10)
+    view, key = await shown(database)
+    assert (key.key_id, key.status, view.is_running) == (old.key_id, "active", True)
+    assert await balance_of(database) == 0
+    await clear_away(database, owner)
+    assert await database.count("money_i10_nodes_have_the_active") == 0
+
+
+async def test_who_lapses_after_a_failed_reissue_and_pays_again_gets_the_link_that_worked(database: Database) -> None:
+    owner = await prepare(database)
+    _, old = await shown(database)
+    failed = await request(database)
+    await refuse(database, owner, failed)
+    await database.move_clock(days=31)
+    await database.run(expire_page, 0, 100)
+    await clear_away(database, owner)
+    assert (await shown(database))[1].key_id == old.key_id
+    assert (await database.buy(charge_id="again")).key_id == old.key_id
+    assert [claimed.key_id for claimed in await claim(database, owner)] == [old.key_id]
+
+
+async def test_of_two_keys_that_are_both_refused_only_the_last_one_takes_the_access_along(database: Database) -> None:
+    await database.run(register_node, "first", {"host": "first"}, inbounds=["in"])
+    await database.add_customer()
+    await database.buy()
+    owner = await database.run(enlist_owner, "main/activation")
+    first = (await shown(database))[1].key_id
+    second = await request(database)
+    await refuse(database, owner, first)
+    view, key = await shown(database)
+    assert (key.key_id, view.is_running, await balance_of(database)) == (second, True, 0)
+    await refuse(database, owner, second, start=10)
+    view, _ = await shown(database)
+    assert (view.is_running, await balance_of(database)) == (False, 14900)
+    assert await database.fetchval("SELECT count(*) FROM cases WHERE kind = 'activation_failed'") == 2
+    assert await database.fetchval("SELECT result FROM reissues") == "failed"
+
+
+async def test_a_replaced_link_never_works_again_even_if_the_new_key_is_given_up_later(database: Database) -> None:
+    owner = await prepare(database)
+    _, leaked = await shown(database)
+    new = await request(database)
+    await refuse(database, owner, serve=new)
+    await database.move_clock(days=31)
+    await database.run(expire_page, 0, 100)
+    await clear_away(database, owner)
+    await database.buy(charge_id="again")
+    await refuse(database, owner, new, start=31 * 24)
+    assert await balance_of(database) == 14900
+    paid = await database.buy(charge_id="once more")
+    assert paid.key_id not in (leaked.key_id, new)
+
+
 async def test_without_a_running_subscription_there_is_nothing_to_reissue(database: Database) -> None:
     await prepare(database)
     await database.run(mark_revoked, 1001, actor="operator")
