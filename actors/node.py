@@ -191,7 +191,9 @@ class NodeActor(Actor):
         if not state.ready:
             self._note_away(f"its Xray is not ready: {state.why}")
             return
-        if await self._record(state):
+        # a node whose backend cannot reach its database has to keep those who pay: nobody could have extended them
+        client.can_extend = await self._record(state)
+        if client.can_extend:
             self._note_back(state)
 
     async def _record(self, state: NodeState) -> bool:

@@ -20,6 +20,7 @@ from vpn.caller import Caller
 from vpn.errors import NodeAmbiguous, NodeCannotList, NodeError, NodeProtocolError, NodeRefused, NodeUnknownKey
 from vpn.http import Timeouts, new_client
 from vpn.protocol import (
+    CAN_EXTEND_HEADER,
     MAX_BATCH,
     Applied,
     KeyPage,
@@ -54,6 +55,9 @@ class AgentClient:
     BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors are
     `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once for a
     `url` that is not http or https.
+
+    While `can_extend` is set, every request says that it comes from somebody who can extend keys now. A node that does not
+    hear that lets keys live longer (`vpn.agent.expiry`); whoever only looks, or has no database, must not say it.
     """
 
     name: str
@@ -66,6 +70,7 @@ class AgentClient:
     breaker: Breaker | None = None
     verify: ssl.SSLContext | bool = attrs.field(default=True, repr=False)
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    can_extend: bool = False
     _caller: Caller = attrs.field(init=False, repr=False)
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
 
@@ -79,6 +84,7 @@ class AgentClient:
             max_connections=self.concurrency,
             verify=self.verify,
         )
+        self._http.event_hooks = {"request": [self._say_who]}
         self._caller = Caller(
             name=self.name,
             url=self.url,
@@ -100,6 +106,10 @@ class AgentClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def _say_who(self, request: httpx.Request) -> None:
+        if self.can_extend:
+            request.headers[CAN_EXTEND_HEADER] = "1"
 
     async def put(self, spec: KeySpec) -> Applied:
         """See VpnNode.put. Idempotent."""

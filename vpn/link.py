@@ -69,7 +69,7 @@ class VlessLink:
     extra: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
 
     def __attrs_post_init__(self) -> None:
-        _check(_is_host(self.host), "the host is neither a name (IDN as xn--…) nor an address")
+        _check(is_host(self.host), "the host is neither a name (IDN as xn--…) nor an address")
         _check(1 <= self.port <= 65535, "the port is not between 1 and 65535")
         _check(self.network in NETWORKS, f"type is not one of {', '.join(sorted(NETWORKS))}")
         _check(self.security in SECURITIES, f"security is not one of {', '.join(sorted(SECURITIES))}")
@@ -158,7 +158,8 @@ def link_for(spec: KeySpec, inbound: InboundFacts, name: str = "") -> VlessLink:
     )
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
+    """Whether a link can name this host: a name (IDN as xn--…) or an address, without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -35,6 +35,8 @@ CAN_CUT: Final = "cut"
 "Capability: removed customers' open connections are really cut."
 CAN_MOVE_CLOCK: Final = "clock"
 "Capability: the node's clock may be moved (demonstrations and tests)."
+CAN_EXTEND_HEADER: Final = "x-atlas-can-extend"
+"Header with which somebody who can extend keys says so. Nodes give keys a grace while they do not hear it."
 
 
 def route_blind(uuid: UUID) -> bytes:

@@ -34,7 +34,9 @@ async def answer(_: Request) -> Response:
 def client() -> httpx.AsyncClient:
     """A client of a gate, without a network between them."""
     app = Starlette(routes=[Route("/slow", answer_slowly), Route("/", answer)])
-    return httpx.AsyncClient(transport=httpx.ASGITransport(Gate(app, Secret(TOKEN))), base_url="http://node")
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(Gate(app, Secret(TOKEN), lambda: None)), base_url="http://node"
+    )
 
 
 async def test_more_than_the_limit_at_once_are_told_to_come_back_and_others_are_not_delayed(

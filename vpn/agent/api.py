@@ -66,7 +66,7 @@ def make_app(node: Node, reporter: Reporter, token: Secret) -> ASGIApp:
         Exception: _unexpected,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]  # each takes its own exception
-    return Gate(app, token)
+    return Gate(app, token, reporter.heard)
 
 
 @attrs.frozen
@@ -77,7 +77,6 @@ class _Api:
     async def put_key(self, request: Request) -> Response:
         """Want a key: 201 changed, 200 same, 409 older or removed generation, 422 unacceptable, 503 not applied yet."""
         spec = spec_from_json(parse_json(await read_body(request)), key_id=request.path_params["key_id"])
-        self.reporter.heard()
         applied = await self.node.put(spec)
         return JSONResponse(applied_to_json(applied), 201 if applied.created else 200)
 
@@ -85,12 +84,10 @@ class _Api:
         """Do not want a key up to `generation`: 200, also when it was never there; 409 if a newer one is wanted."""
         key_id = key_id_of(request)
         generation = integer_of(request, "generation", None, 0, MAX_GENERATION)
-        self.reporter.heard()
         return JSONResponse(removed_to_json(await self.node.remove(key_id, generation)))
 
     async def get_key(self, request: Request) -> Response:
         """One wanted key, or 404 with the generation up to which it was removed, if it was."""
-        self.reporter.heard()
         key_id = key_id_of(request)
         key = self.node.get(key_id)
         if key is None:
@@ -110,7 +107,6 @@ class _Api:
         items = data.get("changes") if isinstance(data, dict) else None
         if not isinstance(items, list) or len(items) > MAX_BATCH:
             raise BadRequest(422, "invalid", f"changes: expected a list of at most {MAX_BATCH}")
-        self.reporter.heard()
         changes = [change_from_json(item) for item in items]
         if len({change.key_id for change in changes}) < len(changes):
             raise BadRequest(422, "invalid", "changes: a key is there twice; nothing was changed")
@@ -119,7 +115,6 @@ class _Api:
     async def list_keys(self, request: Request) -> Response:
         """A page of wanted keys after `after`, at most `limit`."""
         limit = integer_of(request, "limit", 1000, 1, MAX_PAGE)
-        self.reporter.heard()
         specs = self.node.store.desired.page(request.query_params.get("after", ""), limit + 1)
         keys = tuple(key for spec in specs[:limit] if (key := self.node.get(spec.key_id)) is not None)
         return JSONResponse(page_to_json(KeyPage(keys, specs[limit - 1].key_id if len(specs) > limit else None)))
@@ -127,20 +122,17 @@ class _Api:
     async def kick(self, request: Request) -> Response:
         """Cut the customer's open connections."""
         key_id = key_id_of(request)
-        self.reporter.heard()
         if self.node.get(key_id) is None:
             return self._unknown(key_id)
         return JSONResponse({"cut": (await self.node.kick(key_id)).cut})
 
     async def state(self, _: Request) -> Response:
         """The node at a glance."""
-        self.reporter.heard()
         return JSONResponse(state_to_json(self.reporter.state()))
 
     async def usage(self, request: Request) -> Response:
         """Traffic counters of this life of Xray, by key, never reset: all, or those that moved after the mark `since`."""
         limit = integer_of(request, "limit", 1000, 1, MAX_PAGE)
-        self.reporter.heard()
         since, after = (request.query_params.get(name, "") for name in ("since", "after"))
         return JSONResponse(usage_to_json(await self.reporter.usage(since, after, limit)))
 
@@ -149,7 +141,6 @@ class _Api:
         that sequence (from the state) from being dropped."""
         since = request.query_params.get("unchanged_since")
         unchanged_since = None if since is None else integer_of(request, "unchanged_since", None, 0, MAX_GENERATION)
-        self.reporter.heard()
         async with contextlib.aclosing(read_lines(request)) as lines:
             specs = await _specs(lines)
         return JSONResponse(sync_to_json(await self.node.sync(list(specs.values()), unchanged_since)))
@@ -162,7 +153,6 @@ class _Api:
             raise BadRequest(422, "invalid", "offset_seconds: expected a number of seconds")
         if not self.reporter.clock.move(float(offset)):
             return error_response(403, "clock_is_fixed", "the agent was not started with --clock-offset")
-        self.reporter.heard()
         self.node.clock_changed()
         return JSONResponse({"offset_seconds": float(offset)})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.config.secret import Secret
 from vpn.agent.metrics import REQUESTS
+from vpn.protocol import CAN_EXTEND_HEADER
 
 MAX_AT_ONCE: Final = 128
 REQUEST_SECONDS: Final = 120.0
+_CAN_EXTEND: Final = CAN_EXTEND_HEADER.encode()
 _BODY_UNREAD: Final = ("unauthorized", "busy", "too_slow", "too_large", "http")
 
 
@@ -32,11 +35,13 @@ class Gate:
     """Lets only requests with the right token through, at most 128 at once (503 above), each for at most two minutes (504).
 
     The comparison takes the same time for every wrong token. Nothing of the body is read before it, and requests without
-    the token take no place from those with it.
+    the token take no place from those with it. `heard` is told of every request that says it comes from the backend
+    (`vpn.protocol.CAN_EXTEND_HEADER`).
     """
 
-    def __init__(self, app: ASGIApp, token: Secret) -> None:
+    def __init__(self, app: ASGIApp, token: Secret, heard: Callable[[], None]) -> None:
         self._app = app
+        self._heard = heard
         self._expected = hashlib.sha256(token.reveal().encode()).digest()
         self._inside = 0
 
@@ -77,6 +82,8 @@ class Gate:
             await busy(scope, receive, send)
         else:
             self._inside += 1
+            if (_CAN_EXTEND, b"1") in scope["headers"]:
+                self._heard()
             try:
                 await self._app(scope, receive, send)
             finally:

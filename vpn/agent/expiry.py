@@ -25,11 +25,13 @@ class BackendContact:
     settle: float = 300.0
     settled_at: float = attrs.field(init=False, default=float("-inf"))
 
-    def heard(self, now: float) -> None:
-        """The backend spoke."""
-        if now - self.last_heard >= self.silence:
+    def heard(self, now: float) -> bool:
+        """The backend spoke. True if that ended a silence: the grace now has an end."""
+        was_silent = now - self.last_heard >= self.silence
+        if was_silent:
             self.settled_at = now + self.settle
         self.last_heard = max(now, self.last_heard)
+        return was_silent
 
     def grace_at(self, now: float) -> float:
         """Seconds that a key lives beyond its time right now."""

@@ -274,6 +274,10 @@ class Node:
                 self._note(key_id)
         self._wake.set()
 
+    def grace_changed(self) -> None:
+        """The grace ends at another time than before: look at expiry again."""
+        self._wake.set()
+
     def _grace(self) -> float:
         return self.contact.grace_at(self.clock.real())
 

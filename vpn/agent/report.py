@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import attrs
 
-from runtime.logs import get_logger
 from vpn.agent import metrics
 from vpn.agent.clock import NodeClock
+from vpn.agent.heard import HeardFile
 from vpn.agent.node import Node
 from vpn.agent.usage import UsageBook
 from vpn.cut import Way
 from vpn.protocol import CAN_BATCH, CAN_CUT, CAN_LIST, CAN_MOVE_CLOCK, CAN_SYNC, NodeState, Usage
 from vpn.version import version
 
-log = get_logger(__name__)
-
 VERSION: Final = version()
-
-_TOUCH_SECONDS: Final = 60.0
 
 
 @attrs.define(eq=False)
 class Reporter:
-    """Reports on one node. `heard_file` remembers across restarts when the backend was last heard (its time of change)."""
+    """Reports on one node."""
 
     agent_id: str
     node: Node
     clock: NodeClock
-    heard_file: Path
-    _touched: float = attrs.field(init=False, default=0.0)
+    heard_file: HeardFile
     _usage: UsageBook = attrs.field(init=False, factory=UsageBook)
 
     def heard(self) -> None:
-        """The backend spoke: with a token, so it is the backend."""
+        """Somebody who can extend keys spoke."""
         now = self.clock.real()
-        self.node.contact.heard(now)
-        if abs(now - self._touched) > _TOUCH_SECONDS:
-            self._touched = now
-            try:
-                self.heard_file.touch(mode=0o600)
-                os.utime(self.heard_file, (now, now))
-            except OSError as error:  # a full disk must not keep the backend from asking
-                log.warning(
-                    "cannot remember when the backend was heard", file=self.heard_file.name, reason=error.strerror
-                )
+        if self.node.contact.heard(now):
+            self.node.grace_changed()
+        self.heard_file.remember(self.node.contact, now)
 
     def state(self) -> NodeState:
         """The node at a glance."""

@@ -11,7 +11,6 @@ import socket
 import ssl
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Final, cast
 
 import anycorn
@@ -26,7 +25,7 @@ from runtime.systemd import Systemd
 from vpn.agent import files
 from vpn.agent.api import make_app
 from vpn.agent.clock import NodeClock
-from vpn.agent.expiry import BackendContact
+from vpn.agent.heard import HeardFile
 from vpn.agent.identity import load_identity, save_identity
 from vpn.agent.keeper import Keeper
 from vpn.agent.node import Node
@@ -103,15 +102,11 @@ async def _serve(settings: AgentSettings, token: Secret, systemd: Systemd) -> No
             on_access=lambda life, access: node.on_access(life, access),
             clock=clock.now,
         )
-        contact = BackendContact(
-            last_heard=_last_heard(settings.data_dir, clock.real()),
-            grace=settings.expiry.grace,
-            silence=settings.expiry.silence,
-            settle=settings.expiry.settle,
-        )
+        heard = HeardFile(settings.data_dir)
+        contact = heard.load(settings.expiry, clock.real())
         facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
         node = Node(store, keeper, contact, facts, clock)
-        reporter = Reporter(kept.agent_id, node, clock, settings.data_dir / "heard")
+        reporter = Reporter(kept.agent_id, node, clock, heard)
         async with trio.open_nursery() as nursery:
             await nursery.start(keeper.run)
             nursery.start_soon(node.run)
@@ -188,13 +183,6 @@ def _is_free(host: str, port: int) -> bool:
         return is_free(host, port)
     except OSError as error:
         raise ListenRefused(f"cannot listen on {host}:{port}: {error.strerror}; correct inbound.listen") from error
-
-
-def _last_heard(directory: Path, now: float) -> float:
-    try:
-        return min(now, (directory / "heard").stat().st_mtime)
-    except FileNotFoundError:
-        return now
 
 
 def _server_config(settings: AgentSettings, listener: socket.socket) -> anycorn.Config:

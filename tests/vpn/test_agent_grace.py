@@ -1,0 +1,155 @@
+"""The grace: keys whose time ends while nobody could have renewed them live on, and only then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from click.testing import CliRunner
+
+from tests.vpn.agents import TOKEN, RunningAgent, arguments, key, running_agent
+from tests.vpn.fork_server import ForkServer
+from tests.vpn.origin import PAGE, Origin
+from tests.vpn.streams import open_stream, read_more, read_until_cut
+from tests.vpn.test_agent_expiry import at
+from vpn.cli import node
+from vpn.client import AgentClient
+from vpn.errors import TunnelError
+from vpn.http import new_client
+from vpn.protocol import KeyState
+from vpn.tunnel import open_tunnel
+
+HOUR = 3600.0
+DAY = 86_400.0
+
+
+@contextlib.asynccontextmanager
+async def unheard(directory: Path, server: ForkServer, settle: float = 300.0) -> AsyncIterator[RunningAgent]:
+    """An agent whose clock may be moved, and which has not heard the backend for an hour."""
+    data = directory / "node"
+    data.mkdir(exist_ok=True)
+    (data / "heard").touch()
+    os.utime(data / "heard", (time.time() - HOUR,) * 2)
+    async with graced(directory, server, settle) as agent:
+        yield agent
+
+
+@contextlib.asynccontextmanager
+async def graced(directory: Path, server: ForkServer, settle: float = 300.0) -> AsyncIterator[RunningAgent]:
+    """An agent whose clock may be moved; the grace ends `settle` seconds after the backend is heard."""
+    argv = arguments(directory / "node")
+    config = directory / "node.toml"
+    config.write_text(
+        f'data_dir = "node"\ntoken_file = "node.token"\nclock_offset = 0.0\n[expiry]\nsettle = {settle}\n'
+    )
+    command = [*argv[:3], "--config", str(config), "--parent-stdin"]
+    async with running_agent(directory / "node", argv=command, server=server) as agent:
+        yield agent
+
+
+def backend(agent: RunningAgent) -> AgentClient:
+    """A client of somebody who can extend keys; `agent.client()` is one of somebody who cannot."""
+    return attrs.evolve(agent.client(), can_extend=True)
+
+
+async def measured(agent: RunningAgent, name: str) -> float:
+    """A metric of the agent."""
+    async with new_client(agent.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
+        lines = (await http.get("/metrics")).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+async def state_of(client: AgentClient, key_id: str) -> KeyState:
+    """What happens to a wanted key."""
+    found = await client.get(key_id)
+    assert found is not None
+    return found.state
+
+
+async def test_while_the_backend_is_silent_keys_live_a_day_longer_and_then_they_are_cut(
+    tmp_path: Path, fork_server: ForkServer, origin: Origin
+) -> None:
+    spec = key("customer", expires_at=at(100))
+    async with unheard(tmp_path, fork_server) as agent, agent.client() as operator:
+        await operator.put(spec)
+        async with open_tunnel(agent.link(spec)) as tunnel, open_stream(tunnel, origin) as stream:
+            await operator.move_clock(DAY + 50)
+            assert await state_of(operator, "customer") is KeyState.SERVING
+            await read_more(stream, 50)
+            assert (await tunnel.fetch(origin.url)).body == PAGE
+            await operator.move_clock(DAY + 200)
+            with trio.fail_after(2):
+                await read_until_cut(stream)
+            with pytest.raises(TunnelError):
+                await tunnel.fetch(origin.url)
+
+
+async def test_once_the_backend_is_back_it_has_its_time_to_extend_before_anybody_is_cut(
+    tmp_path: Path, fork_server: ForkServer, origin: Origin
+) -> None:
+    renewed, ended = (key(name, expires_at=at(100)) for name in ("renewed", "ended"))
+    async with (
+        unheard(tmp_path, fork_server, settle=1.0) as agent,
+        backend(agent) as client,
+        open_tunnel(agent.link(renewed)) as one,
+        open_tunnel(agent.link(ended)) as other,
+    ):
+        async with agent.client() as operator:
+            await operator.move_clock(0)
+            for spec in (renewed, ended):
+                await operator.put(spec)
+        async with open_stream(one, origin) as kept, open_stream(other, origin) as lost:
+            async with agent.client() as operator:
+                await operator.move_clock(HOUR)
+            heard = time.time()
+            await client.put(attrs.evolve(renewed, expires_at=at(2 * HOUR)))
+            with trio.fail_after(4):
+                await read_until_cut(lost)
+            assert 1.0 <= time.time() - heard < 3.0, "not before the time to catch up is over, and soon after it"
+            await read_more(kept, 50)
+        assert (await one.fetch(origin.url)).body == PAGE
+        assert await state_of(client, "ended") is KeyState.EXPIRED
+
+
+async def test_looking_at_a_node_does_not_end_the_grace(
+    tmp_path: Path, fork_server: ForkServer, origin: Origin
+) -> None:
+    """An operator who wants to know how it is, and monitoring that asks again and again, can extend nobody."""
+    spec = key("customer", expires_at=at(100))
+    async with unheard(tmp_path, fork_server, settle=0.0) as agent, agent.client() as monitoring:
+        await monitoring.put(spec)
+        await monitoring.move_clock(HOUR)
+        asked = ["state", "--url", agent.url, "--token-file", str(tmp_path / "node.token")]
+        shown = await trio.to_thread.run_sync(lambda: CliRunner().invoke(node, asked, catch_exceptions=False))
+        assert shown.exit_code == 0 and "1 serving" in shown.output
+        for _ in range(3):
+            await monitoring.list()
+            await monitoring.usage()
+        assert await measured(agent, "atlas_node_backend_silence_seconds") >= HOUR
+        async with open_tunnel(agent.link(spec)) as tunnel:
+            assert (await tunnel.fetch(origin.url)).body == PAGE
+        async with open_tunnel(agent.link(spec)) as tunnel, open_stream(tunnel, origin) as stream:
+            async with backend(agent) as client:
+                await client.state()
+            with trio.fail_after(2):
+                await read_until_cut(stream)
+        assert await measured(agent, "atlas_node_backend_silence_seconds") < HOUR
+
+
+async def test_the_time_to_catch_up_survives_a_restart(tmp_path: Path, fork_server: ForkServer) -> None:
+    spec = key("customer", expires_at=at(100))
+    async with unheard(tmp_path, fork_server) as first, backend(first) as client:
+        await client.put(spec)
+        assert await measured(first, "atlas_node_grace_seconds") == DAY
+        await first.kill()
+    async with graced(tmp_path, fork_server) as second, backend(second) as client:
+        await client.move_clock(HOUR)
+        assert await measured(second, "atlas_node_backend_silence_seconds") < HOUR
+        assert await measured(second, "atlas_node_grace_seconds") == DAY
+        assert await state_of(client, "customer") is KeyState.SERVING
