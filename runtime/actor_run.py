@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+TASKS_PATIENCE: float = 0.1
+"""Seconds that asks which waited for a crashed actor wait on while its tasks end; by then most have, and more is known."""
+
 
 class ActorRun:
     """Everything that dies with an incarnation. The address makes one for each call of `run`."""
@@ -187,6 +190,10 @@ class ActorRun:
         for task in tuple(self._tasks):
             task.scope.cancel(reason=f"{self.address.name} has ended")
         with trio.CancelScope(shield=True):
+            with trio.move_on_after(TASKS_PATIENCE):
+                await self._tasks_ended.wait()
+                return
+            self.address.lingers()
             await self._tasks_ended.wait()
 
     def monitor(self, watched: Address) -> Monitor:

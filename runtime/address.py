@@ -44,6 +44,10 @@ class State(enum.Enum):
     """Stopped for good."""
 
 
+_ENDING = {State.STARTING: "stopping", State.UP: "stopping", State.DOWN: "stopped"}
+"""How to call an address in these states that will not come back."""
+
+
 class Address:
     """What a supervisor runs again and again (a Child), and what refs lead to.
 
@@ -52,7 +56,7 @@ class Address:
 
     __slots__ = (
         "_actor",
-        "_bounced",
+        "_comes_back",
         "_down_since",
         "_end",
         "_make",
@@ -120,7 +124,8 @@ class Address:
         self._readiness: tuple[bool, str] = (True, "")
         self.declined = False
         """Whether the last incarnation declined to run: it has nothing to do here, so nobody waits for it."""
-        self._bounced: list[PendingAsk] = []
+        self._comes_back: bool | None = None
+        """Whether another incarnation follows this one: None while it runs unasked, and until its supervisor has decided."""
         self._end: str = ""
         self._down_since = 0.0
 
@@ -139,7 +144,7 @@ class Address:
         self.incarnation = incarnation
         self.state = State.STARTING
         self.is_draining = False
-        self._bounced.clear()
+        self._comes_back = None
         self._readiness = (True, "")
         self.declined = False
         self._actor = None
@@ -151,6 +156,7 @@ class Address:
         """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""
         if self._run is not None:
             self._run.stop(reason)
+            self._settle_waiting(comes_back=reason.cause is StopCause.RESTART)
             self.mailbox.put(Stop(reason.detail))  # wakes the message loop, which then looks at the reason
 
     def request_drain(self) -> None:
@@ -160,7 +166,10 @@ class Address:
         self.mailbox.ring()
 
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the record's name in the whole runtime
-        """Fail asks, tell monitors, keep what survives."""
+        """Fail the asks that it handled or owed, tell monitors, keep what survives.
+
+        Asks that waited are answered by `on_decided`: only then is it known whether to repeat them makes sense.
+        """
         run, self._run = self._run, None
         self.dying(run, exit.error)
         self._end = f"incarnation {exit.incarnation}: {exit.reason.value}"
@@ -173,6 +182,10 @@ class Address:
             monitor.report(exit.reason.value)
         # A stop or a Down that the old incarnation has not seen says nothing to the next one.
         self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down)))
+
+    def on_decided(self, *, restarts: bool) -> None:
+        """Fail the asks that waited."""
+        self._settle_waiting(comes_back=restarts)
 
     def on_parked(self, reason: str) -> None:
         """Nothing runs until an operator restarts it."""
@@ -225,7 +238,7 @@ class Address:
     def refusal(self, message: Message) -> AskError | None:
         """Why a request need not even be sent."""
         if self.state is State.DOWN:
-            return self._restarting(message)
+            return self._bounce(message)
         if self.state in (State.DEAD, State.PARKED) or self.is_draining:
             return self._dead(message)
         if self._run is not None and self._run.stop_reason is not None:
@@ -242,7 +255,10 @@ class Address:
             self.state = State.UP
 
     def dying(self, run: ActorRun | None, error: BaseException | None) -> None:
-        """The incarnation is as good as gone: answer everybody who waits for it."""
+        """The incarnation is as good as gone: answer everybody whose request it had looked at.
+
+        Whom it had not looked at waits for the supervisor's decision, which comes with the end; see `lingers`.
+        """
         if run is not None and self._run is not run and self._run is not None:
             return
         if self.state in (State.PARKED, State.DEAD):
@@ -254,8 +270,15 @@ class Address:
                 failure = self._crashed(ask, error)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
-            elif ask.settle(Error(self._restarting(ask.message))):
-                self._bounced.append(ask)
+            elif ask.room is not None:
+                ask.room.cancel(reason="there is nobody to make room")
+        if self._comes_back is not None:
+            self._settle_waiting(comes_back=self._comes_back)
+
+    def lingers(self) -> None:
+        """Tasks of the incarnation keep it from ending: nobody shall wait for its deadline because of them."""
+        if self._comes_back is None:
+            self._answer_waiting()
 
     def drop(self, message: Message, reason: str) -> None:
         """A message will not be handled."""
@@ -268,9 +291,6 @@ class Address:
     def _close(self, state: State, reason: str) -> None:
         self.state = state
         self._end = f"{self._end}; {reason}" if self._end else reason
-        for ask in self._bounced:
-            ask.worsen(self._dead(ask.message))
-        self._bounced.clear()
         for ask in tuple(self.asks):
             ask.settle(Error(self._dead(ask.message)))
         left = [message for item in self.mailbox.close() if (message := told(item)) is not None]
@@ -282,6 +302,18 @@ class Address:
                 actor.on_undelivered(left, reason)
             except Exception as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
                 self.drop(left[0], f"on_undelivered raised {type(error).__name__}: {error}")
+
+    def _settle_waiting(self, *, comes_back: bool) -> None:
+        self._comes_back = comes_back
+        self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        for ask in tuple(self.asks):
+            if ask.stage not in (Stage.HANDLED, Stage.DEFERRED):
+                ask.settle(Error(self._bounce(ask.message)))
+
+    def _bounce(self, message: Message) -> AskError:
+        return self._dead(message) if self._comes_back is False else self._restarting(message)
 
     # --- error texts -------------------------------------------------------------------------------------------------
 
@@ -304,7 +336,7 @@ class Address:
         )
 
     def _dead(self, message: Message) -> ActorDead:
-        state = "draining" if self.is_draining else "stopping" if self.state is State.UP else self.state.value
+        state = "draining" if self.is_draining else _ENDING.get(self.state, self.state.value)
         return ActorDead(
             self.name,
             message,

@@ -100,11 +100,6 @@ class PendingAsk(Waiting):
             self.room.cancel(reason="answered before there was room")
         return True
 
-    def worsen(self, error: Exception) -> None:
-        """Replace an error that the asker has not seen yet by one that knows more."""
-        if isinstance(self.outcome, Error):
-            self.outcome = Error(error)
-
     async def wait(self) -> None:
         """Wait for the outcome. Cancellation leaves the slot as it was."""
         if self.outcome is not None:

@@ -147,8 +147,9 @@ class Child(Protocol):
     The supervisor guarantees: at most one incarnation is inside `run` at any time, except that after an Exit with
     reason UNSTOPPED the old call may still be running, cancelled, and no new one begins until it has returned;
     incarnation numbers grow and are never used twice (a failed start used one); for each number there is exactly one
-    `on_exit`, after which comes the next `run`, an `on_parked` or an `on_final` (a parked child may still be told the
-    latter). An incarnation that is stopped before its first step is never run, but has its `on_exit` as well.
+    `on_exit`, then one `on_decided`, after which comes the next `run`, an `on_parked` or an `on_final` (a parked child
+    may still be told the latter). An incarnation that is stopped before its first step is never run, but has its
+    `on_exit` as well.
     """
 
     name: str
@@ -171,6 +172,13 @@ class Child(Protocol):
 
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the record's name in the whole runtime
         """The incarnation has ended. Called synchronously, before anything is awaited. Must not raise."""
+        ...
+
+    def on_decided(self, *, restarts: bool) -> None:
+        """What follows the end that `on_exit` told: another incarnation, now or after its backoff, or none that is planned.
+
+        Comes within a turn of the loop. A child of a nested supervisor is told again when that one's own end is decided.
+        """
         ...
 
     def on_parked(self, reason: str) -> None:

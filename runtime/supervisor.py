@@ -185,6 +185,12 @@ class _SupervisorBase:
         """Forget a request to stop that came too late; its children were told when they ended."""
         self._stop_before_run = None
 
+    def on_decided(self, *, restarts: bool) -> None:
+        """Its children share its fate; those that had ended for good keep theirs."""
+        for slot in self._static.values():
+            if not slot.finished:
+                self._hooks.decide(slot, restarts=restarts)
+
     def on_parked(self, reason: str) -> None:
         """Its children stay down with it."""
         for slot in self._static.values():

@@ -143,6 +143,7 @@ class ActorSystem:
             restarts = (
                 record.abnormal and runner.on_crash is OnCrash.RESTART and status.served and not runner.stop_asked
             )
+            address.on_decided(restarts=restarts)
             if not restarts:
                 address.on_final(reason.value)
                 runner.is_final = True

@@ -18,6 +18,10 @@ class Hooks:
         self._supervisor = supervisor
         self._emit = emit
 
+    def decide(self, slot: Slot, *, restarts: bool) -> None:
+        """What follows its end."""
+        self.call(slot, "on_decided", lambda: slot.child.on_decided(restarts=restarts))
+
     def park(self, slot: Slot, reason: str) -> None:
         """No further incarnation until an operator restarts it."""
         self._emit(ChildParked(actor=slot.name, supervisor=self._supervisor, reason=reason))

@@ -216,6 +216,7 @@ class Life:
         if decision is Decision.RESTART:
             decision = self._consequences.count_attempt(slot)
         self._report_end(slot, end, decision)
+        self.hooks.decide(slot, restarts=decision in (Decision.RESTART, Decision.RESTART_WITH_GROUP))
         self._consequences.apply(slot, end, decision)
 
     def child_gone(self, slot: Slot, incarnation: Incarnation) -> None:

@@ -73,6 +73,7 @@ class Misbehaving:
         self.served_at: list[float] = []
         self.exits: list[Exit] = []
         self.parked: list[str] = []
+        self.decided: list[bool] = []
         self.finals: list[str] = []
         self.stop_reasons: list[StopReason] = []
         self._order: trio.Event = trio.Event()
@@ -177,6 +178,9 @@ class Misbehaving:
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the protocol's word
         self.exits.append(exit)
         self.house.journal.append(f"exit {self.name}")
+
+    def on_decided(self, *, restarts: bool) -> None:
+        self.decided.append(restarts)
 
     def on_parked(self, reason: str) -> None:
         self.parked.append(reason)
