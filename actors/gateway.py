@@ -55,9 +55,11 @@ class GatewaySettings:
     head_seconds: float = attrs.field(default=5.0, validator=gt(0))
     "A connection without a whole request head is closed after so long."
     request_seconds: float = attrs.field(default=20.0, validator=gt(0))
-    "A request that takes longer gets 408 or 503."
+    "A request that takes longer gets 408 or 503. An answer that its client does not read ends the connection."
     max_connections: int = attrs.field(default=512, validator=ge(1))
     "Connections at a time; one more is closed at once."
+    max_connections_per_source: int = attrs.field(default=128, validator=ge(1))
+    "Connections at a time of one source that is none of `trusted_proxies`; one more is closed at once."
     max_requests: int = attrs.field(default=64, validator=ge(1))
     "Requests in progress; the next one gets 503."
     rate: float = attrs.field(default=50.0, validator=gt(0))
@@ -110,7 +112,9 @@ class Gateway(Actor):
             killed=self._die,
         )
         self.context.start_task(self._die_when_told, name="die when told", inherit_deadline=False)
-        self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
+        self._server = self.context.start_task(
+            self._serve, app, listener, trusted, name="serve http", inherit_deadline=False
+        )
 
     async def on_stop(self, reason: StopReason) -> None:
         self._stop.set()
@@ -136,7 +140,9 @@ class Gateway(Actor):
         answer = {"ready": is_ready, "why": why, "providers": sorted(self._providers)}
         return JSONResponse(answer, 200 if is_ready else 503)
 
-    async def _serve(self, app: LimitedApp, listener: socket.socket) -> None:
+    async def _serve(
+        self, app: LimitedApp, listener: socket.socket, trusted: Sequence[IPv4Network | IPv6Network]
+    ) -> None:
         try:
             server = HttpServer(
                 app,
@@ -144,6 +150,8 @@ class Gateway(Actor):
                 patience=self.gateway.head_seconds,
                 header_bytes=self.gateway.max_header,
                 connections=self.gateway.max_connections,
+                of_one_source=self.gateway.max_connections_per_source,
+                trusted=trusted,
             )
             await server.run(listener, self._stop)
         finally:

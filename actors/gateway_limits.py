@@ -55,7 +55,7 @@ class Buckets:
 
     def take(self, source: Address, now: float) -> float:
         """Seconds until this source may send a request; 0.0: now, and it is counted."""
-        limits, key = self._limits, _site(source)
+        limits, key = self._limits, site_of(source)
         tokens, then = self._buckets.pop(key, (float(limits.burst), now))
         tokens = min(limits.burst, tokens + max(now - then, 0.0) * limits.rate)
         wait = 0.0 if tokens >= 1 else (1 - tokens) / limits.rate
@@ -174,21 +174,22 @@ def source_of(scope: Scope) -> Address:
 def _find_source(scope: Scope, trusted: Sequence[IPv4Network | IPv6Network]) -> Address:
     """The peer; or, if that is a proxy of ours, the last address in X-Forwarded-For that is none."""
     client = scope.get("client")
-    source = _address(client[0]) if client else None
+    source = read_address(client[0]) if client else None
     if source is None:
         return _NOWHERE
     hops = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     for hop in reversed(",".join(hops).split(",")[-_PROXIES_AT_MOST:]):
         if not any(source in network for network in trusted):
             break
-        before = _address(hop.strip())
+        before = read_address(hop.strip())
         if before is None:
             break
         source = before
     return source
 
 
-def _address(text: str) -> Address | None:
+def read_address(text: str) -> Address | None:
+    """The address that the text is, an IPv4 address inside IPv6 as itself; None if it is none."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -196,7 +197,8 @@ def _address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _site(source: Address) -> Address | IPv6Network:
+def site_of(source: Address) -> Address | IPv6Network:
+    """What counts as one source: an IPv4 address, or a /64 of IPv6, of which one customer has all."""
     if isinstance(source, IPv4Address):
         return source
     return IPv6Network((source, _SITE_BITS), strict=False)

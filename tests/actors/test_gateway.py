@@ -14,6 +14,7 @@ import trio
 
 from actors.gateway import Gateway, GatewaySettings
 from actors.payments.settings import PaymentSettings, StripeSettings, TelegramSettings, YooKassaSettings
+from actors.shop.settings import ShopSettings
 from runtime.actor import Actor
 from runtime.config.secret import Secret
 from runtime.errors import StartRefused
@@ -73,10 +74,13 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(settings: GatewaySettings = QUICK, payments: PaymentSettings = ON) -> AsyncIterator[Served]:
+async def serving(
+    settings: GatewaySettings = QUICK, payments: PaymentSettings = ON, shop: ShopSettings | None = None
+) -> AsyncIterator[Served]:
     async with actor_system() as system:
         await system.start(NoPool(), name="pool.gateway")
-        ref = await system.start(Gateway(settings, payments), name="gateway", on_crash=OnCrash.RESTART)
+        actor = Gateway(settings, payments, shop or ShopSettings())
+        ref = await system.start(actor, name="gateway", on_crash=OnCrash.RESTART)
         url = system.address(ref).facts["listening"]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as browser:
             yield Served(system, ref, browser)
