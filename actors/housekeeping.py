@@ -9,10 +9,10 @@ import trio
 from attrs.validators import ge, gt
 
 from actors.health_conditions import Condition, Conditions
-from actors.money_watch import MoneyWatch, in_trouble
+from actors.money_watch import TOLD_APART, MoneyWatch, in_trouble
 from actors.pool_client import Pool, pool_of
 from actors.singleton import Tenure, tenure_of
-from db.housekeeping import Chore, chores, do_page
+from db.housekeeping import Chore, chores, do_page, open_money_case
 from db.lease_errors import LeaseError, LeaseExpired
 from db.reconcile import LostEpoch
 from db.verify import check_invariant, list_invariants
@@ -25,6 +25,8 @@ log = get_logger("housekeeping")
 
 ROWS = counter("atlas_housekeeping_rows_total", "Rows that housekeeping marked or took away.", labels=("chore",))
 _SOONEST_RETRY = 5.0
+_NAMED = 5
+"Violations that are named of a view that must hold at every commit: one is an alarm."
 
 
 @attrs.define(eq=False)
@@ -32,7 +34,8 @@ class Housekeeping(PeriodicWorker):
     """Does its chores page by page, then looks at every money view and says which is in trouble.
 
     Role: what nobody else has a reason to do. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
-    trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends.
+    trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends, and a case a view and day, so that
+    the operator's chat hears of it.
     On crash: the next incarnation does all of it again, which changes nothing that was done.
     Invariants: one process at a time does this, by the epoch row "housekeeping", checked in every transaction that writes;
     a view that cannot be read in time is trouble, never an empty view.
@@ -45,14 +48,17 @@ class Housekeeping(PeriodicWorker):
     "Days for which settled messages are kept."
     view_seconds: float = attrs.field(default=9.0, validator=gt(0))
     "Seconds that reading one view may take; the server's statement_timeout ends it as well."
+    patience: float = attrs.field(default=60.0, validator=ge(0))
+    "Seconds that the same work in progress may stay in a view that holds at rest."
     cooldown: float = attrs.field(default=3600.0, validator=gt(0))
     "Seconds between two alarms about the same lasting trouble."
-    _watch: MoneyWatch = attrs.field(init=False, factory=MoneyWatch)
+    _watch: MoneyWatch = attrs.field(init=False)
     _conditions: Conditions = attrs.field(init=False)
     _looked_at: dict[str, Condition] = attrs.field(init=False, factory=dict)
     _next_view: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
+        self._watch = MoneyWatch(self.patience)
         self._conditions = Conditions(self.cooldown)
 
     async def after_start(self) -> None:
@@ -90,7 +96,13 @@ class Housekeeping(PeriodicWorker):
             self._next_view += 1
             self.context.failpoint("looked")
             budget.progress()
-        self._report({name for name, _ in views})
+        troubled = self._report({name for name, _ in views})
+        for condition in troubled:
+            await tenure.hold_on()
+            await tenure.pool.run(
+                "housekeeping.case", open_money_case, tenure.epoch, condition.subject, condition.trouble
+            )
+            self.context.failpoint("case opened")
         return Iteration(done=budget.done)
 
     async def _do(self, chore: Chore, tenure: Tenure, budget: Budget) -> None:
@@ -106,7 +118,13 @@ class Housekeeping(PeriodicWorker):
     async def _look(self, pool: Pool, name: str, at_rest: bool) -> Condition:
         try:
             found = await pool.run(
-                "housekeeping.look", check_invariant, name, at_rest, hold=self.view_seconds, within=self.view_seconds
+                "housekeeping.look",
+                check_invariant,
+                name,
+                at_rest,
+                TOLD_APART if at_rest else _NAMED,
+                hold=self.view_seconds,
+                within=self.view_seconds,
             )
         except LeaseExpired:
             why = f"not read within {self.view_seconds:g} s"
@@ -115,17 +133,20 @@ class Housekeeping(PeriodicWorker):
         except Exception as error:  # noqa: BLE001  whatever keeps us from seeing is trouble to be told
             why = f"{type(error).__name__}: {error}"
         else:
-            return self._watch.judge(found)
+            return self._watch.judge(found, trio.current_time())
         return Condition(name, f"it could not be checked ({why}); `atlas verify` takes the time that it needs")
 
-    def _report(self, known: set[str]) -> None:
+    def _report(self, known: set[str]) -> list[Condition]:
         self._looked_at = {name: condition for name, condition in self._looked_at.items() if name in known}
         troubled = in_trouble(self._looked_at.values())
         self.context.describe(
-            money=f"all {len(known)} views are empty" if not troubled else f"look at {', '.join(troubled)}"
+            money=f"all {len(known)} views are empty"
+            if not troubled
+            else f"look at {', '.join(condition.subject for condition in troubled)}"
         )
         for alert in self._conditions.update(self._looked_at.values(), trio.current_time()):
             self.context.emit(alert.event(self.context.name))
+        return troubled
 
     def inspect(self) -> dict[str, object]:
         """What is in trouble, beside the schedule."""

@@ -6,6 +6,7 @@ from functools import partial
 
 import attrs
 
+from db.cases import open_case
 from db.entitlements import follow_tariffs
 from db.epochs import Epoch
 from db.orders import expire_orders
@@ -62,3 +63,10 @@ async def prune_messages(tx: Tx, limit: int = 1000, *, older_than: timedelta) ->
         limit,
     )
     return int(tag.split()[-1])
+
+
+async def open_money_case(tx: Tx, held: Epoch, view: str, trouble: str) -> int:
+    """Tell the operator that a money view is in trouble, and return the number of the case: one a view and day."""
+    await check_epoch(tx, held)
+    day = await tx.fetchval("SELECT atlas_now()::date::text")
+    return await open_case(tx, "money_invariant", f"{view}:{day}", details={"trouble": trouble[:400]})

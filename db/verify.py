@@ -19,7 +19,7 @@ class Invariant:
     """It holds once the workers have caught up; the others hold at every commit."""
     violations: int
     sample: tuple[tuple[str, str], ...]
-    """Up to five violations as (subject, problem)."""
+    """Violations as (subject, problem), in the order of their subjects, as many as were asked for at most."""
 
     @property
     def holds(self) -> bool:
@@ -44,10 +44,11 @@ async def list_invariants(tx: Tx) -> tuple[tuple[str, bool], ...]:
     return tuple((view["name"], view["at_rest"]) for view in views)
 
 
-async def check_invariant(tx: Tx, name: str, at_rest: bool) -> Invariant:
-    """Evaluate one view, by a name that ``list_invariants`` gave. It reads whole tables."""
+async def check_invariant(tx: Tx, name: str, at_rest: bool, sample: int = _SAMPLE) -> Invariant:
+    """Evaluate one view, by a name that ``list_invariants`` gave, and name up to ``sample`` violations. It reads whole tables."""
     rows = await tx.fetch(
-        f'SELECT subject, problem, count(*) OVER () AS violations FROM "{name}" ORDER BY subject LIMIT {_SAMPLE}'  # noqa: S608 - a name from the catalog
+        f'SELECT subject, problem, count(*) OVER () AS violations FROM "{name}" ORDER BY subject LIMIT $1',  # noqa: S608 - a name from the catalog
+        sample,
     )
     return Invariant(
         name=name,

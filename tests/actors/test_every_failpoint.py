@@ -168,6 +168,13 @@ async def reminders(here: Campaign, point: str) -> None:
 
 
 async def housekeeping(here: Campaign, point: str) -> None:
+    if point == "case opened":
+        move = "UPDATE accounts SET balance = balance {} WHERE kind = 'customer' AND customer_id = 1"
+        await here.house.value(move.format("+ 1"))
+        here.house.wake("housekeeping")
+        await here.until("SELECT count(*) FROM cases WHERE kind = 'money_invariant'", 1)
+        await here.house.value(move.format("- 1"))
+        return
     number = await here.customer()
 
     async def leave_open(tx: Tx) -> None:

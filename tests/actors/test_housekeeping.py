@@ -43,8 +43,10 @@ async def repay(tx: Tx) -> None:
     await tx.execute("UPDATE accounts SET balance = balance - 1 WHERE kind = 'customer'")
 
 
-async def start(house: PoolHouse, *, page_size: int = 100, view_seconds: float = 9.0) -> Ref:
-    worker = Housekeeping(interval=600.0, budget=60.0, page_size=page_size, view_seconds=view_seconds)
+async def start(house: PoolHouse, *, page_size: int = 100, view_seconds: float = 9.0, patience: float = 60.0) -> Ref:
+    worker = Housekeeping(
+        interval=600.0, budget=60.0, page_size=page_size, view_seconds=view_seconds, patience=patience
+    )
     return await house.system.start(worker, name="housekeeping", on_crash=OnCrash.RESTART)
 
 
@@ -56,6 +58,55 @@ async def until_said(worker: Ref, text: str) -> None:
     with trio.fail_after(20):
         while text not in said(worker):
             await wait_all_tasks_blocked(0.01)
+
+
+async def until_one(house: PoolHouse, query: str) -> None:
+    """Wait until the query counts one row; more is a failure."""
+
+    async def count(tx: Tx) -> int:
+        number: int = await tx.fetchval(query)
+        return number
+
+    with trio.fail_after(20):
+        while (number := await house.pool.run("count", count)) == 0:
+            await wait_all_tasks_blocked(0.01)
+    assert number == 1
+
+
+async def until_iterations(worker: Ref, count: int) -> None:
+    """Wait until the running incarnation has so many iterations behind it."""
+
+    def iterations() -> int:
+        own = worker.address.inspect()["actor"]
+        assert isinstance(own, dict)
+        return int(own["iterations"])
+
+    with trio.fail_after(20):
+        while iterations() < count:
+            await wait_all_tasks_blocked(0.01)
+
+
+async def test_what_stays_behind_at_rest_is_a_case_although_others_come_and_go(database_dsn: str) -> None:
+    async def view(tx: Tx, number: int) -> None:
+        await tx.execute(
+            f"""
+            CREATE OR REPLACE VIEW money_test AS SELECT 'key:9' AS subject, 'stuck' AS problem
+            UNION ALL SELECT 'key:1' || {number} || other, 'on its way' FROM generate_series(1, 20) AS other
+            """
+        )
+        await tx.execute("COMMENT ON VIEW money_test IS 'at rest'")
+
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("view", view, 1)
+        worker = await start(house, patience=0.0)
+        await until_said(worker, "views are empty")
+        await house.pool.run("view", view, 2)
+        worker.tell(WakeUp())
+        began = await house.until_event(ConditionBegan)
+        assert "21 violations, such as key:9: stuck" in began.trouble
+        await until_one(
+            house, "SELECT count(*) FROM cases WHERE kind = 'money_invariant' AND subject LIKE 'money_test:%'"
+        )
 
 
 async def test_it_keeps_order_at_its_start_and_finds_all_views_empty(database_dsn: str) -> None:
@@ -76,6 +127,15 @@ async def test_money_that_does_not_add_up_is_an_alarm_until_it_does(database_dsn
         assert began.subject == "money_i03_balances_equal_postings"
         assert "account:" in began.line()
         await until_said(worker, "look at money_i03")
+        await until_one(
+            house, "SELECT count(*) FROM cases WHERE kind = 'money_invariant' AND subject LIKE 'money\\_i03%'"
+        )
+        told = "SELECT count(*) FROM outbox WHERE kind = 'case_opened' AND payload->>'trouble' LIKE '%account:%'"
+        await until_one(house, told)
+        await until_iterations(worker, 1)
+        worker.tell(WakeUp())
+        await until_iterations(worker, 2)
+        await until_one(house, told)
         await house.pool.run("repay", repay)
         worker.tell(WakeUp())
         ended = await house.until_event(ConditionEnded)
@@ -117,3 +177,17 @@ async def test_killed_between_two_steps_it_does_all_of_it_again(database_dsn: st
         await until_said(worker, "views are empty")
         assert worker.incarnation == 2
         assert await house.pool.run("look", pending) == 0
+
+
+async def test_killed_after_it_has_opened_a_case_it_opens_no_second_one(database_dsn: str) -> None:
+    async with pool_house(database_dsn, SMALL) as house:
+        await house.pool.run("customer", stale_orders, 0)
+        await house.pool.run("rob", rob)
+        house.system.services.failpoints.arm("housekeeping", "case opened")
+        worker = await start(house)
+        with trio.fail_after(20):
+            while worker.incarnation < 2:
+                await wait_all_tasks_blocked(0.01)
+        await until_iterations(worker, 1)
+        await until_one(house, "SELECT count(*) FROM cases")
+        await house.pool.run("repay", repay)
