@@ -57,8 +57,8 @@ def admin_app(services: Services, token: Secret) -> Starlette:
 
 
 def readiness(services: Services) -> list[tuple[str, bool, str]]:
-    """For every actor: its name, whether it can do its work, and why not. An actor that declined to run is left out."""
-    return [(address.name, *address.readiness) for address in services.registry if not address.declined]
+    """For every actor: its name, whether it can do its work, and why not. Who declined to run or has finished is left out."""
+    return [(address.name, *address.readiness) for address in services.registry if address.is_awaited]
 
 
 def _is_authorized(request: Request, token: Secret) -> bool:

@@ -57,14 +57,14 @@ class Address:
     __slots__ = (
         "_actor",
         "_comes_back",
-        "_down_since",
         "_end",
+        "_ended_by_itself",
         "_make",
         "_readiness",
         "_run",
+        "_up_since",
         "asks",
         "clock_offset",
-        "declined",
         "expired",
         "facts",
         "handling",
@@ -122,12 +122,12 @@ class Address:
         self._run: ActorRun | None = None
         self._actor: Actor | None = None
         self._readiness: tuple[bool, str] = (True, "")
-        self.declined = False
-        """Whether the last incarnation declined to run: it has nothing to do here, so nobody waits for it."""
+        self._ended_by_itself = False
+        """Whether the last incarnation declined to run, or came to its own end."""
         self._comes_back: bool | None = None
         """Whether another incarnation follows this one: None while it runs unasked, and until its supervisor has decided."""
         self._end: str = ""
-        self._down_since = 0.0
+        self._up_since = 0.0
 
     # --- the Child protocol ------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Address:
         self.is_draining = False
         self._comes_back = None
         self._readiness = (True, "")
-        self.declined = False
+        self._ended_by_itself = False
         self._actor = None
         self._actor = actor = self._make()
         self._run = run = ActorRun(self, incarnation, actor)
@@ -173,8 +173,9 @@ class Address:
         run, self._run = self._run, None
         self.dying(run, exit.error)
         self._end = f"incarnation {exit.incarnation}: {exit.reason.value}"
-        self.declined = exit.reason is ExitReason.IGNORED
+        self._ended_by_itself = exit.reason in (ExitReason.IGNORED, ExitReason.NORMAL)
         self.is_busy = False
+        self.services.beats.ended(self.name)
         self.facts.clear()
         if run is not None:
             run.ended()
@@ -253,6 +254,7 @@ class Address:
         """The start handshake is done."""
         if self._run is run:
             self.state = State.UP
+            self._up_since = self.read_clock()
 
     def dying(self, run: ActorRun | None, error: BaseException | None) -> None:
         """The incarnation is as good as gone: answer everybody whose request it had looked at.
@@ -264,7 +266,6 @@ class Address:
         if self.state in (State.PARKED, State.DEAD):
             return
         self.state = State.DOWN
-        self._down_since = trio.current_time()
         for ask in tuple(self.asks):
             if ask.stage in (Stage.HANDLED, Stage.DEFERRED):
                 failure = self._crashed(ask, error)
@@ -357,9 +358,22 @@ class Address:
         return self.state in (State.STARTING, State.UP)
 
     @property
+    def up_for(self) -> float:
+        """Seconds since the running incarnation's start handshake; 0 while none is up."""
+        return self.read_clock() - self._up_since if self.state is State.UP else 0.0
+
+    @property
     def readiness(self) -> tuple[bool, str]:
         """Whether the actor can do its work, and why not."""
         return self._readiness if self.state is State.UP else (False, self.state.value)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the system as a whole is not ready without it: not so for one that declined to run or has finished.
+
+        One that an operator stopped is awaited: its work is not done.
+        """
+        return not (self._ended_by_itself and self.state is State.DEAD)
 
     @property
     def stopping(self) -> bool:

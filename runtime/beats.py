@@ -29,6 +29,8 @@ class WorkerState(enum.Enum):
     """It is judged."""
     PAUSED = "paused"
     """An operator paused it: left out, and shown."""
+    DOWN = "down"
+    """Between two incarnations: left out, its supervisor brings it back."""
     PARKED = "parked"
     """Its supervisor gave up on it: left out, and alerted by the supervisor."""
 
@@ -145,6 +147,12 @@ class Beats:
             beat = WorkerBeat(name, self._clock)
             self._pools = {**self._pools, name: beat}
         return beat
+
+    def ended(self, name: str) -> None:
+        """An incarnation ended, and with it what it was doing and had planned; unknown names are ignored."""
+        for beat in (self._workers.get(name), self._pools.get(name)):
+            if beat is not None:
+                beat.idle_until(math.inf)
 
     def forget(self, name: str) -> None:
         """Drop the beat of a worker or pool that was deleted; unknown names are ignored."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from runtime.child import ExitReason
 from runtime.config.nearest import nearest
 from runtime.drain import DrainingAddress
 from runtime.errors import AtlasError, UnknownActor
@@ -165,8 +166,10 @@ class Operations:
         seen = _AS_A_GROUP if address is None else address.inspect()
         now = trio.current_time()
         last = child.last_exit
-        is_done = child.state is ChildState.DOWN and last is not None and not last.abnormal
-        ready = seen["ready"] if address is not None else child.state is ChildState.RUNNING
+        if address is not None:
+            ready = address.readiness[0] or not address.is_awaited
+        else:
+            ready = child.state is ChildState.RUNNING or (last is not None and last.reason is ExitReason.NORMAL)
         return {
             "name": child.name,
             "kind": "group" if address is None else "actor",
@@ -177,8 +180,7 @@ class Operations:
             "since": max(0.0, now - child.since),
             "incarnation": child.incarnation,
             "restarts": child.restarts if address is None else address.restarts,
-            # who declined to run, or has finished by himself, is nothing to wait for
-            "ready": ready or is_done,
+            "ready": ready,
             "why_not_ready": seen["why_not_ready"] if address is not None else "" if ready else child.state.value,
             "reason": child.reason,
             "next_start": None if child.next_start is None else max(0.0, child.next_start - now),

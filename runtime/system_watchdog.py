@@ -50,7 +50,7 @@ def make_watchdog(system: System) -> Watchdog:
         address = _find(system, settings.healthcheck)
         if address is None:
             return None
-        return address.state not in (State.NEW, State.PARKED, State.DEAD) and address.mailbox.serve_user
+        return address.state is State.UP and address.mailbox.serve_user
 
     system.services.beats.healthcheck_name = settings.healthcheck
     return Watchdog(

@@ -173,8 +173,8 @@ class Watchdog:
     last repair of the same name. `diagnostic` gives lines for
     operators (who holds which lease, who waits); it is called on the loop only, and what it said last is what the thread
     reports when the loop stands. `where(name)` gives an actor's stack, outermost first, and `handling(name)` the type of
-    the message it has in hand. `healthcheck_runs` says whether there is a health check to be judged: True from its start
-    on, False while it is paused, parked or stopped, None where nobody knows.
+    the message it has in hand. `healthcheck_runs` says whether there is a health check to be judged: True while it
+    is up, False while it is down, paused, parked or stopped, None where nobody knows.
     """
 
     def __init__(

@@ -236,14 +236,18 @@ class PeriodicWorker(Actor):
 def watch_mailbox(beat: WorkerBeat, address: Address) -> None:
     """Let the beat know, at each tick of the watchdog, what the actor behind `address` cannot say while it is stuck.
 
-    Paused and parked actors are left out of the worker beat; a mailbox whose oldest message waits too long is starved.
+    Paused and parked actors are left out of the worker beat, and so is one that is down or starting: its supervisor bounds
+    that, and brings it back. A mailbox whose oldest message waits too long is starved.
     """
 
     def probe() -> tuple[WorkerState, float]:
         if address.state in (State.PARKED, State.DEAD):
             return WorkerState.PARKED, 0.0
+        if address.state is not State.UP:
+            return WorkerState.DOWN, 0.0
         if not address.mailbox.serve_user:
             return WorkerState.PAUSED, 0.0
-        return WorkerState.ACTIVE, address.mailbox.statistics().oldest_age
+        # What waited for a start has a full limit to be handled from then on.
+        return WorkerState.ACTIVE, min(address.mailbox.statistics().oldest_age, address.up_for)
 
     beat.probe = probe
