@@ -131,6 +131,24 @@ async def test_whatever_is_done_to_xray_behind_our_back_is_put_right_and_counted
         assert (state.count, state.serving, state.pending) == (3, 3, 0)
 
 
+async def test_users_who_all_vanish_behind_our_back_come_back_without_cutting_who_is_connected(
+    watchful: RunningAgent, origin: Origin
+) -> None:
+    """From 500 new keys on, an Xray that serves nobody is started anew. One whose users were taken away carries customers."""
+    specs = [key(f"customer-{number:03}") for number in range(500)]
+    async with watchful.client() as client, xray_of(watchful) as xray, open_tunnel(watchful.link(specs[0])) as tunnel:
+        await client.sync(specs)
+        boot = (await client.state()).boot_id
+        async with open_stream(tunnel, origin) as stream:
+            watchful.child.send_signal(signal.SIGSTOP)  # or it would put them back one by one
+            for spec in specs:
+                await xray.remove_user("vless", spec.key_id)
+            watchful.child.send_signal(signal.SIGCONT)
+            await until_xray_has(xray, *specs)
+            await read_more(stream, 50)
+        assert (await client.state()).boot_id == boot
+
+
 async def test_a_foreign_user_loses_its_open_connections_too(watchful: RunningAgent, origin: Origin) -> None:
     foreign = key("unknown")
     async with xray_of(watchful) as xray, open_tunnel(watchful.link(foreign)) as tunnel:

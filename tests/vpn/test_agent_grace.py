@@ -30,23 +30,27 @@ DAY = 86_400.0
 
 
 @contextlib.asynccontextmanager
-async def unheard(directory: Path, server: ForkServer, settle: float = 300.0) -> AsyncIterator[RunningAgent]:
+async def unheard(
+    directory: Path, server: ForkServer, settle: float = 300.0, offset: float = 0.0
+) -> AsyncIterator[RunningAgent]:
     """An agent whose clock may be moved, and which has not heard the backend for an hour."""
     data = directory / "node"
     data.mkdir(exist_ok=True)
     (data / "heard").touch()
     os.utime(data / "heard", (time.time() - HOUR,) * 2)
-    async with graced(directory, server, settle) as agent:
+    async with graced(directory, server, settle, offset) as agent:
         yield agent
 
 
 @contextlib.asynccontextmanager
-async def graced(directory: Path, server: ForkServer, settle: float = 300.0) -> AsyncIterator[RunningAgent]:
+async def graced(
+    directory: Path, server: ForkServer, settle: float = 300.0, offset: float = 0.0
+) -> AsyncIterator[RunningAgent]:
     """An agent whose clock may be moved; the grace ends `settle` seconds after the backend is heard."""
     argv = arguments(directory / "node")
     config = directory / "node.toml"
     config.write_text(
-        f'data_dir = "node"\ntoken_file = "node.token"\nclock_offset = 0.0\n[expiry]\nsettle = {settle}\n'
+        f'data_dir = "node"\ntoken_file = "node.token"\nclock_offset = {offset}\n[expiry]\nsettle = {settle}\n'
     )
     command = [*argv[:3], "--config", str(config), "--parent-stdin"]
     async with running_agent(directory / "node", argv=command, server=server) as agent:
@@ -153,3 +157,28 @@ async def test_the_time_to_catch_up_survives_a_restart(tmp_path: Path, fork_serv
         assert await measured(second, "atlas_node_backend_silence_seconds") < HOUR
         assert await measured(second, "atlas_node_grace_seconds") == DAY
         assert await state_of(client, "customer") is KeyState.SERVING
+
+
+async def test_a_key_that_was_cut_stays_out_when_the_agent_restarts_while_the_backend_is_silent(
+    tmp_path: Path, fork_server: ForkServer, origin: Origin
+) -> None:
+    ended, later = key("ended", expires_at=at(100)), key("later", expires_at=at(HOUR + 1000))
+    async with graced(tmp_path, fork_server) as first, backend(first) as client:
+        for spec in (ended, later):
+            await client.put(spec)
+        await client.move_clock(HOUR)
+        assert await state_of(client, "ended") is KeyState.EXPIRED
+        await first.kill()
+    async with (
+        unheard(tmp_path, fork_server, offset=2 * HOUR) as second,
+        second.client() as operator,
+        open_tunnel(second.link(ended)) as one,
+        open_tunnel(second.link(later)) as other,
+    ):
+        assert await measured(second, "atlas_node_grace_seconds") == DAY
+        assert await state_of(operator, "ended") is KeyState.EXPIRED
+        assert (await other.fetch(origin.url)).body == PAGE, "this one ended only while nobody could renew it"
+        with pytest.raises(TunnelError):
+            await one.fetch(origin.url)
+        await operator.put(attrs.evolve(ended, expires_at=at(3 * HOUR)))
+        assert (await one.fetch(origin.url)).body == PAGE

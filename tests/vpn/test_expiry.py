@@ -36,6 +36,15 @@ def test_a_key_is_over_exactly_at_its_end_and_the_grace(
     assert is_over(ending("a", end), now, grace) is over
 
 
+@pytest.mark.parametrize(
+    ("end", "now", "over"),
+    [(100, 149, True), (101, 149, False), (100, 99, False), (None, 149, False)],
+    ids=["was ended", "was not", "the clock had been wrong", "has no end"],
+)
+def test_what_was_ended_stays_so_whatever_grace_begins_later(end: float | None, now: float, over: bool) -> None:
+    assert is_over(ending("a", end), now, 1000, ended_upto=100) is over
+
+
 def contact() -> BackendContact:
     """A backend heard at second 0; silent from 900 s on, then a day of grace, settled 300 s after it is back."""
     return BackendContact(last_heard=0.0)

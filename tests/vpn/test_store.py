@@ -222,6 +222,60 @@ async def test_any_flipped_bit_is_refused_naming_file_and_line(tmp_path: Path) -
     flip()
 
 
+@pytest.mark.parametrize("is_compacted", [False, True], ids=["log alone", "snapshot and log"])
+@pytest.mark.parametrize("copies", [0, 2], ids=["missing", "there twice"])
+async def test_a_whole_line_that_is_missing_or_there_twice_is_refused(
+    tmp_path: Path, copies: int, is_compacted: bool
+) -> None:
+    """Of the last line alone nothing tells that it was there."""
+    await fill(tmp_path)
+    path = tmp_path / "keys.0.log"
+    with opened(tmp_path) as store:
+        if is_compacted:
+            await store.compact()
+            path = tmp_path / "keys.1.log"
+        await store.put(key("d"))
+        await store.remove("a", 1)
+        store.end(1_700_000_000.0)
+        await store.put(key("e"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number in range(len(lines) - 1 + (copies > 0)):
+        path.write_bytes(b"".join(line * (copies if at == number else 1) for at, line in enumerate(lines)))
+        with pytest.raises(StoreCorrupt, match=rf"line {number + 1 + (copies > 0)} .*change \d+ follows change \d+"):
+            open_store(tmp_path, Clock())
+    path.write_bytes(b"".join(lines))
+    with opened(tmp_path) as store:
+        assert names(store) == ["b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("is_compacted", [False, True], ids=["log alone", "snapshot"])
+async def test_what_has_ended_is_remembered_and_only_ever_grows(tmp_path: Path, is_compacted: bool) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("a"))
+        for upto in (100.5, 50.0, 100.5):
+            store.end(upto)
+        assert store.desired.sequence == 2
+        if is_compacted:
+            await store.compact()
+    with opened(tmp_path) as store:
+        assert (store.desired.ended_upto, store.desired.sequence) == (100.5, 2)
+        await store.put(key("b"))
+
+
+async def test_keys_end_on_a_full_disk_and_are_remembered_once_there_is_room(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("a"))
+        size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
+        with files_no_larger_than(size + 10):
+            store.end(100.0)
+            store.end(200.0)
+        assert store.failure and store.desired.ended_upto == 200.0
+        assert await store.recover()
+        await store.put(key("b"))
+    with opened(tmp_path) as store:
+        assert store.desired.ended_upto == 200.0 and names(store) == ["a", "b"]
+
+
 @pytest.mark.parametrize("name", ["keys.snapshot", "keys.1.log"])
 async def test_a_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     await fill(tmp_path)

@@ -55,7 +55,15 @@ class Forgotten:
     sequence: int
 
 
-Change = Entry | Forgotten
+@attrs.frozen
+class Ended:
+    """Keys whose time was over at `upto` (Unix seconds) have been ended, and stay so."""
+
+    upto: float
+    sequence: int
+
+
+Change = Entry | Forgotten | Ended
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:
@@ -76,6 +84,7 @@ class DesiredSet:
         self._digest = 0
         self.sequence = 0
         self.last_generation = 0
+        self.ended_upto = float("-inf")
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -160,6 +169,10 @@ class DesiredSet:
 
     def apply(self, change: Change) -> None:
         """Make a planned or replayed change."""
+        self.sequence = max(self.sequence, change.sequence)
+        if isinstance(change, Ended):
+            self.ended_upto = max(self.ended_upto, change.upto)
+            return
         known = self._entries.pop(change.key_id, None)
         if known is not None and known.spec is not None:
             self._digest ^= key_digest(known.spec)
@@ -172,4 +185,3 @@ class DesiredSet:
                 self._digest ^= key_digest(change.spec)
                 self._owners[route_blind(change.spec.uuid)] = change.key_id
                 insort(self._wanted, change.key_id)
-        self.sequence = max(self.sequence, change.sequence)

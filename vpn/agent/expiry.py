@@ -70,6 +70,10 @@ class ExpiryQueue:
         return self._heap[0][0] if self._heap else None
 
 
-def is_over(spec: KeySpec, now: float, grace: float) -> bool:
-    """Whether the key's time, with the grace, is over."""
-    return spec.expires_at is not None and spec.expires_at.timestamp() + grace <= now
+def is_over(spec: KeySpec, now: float, grace: float, ended_upto: float = float("-inf")) -> bool:
+    """Whether the key's time, with the grace, is over. Keys that had their end at `ended_upto` were ended before: a grace that
+    began later does not bring them back, only a clock that was wrong does."""
+    if spec.expires_at is None:
+        return False
+    end = spec.expires_at.timestamp()
+    return end + grace <= now or end <= min(ended_upto, now)

@@ -74,7 +74,8 @@ class Keeper:
         return self._life is not life
 
     def restart(self) -> None:
-        """End this life now and begin another from the wanted users. Cuts everybody: only for nodes that serve nobody."""
+        """End this life now and begin another from the wanted users. Cuts everybody: only for a life that never served
+        anybody. One that serves nobody just now may still carry connections."""
         if self._restart is not None:
             self._set(None, "Xray is restarting to take on many keys at once")
             self._restart.cancel()

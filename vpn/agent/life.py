@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Life:
     """One Xray process, what it serves and who is connected to it.
 
-    `serving` are the users confirmed in it, `blocked` those with a block rule, `banned` those whose every new
-    connection is to be cut on sight.
+    `serving` are the users confirmed in it, `has_served` whether there ever were any, `blocked` those with a block rule,
+    `banned` those whose every new connection is to be cut on sight.
     """
 
     boot_id: str
@@ -37,6 +37,7 @@ class Life:
     connections: Connections
     serving: dict[str, XrayUser] = attrs.field(factory=dict)
     _holders: dict[bytes, str] = attrs.field(factory=dict)
+    has_served: bool = False
     blocked: set[str] = attrs.field(factory=set)
     banned: dict[str, float] = attrs.field(factory=dict)
 
@@ -45,6 +46,7 @@ class Life:
         assert user.uuid is not None
         self.stopped(user.email)
         self.serving[user.email] = user
+        self.has_served = True
         self._holders[route_blind(user.uuid)] = user.email
 
     def stopped(self, email: str) -> None:

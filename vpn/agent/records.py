@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Mapping
 
-from vpn.agent.desired import Change, Entry, Forgotten
+from vpn.agent.desired import Change, Ended, Entry, Forgotten
 from vpn.wire import WireError, spec_from_json, spec_to_json
 
 
@@ -38,6 +38,8 @@ def change_to_json(change: Change) -> dict[str, object]:
     """A change as it is kept."""
     if isinstance(change, Forgotten):
         return {"op": "forget", "seq": change.sequence, "key_id": change.key_id}
+    if isinstance(change, Ended):
+        return {"op": "ended", "seq": change.sequence, "upto": change.upto}
     if change.spec is None:
         return {
             "op": "remove",
@@ -55,6 +57,8 @@ def change_from_json(data: Mapping[str, object]) -> Change:
     match data.get("op"):
         case "forget":
             return Forgotten(_text(data, "key_id"), sequence)
+        case "ended":
+            return Ended(_number(data, "upto"), sequence)
         case "remove":
             return Entry(_text(data, "key_id"), _integer(data, "generation"), None, sequence, _number(data, "at"))
         case "put":

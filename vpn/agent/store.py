@@ -1,21 +1,24 @@
 """The wanted set on disk: a snapshot and the changes since, each line with its checksum.
 
 `keys.snapshot` holds everything as of an epoch, `keys.<epoch>.log` the changes after it. A change counts once its line
-is synced to disk. A torn last line is an unfinished change and is dropped; any other damage is refused by name.
+is synced to disk. A torn last line is an unfinished change and is dropped; any other damage is refused by name, a line that
+is missing or there twice as well: changes are numbered without a gap.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from vpn.agent import files
-from vpn.agent.desired import Change, Conflict, DesiredSet, Entry, Forgotten, UuidTaken
+from vpn.agent.desired import Change, Conflict, DesiredSet, Ended, Entry, Forgotten, UuidTaken
 from vpn.agent.metrics import CHANGES
 from vpn.agent.records import Damaged, change_from_json, change_to_json, decode_line, encode_line
 from vpn.errors import StoreCorrupt, StoreFailed, StoreUnreadable
@@ -34,11 +37,13 @@ class Store:
 
     Changing methods return once the change is on disk; they raise StoreFailed if that cannot be, and from then on
     refuse every change until `recover` succeeds. A change that was refused so may be known nevertheless: whoever
-    repeats it settles it. `clock` gives Unix seconds.
+    repeats it settles it. `clock` gives Unix seconds. `on_change` is told the id of every key that changed, as soon as the
+    change is known: also if whoever asked for it gives up before it is on disk.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
         self.desired = DesiredSet()
+        self.on_change: Callable[[str], None] = lambda _: None
         self._directory = directory
         self._clock = clock
         self._epoch = 0
@@ -65,6 +70,17 @@ class Store:
         """Drop keys without remembering a removal. Raises StoreFailed."""
         first = self.desired.sequence + 1
         await self._change([Forgotten(key_id, first + number) for number, key_id in enumerate(key_ids)])
+
+    def end(self, upto: float) -> None:
+        """Remember that keys whose time was over at `upto` (Unix seconds) have been ended. Survives a kill at once and a power
+        failure with the next change; never fails, because customers' time does not wait for a disk."""
+        if upto <= self.desired.ended_upto:
+            return
+        change = Ended(upto, self.desired.sequence + 1)
+        if not self._failure:
+            with contextlib.suppress(StoreFailed):
+                self._append([encode_line(change_to_json(change))])
+        self._apply(change)
 
     async def put_all(
         self, specs: Sequence[KeySpec], refused: Callable[[KeySpec | Removal, Exception], None]
@@ -112,13 +128,9 @@ class Store:
         try:
             os.fdatasync(old)
             self._synced = self._written
-            entries = self.desired.entries()
-            sequence, generation = self.desired.sequence, self.desired.last_generation
             self._open_log(self._epoch + 1)
             os.close(old)
-            epoch = self._epoch
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._write_snapshot, epoch, entries, sequence, generation)
+            await self._snapshot()
         except OSError as error:
             self._fail(error)
         finally:
@@ -141,14 +153,7 @@ class Store:
                 self._open_log(self._epoch + 1)
                 os.close(old)
             self._compacting = True
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(
-                    self._write_snapshot,
-                    self._epoch,
-                    self.desired.entries(),
-                    self.desired.sequence,
-                    self.desired.last_generation,
-                )
+            await self._snapshot()
         except OSError:
             return False
         finally:
@@ -174,6 +179,9 @@ class Store:
 
     def _apply(self, change: Change) -> None:
         self.desired.apply(change)
+        if isinstance(change, Ended):
+            return
+        self.on_change(change.key_id)
         if isinstance(change, Forgotten):
             CHANGES.labels("forget").inc()
         else:
@@ -222,10 +230,23 @@ class Store:
         )
         raise StoreFailed(self._failure) from error
 
-    def _write_snapshot(self, epoch: int, entries: Sequence[Entry], sequence: int, generation: int) -> None:
+    async def _snapshot(self) -> None:
+        """Write down what is known at this moment, as of the beginning of the current log. Raises OSError."""
+        desired, epoch = self.desired, self._epoch
         oldest = self._clock() - REMOVALS_KEPT
-        kept = [entry for entry in entries if entry.spec is not None or entry.changed_at >= oldest]
-        head = {"format": 1, "epoch": epoch, "entries": len(kept), "seq": sequence, "generation": generation}
+        kept = [entry for entry in desired.entries() if entry.spec is not None or entry.changed_at >= oldest]
+        head = {
+            "format": 1,
+            "epoch": epoch,
+            "entries": len(kept),
+            "seq": desired.sequence,
+            "generation": desired.last_generation,
+            "ended": desired.ended_upto if math.isfinite(desired.ended_upto) else None,
+        }
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._write_snapshot, epoch, head, kept)
+
+    def _write_snapshot(self, epoch: int, head: Mapping[str, object], kept: Sequence[Entry]) -> None:
         lines = [encode_line(head), *(encode_line(change_to_json(entry)) for entry in kept)]
         files.replace(self._directory / "keys.snapshot", b"".join(lines))
         for old_epoch, path in _logs(self._directory):
@@ -284,6 +305,9 @@ class Store:
         assert isinstance(epoch, int) and isinstance(sequence, int) and isinstance(generation, int)
         self.desired.sequence = max(self.desired.sequence, sequence)
         self.desired.last_generation = max(self.desired.last_generation, generation)
+        ended = head.get("ended")
+        if isinstance(ended, int | float):
+            self.desired.ended_upto = float(ended)
         return epoch
 
     def _load_log(self, path: Path, content: bytes, *, is_last: bool) -> tuple[int, int]:
@@ -291,9 +315,13 @@ class Store:
         *lines, tail = content.split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
-                self.desired.apply(change_from_json(decode_line(line)))
+                change = change_from_json(decode_line(line))
             except Damaged as error:
                 raise _corrupt(path, number, offset, str(error)) from error
+            expected = self.desired.sequence + 1
+            if change.sequence != expected:
+                raise _corrupt(path, number, offset, f"change {change.sequence} follows change {expected - 1}")
+            self.desired.apply(change)
             offset += len(line) + 1
         if tail and not is_last:
             raise _corrupt(path, len(lines) + 1, offset, "the file is cut short")

@@ -1,0 +1,34 @@
+"""One lock a key, for as long as somebody wants it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import attrs
+import trio
+
+
+@attrs.define(eq=False)
+class KeyLocks:
+    """Lets one task at a time work on a key."""
+
+    _held: dict[str, tuple[trio.Lock, int]] = attrs.field(init=False, factory=dict)
+
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._held
+
+    @contextlib.asynccontextmanager
+    async def of(self, key_id: str) -> AsyncIterator[None]:
+        """Hold the key's lock for the block, after whoever has it or waits for it."""
+        lock, users = self._held.get(key_id, (trio.Lock(), 0))
+        self._held[key_id] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._held[key_id]
+            if users == 1:
+                del self._held[key_id]
+            else:
+                self._held[key_id] = (lock, users - 1)
