@@ -147,12 +147,12 @@ async def check_schema(tx: Tx) -> None:
     """Return if the schema is exactly this program's; raises ``MigrationError`` if it is older, newer or changed."""
     await _refuse_old_server(tx)
     if await tx.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
-        raise MigrationError("the database has no ATLAS schema; run `atlas db migrate`")
+        raise MigrationError("the database has no ATLAS schema; run `atlas db migrate` or `atlas run`")
     missing = await _missing(tx, load_migrations())
     if missing:
         raise MigrationError(
-            f"the schema lacks {len(missing)} migrations, the first is {missing[0]}; run `atlas db migrate` "
-            "or set database.migrate_on_start"
+            f"the schema lacks {len(missing)} migrations, the first is {missing[0]}; run `atlas db migrate`, "
+            "or set database.migrate_on_start and start"
         )
 
 

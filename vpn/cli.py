@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import trio
 
+from runtime.cli.parameters import Seconds
 from runtime.config.secret import Secret
 from vpn.agent.command import run
 from vpn.agent.install_command import install
@@ -82,9 +83,7 @@ def _rows(found: NodeState) -> list[tuple[str, str]]:
 @click.option("--socks", type=click.IntRange(0, 65535), default=0, help="Port of the local proxy; 0 chooses one.")
 @click.option("--fetch", "url", help="Fetch this page through the tunnel, print it, and end.")
 @click.option("--mux", type=click.IntRange(0, 1024), default=0, help="Carry this many streams in one connection.")
-@click.option(
-    "--within", type=click.FloatRange(0.1, 3600), default=15.0, show_default=True, help="Seconds for --fetch."
-)
+@click.option("--within", type=Seconds(0.1, 3600), default=15.0, show_default=True, help="Seconds for --fetch.")
 def tunnel(link: str, socks: int, url: str | None, mux: int, within: float) -> None:
     """Open a tunnel from a VLESS LINK alone ("-": read it from standard input, where no process list shows it).
 

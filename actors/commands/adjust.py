@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import NAME, REASON, SIGNED_KOPECKS, TELEGRAM_ID
 from db.adjustments import adjust_balance
 from db.customers import find_customer
 from db.ledger import balance
@@ -15,10 +16,12 @@ from runtime.cli.output import emit
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("telegram_id", type=int)
-@click.argument("amount", type=int)
-@click.option("--reason", required=True, help="Why; the customer reads it.")
-@click.option("--key", required=True, help="What makes a repetition the same adjustment, such as a ticket's number.")
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.argument("amount", type=SIGNED_KOPECKS)
+@click.option("--reason", type=REASON, required=True, help="Why; the customer reads it.")
+@click.option(
+    "--key", type=NAME, required=True, help="What makes a repetition the same adjustment, such as a ticket's number."
+)
 @config_option
 @json_option
 @click.pass_context

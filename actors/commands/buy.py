@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import DAYS, KOPECKS, NAME, PROVIDER, TELEGRAM_ID
 from db.money import Money
 from db.purchases import PurchaseOutcome, Result, record_manual_purchase
 from db.tx import Tx
@@ -13,14 +14,18 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.option("--customer", "telegram_id", type=int, required=True, help="Telegram id of who paid.")
-@click.option("--tariff", required=True, help="What was bought, such as basic.")
-@click.option("--days", type=int, required=True, help="For how long, such as 30.")
-@click.option("--provider", required=True, help="Who captured the money, such as manual.")
+@click.option("--customer", "telegram_id", type=TELEGRAM_ID, required=True, help="Telegram id of who paid.")
+@click.option("--tariff", type=NAME, required=True, help="What was bought, such as basic.")
+@click.option("--days", type=DAYS, required=True, help="For how long, such as 30.")
+@click.option("--provider", type=PROVIDER, required=True, help="Who captured the money, such as manual.")
 @click.option(
-    "--charge", "charge_id", required=True, help="The provider's id of the charge; the same id is the same money."
+    "--charge",
+    "charge_id",
+    type=NAME,
+    required=True,
+    help="The provider's id of the charge; the same id is the same money.",
 )
-@click.option("--amount", type=int, required=True, help="What was captured, in kopecks.")
+@click.option("--amount", type=KOPECKS, required=True, help="What was captured, in kopecks.")
 @config_option
 @json_option
 @click.pass_context

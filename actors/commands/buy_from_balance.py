@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID
 from db.balance_purchases import BalancePurchase, finalize_balance_purchase
 from db.tx import Tx
 from runtime.cli.options import config_option, json_option
@@ -12,11 +13,11 @@ from runtime.cli.output import emit
 
 
 @click.command("buy-from-balance")
-@click.option("--customer", "telegram_id", type=int, required=True, help="Telegram id of whose balance it is.")
-@click.option("--tariff", required=True, help="What is bought, such as basic.")
-@click.option("--days", type=int, required=True, help="For how long, such as 30.")
-@click.option("--promo", help="A promo code.")
-@click.option("--key", required=True, help="What makes a repetition the same purchase.")
+@click.option("--customer", "telegram_id", type=TELEGRAM_ID, required=True, help="Telegram id of whose balance it is.")
+@click.option("--tariff", type=NAME, required=True, help="What is bought, such as basic.")
+@click.option("--days", type=DAYS, required=True, help="For how long, such as 30.")
+@click.option("--promo", type=NAME, help="A promo code.")
+@click.option("--key", type=NAME, required=True, help="What makes a repetition the same purchase.")
 @config_option
 @json_option
 @click.pass_context

@@ -7,6 +7,7 @@ from typing import cast
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import KOPECKS, NUMBER, PAGE_SIZE, PAGE_START, REASON, TELEGRAM_ID
 from db.cases import Case, CaseState, close_case, credit_case, find_case, list_cases
 from db.money import Money
 from db.tx import Tx
@@ -23,8 +24,8 @@ def cases() -> None:
 @click.option(
     "--state", type=click.Choice(["open", "closed", "all"]), default="open", show_default=True, help="Only these."
 )
-@click.option("--after", type=int, default=0, help="Only cases with a higher number: where the last page ended.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--after", type=PAGE_START, default=0, help="Only cases with a higher number: where the last page ended.")
+@click.option("--limit", type=PAGE_SIZE, default=50, show_default=True, help="At most so many.")
 @config_option
 @json_option
 @click.pass_context
@@ -54,7 +55,7 @@ def list_(ctx: click.Context, state: str, after: int, limit: int, as_json: bool)
 
 
 @cases.command()
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @config_option
 @json_option
 @click.pass_context
@@ -65,8 +66,8 @@ def show(ctx: click.Context, number: int, as_json: bool) -> None:
 
 
 @cases.command()
-@click.argument("number", type=int)
-@click.option("--resolution", required=True, help="How it was settled, for whoever asks later.")
+@click.argument("number", type=NUMBER)
+@click.option("--resolution", type=REASON, required=True, help="How it was settled, for whoever asks later.")
 @config_option
 @json_option
 @click.pass_context
@@ -81,11 +82,9 @@ def close(ctx: click.Context, number: int, resolution: str, as_json: bool) -> No
 
 
 @cases.command()
-@click.argument("number", type=int)
-@click.argument("telegram_id", type=int)
-@click.option(
-    "--amount", type=click.IntRange(min=1), help="In kopecks; only for a charge whose value in roubles is not known."
-)
+@click.argument("number", type=NUMBER)
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option("--amount", type=KOPECKS, help="In kopecks; only for a charge whose value in roubles is not known.")
 @config_option
 @json_option
 @click.pass_context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import REASON, TELEGRAM_ID
 from db.compensation import Compensation
 from db.compensation import compensate as compensate_subscription
 from db.errors import BusinessError
@@ -15,8 +16,8 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.argument("telegram_id", type=int)
-@click.option("--reason", required=True, help="Why; the customer reads it.")
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option("--reason", type=REASON, required=True, help="Why; the customer reads it.")
 @config_option
 @json_option
 @click.pass_context

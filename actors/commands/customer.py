@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import LANGUAGE, PERCENT, TELEGRAM_ID
 from db.customers import Customer, add_customer, find_customer
 from db.discounts import set_personal_discount, set_vip
 from db.ledger import balance
@@ -21,9 +22,9 @@ def customer() -> None:
 
 
 @customer.command()
-@click.argument("telegram_id", type=int)
-@click.option("--language", default="ru", show_default=True, help="Language of notices.")
-@click.option("--referrer", type=int, help="Telegram id of who invited them; final once set.")
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option("--language", type=LANGUAGE, default="ru", show_default=True, help="Language of notices.")
+@click.option("--referrer", type=TELEGRAM_ID, help="Telegram id of who invited them; final once set.")
 @config_option
 @json_option
 @click.pass_context
@@ -39,7 +40,7 @@ def add(ctx: click.Context, telegram_id: int, language: str, referrer: int | Non
 
 
 @customer.command()
-@click.argument("telegram_id", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
 @config_option
 @json_option
 @click.pass_context
@@ -74,7 +75,7 @@ def show(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
 
 
 @customer.command()
-@click.argument("telegram_id", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
 @click.argument("on", type=click.Choice(["on", "off"]))
 @config_option
 @json_option
@@ -92,8 +93,8 @@ def vip(ctx: click.Context, telegram_id: int, on: str, as_json: bool) -> None:
 
 
 @customer.command()
-@click.argument("telegram_id", type=int)
-@click.argument("percent", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.argument("percent", type=PERCENT)
 @config_option
 @json_option
 @click.pass_context

@@ -9,18 +9,38 @@ import attrs
 import click
 import trio
 
+from db.classify import Fault, classify, is_driver_error, sqlstate
 from db.connection import SessionLimits
 from db.embedded import EmbeddedSettings, embedded_dsn
-from db.session import open_session
+from db.errors import BusinessError
+from db.lease_errors import DatabaseUnreachable
+from db.migrate import check_schema
+from db.session import Session, open_session
 from db.settings import DatabaseSettings
 from db.tx import Tx
+from runtime.cli.exit_codes import GAVE_UP, UNSTOPPED
 from runtime.cli.options import load_config
+from runtime.config.config import Config
+from runtime.errors import AtlasError
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 OPERATOR = "operator"
 "Who the audit trail says it was."
+
+_REFUSED_VALUES = ("22", "23", "54")
+"Classes of codes: data exceptions, violated constraints, program limits."
+_NO_SUCH_THING = "42"
+"Class of codes: a table, column or function that is not there."
+
+
+class DatabaseAway(AtlasError):
+    """The database did not serve the command, and nothing was changed."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # one error, two codes: the class only holds the default
 
 
 def in_transaction(
@@ -29,16 +49,65 @@ def in_transaction(
     """Run `await function(tx, *args)` in one transaction on a connection of its own and return its result.
 
     Works whether or not the supervisor runs, as long as the database does. Raises DatabaseUnreachable (exit code 69) or
-    DatabaseUnusable (78), which name the address and the setting, and what the function raises.
+    DatabaseUnusable (78), which name the address and the setting, MigrationError (78) if the schema is not this program's,
+    BusinessError (65) for a value that the server refuses, and what the function raises.
     """
-    config = load_config(ctx)
     limits = SessionLimits()
     if within > limits.statement:  # what may take long in all may do so in one statement
         limits = attrs.evolve(limits, statement=within, idle_in_transaction=within)
-    dsn = config.section(DatabaseSettings).dsn.reveal() or embedded_dsn(config.section(EmbeddedSettings))
+
+    async def use(session: Session) -> T:
+        try:
+            return await session.run(label, function, *args, within=within)
+        except Exception as error:
+            if not is_driver_error(error):
+                raise
+            raise await _in_words(session, label, error) from error
+
+    return in_session(load_config(ctx), use, limits)
+
+
+def in_session(config: Config, use: Callable[[Session], Awaitable[T]], limits: SessionLimits | None = None) -> T:
+    """Run `await use(session)` on a connection of its own and return its result. Raises as `in_transaction` does."""
+    own = config.section(DatabaseSettings).dsn.reveal()
+    dsn = own or embedded_dsn(config.section(EmbeddedSettings))
 
     async def run() -> T:
         async with open_session(dsn, f"atlas/{OPERATOR}", limits=limits) as session:
-            return await session.run(label, function, *args, within=within)
+            return await use(session)
 
-    return trio.run(run)
+    try:
+        return trio.run(run)
+    except DatabaseUnreachable as error:
+        if own:
+            raise
+        raise _embedded_is_away(config, error) from error
+
+
+async def _in_words(session: Session, label: str, error: Exception) -> Exception:
+    """What the server's refusal means to an operator; its details, which are rows of others, are left out."""
+    code = sqlstate(error) or ""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    if code.startswith(_REFUSED_VALUES):
+        return BusinessError(f"the database refuses a value of {label!r}: {first}; nothing was changed")
+    if code.startswith(_NO_SUCH_THING):
+        await session.run("check schema", check_schema)  # says which migrations it lacks
+    fault = classify(error)
+    if fault is Fault.TRANSIENT:
+        return DatabaseAway(f"{label!r} was not done, nothing was changed: {first}; try again", UNSTOPPED)
+    if fault is Fault.DOWN:
+        return DatabaseAway(f"{label!r} was not done, nothing was changed: the database says {first}", GAVE_UP)
+    return error
+
+
+def _embedded_is_away(config: Config, error: DatabaseUnreachable) -> DatabaseAway:
+    settings = config.section(EmbeddedSettings)
+    if isinstance(error.__cause__, PermissionError):
+        why = "its socket belongs to another user: run this command as the one who started it"
+    else:
+        why = "it runs as long as `atlas run` does: start that, and repeat the command"
+    return DatabaseAway(
+        f"the embedded database does not answer; {why}. Its data is in {settings.data_dir.absolute()} "
+        "(setting embedded.data_dir); a database of your own is named by database.dsn",
+        GAVE_UP,
+    )

@@ -7,6 +7,7 @@ from datetime import timedelta
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID
 from db.access import grant_access, grant_trial
 from db.entitlements import Entitlement
 from db.tx import Tx
@@ -15,10 +16,12 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.argument("telegram_id", type=int)
-@click.option("--tariff", required=True, help="Which one, such as basic.")
-@click.option("--days", type=click.IntRange(min=1), required=True, help="For how long.")
-@click.option("--key", required=True, help="What makes a repetition the same grant, such as a ticket's number.")
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option("--tariff", type=NAME, required=True, help="Which one, such as basic.")
+@click.option("--days", type=DAYS, required=True, help="For how long.")
+@click.option(
+    "--key", type=NAME, required=True, help="What makes a repetition the same grant, such as a ticket's number."
+)
 @config_option
 @json_option
 @click.pass_context
@@ -32,7 +35,7 @@ def grant(ctx: click.Context, telegram_id: int, tariff: str, days: int, key: str
 
 
 @click.command()
-@click.argument("telegram_id", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
 @config_option
 @json_option
 @click.pass_context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import NUMBER
 from db.orders import cancel_order
 from db.tx import Tx
 from runtime.cli.options import config_option, json_option
@@ -17,7 +18,7 @@ def orders() -> None:
 
 
 @orders.command()
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @config_option
 @json_option
 @click.pass_context

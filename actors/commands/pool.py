@@ -8,6 +8,7 @@ import click
 
 from runtime.cli.options import call_control, complete_actor, control_options, json_option
 from runtime.cli.output import emit
+from runtime.cli.parameters import Seconds
 
 NAME = click.argument("name", shell_complete=complete_actor)
 
@@ -52,7 +53,7 @@ def resume(ctx: click.Context, name: str, *, as_json: bool) -> None:
 @NAME
 @click.option(
     "--spread",
-    type=click.FloatRange(min=0),
+    type=Seconds(0),
     default=10.0,
     show_default=True,
     help="Seconds over which to replace them.",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import NAME, PERCENT, USES
 from db.promos import Promo, add_promo, list_promos, stop_promo
 from db.tx import Tx
 from runtime.cli.options import config_option, json_option
@@ -19,9 +20,9 @@ def promo() -> None:
 
 
 @promo.command()
-@click.argument("code")
-@click.argument("percent", type=int)
-@click.option("--max-uses", type=int, help="How many orders may use it in all. Default: any number.")
+@click.argument("code", type=NAME)
+@click.argument("percent", type=PERCENT)
+@click.option("--max-uses", type=USES, help="How many orders may use it in all. Default: any number.")
 @click.option("--until", type=click.DateTime(), help="When it ends, in UTC, such as 2030-01-31 or 2030-01-31T12:00:00.")
 @config_option
 @json_option
@@ -66,7 +67,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 @promo.command()
-@click.argument("code")
+@click.argument("code", type=NAME)
 @config_option
 @json_option
 @click.pass_context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import KOPECKS, NAME, PROVIDER
 from db.money import Money
 from db.refunds import Refund, refund_charge
 from db.tx import Tx
@@ -13,14 +14,14 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.option("--provider", required=True, help="Who captured the money, such as manual.")
-@click.option("--charge", "charge_id", required=True, help="The provider's id of the charge.")
-@click.option("--amount", type=click.IntRange(min=1), help="How much went back, in kopecks. Default: all that is left.")
+@click.option("--provider", type=PROVIDER, required=True, help="Who captured the money, such as manual.")
+@click.option("--charge", "charge_id", type=NAME, required=True, help="The provider's id of the charge.")
+@click.option("--amount", type=KOPECKS, help="How much went back, in kopecks. Default: all that is left.")
 @click.option("--keep-access", is_flag=True, help="Do not take back what the charge bought.")
 @click.option(
     "--write-off", is_flag=True, help="Take as a loss what the balance does not cover, as after a chargeback."
 )
-@click.option("--key", help="What makes a repetition the same refund. Default: made of charge and amount.")
+@click.option("--key", type=NAME, help="What makes a repetition the same refund. Default: made of charge and amount.")
 @config_option
 @json_option
 @click.pass_context

@@ -7,6 +7,7 @@ from uuid import uuid4
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import NAME, TELEGRAM_ID
 from db.reissue import request_reissue
 from db.tx import Tx
 from runtime.cli.options import config_option, json_option
@@ -14,9 +15,11 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.argument("telegram_id", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
 @click.option(
-    "--idempotency-key", help="Repeating the command with the same key is one reissue. Default: every call is its own."
+    "--idempotency-key",
+    type=NAME,
+    help="Repeating the command with the same key is one reissue. Default: every call is its own.",
 )
 @config_option
 @json_option

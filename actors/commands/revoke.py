@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import TELEGRAM_ID
 from db.subscriptions import mark_revoked
 from db.tx import Tx
 from runtime.cli.options import config_option, json_option
@@ -12,7 +13,7 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.argument("telegram_id", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
 @config_option
 @json_option
 @click.pass_context

@@ -9,6 +9,7 @@ import click
 
 from actors.access_view import links_of, state_of
 from actors.commands.database import in_transaction
+from actors.commands.parameters import TELEGRAM_ID
 from db.errors import BusinessError
 from db.subscriptions import SubscriptionView, get_subscription
 from runtime.cli.options import config_option, json_option
@@ -20,7 +21,7 @@ from vpn.subscription.render import render
 
 
 @click.command()
-@click.argument("telegram_id", type=int)
+@click.argument("telegram_id", type=TELEGRAM_ID)
 @click.option(
     "--format",
     "form",

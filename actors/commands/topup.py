@@ -6,6 +6,7 @@ import click
 
 from actors.commands.buy import outcome_data, outcome_sentence
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import KOPECKS, NAME, PROVIDER, TELEGRAM_ID
 from db.money import Money
 from db.purchases import PurchaseOutcome, record_manual_topup
 from db.tx import Tx
@@ -14,12 +15,16 @@ from runtime.cli.output import emit
 
 
 @click.command()
-@click.option("--customer", "telegram_id", type=int, required=True, help="Telegram id of who paid.")
-@click.option("--provider", required=True, help="Who captured the money, such as manual.")
+@click.option("--customer", "telegram_id", type=TELEGRAM_ID, required=True, help="Telegram id of who paid.")
+@click.option("--provider", type=PROVIDER, required=True, help="Who captured the money, such as manual.")
 @click.option(
-    "--charge", "charge_id", required=True, help="The provider's id of the charge; the same id is the same money."
+    "--charge",
+    "charge_id",
+    type=NAME,
+    required=True,
+    help="The provider's id of the charge; the same id is the same money.",
 )
-@click.option("--amount", type=int, required=True, help="What was captured, in kopecks.")
+@click.option("--amount", type=KOPECKS, required=True, help="What was captured, in kopecks.")
 @config_option
 @json_option
 @click.pass_context

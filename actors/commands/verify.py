@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import click
 
 from actors.commands.database import in_transaction
+from db.migrate import check_schema
 from db.tx import Tx
 from db.verify import Invariant
 from db.verify import verify as verify_views
 from runtime.cli.options import config_option, json_option
 from runtime.cli.output import emit
+from runtime.cli.parameters import Seconds
 
 VIOLATED = 65
 "An invariant that holds at every commit does not (sysexits: the data is wrong)."
@@ -22,7 +24,7 @@ NOT_AT_REST = 75
 @click.command()
 @click.option(
     "--within",
-    type=click.FloatRange(min=1),
+    type=Seconds(1),
     default=600.0,
     show_default=True,
     metavar="SECONDS",
@@ -43,6 +45,7 @@ def verify(ctx: click.Context, within: float, as_json: bool) -> None:
             click.echo(f"[{number:>{len(str(total))}}/{total}] {_line(found)}", err=True)
 
     async def run(tx: Tx) -> tuple[Invariant, ...]:
+        await check_schema(tx)  # a view that is not there would find nothing wrong
         return await verify_views(tx, progress)
 
     found = in_transaction(ctx, "verify", run, within=within)

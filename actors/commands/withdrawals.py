@@ -7,6 +7,7 @@ from typing import cast
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import KOPECKS, NAME, NUMBER, PAGE_SIZE, REASON, TELEGRAM_ID
 from db.money import Money
 from db.tx import Tx
 from db.withdrawals import (
@@ -36,7 +37,7 @@ def withdrawals() -> None:
     show_default=True,
     help="Only these.",
 )
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=PAGE_SIZE, default=100, show_default=True, help="At most so many.")
 @config_option
 @json_option
 @click.pass_context
@@ -58,7 +59,7 @@ def list_(ctx: click.Context, state: str, limit: int, as_json: bool) -> None:
 
 
 @withdrawals.command()
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @config_option
 @json_option
 @click.pass_context
@@ -69,10 +70,10 @@ def show(ctx: click.Context, number: int, as_json: bool) -> None:
 
 
 @withdrawals.command()
-@click.argument("telegram_id", type=int)
-@click.argument("amount", type=int)
-@click.option("--to", "destination", required=True, help="Where the money goes: a card, a wallet.")
-@click.option("--key", required=True, help="What makes a repetition the same withdrawal.")
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.argument("amount", type=KOPECKS)
+@click.option("--to", "destination", type=NAME, required=True, help="Where the money goes: a card, a wallet.")
+@click.option("--key", type=NAME, required=True, help="What makes a repetition the same withdrawal.")
 @config_option
 @json_option
 @click.pass_context
@@ -88,8 +89,8 @@ def request(ctx: click.Context, telegram_id: int, amount: int, destination: str,
 
 
 @withdrawals.command()
-@click.argument("number", type=int)
-@click.option("--reference", required=True, help="What the payment out is called where it was made.")
+@click.argument("number", type=NUMBER)
+@click.option("--reference", type=NAME, required=True, help="What the payment out is called where it was made.")
 @config_option
 @json_option
 @click.pass_context
@@ -103,8 +104,8 @@ def approve(ctx: click.Context, number: int, reference: str, as_json: bool) -> N
 
 
 @withdrawals.command()
-@click.argument("number", type=int)
-@click.option("--reason", required=True, help="Why; the customer reads it.")
+@click.argument("number", type=NUMBER)
+@click.option("--reason", type=REASON, required=True, help="Why; the customer reads it.")
 @config_option
 @json_option
 @click.pass_context

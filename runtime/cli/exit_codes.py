@@ -12,7 +12,9 @@ GAVE_UP: Final = 69
 WEDGED: Final = 70
 """Stuck beyond repair, or a failure inside."""
 UNSTOPPED: Final = 75
-"""Something did not end although it was cancelled; the process left all the same."""
+"""Something did not end although it was cancelled; the process left all the same. Of a command: try again later."""
+NO_PERMISSION: Final = 77
+"""A file or directory may not be read or written."""
 CONFIG: Final = 78
 """The configuration is wrong."""
 INTERRUPTED: Final = 130

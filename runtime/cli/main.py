@@ -16,6 +16,9 @@ from runtime.cli.exit_codes import CONFIG, INTERRUPTED, OK, USAGE, WEDGED
 GROUP: Final = "atlas.commands"
 """Entry points of this group (name -> `module:command`) are commands."""
 
+DEBUG: Final = "ATLAS_DEBUG"
+"""If this variable is set, an unexpected error shows its traceback."""
+
 OWN: Final = {
     "run": "runtime.cli.run:run",
     "check": "runtime.cli.check:check",
@@ -117,8 +120,8 @@ def _broken(name: str, why: str) -> click.Command:
 def cli() -> None:
     """ATLAS keeps a paid VPN service alive: a tree of supervised actors.
 
-    Exit codes: 0 as asked, 64 usage, 69 gave up or not reachable, 70 wedged or failed, 75 something did not stop, 78
-    configuration.
+    Exit codes: 0 as asked, 64 usage, 65 refused by a rule, 67 nobody of that name, 69 gave up or not reachable, 70 wedged
+    or failed, 75 something did not stop or try again later, 77 not allowed to read or write, 78 configuration.
     """
 
 
@@ -136,6 +139,9 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are printed to stderr."""
     try:
         result = cli.main(arguments, prog_name="atlas", standalone_mode=False)
+    except click.NoSuchOption as error:
+        _explained(error).show()
+        return USAGE
     except click.UsageError as error:
         error.show()
         return USAGE
@@ -147,17 +153,50 @@ def run(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
-    except Exception as error:
-        from runtime.errors import AtlasError  # `atlas --help` needs no runtime
-
-        if not isinstance(error, AtlasError):
-            raise
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
-        if error.exit_code == CONFIG and "\n" in str(error):
-            click.echo(f"{len(str(error).splitlines())} errors", err=True)
-        return error.exit_code
+    except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets a line and a code, not a traceback
+        return _tell(error)
     return result if isinstance(result, int) else OK
+
+
+def _tell(error: Exception) -> int:
+    """Print an error to stderr, in its own words if it has some, and return the exit code."""
+    from runtime.errors import AtlasError  # `atlas --help` needs no runtime
+
+    whole = error
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if not isinstance(error, AtlasError):
+        return _tell_unexpected(error, whole)
+    for line in str(error).splitlines():
+        click.echo(f"error: {line}", err=True)
+    if error.exit_code == CONFIG and "\n" in str(error):
+        click.echo(f"{len(str(error).splitlines())} errors", err=True)
+    return error.exit_code
+
+
+def _tell_unexpected(error: Exception, whole: Exception) -> int:
+    """One line instead of a traceback, which may show values that are nobody's business and tells an operator nothing."""
+    from runtime.redaction import redact  # as above
+
+    if os.environ.get(DEBUG):
+        import traceback  # as above
+
+        click.echo(redact("".join(traceback.format_exception(whole))), err=True)
+    first = next(iter(str(error).splitlines()), "")
+    click.echo(redact(f"error: unexpected {type(error).__name__}{': ' if first else ''}{first}"), err=True)
+    click.echo(
+        f"This is a defect of ATLAS: please report it. With {DEBUG}=1 the command shows where it happened.", err=True
+    )
+    return WEDGED
+
+
+def _explained(error: click.NoSuchOption) -> click.UsageError:
+    """`customer add -5` names no option, it names a number that nothing here may be."""
+    if not error.option_name.lstrip("-")[:1].isdecimal():
+        return error
+    return click.UsageError(
+        f"{error.option_name} is read as an option, and there is none; a number in this place is positive.", error.ctx
+    )
 
 
 def _discard_stdout() -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from runtime.cli.parameters import Seconds
+
 if TYPE_CHECKING:
     from runtime.config.config import Config
 
@@ -39,7 +41,7 @@ def config_option(command: F) -> F:
     return click.option(
         "--config",
         "-c",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),  # whether it is readable, reading it says
         metavar="FILE",
         expose_value=False,
         callback=_keep(_CONFIG),
@@ -51,7 +53,7 @@ def control_options(command: F) -> F:
     """`--config`, `--socket` and `--timeout`; use `call_control(ctx, …)`."""
     command = click.option(
         "--timeout",
-        type=click.FloatRange(min=0.1),
+        type=Seconds(0.1),
         metavar="SECONDS",
         expose_value=False,
         callback=_keep(_TIMEOUT),

@@ -26,6 +26,7 @@ def run(ctx: click.Context, *, quiet: bool) -> None:
     import trio  # a configuration with errors is reported without it
 
     from runtime import logs  # as above
+    from runtime.errors import AtlasError  # as above
     from runtime.system import run_system  # as above
 
     writer = logs.start(config.log.level, config.log.format)
@@ -33,6 +34,10 @@ def run(ctx: click.Context, *, quiet: bool) -> None:
         for warning in config.warnings:
             logs.get_logger("atlas.config").warning(warning)
         code = trio.run(lambda: run_system(config, writer=None if quiet else writer), strict_exception_groups=True)
+    except Exception as error:
+        if not isinstance(error, AtlasError):
+            logs.get_logger("atlas").critical("the system ended by an unexpected error", error=error)
+        raise
     finally:
         logs.stop()
     sys.exit(code)

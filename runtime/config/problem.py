@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 
@@ -49,3 +50,9 @@ class ConfigErrors(ConfigError):
             sorted(set(problems), key=lambda p: (p.place.line is None, p.place.line or 0, str(p.place), p.key))
         )
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ConfigUnreadable(ConfigErrors):
+    """The file is there and this user may not read it. Exit code 77."""
+
+    exit_code: ClassVar[int] = 77

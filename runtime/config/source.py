@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from runtime.config.location import KeyPath, key_lines
-from runtime.config.problem import ConfigErrors, Place, Problem
+from runtime.config.problem import ConfigErrors, ConfigUnreadable, Place, Problem
 from runtime.config.secret import Secret
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -103,11 +103,13 @@ def parse_dotted(text: str) -> KeyPath | None:
 
 
 def read_source(path: Path) -> Source:
-    """Read and parse the file alone. Raises ConfigErrors when it cannot be read, is no UTF-8 or is no TOML."""
+    """Read and parse the file alone. Raises ConfigErrors when it cannot be read (ConfigUnreadable when this user may not), is
+    no UTF-8 or is no TOML."""
     try:
         text = path.read_bytes().decode()
     except OSError as error:
-        raise ConfigErrors([Problem(Place(path), "", f"cannot be read: {error.strerror or error}")]) from error
+        refusal = ConfigUnreadable if isinstance(error, PermissionError) else ConfigErrors
+        raise refusal([Problem(Place(path), "", f"cannot be read: {error.strerror or error}")]) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigErrors([Problem(Place(path, line), "", "is not UTF-8 text")]) from error

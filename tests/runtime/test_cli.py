@@ -20,6 +20,7 @@ from runtime.cli.docstring import short_help
 from runtime.cli.exit_codes import OK, USAGE, WEDGED
 from runtime.cli.main import Commands, cli, run
 from runtime.cli.output import emit, emit_line, table
+from tests.permissions import obey_permissions
 from tests.runtime.atlas_process import ROOT, AtlasProcess, atlas, environment, short_directory, write_config
 
 Launch = Callable[..., AtlasProcess]
@@ -165,6 +166,61 @@ def test_a_command_decides_its_exit_code_and_a_failure_of_its_own_is_70(
     assert "it did not work" in capsys.readouterr().err
 
 
+def test_an_unexpected_error_is_one_redacted_line_and_70_and_its_place_is_shown_on_demand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command
+    def fail() -> None:
+        raise ExceptionGroup(
+            "tasks", [ZeroDivisionError("password=hunter2 is divided\nDETAIL: a row of somebody else")]
+        )
+
+    monkeypatch.setitem(cli.commands, "fail", fail)
+    assert run(["fail"]) == WEDGED
+    printed = capsys.readouterr().err
+    assert printed.splitlines()[0] == "error: unexpected ZeroDivisionError: password=*** is divided"
+    assert "ATLAS_DEBUG=1" in printed
+    assert "Traceback" not in printed
+    assert "somebody else" not in printed
+    monkeypatch.setenv("ATLAS_DEBUG", "1")
+    assert run(["fail"]) == WEDGED
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "raise ExceptionGroup" in printed
+    assert "hunter2" not in printed
+
+
+def test_a_service_that_ends_by_an_unexpected_error_leaves_the_traceback_in_its_log(place: Path) -> None:
+    write_config(place, TREE)
+    script = (
+        "import sys\n"
+        "import runtime.system\n"
+        "from runtime.cli.main import main\n"
+        "async def run_system(config, writer): raise ZeroDivisionError('in the middle')\n"
+        "runtime.system.run_system = run_system\n"
+        "main(['run'])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert ended.returncode == WEDGED
+    assert "the system ended by an unexpected error" in ended.stderr
+    assert "in run_system" in ended.stderr
+    assert "error: unexpected ZeroDivisionError: in the middle" in ended.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400", "-1", "0"])
+def test_a_time_that_never_comes_is_a_usage_error(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--timeout", value]) == USAGE
+    assert "--timeout" in capsys.readouterr().err
+
+
 def test_a_wrong_configuration_prints_every_error_and_exits_78(place: Path) -> None:
     write_config(place, TREE + 'restart = "never"\nshutdwn = 1\n')
     for command in ("check", "run"):
@@ -182,6 +238,26 @@ def test_a_missing_configuration_names_the_file_and_exits_78(place: Path) -> Non
     assert refused.returncode == 78
     assert refused.stderr == "error: none.toml: cannot be read: No such file or directory\n"
     assert atlas(place, "check", ATLAS_CONFIG="other.toml").stderr.startswith("error: other.toml: cannot be read")
+
+
+def test_a_configuration_that_may_not_be_read_names_the_file_and_exits_77(place: Path) -> None:
+    write_config(place, TREE)
+    (place / "supervisor.toml").chmod(0)
+    for command in (("check",), ("run",), ("status",), ("check", "--config", "supervisor.toml")):
+        refused = subprocess.run(
+            [sys.executable, "-m", "runtime.cli.main", *command],
+            cwd=place,
+            env=environment(place),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            preexec_fn=obey_permissions,
+        )
+        assert refused.returncode == os.EX_NOPERM, refused.stderr
+        assert refused.stderr.splitlines() == [
+            f"error: {place}/supervisor.toml: cannot be read: Permission denied"
+        ] or (refused.stderr == "error: supervisor.toml: cannot be read: Permission denied\n")
 
 
 def test_a_control_command_without_a_running_system_exits_69_and_says_what_to_do(place: Path) -> None:

@@ -9,24 +9,30 @@ from pathlib import Path
 
 import click
 
+from runtime.cli.parameters import Text
 from vpn.agent.install import CONFIG, TOKEN, UNIT, Done, Installation, Item, items, program, unreadable_for_others
 from vpn.agent.install import install as install_items
 from vpn.agent.unit import NAME
 from vpn.errors import InstallRefused, NotStarted
 
+_LINE = Text(may_be_empty=True)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command("install")
-@click.option("--host", default="", help="Name or address of this host in customers' links.")
-@click.option("--target", default="", help="HTTPS server that strangers are shown (REALITY), as HOST:PORT.")
-@click.option("--server-name", "names", multiple=True, help="Name that the target answers to; default: its host.")
+@click.option("--host", type=_LINE, default="", help="Name or address of this host in customers' links.")
+@click.option("--target", type=_LINE, default="", help="HTTPS server that strangers are shown (REALITY), as HOST:PORT.")
+@click.option(
+    "--server-name", "names", type=_LINE, multiple=True, help="Name that the target answers to; default: its host."
+)
 @click.option("--port", default=443, show_default=True, type=click.IntRange(1, 65535), help="Port for customers.")
-@click.option("--listen", default="127.0.0.1:8700", show_default=True, help="HOST:PORT of the backend's interface.")
+@click.option(
+    "--listen", type=_LINE, default="127.0.0.1:8700", show_default=True, help="HOST:PORT of the backend's interface."
+)
 @click.option("--certificate", type=_FILE, help="Certificate of that interface; needed beyond loopback.")
 @click.option("--key", type=_FILE, help="Its private key.")
 @click.option("--client-ca", type=_FILE, help="Let in only clients with a certificate of this authority.")
-@click.option("--user", default="", help="Existing account to run as; default: one that systemd makes up.")
+@click.option("--user", type=_LINE, default="", help="Existing account to run as; default: one that systemd makes up.")
 @click.option("--force", is_flag=True, help="Replace a configuration that is there already.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option(

@@ -20,6 +20,7 @@ from anycorn.typing import Framework
 
 from runtime import logs
 from runtime.config.secret import Secret
+from runtime.errors import AtlasError
 from runtime.logs import get_logger
 from runtime.systemd import Systemd
 from vpn.agent import files
@@ -219,5 +220,9 @@ def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info"
     logs.start(log_level, log_format, out=2, err=2)
     try:
         trio.run(partial(run_agent, settings, parent_stdin=parent_stdin))
+    except Exception as error:
+        if not isinstance(error, AtlasError):
+            log.critical("the agent ended by an unexpected error", error=error)
+        raise
     finally:
         logs.stop()

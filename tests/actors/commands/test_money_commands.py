@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import trio
 
 from db.money import Money
@@ -90,6 +91,18 @@ def test_promo_codes_discounts_and_gifts(atlas: Atlas) -> None:
     assert "there is one per customer" in atlas("trial", "42", fails=65)
     first = atlas("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry")
     assert atlas("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry") == first
+
+
+@pytest.mark.parametrize("amount", ["0", "-5", "9000000000000000000"])
+def test_an_amount_that_nobody_captured_buys_and_credits_nothing(atlas: Atlas, amount: str) -> None:
+    atlas("customer", "add", "42")
+    assert "is not in the range" in atlas(*BUY, "--amount", amount, fails=64)
+    topup = ("topup", "--customer", "42", "--provider", "manual", "--charge", "t", "--amount", amount)
+    assert "is not in the range" in atlas(*topup, fails=64)
+    assert "never had a subscription" in atlas("subscription", "42", fails=65)
+    assert atlas("customer", "show", "42")["balance"] == 0
+    assert atlas(*BUY, "--amount", "14900")["replayed"] is False, "the charge was not recorded before"
+    assert atlas("verify", fails=75)
 
 
 def test_compensation_credits_what_never_worked(atlas: Atlas) -> None:

@@ -1,0 +1,30 @@
+"""What operators may say about customers and money. The limits are those of the tables, so that no statement fails on them."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from db.payment import PROVIDER as PROVIDER_NAME
+from runtime.cli.parameters import Text, Word
+
+_BIGINT = 2**63 - 1
+_LARGEST = 100_000_000_00
+"""Kopecks. More than any single payment here; a slip of the finger is not credited."""
+
+TELEGRAM_ID = click.IntRange(1, _BIGINT)
+NUMBER = click.IntRange(1, _BIGINT)
+"""The number of a row: of an order, a case, a withdrawal."""
+PAGE_START = click.IntRange(0, _BIGINT)
+PAGE_SIZE = click.IntRange(1, 10_000)
+KOPECKS = click.IntRange(1, _LARGEST)
+SIGNED_KOPECKS = click.IntRange(-_LARGEST, _LARGEST)
+DAYS = click.IntRange(1, 3650)
+USES = click.IntRange(1, 2**31 - 1)
+PERCENT = click.IntRange(0, 100)
+PROVIDER = Word(PROVIDER_NAME, "a provider's name: small letters, digits and _, such as manual, at most 32")
+LANGUAGE = Word(re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,4}"), "a language, such as ru, en or pt-BR")
+NAME = Text()
+"""A name or id of somebody else's making: a tariff, a charge, a promo code, an idempotency key, a destination."""
+REASON = Text(1000)

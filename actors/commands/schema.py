@@ -1,0 +1,47 @@
+"""`atlas db …`: the schema of the database."""
+
+from __future__ import annotations
+
+import click
+
+from actors.commands.database import in_session, in_transaction
+from db.migrate import check_schema, load_migrations, migrate
+from db.session import Session
+from db.settings import DatabaseSettings
+from runtime.cli.options import config_option, json_option, load_config
+from runtime.cli.output import emit
+
+
+@click.group()
+def db() -> None:
+    """Bring the schema of the database up to date, or check that it is."""
+
+
+@db.command("migrate")
+@config_option
+@json_option
+@click.pass_context
+def migrate_(ctx: click.Context, as_json: bool) -> None:
+    """Apply the migrations that the database lacks, one transaction each. `atlas run` does the same at its start.
+
+    Repeating it changes nothing. Several at once take turns.
+    """
+    config = load_config(ctx)
+    settings = config.section(DatabaseSettings)
+
+    async def use(session: Session) -> tuple[str, ...]:
+        return await migrate(session.statements, purpose=settings.purpose, wait=settings.migration_wait)
+
+    applied = in_session(config, use)
+    emit({"applied": list(applied)}, as_json, lambda: "\n".join(applied) or "the schema is up to date")
+
+
+@db.command()
+@config_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Check that the schema is exactly this program's: 78 if it is older, newer or was changed."""
+    in_transaction(ctx, "check schema", check_schema)
+    latest = str(load_migrations()[-1])
+    emit({"schema": latest}, as_json, lambda: f"the schema is up to date, at {latest}")
