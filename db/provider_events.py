@@ -4,6 +4,7 @@ An event is settled in the one transaction that books what it says. Its row is l
 watcher may both come with it: the second finds the first one's outcome.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ MAX_ATTEMPTS = 12
 """Failures after which an event is given up and a case opened; an outage is none."""
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 1800.0
+_NAME_LENGTH = 160
 
 
 @attrs.frozen
@@ -54,7 +56,9 @@ class StoredEvent:
 async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_seconds: float = 10.0) -> StoredEvent:
     """Keep an authentic event before anybody says that it arrived. One that is known already is returned as it stands.
 
-    The watcher leaves it alone for ``grace_seconds``: whoever stored it goes on with it now. The first body is kept.
+    A known id with another body is another event, kept under a name of its own: ids come again at some providers, and
+    whether the two say the same is not judged by their names. The watcher leaves a new event alone for ``grace_seconds``:
+    whoever stored it goes on with it now.
     """
     row = await tx.fetchrow(
         """
@@ -72,12 +76,16 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
     if row is None:
         row = await tx.fetchrow(
             """
-            SELECT id, provider, event_id, state, outcome::text AS outcome FROM provider_events
+            SELECT id, provider, event_id, state, outcome::text AS outcome, body = $3 AS is_same FROM provider_events
             WHERE provider = $1 AND event_id = $2
             """,
             provider,
             event_id,
+            body,
         )
+        if row is not None and not row["is_same"]:
+            another = f"{event_id[:_NAME_LENGTH]}#{hashlib.sha256(body).hexdigest()[:32]}"
+            return await store_event(tx, provider, another, body, grace_seconds)
     assert row is not None, "the conflicting event is committed, and only ignored ones of last week are pruned"
     return _stored(row, is_new=is_new)
 

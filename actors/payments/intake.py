@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 
 import attrs
 import trio
@@ -32,7 +31,7 @@ from runtime.context import Context
 from runtime.errors import Killed
 
 _WITHIN = 2.5
-"""Seconds for a connection, and again for a transaction: together with an answer they stay below Telegram's ten."""
+"""Seconds for a connection, and again for a transaction. What a provider waits for has a deadline of its own."""
 
 
 class Unsettled(PaymentError):
@@ -56,32 +55,52 @@ class Intake:
         """For the actor whose context this is. Raises UnknownActor."""
         return cls(context, pool_of(context, pool))
 
-    async def receive(self, provider: Provider, event_id: str, body: bytes) -> StoredEvent:
+    async def receive(
+        self, provider: Provider, event_id: str, body: bytes, *, arrived_at: float | None = None
+    ) -> StoredEvent:
         """Store the event, settle it, and return it settled; a repetition returns the first outcome.
 
-        Raises Unsettled when that was not possible now. What was stored is safe either way.
+        `arrived_at` is when it came by the loop's clock, by default now. Raises Unsettled when that was not possible now, and
+        then the provider was told what it waits for. What was stored is safe either way.
         """
-        began = time.monotonic()
+        began = trio.current_time() if arrived_at is None else arrived_at
+        is_stored = False
         try:
-            event = await self.pool.run(
+            with trio.move_on_at(began + provider.judge_within(body)) as patience:
+                event = await self._store(provider, event_id, body)
+                is_stored = True
+                self.context.failpoint("stored")
+                if event.is_settled:
+                    DELIVERIES.labels(provider.name, "replayed").inc()
+                else:
+                    event = await self._book(provider, attrs.evolve(event, body=body))
+                    SETTLE_SECONDS.labels(provider.name).observe(trio.current_time() - began)
+        except Unsettled:
+            await self._tell_without_verdict(provider, body)
+            raise
+        if patience.cancelled_caught:
+            await self._tell_without_verdict(provider, body)
+            raise Unsettled("it could not be judged in the time that its provider gives", is_stored=is_stored)
+        await self._follow_up(provider, body, event)
+        return event
+
+    async def settle(self, provider: Provider, event: StoredEvent) -> StoredEvent:
+        """Understand a stored event and book it. Raises Unsettled after noting when it is to be tried again."""
+        settled = await self._book(provider, event)
+        await self._follow_up(provider, event.body, settled)
+        return settled
+
+    async def _store(self, provider: Provider, event_id: str, body: bytes) -> StoredEvent:
+        try:
+            return await self.pool.run(
                 "payments.store", store_event, provider.name, event_id, body, within=_WITHIN, hold=_WITHIN
             )
         except Exception as error:
             if not is_away(error):
                 raise
-            await self._tell_without_database(provider, body)
             raise Unsettled(f"the event could not be stored: {error}", is_stored=False) from error
-        self.context.failpoint("stored")
-        if event.is_settled:
-            DELIVERIES.labels(provider.name, "replayed").inc()
-            await self._follow_up(provider, body, event)
-            return event
-        settled = await self.settle(provider, attrs.evolve(event, body=body))
-        SETTLE_SECONDS.labels(provider.name).observe(time.monotonic() - began)
-        return settled
 
-    async def settle(self, provider: Provider, event: StoredEvent) -> StoredEvent:
-        """Understand a stored event and book it. Raises Unsettled after noting when it is to be tried again."""
+    async def _book(self, provider: Provider, event: StoredEvent) -> StoredEvent:
         try:
             fact = await provider.understand(event.body)
             self.context.failpoint("understood")
@@ -100,7 +119,6 @@ class Intake:
             raise
         except Exception as error:
             if is_away(error):
-                await self._tell_without_database(provider, event.body)
                 raise await self._postponed(event, error, counts=False) from error
             if event.attempts + 1 >= MAX_ATTEMPTS:
                 return await self._failed(event, f"{type(error).__name__}: {error}")
@@ -119,19 +137,21 @@ class Intake:
                     str(settled.outcome.get("problem", "")),
                 )
             )
-        await self._follow_up(provider, event.body, settled)
         return settled
 
     async def _follow_up(self, provider: Provider, body: bytes, event: StoredEvent) -> None:
         """The event is safe: that the provider cannot be told more for now is no reason to have it sent again."""
+        if event.state == "failed":
+            await self._tell_without_verdict(provider, body)
+            return
         try:
             await provider.follow_up(body, event)
         except (PaymentError, ProviderRefused) as error:
             self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
 
-    async def _tell_without_database(self, provider: Provider, body: bytes) -> None:
+    async def _tell_without_verdict(self, provider: Provider, body: bytes) -> None:
         try:
-            await provider.without_database(body)
+            await provider.without_verdict(body)
         except (PaymentError, ProviderRefused) as error:
             self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
 

@@ -107,8 +107,12 @@ class Provider(Protocol):
         """What the provider waits for after the event was settled. Repeated with each replay of it."""
         ...
 
-    async def without_database(self, body: bytes) -> None:
-        """What the provider must be told if the event can neither be stored nor settled for now."""
+    def judge_within(self, body: bytes) -> float:
+        """Seconds in which the event must be judged, because the provider waits for a verdict; infinity if it does not."""
+        ...
+
+    async def without_verdict(self, body: bytes) -> None:
+        """What the provider must be told if the event cannot be judged now, or not at all."""
         ...
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:

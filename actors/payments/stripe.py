@@ -6,6 +6,7 @@ payment.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -111,7 +112,10 @@ class Stripe:
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
         return
 
-    async def without_database(self, body: bytes) -> None:
+    def judge_within(self, body: bytes) -> float:
+        return math.inf
+
+    async def without_verdict(self, body: bytes) -> None:
         return
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:

@@ -7,6 +7,9 @@ seconds; only `successful_payment` is money.
 
 from __future__ import annotations
 
+import math
+import re
+
 import attrs
 import httpx
 import trio
@@ -41,9 +44,13 @@ NAME = "telegram"
 _HEADER = "x-telegram-bot-api-secret-token"
 UPDATES = ("message", "callback_query", "pre_checkout_query", "my_chat_member")
 """The kinds of update that we ask for."""
+JUDGE_WITHIN = 5.0
+"""Seconds from a checkout's arrival to its verdict; without one it is refused."""
 ANSWER_WITHIN = 2.5
-"""Seconds for the answer to a checkout; with what goes before, it stays well below Telegram's ten."""
+"""Seconds for the answer to a checkout; with what goes before, it stays below Telegram's ten."""
 _INVITATION = "/start ref"
+_NAME = re.compile(r"[!-~]{1,150}")
+_BEYOND_ALL_NUMBERS = 2**63
 
 
 @attrs.frozen
@@ -80,8 +87,15 @@ class Telegram:
         return self.event_id(read_object(delivery.body))
 
     def event_id(self, update: Fields) -> str:
-        """Updates are counted by each bot for itself; the first part of its token says which one it is."""
-        return f"{self.settings.token.reveal().partition(':')[0]}:{whole(update, 'update_id')}"
+        """The bot, and what the update is about: the charge, the refund or the checkout, else the update's number.
+
+        Numbers come again: Telegram picks a new one at random after a week of silence, and a Bot API server of one's own
+        counts anew. Each bot counts for itself; the first part of its token says which one it is.
+        """
+        number = whole(update, "update_id")
+        if abs(number) >= _BEYOND_ALL_NUMBERS:
+            raise NotUnderstood("the number of an update is beyond all that Telegram gives")
+        return f"{self.settings.token.reveal().partition(':')[0]}:{_subject(update) or number}"
 
     async def understand(self, body: bytes) -> Fact:
         update = read_object(body)
@@ -107,7 +121,10 @@ class Telegram:
             language = maybe_text(sub(query, "from"), "language_code")
             await self._answer(text_of(query, "id"), refusal(Verdict(verdict), language))
 
-    async def without_database(self, body: bytes) -> None:
+    def judge_within(self, body: bytes) -> float:
+        return JUDGE_WITHIN if read_object(body).get("pre_checkout_query") is not None else math.inf
+
+    async def without_verdict(self, body: bytes) -> None:
         """Refuse a checkout that cannot be judged: no money is taken then, and the customer is told to try again."""
         query = maybe_sub(read_object(body), "pre_checkout_query")
         if query is not None:
@@ -144,6 +161,21 @@ class Telegram:
             status = await self.api.send("answerPreCheckoutQuery", body, within=ANSWER_WITHIN)
             if status not in (httpx.codes.OK, httpx.codes.BAD_REQUEST):
                 raise self.api.refused("answerPreCheckoutQuery", status)
+
+
+def _subject(update: Fields) -> str | None:
+    """What names an update that is about money; None if nothing does, or only what cannot be a name."""
+    message = update.get("message")
+    about: dict[str, object] = {"checkout": update.get("pre_checkout_query")}
+    if isinstance(message, dict):
+        about |= {"charge": message.get("successful_payment"), "refund": message.get("refunded_payment")}
+    for kind, thing in about.items():
+        name = (
+            thing.get("id" if kind == "checkout" else "telegram_payment_charge_id") if isinstance(thing, dict) else None
+        )
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            return f"{kind}:{name}"
+    return None
 
 
 def _checkout(query: Fields) -> Checkout:

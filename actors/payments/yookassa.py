@@ -6,6 +6,7 @@ credentials. HTTP 500 and silence mean "unknown": the request is repeated with t
 
 from __future__ import annotations
 
+import math
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import attrs
@@ -85,7 +86,10 @@ class YooKassa:
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
         return
 
-    async def without_database(self, body: bytes) -> None:
+    def judge_within(self, body: bytes) -> float:
+        return math.inf
+
+    async def without_verdict(self, body: bytes) -> None:
         return
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:

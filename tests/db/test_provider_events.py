@@ -47,11 +47,21 @@ def paid(order_id: int, charge: str = "pi_1", amount: Money | None = None) -> Ca
     return Captured(FinalizePurchase("stripe", charge, amount or Money(14900), order_id, actor="stripe"))
 
 
-async def test_an_event_is_kept_once_with_its_first_body(database: Database) -> None:
-    first = await stored(database)
-    again = await database.run(store_event, "stripe", "evt_1", b"another body")
+async def test_an_event_is_kept_once(database: Database) -> None:
+    first, again = await stored(database), await stored(database)
     assert (first.is_new, again.is_new, again.id, again.state) == (True, False, first.id, "received")
-    assert await database.fetchval("SELECT body FROM provider_events") == BODY
+    assert await database.fetchval("SELECT array_agg(body) FROM provider_events") == [BODY]
+
+
+async def test_a_known_name_with_another_body_is_another_event_and_kept_once_too(database: Database) -> None:
+    name = "evt_" + "1" * 196  # as long as a name may be
+    first = await stored(database, name)
+    settled = await database.run(settle_event, first, Nothing("nothing"))
+    others = [await database.run(store_event, "stripe", name, b"another body") for _ in range(2)]
+    assert settled.is_settled
+    assert [other.is_new for other in others] == [True, False]
+    assert {other.state for other in others} == {"received"}
+    assert await database.fetchval("SELECT array_agg(body ORDER BY id) FROM provider_events") == [BODY, b"another body"]
 
 
 async def test_a_replay_gets_the_first_outcome(database: Database) -> None:

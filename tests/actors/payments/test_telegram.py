@@ -137,14 +137,36 @@ async def test_without_the_pool_updates_stay_with_telegram_until_it_is_back(data
         assert await here.counts() == (0, 0, 0)
 
 
-async def test_an_update_is_named_by_its_bot_and_its_number(database_dsn: str) -> None:
+async def test_an_update_about_money_is_named_by_its_charge_and_any_other_by_its_number(database_dsn: str) -> None:
     async with house(database_dsn) as here:
         telegram = here.outside.telegram
-        event = telegram.event(telegram.pay(1001, await ordered(here)))
-        await here.deliver("telegram", event)
-        assert (
-            await here.value("SELECT event_id FROM provider_events") == f"123456789:{telegram.updates[-1]['update_id']}"
-        )
+        link = await ordered(here)
+        written = telegram.write(1001)
+        checkout = telegram.check_out(1001, link)
+        paid = telegram.pay(1001, link, charge="stx1")
+        for update in (written, checkout, paid):
+            await here.deliver("telegram", telegram.event(update))
+        query = checkout["pre_checkout_query"]
+        assert isinstance(query, dict)
+        assert await here.value("SELECT array_agg(event_id ORDER BY id) FROM provider_events") == [
+            f"123456789:{written['update_id']}",
+            f"123456789:checkout:{query['id']}",
+            "123456789:charge:stx1",
+        ]
+
+
+async def test_a_payment_whose_number_was_another_updates_before_is_booked(database_dsn: str) -> None:
+    async with house(database_dsn) as here:
+        telegram = here.outside.telegram
+        link = await ordered(here)
+        first = telegram.write(1001)
+        await here.deliver("telegram", telegram.event(first))
+        paid = {**telegram.pay(1001, link), "update_id": first["update_id"]}
+        assert (await here.deliver("telegram", telegram.event(paid))).json()["result"] == "entitlement"
+        assert await here.counts() == (1, 1, 0)
+        other = {**telegram.write(2002), "update_id": first["update_id"]}
+        await here.deliver("telegram", telegram.event(other))
+        assert await here.value("SELECT count(*) FROM customers WHERE telegram_id = 2002") == 1
 
 
 async def test_who_writes_is_a_customer_who_can_be_reached_and_who_blocks_the_bot_is_not_made_one(
