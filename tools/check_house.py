@@ -17,6 +17,9 @@ LONGEST_FILE = 500
 _SLEEPS = frozenset({"trio.sleep", "time.sleep", "asyncio.sleep", "anyio.sleep"})
 
 
+_HTTP = r"((Async)?Client|get|post|put|patch|delete|head|options|request|stream)"
+
+
 class Rule:
     """A pattern that must not occur in some files, and why."""
 
@@ -37,7 +40,7 @@ THIS = "tools/check_house.py"
 TEST = "tests/tools/test_check_house.py"
 RULES = (
     Rule(
-        r"httpx\.(Async)?Client\(",
+        rf"httpx\.{_HTTP}\(|from httpx import .*\b{_HTTP}\b",
         "a bare HTTP client escapes the lease guard; build it with vpn.http.new_client",
         files=ROOMS,
         allowed=("vpn/http.py",),

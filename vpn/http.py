@@ -48,6 +48,27 @@ class _Body(httpx.AsyncByteStream):
         return self._data
 
 
+class _GuardedStream(httpx.AsyncByteStream):
+    """The body of a response, read piece by piece; refuses, as the request did, once the reader holds a lease."""
+
+    def __init__(self, inner: httpx.AsyncByteStream, what: str) -> None:
+        self._inner = inner
+        self._what = what
+        self._parts: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._parts = aiter(self._inner)
+        return self
+
+    async def __anext__(self) -> bytes:
+        refuse_if_leased(self._what)
+        assert self._parts is not None, "httpx iterates what it was given"
+        return await anext(self._parts)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class GuardedTransport(httpx.AsyncBaseTransport):
     """Passes requests on, except from a task that holds a database lease: that raises LeaseHeldAcrossCall."""
 
@@ -55,10 +76,14 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        refuse_if_leased(f"HTTP {request.method} to {request.url.host or 'a local socket'}")
+        exchange = f"HTTP {request.method} to {request.url.host or 'a local socket'}"
+        refuse_if_leased(exchange)
         if isinstance(request.stream, httpx.ByteStream):
             request.stream = _Body(request.content)
-        return await self._inner.handle_async_request(request)
+        response = await self._inner.handle_async_request(request)
+        if isinstance(response.stream, httpx.AsyncByteStream):
+            response.stream = _GuardedStream(response.stream, f"reading the answer of {exchange}")
+        return response
 
     async def aclose(self) -> None:
         await self._inner.aclose()

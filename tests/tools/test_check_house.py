@@ -20,6 +20,8 @@ def check(root: Path, path: str, text: str) -> list[str]:
     ("path", "line", "expected"),
     [
         ("actors/x.py", "client = httpx.AsyncClient(http2=True)", "lease guard"),
+        ("actors/x.py", "from httpx import Response, AsyncClient", "lease guard"),
+        ("actors/x.py", "page = httpx.get(url)", "lease guard"),
         ("db/x.py", "await tx.execute('SELECT pg_advisory_lock(1)')", "session-level lock"),
         ("db/x.py", "pool = await asyncpg.create_pool(dsn)", "asyncpg.Pool"),
         ("tests/x.py", "async def test_x():\n    if True:\n        await trio.sleep(1)", "never sleeps"),
@@ -41,6 +43,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str, expe
 @pytest.mark.parametrize(
     ("path", "line"),
     [
+        ("actors/x.py", "from httpx import HTTPError, Response"),
         ("vpn/http.py", "return httpx.AsyncClient(transport=guarded)"),
         ("db/x.py", "SELECT pg_advisory_xact_lock($1, $2)"),
         ("runtime/x.py", "await trio.sleep(1)"),
