@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import PurePath
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from types import CodeType, FrameType
 
+_ROOT = Path(__file__).parent.parent
+_ROOMS = tuple(f"{_ROOT / room}{os.sep}" for room in ("actors", "db", "runtime", "vpn"))
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_INSTALLED = ("site-packages", "dist-packages")
 _DEPTH = 2
 """Path parts that identify a file of ours: its room and its name."""
 
@@ -21,6 +28,21 @@ def site_at(code: CodeType | None, line: int) -> str:
 def site_of(frame: FrameType | None) -> str:
     """The line at which a frame stands, named as by `site_at`."""
     return "an unknown line" if frame is None else site_at(frame.f_code, frame.f_lineno)
+
+
+def is_library(code: CodeType) -> bool:
+    """Whether it is somebody else's code: the standard library's, or of an installed package that is not this program."""
+    path = code.co_filename
+    if path.startswith(_ROOMS):
+        return False
+    return path.startswith((_STANDARD_LIBRARY, "<")) or any(folder in path for folder in _INSTALLED)
+
+
+def sites(lines: Iterable[tuple[CodeType, int]]) -> list[str]:
+    """Our own among these lines, named as by `site_at`; all of them if none is ours."""
+    every = list(lines)
+    ours = [(code, line) for code, line in every if not is_library(code)]
+    return [site_at(code, line) for code, line in ours or every]
 
 
 def caller(depth: int = 1) -> FrameType | None:

@@ -30,6 +30,9 @@ class Lane(enum.IntEnum):
     """Background work."""
 
 
+_GONE_KEPT = 64
+"""Requests that gave up and may still lie in a lane, beside as many as wait in it."""
+
 BATCH_SHARE = 4
 """Of so many grants one is a batch request's, if one waits."""
 
@@ -134,6 +137,9 @@ class LeaseQueue(Generic[T]):
             waiter.gone = True
             self._waiting[waiter.lane] -= 1
             self._count -= 1
+            queue = self._lanes[waiter.lane]
+            if len(queue) > 2 * self._waiting[waiter.lane] + _GONE_KEPT:
+                self._lanes[waiter.lane] = deque(each for each in queue if not each.gone)
 
     def take(self, now: float, *, system_only: bool = False) -> Waiter[T] | None:
         """The next one to serve, removed from the queue; None if nobody may be served."""

@@ -8,7 +8,6 @@ it for a cancellation, so that no late wake-up reaches the task.
 
 from __future__ import annotations
 
-import sysconfig
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -17,12 +16,10 @@ import outcome
 import trio
 from trio.lowlevel import Abort
 
-from db.call_site import site_of
+from db.call_site import is_library, site_of
 from db.lease_errors import ForeignAwait
 
 T = TypeVar("T")
-
-_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 TRIO_TRAP = "abort_func"
 """The attribute by which trio's request to put a task to sleep offers to be aborted; the self-test looks for it."""
@@ -46,8 +43,8 @@ class Wire(Protocol):
     """Whom the connection is leased to, for errors."""
     tainted: bool
     """Whether something happened after which the connection must not be used before it was cleaned."""
-    foreign: ForeignAwait | None
-    """The first foreign await since the connection was leased; it stays, even if the function swallowed the error."""
+    foreign: Exception | None
+    """The first foreign await or refused call since the connection was leased; it stays, even if the function swallowed it."""
 
     def owns(self, awaited: object) -> bool:
         """Whether this is a future of this very connection."""
@@ -115,18 +112,14 @@ async def _forced_wait() -> outcome.Outcome[object]:
 
 
 def _site(coroutine: Coroutine[Any, Any, Any]) -> str:
-    """The innermost line of ours in a suspended chain of coroutines, as file:line in function."""
+    """The innermost line of ours in a suspended chain of coroutines, else the outermost, as file:line in function."""
     frame: FrameType | None = None
     inner: Any = coroutine
     while inner is not None:
         here = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None) or getattr(inner, "ag_frame", None)
-        if here is not None and not _is_library(here):
+        if here is not None and (frame is None or not is_library(here.f_code)):
             frame = here
         inner = (
             getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None) or getattr(inner, "ag_await", None)
         )
     return site_of(frame)
-
-
-def _is_library(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith((_STANDARD_LIBRARY, "<")) or "site-packages" in frame.f_code.co_filename

@@ -89,6 +89,17 @@ def test_room_comes_back_when_somebody_gives_up() -> None:
     assert queue.put(waiter("2"))
 
 
+def test_those_who_gave_up_do_not_pile_up_behind_one_who_waits() -> None:
+    queue = filled(waiter("patient"))
+    for number in range(5_000):
+        gone = waiter(str(number))
+        assert queue.put(gone)
+        queue.discard(gone)
+    assert len(queue._lanes[Lane.INTERACTIVE]) < 100
+    assert queue.put(waiter("last"))
+    assert served(queue) == ["patient", "last"]
+
+
 def test_draining_empties_all_lanes_or_all_but_the_system_lane() -> None:
     queue = filled(waiter("user"), waiter("health", Lane.SYSTEM), waiter("batch", Lane.BATCH))
     assert {w.payload for w in queue.drain(keep_system=True)} == {"user", "batch"}
