@@ -14,9 +14,9 @@ from actors import pool_control as _commands  # noqa: F401  adds `leases` and `p
 from actors import pool_metrics as metrics
 from actors.pool_book import PoolBook, PoolState
 from actors.pool_client import Counter, Pool, counter_of, pool_of
-from actors.pool_events import BridgeFallback, DriverComplaint
+from actors.pool_events import BridgeFallback, DriverComplaint, ListeningInterrupted, PoolStateChanged
 from actors.pool_filler import Filler
-from actors.pool_messages import AcquireLease, LeaseRequest, RevokeLeases
+from actors.pool_messages import AcquireLease, LeaseRequest
 from actors.pool_report import report
 from actors.pool_settings import PoolSettings
 from actors.pool_ticker import Ticker
@@ -82,13 +82,13 @@ class PoolActor(Actor):
 
     Role: the only way to the database. Several pools may exist, each its own actor with its own asyncio loop.
     Owns: its connections, one LISTEN connection, and the queue of those who wait.
-    Receives: AcquireLease from `Pool` (which calls the same books directly when a connection is free), RevokeLeases, Down of
+    Receives: AcquireLease from `Pool` (which calls the same books directly when a connection is free), Down of
     holders. Sends: leases, and WakeUp to the worker that a NOTIFY names.
     On crash: every waiter gets PoolCrashed and every holder LeaseRevoked at once, all sockets are cut; the next incarnation
     starts with fresh connections and higher fencing tokens.
     Invariants: a connection has at most one holder; idle = size after every churn; an outage of the database is a state, never
-    a crash. Raises Fatal (78) when the database can never be used: wrong credentials at boot, a server older than 15, a
-    schema newer than this program.
+    a crash. Raises Fatal (78) when the database can never be used: before the first connection of this process: wrong
+    credentials, a server older than 15, a schema newer than this program. Later the same is an outage.
     """
 
     database: DatabaseSettings
@@ -108,7 +108,6 @@ class PoolActor(Actor):
     _bridge: Bridge | None = attrs.field(init=False, default=None, repr=False)
     _dirty: trio.MemorySendChannel[Connection] = attrs.field(init=False, repr=False)
     _watched: set[Owner] = attrs.field(init=False, factory=set, repr=False)
-    _prepared: bool = attrs.field(init=False, default=False, repr=False)
     _chance: random.Random = attrs.field(init=False, factory=random.Random, repr=False)
 
     async def on_start(self) -> None:
@@ -134,11 +133,11 @@ class PoolActor(Actor):
         context.ready(False, "connecting")
         context.start_task(self._serve, to_clean, name="connections", inherit_deadline=False)
         counter.book = self._book
-        counter.served = True
+        counter.admits = counter.served = True
 
     async def on_stop(self, reason: StopReason) -> None:
-        """Let those finish who hold a connection or already wait for one; nobody else gets one."""
-        self._counter.book = None
+        """Let those finish who hold a connection or already wait for one that can come; nobody else gets one."""
+        self._counter.admits = False
         await self._book.until_unused()
 
     def inspect(self) -> Mapping[str, object]:
@@ -168,11 +167,6 @@ class PoolActor(Actor):
         elif not deferred.reply(lease):
             self._book.give_back_unused(lease)
         return deferred
-
-    @handler
-    async def revoke(self, message: RevokeLeases) -> None:
-        """Take leases away by name of their owner."""
-        self._book.reclaim(lambda owner: not message.owner or owner.name == message.owner, message.reason)
 
     @handler
     async def owner_down(self, message: Down) -> None:
@@ -211,20 +205,20 @@ class PoolActor(Actor):
     def _collapse(self) -> None:
         if self._counter.book is self._book:
             self._counter.book = None
+            self._counter.admits = False
         self._counter.token = self._book.token
         self._book.collapse("it is stopping" if self.context.stopping else "it crashed or was killed")
 
     async def _open(self) -> Connection:
         """One connection, ready for use; the first one of a boot also brings the schema up to date."""
         connection = await self._connect(f"atlas/{self.context.name.removeprefix('pool.')}")
-        if not self._prepared:
+        if not self._counter.prepared:
             try:
                 await self._prepare(connection)
             except BaseException:
                 connection.driver.terminate()
                 raise
-            self._prepared = True
-        self.context.ready(True)
+            self._counter.prepared = True
         return connection
 
     async def _connect(self, application_name: str) -> Connection:
@@ -243,7 +237,7 @@ class PoolActor(Actor):
                 self._bridge, target, application_name, limits, within=database.connect_timeout, lifetime=lifetime
             )
         except DatabaseUnusable as error:
-            if self._prepared:
+            if self._counter.prepared:
                 raise
             raise Fatal(str(error), exit_code=error.exit_code) from error
 
@@ -275,7 +269,11 @@ class PoolActor(Actor):
 
     async def _listen(self) -> None:
         name = f"atlas/{self.context.name.removeprefix('pool.')}/listen"
-        await Listener(CHANNEL, lambda: self._connect(name), self._notified, self._wake_all).run()
+        await Listener(CHANNEL, lambda: self._connect(name), self._notified, self._wake_all, self._interrupted).run()
+
+    def _interrupted(self, cause: str) -> None:
+        metrics.WAKES_INTERRUPTED.labels(self.context.name).inc()
+        self.context.emit(ListeningInterrupted(self.context.name, cause))
 
     def _notified(self, payload: str) -> None:
         try:
@@ -302,11 +300,8 @@ class PoolActor(Actor):
 
     def _emit(self, event: Event) -> None:
         self.context.emit(event)
-        state = self._book.state
-        if state is PoolState.DOWN:
-            self.context.ready(False, self._book.cause)
-        elif state is not PoolState.CLOSED:
-            self.context.ready(True)
+        if isinstance(event, PoolStateChanged) and event.after != PoolState.CLOSED:
+            self.context.ready(event.after in (PoolState.UP, PoolState.DEGRADED), event.cause)
 
     def _complain(self, text: str) -> None:
         self.context.emit(DriverComplaint(self.context.name, text))

@@ -10,6 +10,7 @@ Invariant: idle + leased + in quarantine + being opened never exceeds `size`, an
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 
 import trio
@@ -26,9 +27,6 @@ from db.lease_queue import Lane, LeaseQueue, Waiter
 from runtime.clock import clock_reader
 from runtime.events import Event
 from runtime.metrics import HistogramSeries
-
-_FRESH = 0.005
-"""Seconds after its last use in which a connection is not asked whether it still lives."""
 
 
 class PoolState(enum.StrEnum):
@@ -85,8 +83,10 @@ class PoolBook:
         self.state_since = trio.current_time()
         self.cause = ""
         """Why no connection could be opened last; empty while they can."""
+        self.late_since = math.inf
+        """Since when no request has got a connection in good time, once some were shed for it; infinity otherwise."""
         self._ever = False
-        self._unused: trio.Event | None = None
+        self._stirred: trio.Event | None = None
         self._full: trio.Event | None = None
         self._token = token
         self._system_held = 0
@@ -109,8 +109,9 @@ class PoolBook:
 
     def take(self, request: LeaseRequest) -> Lease | None:
         """A lease at once, or None if the request has to wait. Raises PoolDown."""
-        if self.state is PoolState.DOWN and request.lane is not Lane.SYSTEM:
-            raise self.refuse_down(request.label)
+        if self._is_down_for(request.lane):
+            self.refused["down"].inc()
+            raise self._down(request.label)
         if request.lane is Lane.SYSTEM:
             if self.queue.waiting(Lane.SYSTEM):
                 return None
@@ -122,6 +123,9 @@ class PoolBook:
 
     def wait(self, request: LeaseRequest) -> None:
         """Enqueue a request that has a deferred reply; it is granted or failed through that."""
+        if self._is_down_for(request.lane):  # found while it looked for a connection
+            self._fail(request, "down", self._down(request.label))
+            return
         waiter = Waiter(request.label, request.lane, request.since, request.deadline, request)
         if self.queue.put(waiter):
             request.waiter = waiter
@@ -134,14 +138,9 @@ class PoolBook:
         if request.waiter is not None:
             self.queue.discard(request.waiter)
             self.resolved(request.waiter, "given up")
+            self._stir()
         if request.lease is not None:
             self.give_back(request.lease)
-
-    def refuse_down(self, label: str) -> PoolDown:
-        """The error for a request while the database is away."""
-        self.refused["down"].inc()
-        self.spiked(f'"{label}" refused: down')
-        return refusals.down(self, label)
 
     # -- giving back --------------------------------------------------------------------------------------------------
 
@@ -256,7 +255,10 @@ class PoolBook:
             connection = self._free(request.lane, now)
             if connection is None:
                 # All idle ones were dead: back to the front is where it came from, so it must not lose its turn.
-                self.queue.put_first(waiter)
+                if self._is_down_for(request.lane):
+                    self._refuse_down(waiter)
+                else:
+                    self.queue.put_first(waiter)
                 return
             lease = self._grant(request, connection, now)
             if request.deferred is None or not request.deferred.reply(lease):
@@ -287,10 +289,20 @@ class PoolBook:
             self._full.set()
 
     async def until_unused(self) -> None:
-        """Wait until nobody holds a connection or waits for one."""
-        while self.leases:
-            self._unused = trio.Event()
-            await self._unused.wait()
+        """Wait until nobody holds a connection or waits for one.
+
+        Who would wait in vain, because the pool is paused or the database away, gets PoolCrashed at once.
+        """
+        while True:
+            is_away = self.state in (PoolState.CONNECTING, PoolState.DOWN)
+            if self.paused or is_away:
+                for waiter in self.queue.drain(keep_system=not is_away):
+                    self._fail(waiter.payload, "crashed", refusals.crashed(self.name, waiter.label, "it is stopping"))
+                    self.resolved(waiter, "refused: stopping")
+            if not self.leases and not self.queue:
+                return
+            self._stirred = trio.Event()
+            await self._stirred.wait()
 
     async def until_full(self) -> bool:
         """Wait until every connection is idle (true), or until the incarnation has ended (false)."""
@@ -310,12 +322,16 @@ class PoolBook:
         while self.idle and self.live > size:
             self.idle.pop(0).driver.terminate()
             self._gone("surplus")
+        if not self.missing:
+            self.cause = ""
+            self._judge()
         self._needed()
         self._settle()
 
     def pause(self) -> None:
-        """Serve only the system lane; holders go on, everybody else waits (deadlines run on, nobody is shed)."""
+        """Serve only the system lane; holders go on, everybody else waits: deadlines and `max_waiting` hold, nothing else."""
         self.paused = True
+        self._stir()
 
     def resume(self) -> None:
         """Undo `pause`."""
@@ -337,6 +353,7 @@ class PoolBook:
         for waiter in waiters:
             self._fail(waiter.payload, "shed", refusals.shed(self, waiter.label, now - waiter.since, slow_for))
             self.resolved(waiter, "shed")
+        self._stir()
 
     def resolved(self, waiter: Waiter[LeaseRequest], how: str) -> None:
         """A request that may have been reported waits no more."""
@@ -360,11 +377,23 @@ class PoolBook:
         idle = self.idle
         while len(idle) > floor:
             connection = idle.pop()
-            if now - connection.used_at < _FRESH or connection.driver.probe():
+            if connection.driver.probe():
                 return connection
             connection.driver.terminate()
             self._gone("lost")
         return None
+
+    def _is_down_for(self, lane: Lane) -> bool:
+        """Whether a request of this lane is refused at once; the system lane waits out an outage."""
+        return self.state is PoolState.DOWN and lane is not Lane.SYSTEM
+
+    def _down(self, label: str) -> PoolDown:
+        self.spiked(f'"{label}" refused: down')
+        return refusals.down(self, label)
+
+    def _refuse_down(self, waiter: Waiter[LeaseRequest]) -> None:
+        self._fail(waiter.payload, "down", self._down(waiter.label))
+        self.resolved(waiter, "refused: down")
 
     def _grant(self, request: LeaseRequest, connection: Connection, now: float) -> Lease:
         self._token += 1
@@ -386,6 +415,8 @@ class PoolBook:
         self.leases[self._token] = lease
         if request.lane is Lane.SYSTEM:
             self._system_held += 1
+        elif waited <= self.settings.slow_target:
+            self.late_since = math.inf
         request.lease = lease
         self._watch(request)
         if self.settings.monitor:
@@ -412,9 +443,9 @@ class PoolBook:
 
     def _close(self, lease: Lease, now: float) -> None:
         lease.is_open = False
-        if self._unused is not None and len(self.leases) == 1 and not len(self.queue):
-            self._unused.set()
         del self.leases[lease.token]
+        if self._stirred is not None:
+            self._stirred.set()
         if lease.lane is Lane.SYSTEM:
             self._system_held -= 1
         if self.settings.monitor:
@@ -450,5 +481,10 @@ class PoolBook:
         self._emit(kind(self.name, before.value, state.value, lasted, cause))
         if state is PoolState.DOWN:
             for waiter in self.queue.drain(keep_system=True):
-                self._fail(waiter.payload, "down", self.refuse_down(waiter.label))
-                self.resolved(waiter, "refused: down")
+                self._refuse_down(waiter)
+        self._stir()
+
+    def _stir(self) -> None:
+        """Fewer hold, fewer wait, or those who wait may wait in vain."""
+        if self._stirred is not None:
+            self._stirred.set()

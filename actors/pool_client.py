@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -20,7 +20,7 @@ from actors.pool_events import IdleHeld
 from actors.pool_messages import AcquireLease, LeaseRequest
 from actors.pool_refusals import crashed
 from actors.pool_report import describe
-from db.call_site import site_at
+from db.call_site import sites
 from db.lease import Lease, Owner
 from db.lease_errors import AmbiguousCommit, LeaseExpired, LeaseTimeout, NestedLease
 from db.lease_queue import Lane
@@ -44,20 +44,24 @@ Args = TypeVarTuple("Args")
 class Counter:
     """The pool's counter, shared by the pool's incarnations and its clients: whether the pool is in, and who is coming."""
 
-    __slots__ = ("__weakref__", "book", "coming", "served", "token")
+    __slots__ = ("admits", "book", "coming", "prepared", "served", "token")
 
     def __init__(self) -> None:
         self.book: PoolBook | None = None
         """The books of the running incarnation; None while there is none."""
+        self.admits = False
+        """Whether that incarnation still takes requests: not while it stops."""
         self.coming = 0
         """Requests on their way through the mailbox. Nobody overtakes them."""
         self.token = 0
         """The last fencing token of earlier incarnations."""
         self.served = False
         """Whether a pool has ever run behind it."""
+        self.prepared = False
+        """Whether a pool behind it has ever opened a connection to a database that it can use."""
 
 
-_counters: WeakValueDictionary[Ref, Counter] = WeakValueDictionary()
+_counters: WeakKeyDictionary[Ref, Counter] = WeakKeyDictionary()
 
 
 def counter_of(ref: Ref) -> Counter:
@@ -127,8 +131,8 @@ class Pool:
                 raise revoked(lease) from error
             raise
         finally:
-            current_lease.reset(marker)
             lease.book.give_back(lease)
+            current_lease.reset(marker)
         raise self._ended(lease, stack)
 
     def lease(
@@ -150,16 +154,17 @@ class Pool:
     async def _acquire(self, request: LeaseRequest) -> Lease:
         held = current_lease.get()
         if held is not None and held.is_open:
-            raise NestedLease(
-                f'"{request.label}" asked for a connection of {self.name} at {request.site} while '
-                f'"{held.label}", '
+            nested = NestedLease(
+                f'"{request.label}" asked for a connection of {self.name} at {request.site} while "{held.label}", '
                 f"taken at {held.site}, is held: with every connection held like that nobody would go on. Give it back first, "
                 "or pass the open transaction on"
             )
+            held.refused(nested)
+            raise nested
         counter = self._counter
         book = counter.book
         lease: Lease | None = None
-        if book is not None and (counter.coming == 0 or request.lane is Lane.SYSTEM):
+        if book is not None and counter.admits and (counter.coming == 0 or request.lane is Lane.SYSTEM):
             lease = book.take(request)
         if lease is None:
             lease = await self._ask(request)
@@ -249,9 +254,10 @@ class _LeaseBlock:
         try:
             swallowed = lease.scope.__exit__(kind, error, traceback)
         finally:
-            current_lease.reset(self._marker)
-            self._pool._measure(lease)
+            # First, since the rest fails for a generator that is closed by another task than began it.
             lease.book.give_back(lease)
+            self._pool._measure(lease)
+            current_lease.reset(self._marker)
         if swallowed and (lease.scope.cancelled_caught or lease.revoked is not None):
             raise self._pool._ended(lease, _lines(traceback)) from error
         return bool(swallowed) and error is not None
@@ -261,8 +267,6 @@ def _lines(traceback: TracebackType | None) -> str:
     """The lines of ours through which a cancellation passed, outermost first."""
     lines = []
     while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if "site-packages" not in code.co_filename:
-            lines.append(site_at(code, traceback.tb_lineno))
+        lines.append((traceback.tb_frame.f_code, traceback.tb_lineno))
         traceback = traceback.tb_next
-    return " > ".join(lines[1:])
+    return " > ".join(sites(lines[1:]))

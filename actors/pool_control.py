@@ -38,7 +38,9 @@ class PoolArguments:
     spread: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
     """For `expire`: seconds over which the connections are replaced."""
     owner: str = ""
-    """For `revoke`: the actor whose leases are taken away; empty for everybody's."""
+    """For `revoke`: the actor whose leases are taken away."""
+    everybody: bool = False
+    """For `revoke`: everybody's leases."""
 
 
 @control_command("leases", LeasesArguments, changes=False)
@@ -73,9 +75,7 @@ async def pool(call: Call, arguments: PoolArguments) -> object:
             now = trio.current_time()
             book.expire_all(lambda: now + random.uniform(0, arguments.spread))  # noqa: S311  spreads load, guards nothing
         case "revoke":
-            before = len(book.leases)
-            book.reclaim(lambda owner: arguments.owner in ("", owner.name), "an operator took it away")
-            taken = before - len(book.leases)
+            taken = _revoke(call.system, book, arguments)
     return {
         "pool": name,
         "action": arguments.action,
@@ -85,6 +85,19 @@ async def pool(call: Call, arguments: PoolArguments) -> object:
         "waiting": len(book.queue),
         "revoked": taken,
     }
+
+
+def _revoke(system: System, book: PoolBook, arguments: PoolArguments) -> int:
+    """Take leases away and return how many."""
+    name, everybody = arguments.owner, arguments.everybody
+    if bool(name) is everybody:
+        raise ControlError("say whose leases to take away: the name of one actor, or everybody's, with --all", USAGE)
+    known = {address.name for address in system.registry} | {lease.owner.name for lease in book.leases.values()}
+    if name and name not in known:
+        raise ControlError(f'there is no actor "{name[:60]}"{did_you_mean(name[:60], known)}', USAGE)
+    before = len(book.leases)
+    book.reclaim(lambda owner: everybody or owner.name == name, "an operator took it away")
+    return before - len(book.leases)
 
 
 def _pools(system: System) -> dict[str, PoolBook | None]:

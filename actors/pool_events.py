@@ -84,16 +84,44 @@ class RequestsShed(Event):
     level: ClassVar[int] = logging.WARNING
 
     count: int
+    """Requests shed since the last report."""
+    labels: str
+    """What they were for: the three most frequent labels, with lane and count."""
     oldest: float
-    slow_for: float
+    """The longest wait of those who were shed just now."""
+    lasting: float
+    """Seconds for which no request has got a connection in good time."""
     waiting: int
+    state: str
+    holders: str
+    """As of WaitSpike."""
 
     def line(self) -> str:
-        """How many, and how bad it is."""
+        """How many, what for, how bad it is, and who holds what they waited for."""
         return (
-            f"{self.actor}: {self.count} requests were refused after at most {self.oldest:.2f} s of waiting; waits have been too "
-            f"long for {self.slow_for:.1f} s, {self.waiting} are still waiting"
+            f"{self.actor}: {self.count} requests were refused ({self.labels}), just now after at most {self.oldest:.2f} s; "
+            f"none has got a connection in good time for {self.lasting:.1f} s, {self.waiting} are still waiting "
+            f"({self.state}); held longest: {self.holders or 'none'}"
         )
+
+
+@attrs.frozen
+class SevereRequestsShed(RequestsShed):
+    """As RequestsShed, and it has lasted beyond the critical limit of waits."""
+
+    level: ClassVar[int] = logging.CRITICAL
+
+
+@attrs.frozen
+class SheddingResolved(Event):
+    """After requests were shed, one has got its connection in good time."""
+
+    count: int
+    lasted: float
+
+    def line(self) -> str:
+        """How many in all, and how long it took."""
+        return f"{self.actor}: connections come in good time again; {self.count} requests were refused in {self.lasted:.1f} s"
 
 
 @attrs.frozen
@@ -166,6 +194,19 @@ class BridgeFallback(Event):
             f"{self.actor}: the plain driver bridge is used, several times slower under load: {self.reason}. Install the pinned "
             "versions, or set pool.bridge = 'plain' to accept it"
         )
+
+
+@attrs.frozen
+class ListeningInterrupted(Event):
+    """The connection that listens for NOTIFY was lost; another one is opened. Meanwhile workers find their work by polling."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    cause: str
+
+    def line(self) -> str:
+        """Why."""
+        return f"{self.actor}: listening for NOTIFY was interrupted ({self.cause}); workers find their work by polling meanwhile"
 
 
 @attrs.frozen

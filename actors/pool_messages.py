@@ -10,7 +10,7 @@ from db.call_site import site_at
 from db.lease import Lease, Owner
 from db.lease_queue import Lane, Waiter
 from runtime.deferred import Deferred
-from runtime.message import Message, Request
+from runtime.message import Request
 from runtime.ref import Ref
 
 
@@ -49,11 +49,3 @@ class AcquireLease(Request[Lease]):
     """Answered with a lease as soon as a connection is free; fails with a LeaseError when there will be none in time."""
 
     request: LeaseRequest
-
-
-@attrs.frozen
-class RevokeLeases(Message):
-    """Take away every lease that is held for this actor (an operator's tool), or all leases if `owner` is empty."""
-
-    owner: str = ""
-    reason: str = "an operator took it away"

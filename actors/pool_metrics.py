@@ -50,3 +50,6 @@ WAKES = counter(
     "NOTIFY atlas_wake by what became of it: woken, unknown.",
     labels=("pool", "outcome"),
 )
+WAKES_INTERRUPTED = counter(
+    "atlas_wake_interruptions_total", "Losses of the connection that listens for NOTIFY.", labels=("pool",)
+)

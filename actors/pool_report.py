@@ -24,6 +24,11 @@ def describe(book: PoolBook) -> str:
     )
 
 
+def counts(book: PoolBook) -> str:
+    """Where the connections are, in numbers alone."""
+    return f"{len(book.leases)} leased, {len(book.idle)} idle, {len(book.quarantined)} in quarantine of {book.size}"
+
+
 def top_holders(book: PoolBook, n: int, *, stacks: bool = False) -> str:
     """The n leases held for longest: label, line and age; with `stacks` also where each holder's task stands."""
     now = trio.current_time()

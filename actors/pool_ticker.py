@@ -8,10 +8,11 @@ import attrs
 import trio
 
 from actors import pool_metrics as metrics
-from actors.pool_book import PoolBook
-from actors.pool_events import LeaseOverrun, RequestsShed, SevereWaitSpike, WaitSpike
+from actors.pool_book import PoolBook, PoolState
+from actors.pool_events import LeaseOverrun, SevereWaitSpike, WaitSpike
 from actors.pool_messages import LeaseRequest
-from actors.pool_report import top_holders
+from actors.pool_report import counts, top_holders
+from actors.pool_shedding import REPORT_EVERY, Shedding
 from db.lease_queue import Lane, Waiter
 from runtime.beats import WorkerBeat
 from runtime.context import Context
@@ -20,8 +21,6 @@ from runtime.worker import watch_mailbox
 TICK = 0.1
 """Seconds between two looks."""
 _BEAT_LIMIT = 5.0
-_REPORT_EVERY = 10.0
-"""Seconds between two reports of wait spikes of the same lane and severity."""
 
 
 @attrs.define(eq=False)
@@ -33,6 +32,10 @@ class Ticker:
     beat: WorkerBeat
     _swept: float = attrs.field(init=False, default=0.0)
     _reported: dict[tuple[Lane, bool], float] = attrs.field(init=False, factory=dict)
+    _shedding: Shedding = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._shedding = Shedding(self.book, self.context.emit)
 
     async def run(self) -> NoReturn:
         """Tick for ever."""
@@ -50,9 +53,11 @@ class Ticker:
             head = book.queue.head(lane)
             if head is not None:
                 self._spike(head, now)
-        hopeless = [] if book.paused else book.queue.hopeless(now)
+        self._shedding.look(now)
+        hopeless = [] if book.paused or book.state is PoolState.CONNECTING else book.queue.hopeless(now)
         if hopeless:
-            self._shed(hopeless, now)
+            self._shedding.note(hopeless, now)
+            book.shed(hopeless, now)
         for lease in list(book.leases.values()):
             if now > max(lease.deadline, lease.driver.commit_until) + book.settings.revoke_grace:
                 stack = lease.stack()
@@ -85,13 +90,10 @@ class Ticker:
         severity = "critical" if kind is SevereWaitSpike else "warning"
         metrics.SPIKES.labels(book.name, waiter.lane.name.lower(), severity).inc()
         key = (waiter.lane, kind is SevereWaitSpike)
-        if not book.settings.monitor or now - self._reported.get(key, float("-inf")) < _REPORT_EVERY:
+        if not book.settings.monitor or now - self._reported.get(key, float("-inf")) < REPORT_EVERY:
             return
         waiter.reported = True
         self._reported[key] = now
-        state = (
-            f"{len(book.leases)} leased, {len(book.idle)} idle, {len(book.quarantined)} in quarantine of {book.size}"
-        )
         self.context.emit(
             kind(
                 book.name,
@@ -99,16 +101,7 @@ class Ticker:
                 waiter.lane.name.lower(),
                 waited,
                 book.queue.waiting(waiter.lane),
-                state,
+                counts(book),
                 top_holders(book, 3, stacks=True),
             )
         )
-
-    def _shed(self, hopeless: list[Waiter[LeaseRequest]], now: float) -> None:
-        book = self.book
-        oldest = max(now - waiter.since for waiter in hopeless)
-        book.spiked(f"{len(hopeless)} requests shed after {oldest:.2f} s")
-        if book.settings.monitor:
-            slow_for = now - book.queue.codel.slow_since
-            self.context.emit(RequestsShed(book.name, len(hopeless), oldest, slow_for, len(book.queue)))
-        book.shed(hopeless, now)

@@ -17,7 +17,6 @@ import asyncpg
 import trio
 import trio_asyncio
 
-from db.lease_errors import ForeignAwait
 from db.stepping import step
 
 T = TypeVar("T")
@@ -136,7 +135,7 @@ class DriverConnection(abc.ABC):
         self.keeps_reading = False
         """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
-        self.foreign: ForeignAwait | None = None
+        self.foreign: Exception | None = None
         self.commit_until = float("-inf")
         """Time on trio's clock until which a COMMIT that is under way may take; the past while there is none."""
 
@@ -180,6 +179,10 @@ class DriverConnection(abc.ABC):
         self.resume_reading()
         try:
             return await await_task(self.loop, coroutine, self.terminate)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.tainted = True  # what was sent goes on at the server, like a statement that was cancelled
+            raise
         finally:
             if not self.keeps_reading:
                 self.pause_reading()

@@ -11,7 +11,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from db.call_site import site_at
+from db.call_site import site_at, sites
 from db.connection import Connection
 from db.lease_queue import Lane
 
@@ -108,6 +108,14 @@ class Lease:
         """The line that took it."""
         return site_at(self._code, self._line)
 
+    def refused(self, error: Exception) -> None:
+        """See runtime.lease_guard.LeaseMarker: a function of a transaction that swallows it does not commit."""
+        driver = self.driver
+        if driver.stepping:
+            driver.tainted = True
+            if driver.foreign is None:
+                driver.foreign = error
+
     def held(self, now: float) -> float:
         """Seconds since it was granted."""
         return now - self.granted_at
@@ -130,11 +138,7 @@ class Lease:
         """Where the holder's task stands right now, outermost line first."""
         if self.task is None:
             return "not picked up by its holder yet"
-        lines = [
-            f"{site_at(frame.f_code, line)}"
-            for frame, line in self.task.iter_await_frames()
-            if "site-packages" not in frame.f_code.co_filename
-        ]
+        lines = sites((frame.f_code, line) for frame, line in self.task.iter_await_frames())
         return " > ".join(lines[-_STACK_LINES:])
 
     def __repr__(self) -> str:

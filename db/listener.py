@@ -25,13 +25,15 @@ class Listener:
     """Listens on a channel for ever: reconnects with a jittered delay, and says whenever it has just begun to listen.
 
     `notified(payload)` is called for each NOTIFY, `listening()` after each (re)connect, because whatever was notified before
-    went unheard. Both are synchronous. An outage is silence, never an error.
+    went unheard; `interrupted(cause)` when a connection that listened was lost. All are synchronous. An outage is silence, never
+    an error.
     """
 
     channel: str
     connect: Callable[[], Awaitable[Connection]]
     notified: Callable[[str], None]
     listening: Callable[[], None]
+    interrupted: Callable[[str], None]
     chance: random.Random = attrs.field(factory=random.Random)
 
     async def run(self) -> NoReturn:
@@ -52,6 +54,7 @@ class Listener:
         """Listen until the connection ends, and make sure that it ends."""
         driver = connection.driver
         closed = trio.Event()
+        cause = "the server closed the connection"
         try:
             with trio.fail_after(PING_LIMIT):
                 await driver.listen(self.channel, self.notified, closed.set)
@@ -62,7 +65,8 @@ class Listener:
                 if not closed.is_set():
                     with trio.fail_after(PING_LIMIT):
                         await driver.over_loop(driver.raw.execute("SELECT 1"))
-        except Exception:  # noqa: BLE001, S110  whatever it was: this connection is over, and another one is opened
-            pass
+        except Exception as error:  # noqa: BLE001  whatever it was: this connection is over, and another one is opened
+            cause = f"{type(error).__name__}: {error}"
         finally:
             driver.terminate()
+        self.interrupted(cause)

@@ -84,6 +84,11 @@ class OpenLease:
             raise revoked(lease)
         if not lease.is_open:
             raise LeaseMisused(f'the lease "{lease.label}" taken at {lease.site} was given back and is used again')
+        if lease.driver.foreign is not None:
+            raise LeaseMisused(
+                f'a transaction of the lease "{lease.label}" was refused what it called or awaited; give the lease back and '
+                "take another one"
+            ) from lease.driver.foreign
         if lease.driver.tainted:
             raise LeaseMisused(
                 f'a statement of the lease "{lease.label}" was cancelled before the server answered; give the lease back and '

@@ -34,6 +34,10 @@ class LeaseMarker(Protocol):
         """Where it was taken, as `file:line`."""
         ...
 
+    def refused(self, error: Exception) -> None:
+        """A call was refused because of this lease; told before the error is raised, since the caller may swallow it."""
+        ...
+
 
 current_lease: ContextVar[LeaseMarker | None] = ContextVar("current_lease", default=None)
 """The lease held by the current task or by the task that started it."""
@@ -47,11 +51,13 @@ def refuse_if_leased(what: str, site: str | None = None) -> None:
     lease = current_lease.get()
     if lease is None or not lease.is_open:
         return
-    raise LeaseHeldAcrossCall(
+    error = LeaseHeldAcrossCall(
         f"{what} at {site or call_site()} was refused: the lease {lease.label!r} taken at {lease.site} is still held, "
         "and a connection that waits for a network is lost to everybody else. Close the lease first: read what you need, "
         "leave, call, then take a new lease for the result"
     )
+    lease.refused(error)
+    raise error
 
 
 def call_site() -> str:

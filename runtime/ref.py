@@ -17,7 +17,7 @@ R = TypeVar("R")
 class Ref:
     """A stable reference to an actor: it survives the actor's restarts. Equal refs lead to the same actor."""
 
-    __slots__ = ("address", "name", "tell")
+    __slots__ = ("__weakref__", "address", "name", "tell")
 
     tell: Put
     """Deliver without waiting: ACCEPTED, FULL or DEAD. Never raises, never waits; the order of one sender is kept."""

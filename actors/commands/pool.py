@@ -69,12 +69,15 @@ def expire(ctx: click.Context, name: str, spread: float, *, as_json: bool) -> No
 @pool.command()
 @NAME
 @click.argument("owner", required=False, shell_complete=complete_actor)
+@click.option("--all", "everybody", is_flag=True, help="Everybody's leases.")
 @control_options
 @json_option
 @click.pass_context
-def revoke(ctx: click.Context, name: str, owner: str | None, *, as_json: bool) -> None:
-    """Take the leases of the actor OWNER away, or all of pool NAME: their transactions do not commit."""
-    _change(ctx, as_json, name, "revoke", owner=owner)
+def revoke(ctx: click.Context, name: str, owner: str | None, *, everybody: bool, as_json: bool) -> None:
+    """Take away the leases that the actor OWNER holds of pool NAME: their transactions do not commit."""
+    if (owner is not None) is everybody:
+        raise click.UsageError("say whose leases to take away: OWNER, or --all for everybody's")
+    _change(ctx, as_json, name, "revoke", owner=owner or "", everybody=everybody)
 
 
 def _change(ctx: click.Context, as_json: bool, name: str, action: str, **arguments: object) -> None:
@@ -86,7 +89,7 @@ def _change(ctx: click.Context, as_json: bool, name: str, action: str, **argumen
             "pause": "serves only the system lane",
             "resume": "serves everybody",
             "expire": "replaces its connections",
-            "revoke": f"took {found['revoked']} leases away",
+            "revoke": f"took {found['revoked']} {'lease' if found['revoked'] == 1 else 'leases'} away",
         }[action]
         return f"{name} {what}; {found['leased']} leased, {found['waiting']} waiting"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from actors.pool import ForeignAwait, NestedLease, PoolSettings
 from db.lease_errors import LeaseError, LeaseMisused, TransactionLost
@@ -101,6 +103,65 @@ async def test_our_http_client_under_an_open_lease_is_refused_also_in_a_child_ta
         assert (await client.get(url)).status_code == 204, "after the lease it works"
 
 
+async def test_a_body_that_is_read_under_a_lease_is_refused_like_the_request(empty_database_dsn: str) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")
+        with suppress(trio.BrokenResourceError):
+            await go_on.wait()
+            await stream.send_all(b"cd")
+
+    go_on = trio.Event()
+    async with house_with_table(empty_database_dsn) as house, trio.open_nursery() as nursery, new_client() as client:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        async with client.stream("GET", url) as response, house.pool.lease("open"):
+            with trio.fail_after(2), pytest.raises(LeaseHeldAcrossCall, match="reading the answer of HTTP GET"):
+                await response.aread()
+        go_on.set()
+        async with client.stream("GET", url) as response:
+            assert await response.aread() == b"abcd", "without a lease it is read to its end"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_shielded_call_under_an_open_lease_is_refused(empty_database_dsn: str) -> None:
+    async with house_with_table(empty_database_dsn) as house, web_server() as (url, heard), new_client() as client:
+        async with house.pool.lease("open"):
+            with trio.CancelScope(shield=True), pytest.raises(LeaseHeldAcrossCall):
+                await client.get(url)
+        assert heard == []
+
+
+async def test_a_callback_that_starts_a_task_for_its_holder_takes_the_lease_along(empty_database_dsn: str) -> None:
+    """Even a task outside every nursery of the holder: what counts is the context, which comes from the holder."""
+    async with web_server() as (url, heard), house_with_table(empty_database_dsn) as house, new_client() as client:
+        refused: list[type[Exception]] = []
+
+        async def call(attempt: Callable[[], Awaitable[object]]) -> None:
+            try:
+                await attempt()
+            except (LeaseHeldAcrossCall, NestedLease) as error:
+                refused.append(type(error))
+
+        attempts: tuple[Callable[[], Awaitable[object]], ...] = (
+            partial(client.get, url),
+            partial(house.pool.run, "nested", _count),
+        )
+        async with house.pool.lease("open"):
+            context = copy_context()
+
+            def callback() -> None:
+                for attempt in attempts:
+                    trio.lowlevel.spawn_system_task(call, attempt, context=context)
+
+            trio.lowlevel.current_trio_token().run_sync_soon(callback)
+            with trio.fail_after(2):
+                while len(refused) < len(attempts):
+                    await trio.testing.wait_all_tasks_blocked()
+        assert sorted(kind.__name__ for kind in refused) == ["LeaseHeldAcrossCall", "NestedLease"]
+        assert heard == []
+
+
 async def test_an_ask_under_a_lease_is_refused_by_both_layers(empty_database_dsn: str) -> None:
     async with house_with_table(empty_database_dsn) as house:
         probe = await house.system.probe()
@@ -138,6 +199,44 @@ async def test_a_refusal_that_is_swallowed_still_rolls_back(empty_database_dsn: 
     async with house_with_table(empty_database_dsn) as house:
         with pytest.raises(ForeignAwait, match="cheat"):
             await house.pool.run("cheat", cheat)
+
+
+async def test_a_swallowed_refusal_of_a_call_an_ask_or_a_nested_lease_still_rolls_back(empty_database_dsn: str) -> None:
+    async with web_server() as (url, heard), house_with_table(empty_database_dsn) as house, new_client() as client:
+        probe = await house.system.probe()
+        calls: tuple[tuple[type[Exception], Callable[[], Awaitable[object]]], ...] = (
+            (LeaseHeldAcrossCall, partial(client.get, url)),
+            (LeaseHeldAcrossCall, partial(probe.ref.ask, Inspect(), within=1)),
+            (LeaseHeldAcrossCall, partial(probe.ref.send, Inspect())),
+            (NestedLease, partial(house.pool.run, "nested", _count)),
+        )
+
+        async def cheat(tx: Tx, call: Callable[[], Awaitable[object]]) -> str:
+            await _insert(tx)
+            with suppress(Exception):
+                await call()
+            return "nobody noticed"
+
+        for refusal, call in calls:
+            with pytest.raises(refusal, match="cheat"):
+                await house.pool.run("cheat", cheat, call)
+            async with house.pool.lease("open") as lease:
+                with pytest.raises(refusal):
+                    await lease.run(cheat, call)
+                with pytest.raises(LeaseMisused, match="was refused what it called or awaited"):
+                    await lease.fetchval("SELECT 1")
+        assert heard == []
+        assert probe.received == []
+
+
+async def test_a_refusal_under_an_open_lease_leaves_the_lease_usable(empty_database_dsn: str) -> None:
+    """Nothing is half done: statements of an open lease commit one by one."""
+    async with house_with_table(empty_database_dsn) as house:
+        async with house.pool.lease("open") as lease:
+            with pytest.raises(NestedLease):
+                await house.pool.run("nested", _count)
+            assert await lease.fetchval("SELECT 1") == 1
+        assert len(house.book.idle) == 2, "it did not even need cleaning"
 
 
 async def test_a_refusal_that_is_turned_into_another_error_is_still_the_refusal(empty_database_dsn: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator
 
 import attrs
 import pytest
@@ -11,7 +12,8 @@ import trio.testing
 
 from actors.pool import LeaseExpired, LeaseRevoked, Pool, PoolSettings
 from actors.pool_events import IdleHeld, LeaseOverrun, LeaseReclaimed
-from actors.pool_messages import RevokeLeases
+from db.lease_errors import LeaseMisused
+from db.open_lease import OpenLease
 from db.tx import Tx
 from tests.actors.pool_house import pool_house
 
@@ -227,12 +229,56 @@ async def test_a_commit_under_way_is_not_cut_off_by_the_hold_deadline(empty_data
         assert not any(isinstance(event, LeaseOverrun) for event in house.events)
 
 
-async def test_an_operator_can_take_leases_away(empty_database_dsn: str) -> None:
+async def _bulk(tx: Tx) -> None:
+    await tx.execute("CREATE TABLE bulk (n int); CREATE TABLE slow (n int CHECK (n > 0 OR pg_sleep(0.05) IS NOT NULL))")
+
+
+@pytest.mark.parametrize("how", ["executemany", "copy"])
+async def test_a_cancelled_bulk_load_is_stopped_and_its_lease_is_of_no_more_use(
+    empty_database_dsn: str, how: str
+) -> None:
+    rows = [(0,)] * 400
+
+    async def load(lease: OpenLease) -> None:
+        if how == "executemany":
+            await lease.executemany("INSERT INTO slow VALUES ($1)", rows)
+        else:
+            await lease.copy_records("slow", rows, ["n"])
+
+    async def loaded(tx: Tx) -> int:
+        found: int = await tx.fetchval("SELECT count(*) FROM slow")
+        return found
+
     async with pool_house(empty_database_dsn, SMALL) as house:
-        with trio.fail_after(5), pytest.raises(LeaseRevoked, match="an operator"):
-            async with house.pool.lease("taken", hold=20):
-                house.ref.tell(RevokeLeases("holder"))
-                await trio.sleep(10)  # house-ok: holding the connection idle is what is tested
+        await house.pool.run("create", _bulk)
+        async with house.pool.lease("bulk", hold=20) as lease:
+            with trio.move_on_after(0.1) as scope:
+                await load(lease)
+            assert scope.cancelled_caught
+            with pytest.raises(LeaseMisused, match="was cancelled before the server answered"):
+                await lease.fetchval("SELECT 1")
+        assert len(house.book.idle) < 2, "not handed on as it is"
+        await house.until_full()
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+        assert await house.pool.run("loaded", loaded) == 0
+
+
+async def test_a_lease_of_a_generator_that_another_task_closes_is_given_back(empty_database_dsn: str) -> None:
+    async def rows(pool: Pool) -> AsyncGenerator[int, None]:
+        async with pool.lease("generator"):
+            yield 1
+
+    async def begin() -> None:
+        assert await anext(kept) == 1
+
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        kept = rows(house.pool)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin)
+        assert len(house.book.leases) == 1
+        with pytest.raises((RuntimeError, ValueError)):
+            await kept.aclose()
+        assert house.book.leases == {}
         await house.until_full()
 
 

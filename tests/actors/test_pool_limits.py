@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import attrs
 import pytest
 import trio
 
@@ -62,6 +63,29 @@ async def test_a_connection_limit_leaves_the_pool_degraded_and_serving_until_the
         await house.until_full()
         assert house.book.state is PoolState.UP
         assert house.book.cause == ""
+
+
+async def test_a_pool_that_is_lowered_to_the_room_there_is_is_up_again(cluster: Cluster, limited_dsn: str) -> None:
+    async with pool_house(limited_dsn, FOUR, wait=False) as house:
+        await house.until(PoolState.DEGRADED)
+        house.book.resize(2)
+        assert (house.book.state, house.book.cause) == (PoolState.UP, "")
+        await house.until_full()
+
+
+async def test_a_restart_of_the_pool_while_its_role_is_refused_is_an_outage_and_no_end(
+    cluster: Cluster, limited_dsn: str
+) -> None:
+    """Wrong credentials end the process before it ever served, and only then: they may be changed under way."""
+    async with pool_house(limited_dsn, attrs.evolve(FOUR, size=1), on_crash=OnCrash.RESTART) as house:
+        await trio.to_thread.run_sync(cluster.sql, f"ALTER ROLE {ROLE} NOLOGIN")
+        await house.system.kill(house.ref)
+        await house.until(PoolState.DOWN)
+        with pytest.raises(PoolDown, match="refused our credentials"):
+            await house.pool.run("refused", _one)
+        await trio.to_thread.run_sync(cluster.sql, f"ALTER ROLE {ROLE} LOGIN")
+        await house.until_full()
+        assert house.ref.incarnation == 2
 
 
 async def test_a_limit_that_leaves_no_room_at_all_refuses_at_once_and_says_why(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -14,9 +15,9 @@ import pytest
 import trio
 
 from actors import pool as pool_module
-from actors.pool import AmbiguousCommit, ConnectionLost, Lane, Pool, PoolActor, PoolDown, PoolSettings
+from actors.pool import AmbiguousCommit, ConnectionLost, Lane, LeaseTimeout, Pool, PoolActor, PoolDown, PoolSettings
 from actors.pool_book import PoolState
-from actors.pool_events import BridgeFallback, PoolWentDown
+from actors.pool_events import BridgeFallback, PoolWentDown, WaitResolved
 from db import bridge, connection
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings
@@ -82,6 +83,29 @@ async def test_idle_connections_that_were_terminated_cost_no_caller_an_error(emp
         for _ in range(6):
             assert await house.pool.run("after", _one) == 1
         await house.until_full()
+
+
+async def test_a_connection_is_looked_at_also_right_after_its_last_use(
+    cluster: Cluster, empty_database_dsn: str
+) -> None:
+    async with pool_house(empty_database_dsn, attrs.evolve(SMALL, size=1)) as house:
+        pid = await house.pool.run("pid", _pid)
+        await trio.to_thread.run_sync(cluster.sql, f"SELECT pg_terminate_backend({pid}, 3000)")
+        house.book.idle[0].used_at = trio.current_time()
+        assert await house.pool.run("after", _pid) != pid
+
+
+async def test_a_pool_that_has_no_connection_yet_is_not_ready_whatever_becomes_of_who_waits() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        dsn = f"postgresql://atlas@127.0.0.1:{silent.getsockname()[1]}/x?sslmode=disable"
+        settings = attrs.evolve(SMALL, wait_warning=0.05, bridge="plain")
+        async with pool_house(dsn, settings, wait=False) as house:
+            address = house.system.address(house.ref)
+            with pytest.raises(LeaseTimeout, match="is connecting"):
+                await house.pool.run("early", _one, within=0.4)
+            await house.until_event(WaitResolved)
+            assert house.book.state is PoolState.CONNECTING
+            assert address.readiness == (False, "connecting")
 
 
 async def test_a_terminated_holder_gets_connection_lost_and_the_place_is_filled_again(

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from actors.pool import PoolSettings
+from actors.pool_events import ListeningInterrupted
 from actors.pool_metrics import WAKES
 from db.tx import Tx
 from runtime.message import WakeUp
@@ -77,6 +78,8 @@ async def test_after_an_interruption_all_are_woken_since_something_may_have_gone
             )
             await one.receive(WakeUp)
             await two.receive(WakeUp)
+            interrupted = await house.until_event(ListeningInterrupted)
+            assert "closed the connection" in interrupted.cause
             await house.pool.run("notify", _notify, "activation")
             await one.receive(WakeUp)
 

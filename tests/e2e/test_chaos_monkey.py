@@ -44,7 +44,6 @@ SEED = int(os.environ.get("ATLAS_TEST_SEED", "20261123"))
 KILLS = 60
 CUSTOMERS_AT_ONCE = 3
 SPARED = (
-    "pool.main/*:RevokeLeases",  # an operator's message, which no purchase sends
     # Passed only when a look at a node falls into a change of its keys.
     *(f"reconcile/{point}" for point in ("differs", "compared", "put back", "restored", "removing")),
     # Passed only when the actor starts, so never again once nothing else kills it.

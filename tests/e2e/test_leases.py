@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import trio
@@ -47,11 +48,23 @@ async def test_leases_shows_every_pool_holders_waiters_and_waits() -> None:
         assert 0 < held["held_seconds"] < held["limit_seconds"] + 1
         session = "SELECT application_name FROM pg_stat_activity WHERE pid = $1"
         assert await seen.value(session, held["backend_pid"]) == "atlas/main"
+        await _revoke(here, held["owner"].partition("#")[0])
         await seen.value("ROLLBACK")
         shown = (await here.ok("leases")).stdout
         assert "pool.main up for" in shown
         assert "pool.gateway up for" in shown
         assert "waited for" in shown
+
+
+async def _revoke(here: Stack, owner: str) -> None:
+    for wrong, hint in ((), "--all"), (("activatoin",), 'did you mean "activation"?'):
+        refused = await here.atlas("pool", "revoke", POOL, *wrong)
+        assert refused.status == 64
+        assert hint in refused.stderr
+    with trio.fail_after(30):
+        # The server ends its wait for the lock by itself after a while: then there is nothing to take away for a moment.
+        while not re.search(r"took [1-9]\d* leases? away", (await here.ok("pool", "revoke", POOL, owner)).stdout):
+            await here.ok("restart", owner)
 
 
 async def test_a_paused_pool_shows_who_waits_and_goes_on_when_it_is_resumed() -> None:

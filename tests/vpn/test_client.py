@@ -280,6 +280,9 @@ class Lease:
     label: str = "reading a subscription"
     site: str = "db/subscriptions.py:12"
 
+    def refused(self, error: Exception) -> None:
+        """Nobody looks."""
+
 
 async def test_no_call_goes_out_under_an_open_lease(agent_url: str, name: str) -> None:
     lease, guard = Lease(), breaker(threshold=1)

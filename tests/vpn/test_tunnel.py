@@ -34,6 +34,9 @@ class Held:
     label: str = "a label"
     site: str = "somewhere.py:1"
 
+    def refused(self, error: Exception) -> None:
+        """Nobody looks."""
+
 
 async def atlas(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run a command to its end: exit code, standard output, standard error."""
