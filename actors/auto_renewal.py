@@ -8,6 +8,7 @@ from actors.pool_client import Pool, pool_of
 from actors.renewal_events import RENEWALS, RenewalFailed, RenewalLacksFunds, Renewed
 from db.claims import Owner, enlist_owner
 from db.lease_errors import LeaseError
+from db.lease_queue import Lane
 from db.renewals import MAX_FAILURES, RenewalClaim, RenewalResult, claim_renewals, fail_renewal, renew
 from runtime.errors import Killed
 from runtime.logs import get_logger
@@ -41,7 +42,7 @@ class AutoRenewal(PeriodicWorker):
         self.context.ref.tell(WakeUp())
 
     async def iterate(self, budget: Budget) -> Iteration:
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: its claims are free then
         try:
             if owner is None:

@@ -17,6 +17,7 @@ from actors.pool_client import Pool, pool_of
 from db.canary import CanaryKey, canary_key, confirm_canary, renew_canary
 from db.errors import UnknownNode
 from db.lease_errors import LeaseError
+from db.lease_queue import Lane
 from runtime.config.settings import settings
 from runtime.errors import AskError
 from runtime.logs import get_logger
@@ -66,7 +67,7 @@ class Canary(PeriodicWorker):
         self._conditions = Conditions(self.cooldown)
 
     async def iterate(self, budget: Budget) -> Iteration:
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         names = sorted(
             address.name.removeprefix(_NODE_PREFIX)
             for address in self.context.services.registry

@@ -19,6 +19,7 @@ from db.keys import (
     fail_removal,
     postpone_removal,
 )
+from db.lease_queue import Lane
 from db.subscriptions import expire_page
 from runtime.worker import Budget
 
@@ -31,6 +32,8 @@ class FastExpiry(KeyWorker):
     Invariants: marked in the database first, removed on the node after, confirmed last; who renewed meanwhile keeps the key,
     because the node refuses a removal that is older than what it has.
     """
+
+    lane = Lane.BATCH
 
     async def prepare(self, pool: Pool, budget: Budget) -> None:
         after = 0

@@ -14,6 +14,7 @@ from actors.pool_client import Pool, pool_of
 from actors.singleton import Tenure, tenure_of
 from db.housekeeping import Chore, chores, do_page, open_money_case
 from db.lease_errors import LeaseError, LeaseExpired
+from db.lease_queue import Lane
 from db.reconcile import LostEpoch
 from db.verify import check_invariant, list_invariants
 from runtime.logs import get_logger
@@ -66,7 +67,7 @@ class Housekeeping(PeriodicWorker):
         self.context.ref.tell(WakeUp())
 
     async def iterate(self, budget: Budget) -> Iteration:
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         try:
             async with tenure_of(pool, self.context.name, self.ttl) as tenure:
                 if isinstance(tenure, Tenure):

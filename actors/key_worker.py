@@ -6,7 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import attrs
 import trio
@@ -15,6 +15,7 @@ from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, Key
 from actors.pool_client import Pool, pool_of
 from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner, longest_retry
 from db.lease_errors import LeaseError
+from db.lease_queue import Lane
 from runtime.errors import ActorCrashed, ActorRestarting, AskError, AskTimeout, UnknownActor
 from runtime.logs import get_logger
 from runtime.message import Request, WakeUp
@@ -54,6 +55,9 @@ class KeyWorker(PeriodicWorker):
     node; a node that is away costs no attempt.
     """
 
+    lane: ClassVar[Lane] = Lane.INTERACTIVE
+    "In which its requests for connections queue."
+
     pool: str = "pool.main"
     claim_seconds: float = 30.0
     "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
@@ -69,7 +73,7 @@ class KeyWorker(PeriodicWorker):
         self.context.ref.tell(WakeUp())
 
     async def iterate(self, budget: Budget) -> Iteration:
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=self.lane)
         owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: see _claim
         try:
             await self.prepare(pool, budget)

@@ -17,6 +17,7 @@ from actors.notices.verdict import Verdict
 from actors.pool_client import Pool, pool_of
 from db.claims import Owner, enlist_owner
 from db.lease_errors import LeaseError
+from db.lease_queue import Lane
 from db.outbox import Message, claim_messages
 from runtime.child import StopReason
 from runtime.errors import StartRefused
@@ -90,7 +91,7 @@ class Notifications(PeriodicWorker):
         await super().on_stop(reason)
         if self._unsettled:
             with trio.move_on_after(_LAST_WORD):
-                await self._settle_leftovers(pool_of(self.context, self.pool))
+                await self._settle_leftovers(pool_of(self.context, self.pool, lane=Lane.BATCH))
 
     def inspect(self) -> Mapping[str, object]:
         now = trio.current_time()
@@ -108,7 +109,7 @@ class Notifications(PeriodicWorker):
         held = self._held_until - trio.current_time()
         if held > 0:
             return Iteration(note=f"nothing is tried for another {held:.0f} s")
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         owner, self._owner = self._owner, None  # kept only if nothing is left claimed: see _claim
         messages: list[Message] = []
         if await self._settle_leftovers(pool):

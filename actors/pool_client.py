@@ -77,16 +77,20 @@ def known_counter(ref: Ref) -> Counter | None:
     return _counters.get(ref)
 
 
-def pool_of(context: Context, name: str) -> Pool:
-    """The pool of that name, for the actor whose context this is. Raises UnknownActor with the nearest name."""
-    return Pool(context.lookup(name), context.ref, Owner(context.name, context.incarnation), context)
+def pool_of(context: Context, name: str, *, lane: Lane = Lane.INTERACTIVE) -> Pool:
+    """The pool of that name, for the actor whose context this is. Raises UnknownActor with the nearest name.
+
+    `lane` is that of every request that names none; background work, whose answer nobody awaits, takes `Lane.BATCH`.
+    """
+    return Pool(context.lookup(name), context.ref, Owner(context.name, context.incarnation), context, lane)
 
 
 class Pool:
     """A pool as one incarnation of one actor sees it. Cheap; keep it for the incarnation's life."""
 
-    def __init__(self, ref: Ref, owner_ref: Ref, owner: Owner, context: Context) -> None:
+    def __init__(self, ref: Ref, owner_ref: Ref, owner: Owner, context: Context, lane: Lane) -> None:
         self.name = ref.name
+        self._lane = lane
         self._ref = ref
         self._owner_ref = owner_ref
         self._owner = owner
@@ -102,12 +106,13 @@ class Pool:
         *args: *Args,
         within: float = 10.0,
         hold: float = 5.0,
-        lane: Lane = Lane.INTERACTIVE,
+        lane: Lane | None = None,
     ) -> T:
         """Run `await function(tx, *args)` in one READ COMMITTED transaction and return its result after the commit.
 
         The function may await nothing but `tx`: anything else raises ForeignAwait at its line, and the transaction rolls
-        back. `within` seconds bound getting a connection, `hold` seconds using it (both always count). When the caller is
+        back. `within` seconds bound getting a connection, `hold` seconds using it (both always count). `lane` is the pool
+        handle's own, if it is not named. When the caller is
         cancelled in a statement it goes on at once; in COMMIT, once the commit is decided.
 
         Raises what the function raises, and: LeaseTimeout, LeaseShed, PoolDown, PoolCrashed (nothing was sent);
@@ -115,7 +120,7 @@ class Pool:
         NestedLease, ForeignAwait, LeaseMisused (a defect of the caller).
         """
         # A line for errors, without the cost of a traceback.
-        request = self._request(label, lane, within, hold, sys._getframe(1))
+        request = self._request(label, self._lane if lane is None else lane, within, hold, sys._getframe(1))
         lease = await self._acquire(request)
         marker = current_lease.set(lease)
         stack = ""
@@ -136,14 +141,14 @@ class Pool:
         raise self._ended(lease, stack)
 
     def lease(
-        self, label: str, *, within: float = 10.0, hold: float = 5.0, lane: Lane = Lane.INTERACTIVE
+        self, label: str, *, within: float = 10.0, hold: float = 5.0, lane: Lane | None = None
     ) -> AbstractAsyncContextManager[OpenLease]:
         """Hold a connection over an `async with` block. The exception: use `run` wherever a function can do the work.
 
         While it is open, this task and its children cannot ask, call over HTTP, or take another lease. At the hold deadline
         the block is cancelled and LeaseExpired raised. Raises as `run`; statements outside `lease.run` commit one by one.
         """
-        return _LeaseBlock(self, (label, lane, within, hold), sys._getframe(1))
+        return _LeaseBlock(self, (label, self._lane if lane is None else lane, within, hold), sys._getframe(1))
 
     def _request(self, label: str, lane: Lane, within: float, hold: float, caller: FrameType) -> LeaseRequest:
         now = self._now()

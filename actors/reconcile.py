@@ -13,6 +13,7 @@ from actors.reconcile_events import PASSES, PassStopped
 from actors.reconcile_pass import Implausible, Limits, NodePass
 from actors.singleton import Tenure, tenure_of
 from db.lease_errors import LeaseError
+from db.lease_queue import Lane
 from db.nodes import retire_nodes
 from db.reconcile import LostEpoch, give_up_pass
 from runtime.errors import AskError
@@ -62,7 +63,7 @@ class Reconcile(PeriodicWorker):
     _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
 
     async def iterate(self, budget: Budget) -> Iteration:
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         try:
             async with tenure_of(pool, "reconcile", self.ttl) as tenure:
                 if not isinstance(tenure, Tenure):

@@ -6,6 +6,7 @@ import attrs
 
 from actors.pool_client import pool_of
 from db.lease_errors import LeaseError
+from db.lease_queue import Lane
 from db.reminders import queue_reminders
 from runtime.logs import get_logger
 from runtime.message import WakeUp
@@ -36,7 +37,7 @@ class Reminders(PeriodicWorker):
         self.context.ref.tell(WakeUp())
 
     async def iterate(self, budget: Budget) -> Iteration:
-        pool = pool_of(self.context, self.pool)
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         queued = 0
         try:
             while True:
