@@ -129,8 +129,11 @@ def test_a_program_that_the_service_could_not_read_is_refused_with_the_directory
         (("--listen", "0.0.0.0:8700"), "tls"),
         (("--target", "www.example.com:443"), "inbound.host"),
         (("--listen", "nonsense"), "HOST:PORT"),
+        (("--host", "not a host", "--target", "www.example.com:443"), "inbound.host"),
+        (("--host", "vpn.example.org", "--target", "www.example.com"), "inbound.target"),
+        ((*CUSTOMERS, "--server-name", "not a name"), "inbound.server_names"),
     ],
-    ids=["open without encryption", "no host", "no address"],
+    ids=["open without encryption", "no host", "no address", "impossible host", "no port", "impossible name"],
 )
 def test_options_that_cannot_work_are_refused_before_anything_is_written(
     tmp_path: Path, options: tuple[str, ...], named: str
@@ -157,6 +160,78 @@ def test_certificates_reach_the_service_though_only_root_may_read_them(tmp_path:
     settings = load_settings(below(tmp_path / "root", CONFIG))
     assert settings.tls is not None and str(settings.tls.key) == "/run/credentials/atlas-node.service/tls.key"
     assert "https://" in done.output
+
+
+def credentials_of(unit: Path) -> dict[str, str]:
+    """The files that systemd shows the service, by name."""
+    return dict(re.findall(r"^LoadCredential=([^:]+):(.+)$", unit.read_text(), re.MULTILINE))
+
+
+def test_repeating_it_without_options_leaves_a_node_that_starts(tmp_path: Path) -> None:
+    """As after an upgrade: the configuration stays, so the unit has to go on giving it what it reads."""
+    root = tmp_path / "root"
+    authority = Authority(tmp_path, "authority.example")
+    certificate, private = authority.issue("node.example")
+    tls = ("--certificate", str(certificate), "--key", str(private), "--client-ca", str(authority.file))
+    first = install("--root", str(root), *CUSTOMERS, "--listen", "0.0.0.0:8700", "--user", "vpn", *tls)
+    unit, config = below(root, UNIT), below(root, CONFIG)
+    before = unit.read_text(), config.read_text()
+    again = install("--root", str(root))
+    assert again.exit_code == 0, again.output
+    assert (unit.read_text(), config.read_text()) == before
+    look = "atlas node state --url https://vpn.example.org:8700 --token-file /etc/atlas/node.token --ca-file"
+    assert look in first.output and look in again.output
+
+    renewed = tmp_path / "renewed.crt"
+    renewed.write_bytes(certificate.read_bytes())
+    install("--root", str(root), "--listen", "0.0.0.0:8700", "--certificate", str(renewed), "--key", str(private))
+    assert credentials_of(unit) == {
+        "token": str(TOKEN),
+        "tls.crt": str(renewed),
+        "tls.key": str(private),
+        "clients.crt": str(authority.file),
+    }
+    assert "\nUser=vpn\n" in unit.read_text()
+
+    install("--root", str(root), *CUSTOMERS, "--force")
+    assert credentials_of(unit) == {"token": str(TOKEN)} and "\nDynamicUser=yes\n" in unit.read_text()
+    assert load_settings(config).tls is None
+
+
+def test_a_configuration_whose_certificates_are_not_known_is_refused_with_the_options_that_tell(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority.example")
+    certificate, private = authority.issue("node.example")
+    tls = ("--certificate", str(certificate), "--key", str(private))
+    install("--root", str(tmp_path / "root"), *CUSTOMERS, "--listen", "0.0.0.0:8700", *tls)
+    below(tmp_path / "root", UNIT).unlink()
+    refused = install("--root", str(tmp_path / "root"), *CUSTOMERS)
+    assert isinstance(refused.exception, InstallRefused) and "--certificate --key" in str(refused.exception)
+    assert not below(tmp_path / "root", UNIT).exists()
+
+
+def test_certificates_given_for_a_configuration_without_them_are_no_files_that_the_service_needs(
+    tmp_path: Path,
+) -> None:
+    """systemd does not start a service whose credential files are gone."""
+    authority = Authority(tmp_path, "authority.example")
+    certificate, private = authority.issue("node.example")
+    root = tmp_path / "root"
+    install("--root", str(root), *CUSTOMERS)
+    later = install("--root", str(root), *CUSTOMERS, "--certificate", str(certificate), "--key", str(private))
+    assert "--force replaces it" in later.output
+    assert credentials_of(below(root, UNIT)) == {"token": str(TOKEN)}
+    assert "http://127.0.0.1:8700" in later.output
+
+
+def test_a_configuration_that_cannot_work_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    install("--root", str(tmp_path), *CUSTOMERS)
+    below(tmp_path, CONFIG).write_text("bogus = 1\n")
+    below(tmp_path, UNIT).unlink()
+    refused = install("--root", str(tmp_path), *CUSTOMERS)
+    assert isinstance(refused.exception, AgentMisconfigured)
+    assert "bogus" in str(refused.exception) and "--force" in str(refused.exception)
+    assert not below(tmp_path, UNIT).exists()
+    assert install("--root", str(tmp_path), *CUSTOMERS, "--force").exit_code == 0
 
 
 def unit_in(root: Path, *options: str) -> Path:

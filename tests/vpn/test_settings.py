@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.vpn.agents import key
 from vpn.agent.settings import is_loopback, load_settings, read_token
 from vpn.errors import AgentMisconfigured
+from vpn.link import link_for, parse_link
+from vpn.xray import x25519
 
 GOOD = 'data_dir = "data"\ntoken_file = "token"\n'
+REALITY = '[inbound]\nsecurity = "reality"\ntarget = "www.example.com:443"\n'
 
 
 def load(tmp_path: Path, text: str) -> object:
@@ -44,6 +48,19 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ('[inbound]\nlisten = "127.example.com"', "loopback only"),
         ('[inbound]\nsecurity = "reality"', "inbound.target"),
         ('[inbound]\nsecurity = "reality"\ntarget = "a.example:443"\nlisten = "0.0.0.0"', "inbound.host"),
+        ('[inbound]\nhost = "not a host"', "inbound.host"),
+        ('[inbound]\nhost = "[2001:db8::1]"', "inbound.host"),
+        ('[inbound]\nhost = "vpn.example.org:443"', "inbound.host"),
+        ('[inbound]\nhost = "münchen.example"', "inbound.host"),
+        ('[inbound]\nhost = "0.0.0.0"', "inbound.host"),
+        (f'{REALITY}host = "a b"', "inbound.host"),
+        (f'{REALITY}server_names = ["www.example.com", "not a name"]', "inbound.server_names"),
+        (f'{REALITY}server_names = [""]', "inbound.server_names"),
+        (f'{REALITY}fingerprint = ""', "inbound.fingerprint"),
+        ('[inbound]\nsecurity = "reality"\ntarget = "www.example.com"', "HOST:PORT"),
+        ('[inbound]\nsecurity = "reality"\ntarget = "www.example.com:https"', "HOST:PORT"),
+        ('[inbound]\nsecurity = "reality"\ntarget = "www.example.com:0"', "HOST:PORT"),
+        ('[inbound]\nsecurity = "reality"\ntarget = "https://www.example.com:443"', "HOST:PORT"),
         ("[expiry]\ngrace = -1", "expiry"),
         ("[tls]\ncertificate = 'c'", "key"),
         ("this is not toml", "agent.toml"),
@@ -52,6 +69,16 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, more: str, named: str) -> None:
     with pytest.raises(AgentMisconfigured, match=named):
         load(tmp_path, GOOD + more)
+
+
+@pytest.mark.parametrize("host", ["vpn.example.org", "xn--mnchen-3ya.example", "192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize("target", ["www.example.com:443", "[2001:db8::2]:443"])
+def test_whatever_host_is_taken_makes_a_link(tmp_path: Path, host: str, target: str) -> None:
+    (tmp_path / "agent.toml").write_text(
+        f'{GOOD}[inbound]\nsecurity = "reality"\nlisten = "0.0.0.0"\nhost = "{host}"\ntarget = "{target}"\n'
+    )
+    facts = load_settings(tmp_path / "agent.toml").facts(443, x25519.generate().public, "abcd")
+    assert parse_link(link_for(key("customer", flow=facts.flow), facts).render()).host == host
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from vpn.agent.kept import Kept, read_kept
 from vpn.agent.settings import AgentSettings, InboundSettings, TlsSettings, check_settings
 from vpn.agent.unit import CREDENTIALS, NAME, unit_text
 from vpn.errors import AgentMisconfigured, InstallRefused
@@ -92,10 +93,27 @@ def program() -> list[str]:
     return [str(script), "node", "run"] if script.exists() else [sys.executable, "-P", "-m", "vpn.agent"]
 
 
-def items(wanted: Installation, *, command: Sequence[str], force: bool) -> list[Item]:
-    """Everything that the node needs. Raises AgentMisconfigured."""
-    config = config_text(wanted.settings)
-    unit = unit_text([*command, "--config", str(CONFIG)], wanted.credentials, wanted.user)
+@attrs.frozen
+class Plan:
+    """What a host will have: the items, the settings that the agent will run with, and the account (empty: made up)."""
+
+    items: Sequence[Item]
+    settings: AgentSettings
+    user: str
+
+
+def plan(wanted: Installation, *, command: Sequence[str], force: bool, root: Path) -> Plan:
+    """Everything that the node needs. Without `force`, the configuration below `root` stays, and the unit goes on to give it
+    the files and the account that it has, unless others are wanted. Raises AgentMisconfigured or InstallRefused."""
+    asked = wanted.settings
+    kept = Kept() if force else read_kept(*(root / path.relative_to("/") for path in (CONFIG, UNIT)))
+    settings, user = kept.settings or asked, wanted.user or kept.user
+    credentials = kept.credentials_for(settings, wanted.credentials)
+    unit = unit_text([*command, "--config", str(CONFIG)], credentials, user)
+    return Plan(_items(config_text(asked), unit, force=force), settings, user)
+
+
+def _items(config: str, unit: str, *, force: bool) -> list[Item]:
     token = secrets.token_urlsafe(32)
     return [
         Item(CONFIG.parent, 0o755, None),

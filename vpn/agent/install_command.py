@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from runtime.cli.parameters import Text
-from vpn.agent.install import CONFIG, TOKEN, UNIT, Done, Installation, Item, items, program, unreadable_for_others
+from vpn.agent.install import CONFIG, TOKEN, UNIT, Done, Installation, Item, plan, program, unreadable_for_others
 from vpn.agent.install import install as install_items
+from vpn.agent.settings import AgentSettings
 from vpn.agent.unit import NAME
 from vpn.errors import InstallRefused, NotStarted
 
@@ -56,25 +58,26 @@ def install(
 ) -> None:
     """Make this host a VPN node: configuration, token, data directory, systemd unit; then start it.
 
-    For customers, give --host and --target; without them it serves this machine only. Repeating it is harmless: the token
-    and the data are never replaced, a configuration only with --force. Exit codes: 0 done, 69 systemd could not start it,
-    77 not root, 78 the options cannot work together.
+    For customers, give --host and --target; without them it serves this machine only. Repeating it, also without options, is
+    harmless: the token and the data are never replaced, the configuration only with --force, and without that the service
+    keeps the files and the account that it has. Exit codes: 0 done, 69 systemd could not start it, 77 not root, or a file
+    that the configuration needs is not known, 78 the options or the configuration cannot work.
     """
     wanted = Installation(listen, host, port, target, names, certificate, key, client_ca, user)
     command = program()
-    needed = items(wanted, command=command, force=force)
+    planned = plan(wanted, command=command, force=force, root=root or Path("/"))
     if dry_run:
-        _show(needed)
+        _show(planned.items)
         return
     if root is None:
-        _check_host(command[0], user)
-    done = install_items(needed, root or Path("/"))
+        _check_host(command[0], planned.user)
+    done = install_items(planned.items, root or Path("/"))
     for line in done:
         click.echo(f"{line.what:<10}{line.item.path}{_remark(line)}")
-    _tell(wanted, started=root is None and start and _start(done))
+    _tell(planned.settings, started=root is None and start and _start(done))
 
 
-def _show(needed: list[Item]) -> None:
+def _show(needed: Sequence[Item]) -> None:
     for item in needed:
         click.echo(f"# {item.path} ({'directory' if item.content is None else 'file'}, mode {item.mode:04o})")
         if item.content is not None:
@@ -116,13 +119,14 @@ def _start(done: list[Done]) -> bool:
     return True
 
 
-def _tell(wanted: Installation, *, started: bool) -> None:
-    scheme = "https" if wanted.certificate else "http"
+def _tell(settings: AgentSettings, *, started: bool) -> None:
     if not started:
         click.echo(f"start it:   systemctl daemon-reload && systemctl enable --now {NAME}")
-    click.echo(
-        f"look at it: systemctl status {NAME}; atlas node state --url {scheme}://{wanted.listen} --token-file {TOKEN}"
-    )
-    click.echo(
-        f'backend:    [nodes.NAME] url = "{scheme}://HOST:{wanted.listen.rpartition(":")[2]}", token_file = a copy of {TOKEN}'
-    )
+    tls, url = settings.tls, settings.address
+    options = f"--url {url} --token-file {TOKEN}"
+    if tls is not None:
+        options += " --ca-file AUTHORITY.crt"
+    if tls is not None and tls.client_ca is not None:
+        options += " --certificate CLIENT.crt --key CLIENT.key"
+    click.echo(f"look at it: systemctl status {NAME}; atlas node state {options}")
+    click.echo(f'backend:    [nodes.NAME] url = "{url}", token_file = a copy of {TOKEN}')

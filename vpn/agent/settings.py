@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import tomllib
 from ipaddress import ip_address, ip_network
@@ -13,11 +14,13 @@ import cattrs
 
 from runtime.config.secret import Secret
 from vpn.errors import AgentMisconfigured
+from vpn.link import is_host
 from vpn.protocol import FLOW_NONE, FLOW_VISION, InboundFacts
 from vpn.xray.config import LOOPBACK
 
 MIN_TOKEN: Final = 16
 TAG: Final = "vless"
+_FINGERPRINT: Final = re.compile(r"[a-z0-9_]{1,64}")
 
 
 @attrs.frozen
@@ -85,6 +88,15 @@ class AgentSettings:
     def listen_port(self) -> int:
         """The port part of `listen`."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def address(self) -> str:
+        """Where others reach the HTTP interface: by the host of customers' links, if it listens on all addresses."""
+        host = self.listen_host
+        if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+            host = self.inbound.host or "127.0.0.1"
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls else 'http'}://{shown}:{self.listen_port}"
 
     @property
     def private_networks(self) -> tuple[str, ...]:
@@ -179,10 +191,27 @@ def check_settings(settings: AgentSettings) -> None:
         _require(
             bool(inbound.target), "inbound.target: REALITY needs an HTTPS server to show to strangers, as HOST:PORT"
         )
+        host, colon, port = inbound.target.rpartition(":")
         _require(
-            bool(inbound.host) or inbound.listen not in ("0.0.0.0", "::"),  # noqa: S104  # compared, not bound
-            "inbound.host: needed for links, because inbound.listen is no address that customers can use",
+            bool(colon) and is_host(host.strip("[]")) and port.isdecimal() and 1 <= int(port) <= 65_535,
+            f"inbound.target: {inbound.target!r} is not HOST:PORT",
         )
+        for name in settings.server_names:
+            _require(is_host(name), f"inbound.server_names: {name!r} is no name that a server answers to")
+        _require(
+            _FINGERPRINT.fullmatch(inbound.fingerprint) is not None,
+            f'inbound.fingerprint: {inbound.fingerprint!r} is no client to look like ("chrome", "firefox", …)',
+        )
+    _require(
+        (inbound.host or inbound.listen) not in ("0.0.0.0", "::"),  # noqa: S104  # compared, not bound
+        "inbound.host: needed for links, because inbound.listen is no address that customers can use",
+    )
+    # one unusable link would be one too many: customers get those of all nodes together
+    _require(
+        is_host(inbound.host or inbound.listen),
+        f"inbound.host: {inbound.host or inbound.listen!r} cannot stand in links; give a name (IDN as xn--…) or an address "
+        "without brackets and port",
+    )
     _require(
         min(settings.expiry.grace, settings.expiry.silence, settings.expiry.settle) >= 0,
         "expiry: seconds are not negative",
