@@ -24,7 +24,7 @@ from vpn.errors import (
     NodeUnknownKey,
     NodeUnreachable,
 )
-from vpn.http import Timeouts
+from vpn.http import Timeouts, reason_of
 from vpn.protocol import IDEMPOTENT
 
 
@@ -142,13 +142,13 @@ class Caller:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NodeUnreachable(
                 self.name,
-                f"no connection to {self.url} ({str(error) or type(error).__name__}); is `atlas node run` up there?",
+                f"no connection to {self.url} ({reason_of(error)}); is `atlas node run` up there?",
             ) from error
         except (httpx.TransportError, trio.TooSlowError) as error:
             raise NodeAmbiguous(
                 self.name,
                 f"{method} {path.partition('?')[0]} was sent, but no answer came within {limit:g} s "
-                f"({type(error).__name__}): it may or may not have been done",
+                f"({reason_of(error)}): it may or may not have been done",
             ) from error
         return self._answer(response)
 

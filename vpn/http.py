@@ -15,6 +15,28 @@ import httpx
 from runtime.lease_guard import refuse_if_leased
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a call failed, in the words of the innermost cause that has any: httpx's own errors often say nothing."""
+    said = ""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+        said = _words(seen) or said
+        seen = seen.__cause__ or seen.__context__
+    return said or type(error).__name__
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)
+
+
 @attrs.frozen
 class Timeouts:
     """Seconds allowed for each part of an HTTP exchange."""

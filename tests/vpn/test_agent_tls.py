@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
 import pytest
+import trio
+from click.testing import CliRunner, Result
 
 from runtime.config.secret import Secret
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, running_agent
 from tests.vpn.certificate import Authority
 from tests.vpn.fork_server import ForkServer
+from vpn.cli import node
 from vpn.client import AgentClient
 from vpn.errors import NodeAmbiguous, NodeError, NodeRefused, NodeUnauthorized, NodeUnreachable
 from vpn.http import new_client
@@ -71,6 +75,56 @@ async def test_only_certificates_of_our_authority_are_let_in_and_the_token_is_ne
                 await client.state()
         async with with_certificate(known).client("node") as client:
             assert (await client.state()).ready, "those who were turned away did no harm"
+
+
+async def test_an_operator_looks_at_a_node_behind_tls_and_is_told_what_is_wrong(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    authority = Authority(tmp_path, "authority.example")
+    certificate, key = authority.issue("node.example")
+    mine, my_key = authority.issue("operator")
+    async with tls_agent(tmp_path, fork_server, certificate=certificate, key=key, client_ca=authority.file) as agent:
+
+        async def look(*options: str) -> Result:
+            asked = ["state", "--url", agent.url, "--token-file", str(tmp_path / "node.token"), *options]
+            return await trio.to_thread.run_sync(lambda: CliRunner().invoke(node, asked))
+
+        trusted = ("--ca-file", str(authority.file))
+        shown = await look(*trusted, "--certificate", str(mine), "--key", str(my_key))
+        assert shown.exit_code == 0 and "0 wanted" in shown.output
+        unknown = await look()
+        assert isinstance(unknown.exception, NodeUnreachable) and "certificate" in str(unknown.exception)
+        assert isinstance((await look(*trusted)).exception, NodeError), "it asks for a certificate of ours"
+    assert (
+        "--key needs --certificate"
+        in CliRunner()
+        .invoke(node, ["state", "--url", agent.url, "--token-file", str(tmp_path / "node.token"), "--key", str(my_key)])
+        .output
+    )
+
+
+async def test_handshakes_that_fail_are_counted_and_leave_no_traceback(
+    tmp_path: Path, fork_server: ForkServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Anybody on the internet may knock at this port."""
+    authority = Authority(tmp_path, "authority.example")
+    certificate, key = authority.issue("node.example")
+    async with tls_agent(tmp_path, fork_server, certificate=certificate, key=key) as agent:
+        port = int(agent.url.rpartition(":")[2])
+        for knock in (b"GET / HTTP/1.0\r\n\r\n", b"\0" * 100, b""):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(knock)
+                await stream.send_eof()
+                with contextlib.suppress(trio.BrokenResourceError):
+                    while await stream.receive_some():
+                        pass
+        trusting = NodeSettings(ca_file=str(authority.file)).context("node")
+        async with new_client(agent.url, headers={"authorization": f"Bearer {TOKEN}"}, verify=trusting) as http:
+            assert "atlas_node_tls_failed_total 3" in (await http.get("/metrics")).text
+        agent.child.send_signal(signal.SIGTERM)
+        await agent.child.wait()
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "handshake" not in said and "ERROR" not in said
 
 
 async def test_plain_http_to_an_agent_behind_tls_is_turned_away(tmp_path: Path, fork_server: ForkServer) -> None:

@@ -24,6 +24,10 @@ SILENCE: Final = gauge("atlas_node_backend_silence_seconds", "Seconds since the 
 GRACE: Final = gauge("atlas_node_grace_seconds", "Seconds that keys live beyond their time right now.")
 REFUSING: Final = gauge("atlas_node_changes_refused", "Whether changes are refused for want of a disk (0 or 1).")
 INFO: Final = gauge("atlas_node_info", "1; the versions are in the labels.", labels=("agent", "xray"))
+HANDSHAKES_FAILED: Final = counter(
+    "atlas_node_tls_failed_total",
+    "TLS handshakes with the agent's own interface that failed: scanners, or a wrong certificate.",
+)
 REQUESTS: Final = histogram(
     "atlas_node_request_seconds", "Time to answer a request.", buckets=SECONDS, labels=("method", "status")
 )

@@ -26,6 +26,7 @@ from runtime.systemd import Systemd
 from vpn.agent import files
 from vpn.agent.api import make_app
 from vpn.agent.clock import NodeClock
+from vpn.agent.handshakes import count_failed_handshakes
 from vpn.agent.heard import HeardFile
 from vpn.agent.identity import load_identity, save_identity
 from vpn.agent.keeper import Keeper
@@ -199,6 +200,7 @@ def _server_config(settings: AgentSettings, listener: socket.socket) -> anycorn.
     config.graceful_timeout = 1.0
     config.ssl_handshake_timeout = 10.0
     if settings.tls is not None:
+        count_failed_handshakes()
         config.certfile = str(settings.tls.certificate)
         config.keyfile = str(settings.tls.key)
         if settings.tls.client_ca is not None:
