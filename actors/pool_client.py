@@ -116,7 +116,8 @@ class Pool:
         cancelled in a statement it goes on at once; in COMMIT, once the commit is decided.
 
         Raises what the function raises, and: LeaseTimeout, LeaseShed, PoolDown, PoolCrashed (nothing was sent);
-        LeaseExpired, LeaseRevoked, ConnectionLost, TransactionLost (nothing was committed); AmbiguousCommit (find out);
+        LeaseExpired, LeaseRevoked, ConnectionLost, TransactionLost, DatabaseBusy, DatabaseUnable (nothing was committed);
+        AmbiguousCommit (find out);
         NestedLease, ForeignAwait, LeaseMisused (a defect of the caller).
         """
         # A line for errors, without the cost of a traceback.

@@ -14,6 +14,8 @@ import trio
 from db.lease_errors import (
     AmbiguousCommit,
     ConnectionLost,
+    DatabaseBusy,
+    DatabaseUnable,
     DatabaseUnreachable,
     DatabaseUnusable,
     LeaseExpired,
@@ -54,6 +56,14 @@ _BY_CODE = {
     "57P03": Fault.DOWN,  # cannot_connect_now
     "57P05": Fault.TRANSIENT,  # idle_session_timeout
 }
+_CURES = {
+    "25006": "it takes no writes: a standby, or default_transaction_read_only is on; make it writable, or let database.dsn name the primary",
+    "40P01": "two transactions waited for each other",
+    "53100": "its disk is full: make room on the database's machine",
+    "53300": "too many clients: raise max_connections of the server, or make the pools smaller (pool.size)",
+    "55P03": "another session keeps a row or a table locked: pg_blocking_pids() names it, `atlas leases` those of ours",
+    "57014": "it ran into statement_timeout: the server is overloaded, or the statement has too much to do",
+}
 _BY_CLASS = {
     "08": Fault.DOWN,  # connection exceptions
     "40": Fault.TRANSIENT,  # transaction rollback: serialization failure, deadlock
@@ -63,10 +73,12 @@ _BY_CLASS = {
 _OURS: tuple[tuple[type[Exception], Fault], ...] = (
     (AmbiguousCommit, Fault.AMBIGUOUS),
     (PoolDown, Fault.DOWN),
+    (DatabaseUnable, Fault.DOWN),
     (DatabaseUnreachable, Fault.DOWN),
     (DatabaseUnusable, Fault.PERMANENT),
     (LeaseMisused, Fault.PERMANENT),
     (TransactionLost, Fault.PERMANENT),
+    (DatabaseBusy, Fault.TRANSIENT),
     (LeaseTimeout, Fault.TRANSIENT),
     (PoolCrashed, Fault.TRANSIENT),
     (LeaseExpired, Fault.TRANSIENT),
@@ -120,3 +132,19 @@ def classify(error: BaseException, *, connection_lost: bool = False, commit_sent
         if isinstance(error, kind):
             return fault
     return Fault.PERMANENT
+
+
+def not_now(error: BaseException, label: str) -> DatabaseBusy | DatabaseUnable | None:
+    """What the holder of a transaction is told of an error of the server that is nobody's mistake and passes; else None.
+
+    For an error after which nothing is committed, on a connection that still stands.
+    """
+    code = sqlstate(error)
+    fault = None if code is None else classify(error)
+    if fault not in (Fault.TRANSIENT, Fault.DOWN):
+        return None
+    cure = _CURES.get(code or "", "")
+    said = str(error).partition("\n")[0]  # what follows may repeat values of a row
+    why = f"{said} ({code})" + (f"; {cure}" if cure else "")
+    kind = DatabaseBusy if fault is Fault.TRANSIENT else DatabaseUnable
+    return kind(f'the database does not do "{label}" now: {why}. Nothing was changed; it may be repeated')

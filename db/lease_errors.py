@@ -55,6 +55,20 @@ class ConnectionLost(LeaseError):
     """The connection broke while it was in use and before COMMIT was sent: nothing was committed, safe to repeat."""
 
 
+class DatabaseBusy(LeaseError):
+    """The server broke the transaction off for now: a lock or a statement took too long, or two transactions were in each
+    other's way. Nothing was committed: safe to repeat after a moment."""
+
+    exit_code: ClassVar[int] = 69
+
+
+class DatabaseUnable(LeaseError):
+    """The server answers and cannot do this: it takes no writes, or has no disk, memory or connections left. Nothing was
+    committed; the same again succeeds once the server is well."""
+
+    exit_code: ClassVar[int] = 69
+
+
 class AmbiguousCommit(LeaseError):
     """COMMIT was sent and no answer came: it may or may not have happened. Resolve it by the idempotency key."""
 

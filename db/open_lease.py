@@ -11,7 +11,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
-from db.classify import is_driver_error
+from db.classify import is_driver_error, not_now
 from db.lease import Lease
 from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseMisused, LeaseRevoked
 from db.stepping import step
@@ -130,6 +130,9 @@ class OpenLease:
             raise revoked(lease) from error
         if lease.driver.is_closed() and is_driver_error(error):
             raise ConnectionLost(f'"{lease.label}" lost its connection: {error}') from error
+        waits = None if lease.driver.is_closed() else not_now(error, lease.label)
+        if waits is not None:
+            raise waits from error
 
 
 def revoked(lease: Lease) -> LeaseRevoked:

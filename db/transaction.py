@@ -12,7 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
-from db.classify import Fault, classify, is_driver_error
+from db.classify import Fault, classify, is_driver_error, not_now
 from db.driver import DriverConnection
 from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
 from db.stepping import step
@@ -100,7 +100,8 @@ async def transact(
     `deadline` (trio's clock) bounds the commit, which gets COMMIT_GRACE at least. `scope` is the caller's innermost cancel
     scope, if that ends right after this call: the commit is shielded by it, and otherwise by one of its own. Raises what
     the function raises, after the rollback; ForeignAwait or TransactionLost even if the function swallowed the reason;
-    ConnectionLost when the connection broke before COMMIT was sent, AmbiguousCommit when it broke after.
+    ConnectionLost when the connection broke before COMMIT was sent, AmbiguousCommit when it broke after; DatabaseBusy or
+    DatabaseUnable instead of an error of the server that is no mistake of the function's and passes.
     """
     tx = HeldTx(driver)
     try:
@@ -164,6 +165,9 @@ async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) ->
         # Also when the driver knows of no transaction: a statement may have failed between BEGIN and the first answer.
         with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
             await step(driver, driver.statement("ROLLBACK"))
+    waits = not_now(error, driver.label)
+    if waits is not None:
+        raise waits from error
 
 
 async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelScope | None) -> None:
@@ -192,6 +196,9 @@ async def _send_commit(driver: DriverConnection) -> None:
     except Exception as error:
         if classify(error, connection_lost=driver.is_closed(), commit_sent=True) is Fault.AMBIGUOUS:
             raise _ambiguous(driver, f"the connection was lost ({error})") from error
+        waits = None if driver.is_closed() else not_now(error, driver.label)
+        if waits is not None:
+            raise waits from error
         raise
     if status != "COMMIT":
         raise TransactionLost(

@@ -12,6 +12,8 @@ from db.classify import Fault, classify, constraint_of, sqlstate
 from db.lease_errors import (
     AmbiguousCommit,
     ConnectionLost,
+    DatabaseBusy,
+    DatabaseUnable,
     DatabaseUnreachable,
     DatabaseUnusable,
     ForeignAwait,
@@ -58,6 +60,8 @@ TABLE = [
     (ssl.SSLCertVerificationError(), Fault.PERMANENT),
     (trio.TooSlowError(), Fault.DOWN),
     (AmbiguousCommit(), Fault.AMBIGUOUS),
+    (DatabaseBusy(), Fault.TRANSIENT),
+    (DatabaseUnable(), Fault.DOWN),
     (ConnectionLost(), Fault.TRANSIENT),
     (LeaseTimeout(), Fault.TRANSIENT),
     (LeaseShed(), Fault.TRANSIENT),
