@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import random
+
 import attrs
 
 from actors.pool_client import Pool, pool_of
-from actors.renewal_events import RENEWALS, RenewalFailed, RenewalLacksFunds, Renewed
+from actors.renewal_events import RENEWALS, RenewalFailed, RenewalLacksFunds, RenewalPostponed, Renewed
 from db.claims import Owner, enlist_owner
-from db.lease_errors import LeaseError
+from db.lease_errors import DatabaseBusy, LeaseError
 from db.lease_queue import Lane
-from db.renewals import MAX_FAILURES, RenewalClaim, RenewalResult, claim_renewals, fail_renewal, renew
+from db.renewals import (
+    MAX_FAILURES,
+    RenewalClaim,
+    RenewalResult,
+    claim_renewals,
+    fail_renewal,
+    postpone_renewal,
+    renew,
+)
 from runtime.errors import Killed
 from runtime.logs import get_logger
 from runtime.message import WakeUp
@@ -18,6 +28,7 @@ from runtime.worker import Budget, Iteration, PeriodicWorker
 log = get_logger("renewals")
 
 _SOONEST_RETRY = 1.0
+_BUSY_RETRY = (5.0, 10.0)
 
 
 @attrs.define(eq=False)
@@ -28,7 +39,7 @@ class AutoRenewal(PeriodicWorker):
     row that the database keeps. Receives: WakeUp, also when a balance grew that a renewal was waiting for. Sends: nothing.
     On crash: its claims are free for the next incarnation at once, and no failure is counted.
     Invariants: a period is charged at most once, with its extension, whatever restarts; one customer's trouble delays no
-    other; not enough money is no success and no failure.
+    other; not enough money is no success and no failure, and neither is a row that somebody else keeps locked.
     """
 
     pool: str = "pool.main"
@@ -50,27 +61,31 @@ class AutoRenewal(PeriodicWorker):
                 owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
             claims = await pool.run("auto_renewal.claim", claim_renewals, owner, self.page_size, self.claim_seconds)
             self.context.failpoint("claimed")
+            is_whole = True
             for claim in claims:
                 if budget.is_spent:
                     return Iteration(done=budget.done, more=True, note="the rest is claimed again")
-                await self._renew(pool, claim)
+                is_whole &= await self._renew(pool, claim)
                 await budget.count()
         except LeaseError as error:
-            log.warning("the database is away; the renewals wait", error=str(error))
+            log.warning("the database cannot be worked on; the renewals wait", error=str(error))
             self.context.after(_SOONEST_RETRY, WakeUp())
             return Iteration(done=budget.done, note="no database")
-        self._owner = owner
+        # What could not be given back is free at once for a new incarnation of the owner.
+        self._owner = owner if is_whole else None
         return Iteration(done=len(claims), more=len(claims) == self.page_size)
 
-    async def _renew(self, pool: Pool, claim: RenewalClaim) -> None:
+    async def _renew(self, pool: Pool, claim: RenewalClaim) -> bool:
+        """Whether the claim is used up."""
         try:
             outcome = await pool.run("auto_renewal.renew", renew, claim)
+        except DatabaseBusy as error:
+            return await self._postpone(pool, claim, str(error))
         except (LeaseError, Killed):
             raise
         except Exception as error:  # noqa: BLE001  whatever is wrong with one customer must not stop the others
-            self.context.failpoint("failed")
             await self._fail(pool, claim, f"{type(error).__name__}: {error}")
-            return
+            return True
         self.context.failpoint("renewed")
         RENEWALS.labels(outcome.result.value).inc()
         if outcome.result is RenewalResult.RENEWED:
@@ -91,9 +106,22 @@ class AutoRenewal(PeriodicWorker):
                     next_try=f"{outcome.next_try:%Y-%m-%d %H:%M} UTC",
                 )
             )
+        return True
+
+    async def _postpone(self, pool: Pool, claim: RenewalClaim, why: str) -> bool:
+        delay = random.uniform(*_BUSY_RETRY)  # noqa: S311  spreads load, guards nothing
+        is_given_back = await pool.run("auto_renewal.postpone", postpone_renewal, claim, delay, why)
+        self.context.failpoint("postponed")
+        self.context.after(delay, WakeUp())
+        RENEWALS.labels("postponed").inc()
+        self.context.emit(
+            RenewalPostponed(actor=self.context.name, subscription=claim.subscription_id, retry_in=delay, why=why)
+        )
+        return is_given_back
 
     async def _fail(self, pool: Pool, claim: RenewalClaim, why: str) -> None:
         failures = await pool.run("auto_renewal.fail", fail_renewal, claim, why)
+        self.context.failpoint("failed")
         if failures is None:
             return  # somebody else has it now
         RENEWALS.labels("failed").inc()

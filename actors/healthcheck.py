@@ -16,6 +16,10 @@ from runtime.actor import Actor, handler
 from runtime.errors import AtlasError
 from runtime.message import Message
 
+_READ_ONLY = (
+    "it takes no writes, so nothing is sold, renewed or ended: a standby, or default_transaction_read_only is on; make it "
+    "writable, or let database.dsn name the primary"
+)
 _Ask = Callable[[str], Awaitable[str]]
 
 
@@ -92,15 +96,16 @@ class Healthcheck(Actor):
         found.append(Condition(subject, trouble))
 
     async def _ask_database(self, pool: str) -> str:
-        await pool_of(self.context, pool).run(
-            "healthcheck", _select_one, within=self.patience, hold=self.patience, lane=Lane.SYSTEM
+        takes_writes = await pool_of(self.context, pool).run(
+            "healthcheck", _takes_writes, within=self.patience, hold=self.patience, lane=Lane.SYSTEM
         )
-        return ""
+        return "" if takes_writes else _READ_ONLY
 
     async def _ask_node(self, name: str) -> str:
         state = await self.context.lookup(name).ask(ReadState(), within=self.patience)
         return "" if state.ready else f"its Xray is not ready: {state.why}"
 
 
-async def _select_one(tx: Tx) -> None:
-    await tx.fetchval("SELECT 1")
+async def _takes_writes(tx: Tx) -> bool:
+    found: bool = await tx.fetchval("SELECT current_setting('transaction_read_only') = 'off'")
+    return found

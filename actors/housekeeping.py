@@ -13,7 +13,7 @@ from actors.money_watch import TOLD_APART, MoneyWatch, in_trouble
 from actors.pool_client import Pool, pool_of
 from actors.singleton import Tenure, tenure_of
 from db.housekeeping import Chore, chores, do_page, open_money_case
-from db.lease_errors import LeaseError, LeaseExpired
+from db.lease_errors import DatabaseBusy, LeaseError, LeaseExpired
 from db.lease_queue import Lane
 from db.reconcile import LostEpoch
 from db.verify import check_invariant, list_invariants
@@ -77,7 +77,7 @@ class Housekeeping(PeriodicWorker):
         except LostEpoch as lost:
             return Iteration(done=budget.done, note=str(lost))
         except LeaseError as error:
-            log.warning("the database is away; housekeeping waits", error=str(error))
+            log.warning("the database cannot be worked on; housekeeping waits", error=str(error))
             self.context.after(_SOONEST_RETRY, WakeUp())
             return Iteration(done=budget.done, note="no database")
 
@@ -129,6 +129,8 @@ class Housekeeping(PeriodicWorker):
             )
         except LeaseExpired:
             why = f"not read within {self.view_seconds:g} s"
+        except DatabaseBusy as error:
+            why = str(error)
         except LeaseError:
             raise
         except Exception as error:  # noqa: BLE001  whatever keeps us from seeing is trouble to be told

@@ -35,7 +35,7 @@ class KeySettled(Event):
 
 @attrs.frozen
 class KeyPostponed(Event):
-    """A node was away; the key is tried again, and no attempt was counted."""
+    """A node was away, or a row of the key locked; the key is tried again, and no attempt was counted."""
 
     level: ClassVar[int] = logging.WARNING
     key_id: str
@@ -43,7 +43,7 @@ class KeyPostponed(Event):
     why: str
 
     def line(self) -> str:
-        return f"key {self.key_id} waits {self.retry_in:.0f} s for its node: {self.why}"
+        return f"key {self.key_id} waits {self.retry_in:.0f} s: {self.why}"
 
 
 @attrs.frozen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import ClassVar, TypeVar
 
 import attrs
@@ -14,7 +13,7 @@ import trio
 from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, KeySettled
 from actors.pool_client import Pool, pool_of
 from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner, longest_retry
-from db.lease_errors import LeaseError
+from db.lease_errors import DatabaseBusy, LeaseError
 from db.lease_queue import Lane
 from runtime.errors import ActorCrashed, ActorRestarting, AskError, AskTimeout, UnknownActor
 from runtime.logs import get_logger
@@ -35,9 +34,17 @@ class _Round:
     """What the keys of one iteration share."""
 
     budget: Budget
+    claimed_at: float = attrs.field(factory=trio.current_time)
+    "On trio's clock: what the claims know of the database's clock was so at this moment."
+    is_whole: bool = True
+    "Every claim was used up or given back."
     silent: dict[str, Exception] = attrs.field(factory=dict)
     "Nodes that did not answer in time, and how that looked."
     _slots: dict[str, trio.CapacityLimiter] = attrs.field(factory=dict)
+
+    def waited(self, claim: KeyClaim) -> float:
+        """Seconds since the key has been wanted so, by the database's clock."""
+        return claim.waited + trio.current_time() - self.claimed_at
 
     def slots_of(self, node: str, concurrency: int) -> trio.CapacityLimiter:
         return self._slots.setdefault(node, trio.CapacityLimiter(concurrency))
@@ -89,8 +96,9 @@ class KeyWorker(PeriodicWorker):
             lost, others = group.split(LeaseError)
             if lost is None or others is not None:
                 raise
-            return self._without_database(lost)
-        self._owner = owner
+            return self._without_database(_first_of(lost))
+        # What could not be given back is free at once for a new incarnation of the owner.
+        self._owner = owner if round_.is_whole else None
         return Iteration(done=len(claims), more=len(claims) == self.page_size)
 
     async def prepare(self, pool: Pool, budget: Budget) -> None:
@@ -144,15 +152,18 @@ class KeyWorker(PeriodicWorker):
         """Drive every node that is behind, each on its own: what one has is written down while another is still waited for."""
         troubles: list[Exception] = []
         if not claim.placements:
-            await self._confirm(pool, claim, [])
+            await self._confirm(pool, claim, [], round_, troubles)
         async with trio.open_nursery() as nursery:
             for place in claim.placements:
                 nursery.start_soon(self._drive, pool, claim, place, round_, troubles)
         refusals = [error for error in troubles if _is_refusal(error)]
-        if refusals:
-            await self._fail(pool, claim, refusals[0])
-        elif troubles:
-            await self._postpone(pool, claim, troubles[0])
+        try:
+            if refusals:
+                await self._fail(pool, claim, refusals[0])
+            elif troubles:
+                await self._postpone(pool, claim, round_, troubles[0])
+        except DatabaseBusy as error:
+            self._leave(claim, round_, str(error))
         await round_.budget.count()
 
     async def _drive(
@@ -171,12 +182,18 @@ class KeyWorker(PeriodicWorker):
                 troubles.append(error)
                 return
             self.context.failpoint("applied")
-            await self._confirm(pool, claim, [applied])
+            await self._confirm(pool, claim, [applied], round_, troubles)
 
-    async def _confirm(self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied]) -> None:
-        outcome = await self.confirm(pool, claim, applied)
+    async def _confirm(
+        self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied], round_: _Round, troubles: list[Exception]
+    ) -> None:
+        try:
+            outcome = await self.confirm(pool, claim, applied)
+        except DatabaseBusy as error:
+            troubles.append(error)  # this key's alone: somebody keeps a row of it locked
+            return
         self.context.failpoint("confirmed")
-        took = (datetime.now(UTC) - claim.pending_since).total_seconds()
+        took = round_.waited(claim)
         KEYS.labels(self.context.name, outcome).inc()
         SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
         self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
@@ -184,22 +201,39 @@ class KeyWorker(PeriodicWorker):
     async def _fail(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
         known = error.generation if isinstance(error, NodeConflict) else -1
         outcome = await self.fail(pool, claim, str(error), known)
+        self.context.failpoint("failed")
         is_outdated = claim.attempts == 0 and known >= claim.generation
         self.context.after(0.0 if is_outdated else longest_retry(claim.attempts), WakeUp())
         KEYS.labels(self.context.name, outcome).inc()
         self.context.emit(KeyFailed(actor=self.context.name, key_id=claim.key_id, outcome=outcome, why=str(error)))
 
-    async def _postpone(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
-        delay = retry_delay((datetime.now(UTC) - claim.pending_since).total_seconds())
-        await self.postpone(pool, claim, delay, str(error))
+    async def _postpone(self, pool: Pool, claim: KeyClaim, round_: _Round, error: Exception) -> None:
+        delay = retry_delay(round_.waited(claim))
+        if not await self.postpone(pool, claim, delay, str(error)):
+            round_.is_whole = False
+        self.context.failpoint("postponed")
         self.context.after(delay, WakeUp())
         KEYS.labels(self.context.name, "postponed").inc()
         self.context.emit(KeyPostponed(actor=self.context.name, key_id=claim.key_id, retry_in=delay, why=str(error)))
 
+    def _leave(self, claim: KeyClaim, round_: _Round, why: str) -> None:
+        """Nothing can be written down about the key: it stays claimed until the next look of a new incarnation of the owner."""
+        round_.is_whole = False
+        delay = retry_delay(round_.waited(claim))
+        self.context.after(delay, WakeUp())
+        KEYS.labels(self.context.name, "left").inc()
+        self.context.emit(KeyPostponed(actor=self.context.name, key_id=claim.key_id, retry_in=delay, why=why))
+
     def _without_database(self, error: BaseException) -> Iteration:
-        log.warning("the database is away; the rows wait", actor=self.context.name, error=str(error))
+        log.warning("the database cannot be worked on; the rows wait", actor=self.context.name, error=str(error))
         self.context.after(_SOONEST_RETRY, WakeUp())
         return Iteration(done=0, more=False, note="no database")
+
+
+def _first_of(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -209,6 +209,6 @@ class Notifications(PeriodicWorker):
         return base * random.uniform(0.8, 1.2)  # noqa: S311  spreads load, guards nothing
 
     def _without_database(self, error: LeaseError | None = None) -> Iteration:
-        log.warning("the database is away; notices wait", actor=self.context.name, error=str(error or ""))
+        log.warning("the database cannot be worked on; notices wait", actor=self.context.name, error=str(error or ""))
         self.context.after(_SOONEST_RETRY, WakeUp())
         return Iteration(note="no database")

@@ -26,7 +26,7 @@ from db.invoices import (
     question_invoice,
     settle_invoice,
 )
-from db.lease_errors import LeaseError
+from db.lease_errors import DatabaseBusy, LeaseError
 from db.provider_events import StoredEvent, claim_events, postpone_event, prune_events
 from db.provider_facts import Captured, InvoiceClosed
 from runtime.logs import get_logger
@@ -37,6 +37,7 @@ log = get_logger("payments")
 T = TypeVar("T")
 
 _SOONEST_RETRY = 1.0
+_BUSY_RETRY = 5.0
 _OFF_SECONDS = 300.0
 
 
@@ -81,33 +82,43 @@ class PaymentWatcher(PeriodicWorker):
                 "payment_watcher.events", claim_events, owner, self.page_size, self.claim_seconds
             )
             self.context.failpoint("claimed")
-            await self._each(budget, events, lambda event: self._settle_event(intake, event))
+            is_whole = await self._each(budget, events, lambda event: self._settle_event(intake, event))
             names = [name for name, provider in self._providers.items() if provider.is_watched]
             invoices = await intake.pool.run(
                 "payment_watcher.invoices", claim_invoices, owner, names, self.page_size, self.claim_seconds
             )
-            await self._each(budget, invoices, lambda invoice: self._look_at(intake, invoice))
+            is_whole &= await self._each(budget, invoices, lambda invoice: self._look_at(intake, invoice))
             await intake.pool.run("payment_watcher.stale", close_stale_invoices)
             await intake.pool.run("payment_watcher.prune", prune_events)
         except LeaseError as error:
             return self._without_database(error)
         # What was claimed and not worked on is free at once for a new incarnation of the owner.
-        self._owner = None if budget.is_spent else owner
+        self._owner = owner if is_whole and not budget.is_spent else None
+        if not is_whole:
+            self.context.after(_BUSY_RETRY, WakeUp())
         more = self.page_size in (len(events), len(invoices))
         return Iteration(done=len(events) + len(invoices), more=more)
 
-    async def _each(self, budget: Budget, rows: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-        """Do the work for each row, several at a time, as long as there is time. The database's absence ends it all."""
+    async def _each(self, budget: Budget, rows: Sequence[T], work: Callable[[T], Awaitable[None]]) -> bool:
+        """Do the work for each row, several at a time, as long as there is time. The database's absence ends it all.
+
+        Whether each claim was used up or given back: a row that somebody keeps locked is left.
+        """
         slots = trio.CapacityLimiter(self.concurrency)
         lost: list[LeaseError] = []
+        is_whole = True
 
         async def one(row: T) -> None:
+            nonlocal is_whole
             async with slots:
                 if budget.is_spent or lost:
                     return
                 with budget.isolate(type(row).__name__):
                     try:
                         await work(row)
+                    except DatabaseBusy as error:
+                        is_whole = False
+                        log.warning("a row is left for a moment", row=type(row).__name__, error=str(error))
                     except LeaseError as error:
                         lost.append(error)
             await budget.count()
@@ -117,6 +128,7 @@ class PaymentWatcher(PeriodicWorker):
                 nursery.start_soon(one, row)
         if lost:
             raise lost[0]
+        return is_whole
 
     async def _settle_event(self, intake: Intake, event: StoredEvent) -> None:
         provider = self._providers.get(event.provider)
@@ -161,7 +173,7 @@ class PaymentWatcher(PeriodicWorker):
             INVOICES.labels(invoice.provider, outcomes[type(found)]).inc()
 
     def _without_database(self, error: LeaseError) -> Iteration:
-        log.warning("the database is away; the rows wait", actor=self.context.name, error=str(error))
+        log.warning("the database cannot be worked on; the rows wait", actor=self.context.name, error=str(error))
         self.context.after(_SOONEST_RETRY, WakeUp())
         return Iteration(note="no database")
 

@@ -152,6 +152,6 @@ class Reconcile(PeriodicWorker):
         return Iteration(note=f"done by {holder}")
 
     def _without_database(self, error: BaseException) -> Iteration:
-        log.warning("the database is away", reason=str(error))
+        log.warning("the database cannot be worked on", reason=str(error))
         self.context.after(_RETRY_SECONDS, WakeUp())
         return Iteration(note="no database")

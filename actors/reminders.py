@@ -49,6 +49,6 @@ class Reminders(PeriodicWorker):
                 if page.looked_at < self.page_size or budget.is_spent:
                     return Iteration(done=queued, more=page.looked_at == self.page_size)
         except LeaseError as error:
-            log.warning("the database is away; the reminders wait", error=str(error))
+            log.warning("the database cannot be worked on; the reminders wait", error=str(error))
             self.context.after(_SOONEST_RETRY, WakeUp())
             return Iteration(done=queued, note="no database")

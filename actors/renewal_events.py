@@ -40,6 +40,19 @@ class RenewalLacksFunds(Event):
 
 
 @attrs.frozen
+class RenewalPostponed(Event):
+    """The database could not do it now, as when somebody keeps the customer's row locked; no failure was counted."""
+
+    level: ClassVar[int] = logging.WARNING
+    subscription: int
+    retry_in: float
+    why: str
+
+    def line(self) -> str:
+        return f"the renewal of subscription {self.subscription} waits {self.retry_in:.0f} s: {self.why}"
+
+
+@attrs.frozen
 class RenewalFailed(Event):
     """A renewal ended in an error of ours; nothing was debited."""
 

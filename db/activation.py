@@ -110,7 +110,8 @@ async def claim_activations(tx: Tx, owner: Owner, limit: int, lease_seconds: flo
             UNION ALL SELECT placed.key_id, n.* FROM placed JOIN vpn_nodes n ON n.id = placed.node_id
         )
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
-               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds,
+               k.attempts, extract(epoch FROM (SELECT at FROM now) - k.pending_since)::float8 AS waited,
+               n.name AS node, n.flow, n.inbounds,
                coalesce((SELECT true FROM reissues r WHERE r.key_id = k.id AND r.finished_at IS NULL LIMIT 1), false) AS replaces
         FROM claimed k
         JOIN subscriptions s ON s.id = k.subscription_id

@@ -57,7 +57,8 @@ _BY_CODE = {
     "57P05": Fault.TRANSIENT,  # idle_session_timeout
 }
 _CURES = {
-    "25006": "it takes no writes: a standby, or default_transaction_read_only is on; make it writable, or let database.dsn name the primary",
+    "25006": "it takes no writes: a standby, or default_transaction_read_only is on; make it writable, or name the primary "
+    "(database.dsn)",
     "40P01": "two transactions waited for each other",
     "53100": "its disk is full: make room on the database's machine",
     "53300": "too many clients: raise max_connections of the server, or make the pools smaller (pool.size)",

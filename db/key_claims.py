@@ -41,7 +41,8 @@ class KeyClaim:
     customer_id: int
     attempts: int
     """Failures so far."""
-    pending_since: datetime
+    waited: float
+    """Seconds since it has been wanted so, when it was claimed, on the database's clock."""
     placements: tuple[Placement, ...]
     """Where it has to be told; empty if every node has been told already."""
     replaces: bool = False
@@ -75,7 +76,7 @@ def claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
             subscription_id=row["subscription_id"],
             customer_id=row["customer_id"],
             attempts=row["attempts"],
-            pending_since=row["pending_since"],
+            waited=row["waited"],
             placements=places,
             replaces=row["replaces"],
         )
@@ -83,13 +84,18 @@ def claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
 
 
 async def give_back(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
-    """Release the claim without counting an attempt; the key is due again after the delay. ``False``: it was lost."""
+    """Release the claim without counting an attempt; the key is due again after the delay.
+
+    ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
+    """
     tag = await tx.execute(
         """
         UPDATE vpn_keys
         SET next_attempt_at = atlas_now() + $3::interval, last_error = $4,
             claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-        WHERE id = $1 AND claim_epoch = $2 AND activation_status IN ('pending', 'removing')
+        WHERE id = (SELECT id FROM vpn_keys
+                    WHERE id = $1 AND claim_epoch = $2 AND activation_status IN ('pending', 'removing')
+                    FOR NO KEY UPDATE SKIP LOCKED)
         """,
         claim.row,
         claim.epoch,

@@ -32,9 +32,11 @@ async def queue_reminders(tx: Tx, limit: int = 100) -> Reminded:
             SELECT atlas_now() AS at
         ), due AS MATERIALIZED (
             SELECT r.* FROM reminder_schedule r
+            JOIN subscriptions s ON s.id = r.subscription_id JOIN customers c ON c.id = s.customer_id
             WHERE r.due_at <= (SELECT at FROM now)
             ORDER BY r.due_at, r.subscription_id LIMIT $1
-            FOR NO KEY UPDATE SKIP LOCKED
+            -- the message needs the customer's row: one that somebody keeps locked must not hold up the page
+            FOR NO KEY UPDATE OF r SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED
         ), facts AS MATERIALIZED (
             SELECT due.subscription_id, s.customer_id, s.tariff, s.auto_renew, due.ends_at, latest.kind, latest.anchor,
                    next.at AS next_at,

@@ -66,7 +66,8 @@ async def claim_removals(tx: Tx, owner: Owner, limit: int, lease_seconds: float)
             RETURNING k.*
         )
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
-               k.attempts, k.pending_since, n.name AS node, n.flow, n.inbounds, false AS replaces
+               k.attempts, extract(epoch FROM (SELECT at FROM now) - k.pending_since)::float8 AS waited,
+               n.name AS node, n.flow, n.inbounds, false AS replaces
         FROM claimed k
         JOIN subscriptions s ON s.id = k.subscription_id
         LEFT JOIN LATERAL (

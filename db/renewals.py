@@ -215,6 +215,28 @@ async def fail_renewal(tx: Tx, claim: RenewalClaim, error: str) -> int | None:
     return failures
 
 
+async def postpone_renewal(tx: Tx, claim: RenewalClaim, delay_seconds: float, why: str) -> bool:
+    """Give the claim back because the database could not do it now; no failure is counted, it is due after the delay.
+
+    ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
+    """
+    tag = await tx.execute(
+        """
+        UPDATE renewal_schedule
+        SET due_at = atlas_now() + $3::interval, last_error = $4,
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE subscription_id = (SELECT subscription_id FROM renewal_schedule
+                                 WHERE subscription_id = $1 AND claim_epoch = $2 AND due_at IS NOT NULL
+                                 FOR NO KEY UPDATE SKIP LOCKED)
+        """,
+        claim.subscription_id,
+        claim.epoch,
+        timedelta(seconds=delay_seconds),
+        why[:500],
+    )
+    return tag == "UPDATE 1"
+
+
 async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> RenewalOutcome:
     subject = _subject(row["id"], row["expires_at"])
     journal_id = await post(

@@ -170,9 +170,10 @@ async def expire_page(tx: Tx, after_id: int = 0, limit: int = 100) -> ExpiredPag
         ), seen AS MATERIALIZED (
             SELECT id FROM due ORDER BY id LIMIT $2
         ), page AS MATERIALIZED (
-            SELECT s.id FROM subscriptions s JOIN seen ON seen.id = s.id
+            SELECT s.id FROM subscriptions s JOIN seen ON seen.id = s.id JOIN customers c ON c.id = s.customer_id
             WHERE s.state = 'active' AND s.expires_at <= (SELECT atlas_now())
-            FOR NO KEY UPDATE OF s SKIP LOCKED
+            -- the message needs the customer's row: one that somebody keeps locked must not hold up the page
+            FOR NO KEY UPDATE OF s SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED
         ), expired AS (
             UPDATE subscriptions s SET state = 'expired' FROM page WHERE s.id = page.id
             RETURNING s.id, s.customer_id, s.tariff, s.expires_at

@@ -19,6 +19,7 @@ from db.clock import set_clock_offset
 from db.customers import add_customer
 from db.orders import open_order
 from db.purchases import FinalizePurchase, finalize_purchase
+from db.settings import DatabaseSettings
 from db.subscriptions import KeyView, SubscriptionView, get_subscription, mark_revoked
 from db.tx import Tx
 from runtime.config.secret import Secret
@@ -254,10 +255,12 @@ def _iterations(ref: Ref) -> int:
 
 
 @asynccontextmanager
-async def node_house(dsn: str, directory: Path) -> AsyncIterator[NodeHouse]:
+async def node_house(
+    dsn: str, directory: Path, *, database: DatabaseSettings | None = None
+) -> AsyncIterator[NodeHouse]:
     """A pool on a real database; agents and actors are started by the test and end with the block."""
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(pool_house(dsn, wakes=WORKERS))
+        pool = await stack.enter_async_context(pool_house(dsn, wakes=WORKERS, database=database))
         assert pool.ref.name == POOL
         house = NodeHouse(pool, directory, stack)
         yield house

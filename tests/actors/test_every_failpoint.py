@@ -18,8 +18,10 @@ from actors.canary import Canary, CanarySettings
 from actors.fast_expiry import FastExpiry
 from actors.housekeeping import Housekeeping
 from actors.instance import Instance
+from actors.pool_client import Pool
 from actors.reconcile import Reconcile
 from actors.reminders import Reminders
+from db.locks import LockSpace
 from db.money import Money
 from db.orders import open_order, open_topup
 from db.purchases import FinalizePurchase, finalize_purchase
@@ -27,10 +29,13 @@ from db.renewals import set_auto_renew
 from db.tx import Tx
 from db.verify import verify
 from runtime.actor import Actor
+from runtime.message import Resume, Suspend
 from runtime.testing import OnCrash
 from tests.actors.failpoints_of import REPOSITORY, Failpoint, failpoints
+from tests.actors.locks import IMPATIENT, locked
 from tests.actors.node_house import NodeHouse, node_house
 from tests.vpn.agents import key
+from vpn.protocol import KeySpec
 
 ELSEWHERE = {
     "notifications": "tests/actors/test_notifications.py",
@@ -56,6 +61,8 @@ class Campaign:
     """One house with every worker in it, and what was killed there."""
 
     house: NodeHouse
+    other: Pool
+    "As another session sees it."
     customers: int = 0
     moved_days: float = 0.0
     killed: list[Failpoint] = attrs.field(factory=list)
@@ -86,6 +93,26 @@ class Campaign:
         self.moved_days += days
         await self.house.move_clock(days=self.moved_days)
 
+    @asynccontextmanager
+    async def asleep(self, worker: str) -> AsyncIterator[None]:
+        """The worker looks at nothing until the block ends, and then at once."""
+        self.house.refs[worker].tell(Suspend())
+        yield
+        self.house.refs[worker].tell(Resume())
+        self.house.wake(worker)
+
+    @asynccontextmanager
+    async def locked(self, worker: str, statement: str) -> AsyncIterator[None]:
+        """Somebody keeps something locked until the worker has died of its point."""
+        before = self.house.refs[worker].incarnation
+
+        async def has_died() -> bool:
+            return self.house.refs[worker].incarnation > before
+
+        async with locked(self.other, statement):
+            yield
+            await self.house.until(has_died)
+
     async def until(self, query: str, wanted: object) -> None:
         """Wait until a query has this answer."""
 
@@ -96,11 +123,49 @@ class Campaign:
 
 
 async def activation(here: Campaign, point: str) -> None:
-    number = await here.customer()
+    if point == "postponed":
+        async with here.asleep("activation"):
+            number = await here.customer(live=False)
+            row = await here.house.value("SELECT max(id) FROM vpn_keys")
+        async with here.locked("activation", f"SELECT pg_advisory_xact_lock({int(LockSpace.KEY)}, {row})"):
+            pass
+    elif point == "failed":
+        async with here.asleep("activation"):
+            number = await here.customer(live=False)
+            await here.house.put_stranger("oslo", await newer(here, number))
+    else:
+        number = await here.customer()
+    await until_status(here, "activation", number, "active")
     assert await here.house.value("SELECT count(*) FROM journals WHERE customer_id = $1", number) == 1
 
 
+async def newer(here: Campaign, number: int) -> KeySpec:
+    """The customer's key as the node would have it if it had been told something newer: it refuses what is older."""
+    found = await here.house.key(number)
+    return attrs.evolve(key(found.key_id), uuid=found.uuid, generation=found.generation + 100)
+
+
+async def until_status(here: Campaign, worker: str, number: int, status: str) -> None:
+    async def is_so() -> bool:
+        here.house.wake(worker)  # when it was to look again died with the incarnation that knew
+        return (await here.house.key(number)).status == status
+
+    await here.house.until(is_so)
+
+
 async def fast_expiry(here: Campaign, point: str) -> None:
+    if point in ("postponed", "failed"):
+        number = await here.customer()
+        async with here.asleep("fast_expiry"):
+            await here.house.revoke(number)
+            if point == "failed":
+                await here.house.put_stranger("oslo", await newer(here, number))
+        if point == "postponed":
+            row = await here.house.value("SELECT max(id) FROM vpn_keys")
+            async with here.locked("fast_expiry", f"SELECT pg_advisory_xact_lock({int(LockSpace.KEY)}, {row})"):
+                pass
+        await until_status(here, "fast_expiry", number, "removed")
+        return
     if point != "expired":
         number = await here.customer()
         await here.house.revoke(number)
@@ -148,7 +213,13 @@ async def auto_renewal(here: Campaign, point: str) -> None:
         await here.house.value(
             "CREATE TRIGGER refuse_renewal BEFORE INSERT ON renewals FOR EACH ROW EXECUTE FUNCTION refuse_renewal()"
         )
-    await here.pass_days(29.9)
+    if point == "postponed":
+        async with here.locked("auto_renewal", f"SELECT FROM customers WHERE telegram_id = {number} FOR UPDATE"):
+            await here.pass_days(29.9)
+            here.house.wake("auto_renewal")
+        await here.pass_days(0.01)
+    else:
+        await here.pass_days(29.9)
     here.house.wake("auto_renewal")
     if point == "failed":
         await here.until("SELECT count(*) FROM renewal_schedule WHERE failures = 1", 1)
@@ -223,11 +294,12 @@ SCENARIOS: dict[str, Callable[[Campaign, str], Awaitable[None]]] = {
 
 @asynccontextmanager
 async def campaign(dsn: str, directory: Path) -> AsyncIterator[Campaign]:
-    async with node_house(dsn, directory) as house:
+    async with node_house(dsn, directory, database=IMPATIENT) as house:
         for name, worker in WORKERS.items():
             house.refs[name] = await house.pool.system.start(worker, name=name, on_crash=OnCrash.RESTART)
         await house.node("oslo")
-        yield Campaign(house)
+        _, other = await house.pool.holder("other")
+        yield Campaign(house, other)
 
 
 async def test_every_worker_may_die_at_every_point_that_its_code_names(

@@ -11,7 +11,7 @@ import trio
 from db.classify import Fault, classify
 from db.lease_errors import DatabaseBusy, DatabaseUnable, LeaseError
 from db.tx import Tx
-from tests.actors.pool_house import PoolHouse, pool_house
+from tests.actors.pool_house import pool_house
 
 
 async def _table(tx: Tx) -> None:
