@@ -43,9 +43,10 @@ async def grant_trial(tx: Tx, telegram_id: int, *, actor: str = "customer") -> E
 async def grant_access(
     tx: Tx, telegram_id: int, tariff: str, period: timedelta, *, idempotency_key: str, actor: str
 ) -> Entitlement:
-    """Give a period of a tariff as an operator; the same key again returns the first grant.
+    """Give a period of a tariff as an operator; the same key again returns the first grant, ``replayed``.
 
-    Raises ``UnknownCustomer`` and ``UnknownTariff``, and ``BusinessError`` when the period is not positive.
+    Raises ``UnknownCustomer`` and ``UnknownTariff``, and ``BusinessError`` when the period is not positive, or the key
+    stands for something else: another customer, tariff or period.
     """
     if period <= timedelta(0):
         raise BusinessError(f"a granted period is positive, not {period}")
@@ -56,17 +57,25 @@ async def grant_access(
     await lock_customers(tx, [customer.id])
     first = await tx.fetchrow(
         """
-        SELECT e.subscription_id, e.id, e.previous_end, e.new_end, e.tariff, s.customer_id
-        FROM entitlement_events e JOIN subscriptions s ON s.id = e.subscription_id WHERE e.idempotency_key = $1
+        SELECT e.subscription_id, e.id, e.previous_end, e.new_end, e.tariff, e.period, e.source, s.customer_id,
+               c.telegram_id
+        FROM entitlement_events e JOIN subscriptions s ON s.id = e.subscription_id
+        JOIN customers c ON c.id = s.customer_id WHERE e.idempotency_key = $1
         """,
         idempotency_key,
     )
     if first is None:
         wanted = Grant(customer.id, tariff, period, "admin", actor, idempotency_key=idempotency_key)
         return await _give(tx, customer, wanted)
-    if first["customer_id"] != customer.id or first["tariff"] != tariff:
-        raise BusinessError(f"key {idempotency_key!r} already stands for another grant; use a new key")
-    return Entitlement(first["subscription_id"], first["id"], first["previous_end"], first["new_end"], first["tariff"])
+    before = (first["customer_id"], first["source"], first["tariff"], first["period"])
+    if before != (customer.id, "admin", tariff, period):
+        raise BusinessError(
+            f"key {idempotency_key!r} already stands for {first['tariff']} for {first['period']} to customer "
+            f"{first['telegram_id']}, not for {tariff} for {period} to customer {telegram_id}; use a new key"
+        )
+    return Entitlement(
+        first["subscription_id"], first["id"], first["previous_end"], first["new_end"], first["tariff"], replayed=True
+    )
 
 
 async def _give(tx: Tx, customer: Customer, wanted: Grant) -> Entitlement:

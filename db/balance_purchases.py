@@ -52,7 +52,7 @@ async def finalize_balance_purchase(
     if order is None:
         first = await find_order_by_key(tx, customer.id, key)
         assert first is not None, "the conflicting order is committed and orders are never deleted"
-        refuse_other_plan(first, tariff, days, idempotency_key)
+        refuse_other_plan(first, tariff, days, priced.promo_code_id, idempotency_key)
         return await _first_outcome(tx, first)
     journal_id = await post(
         tx,

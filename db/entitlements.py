@@ -44,6 +44,8 @@ class Entitlement:
     new_end: datetime
     tariff: str
     """The tariff that runs now, which after a downgrade is not the one just bought."""
+    replayed: bool = False
+    """It was given before, under the same key; then ``tariff`` is the one that was given."""
 
 
 @attrs.frozen

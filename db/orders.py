@@ -63,14 +63,14 @@ async def open_order(
     ``quote`` is what the provider will charge when that is not roubles. The same key again returns the first order,
     whatever its state; older orders stay payable. The order holds its promo code until it is paid, expires or is
     cancelled. Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``, ``BusinessError`` for a promo code that
-    cannot be used, and ``OrderConflict`` when the key stands for another plan.
+    cannot be used, and ``OrderConflict`` when the key stands for another plan or promo code.
     """
     customer = await find_customer(tx, telegram_id)
     priced = await price_order(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
     if isinstance(priced, Order):
         return priced
     order = await _insert(tx, customer.id, "subscription", idempotency_key, priced, quote=quote)
-    refuse_other_plan(order, tariff, days, idempotency_key)
+    refuse_other_plan(order, tariff, days, priced.promo_code_id, idempotency_key)
     return order
 
 
@@ -87,7 +87,7 @@ async def price_order(
         # A repeated request holds the code itself, so it is looked for before the code is asked for another use.
         first = await find_order_by_key(tx, customer.id, idempotency_key)
         if first is not None:
-            refuse_other_plan(first, tariff, days, idempotency_key)
+            refuse_other_plan(first, tariff, days, terms.id, idempotency_key)
             return first
         promo = await check_promo(tx, terms, customer.id)
     return await price_plan(tx, customer, tariff, days, promo)
@@ -176,12 +176,19 @@ def order_from(row: Row) -> Order:
     )
 
 
-def refuse_other_plan(order: Order, tariff: str, days: int, idempotency_key: str) -> None:
-    """Raises ``OrderConflict`` when the key stands for something else than this plan."""
+def refuse_other_plan(order: Order, tariff: str, days: int, promo_code_id: int | None, idempotency_key: str) -> None:
+    """Raises ``OrderConflict`` when the key stands for something else than this plan with this promo code."""
+    asked = idempotency_key.removeprefix("balance:")  # as whoever asked wrote it
     if (order.kind, order.tariff, order.days) != ("subscription", tariff, days):
         raise OrderConflict(
-            f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
+            f"key {asked!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
             f"not for {tariff} {days} d; use a new key"
+        )
+    if order.promo_code_id != promo_code_id:
+        kept = "no promo code" if order.promo_code_id is None else f"promo code number {order.promo_code_id}"
+        raise OrderConflict(
+            f"key {asked!r} already stands for order {order.id} of the same plan with {kept}, for {order.price}; "
+            "use a new key for another promo code"
         )
 
 

@@ -49,6 +49,12 @@ def trial(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
 
 
 def _show(given: Entitlement, telegram_id: int, as_json: bool) -> None:
-    data = {"telegram_id": telegram_id, "tariff": given.tariff, "expires_at": given.new_end.isoformat()}
+    data = {
+        "telegram_id": telegram_id,
+        "tariff": given.tariff,
+        "expires_at": given.new_end.isoformat(),
+        "replayed": given.replayed,
+    }
     until = f"{given.new_end:%Y-%m-%d %H:%M} UTC"
-    emit(data, as_json, lambda: f"customer {telegram_id} has {given.tariff} until {until}")
+    again = " (given before; nothing was changed)" if given.replayed else ""
+    emit(data, as_json, lambda: f"customer {telegram_id} has {given.tariff} until {until}{again}")

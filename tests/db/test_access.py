@@ -48,5 +48,11 @@ async def test_a_grant_is_given_once_per_key_and_leaves_a_paid_subscription_paid
     view = await database.run(get_subscription, 1001)
     assert view is not None
     assert (view.source, view.expires_at) == ("payment", first.new_end)
+    assert (first.replayed, again.replayed) == (False, True)
+    await database.add_customer(2002)
+    for telegram_id, tariff, period in ((1001, "basic", 4 * week), (1001, "plus", week), (2002, "basic", week)):
+        with pytest.raises(BusinessError, match=r"'sorry' already stands for basic for 7 days.* to customer 1001"):
+            await database.run(grant_access, telegram_id, tariff, period, idempotency_key="sorry", actor="operator")
+    assert await database.count("entitlement_events") == 2
     with pytest.raises(UnknownTariff, match="basic, plus"):
         await database.run(grant_access, 1001, "gold", week, idempotency_key="x", actor="operator")

@@ -8,7 +8,7 @@ import trio
 from db.adjustments import adjust_balance
 from db.balance_purchases import finalize_balance_purchase
 from db.discounts import set_personal_discount, set_vip
-from db.errors import BusinessError
+from db.errors import BusinessError, OrderConflict
 from db.money import Money
 from db.orders import Order, cancel_order, open_order
 from db.promos import add_promo, find_promo, list_promos, stop_promo
@@ -137,6 +137,25 @@ async def test_a_purchase_from_the_balance_uses_the_code_at_once_and_once(databa
     ]
     assert [(one.price, one.replayed) for one in bought] == [(Money(11920), False), (Money(11920), True)]
     assert (await database.run(find_promo, "spring")).uses == 1
+
+
+async def test_a_key_stands_for_its_promo_code_too(database: Database) -> None:
+    await database.add_customer()
+    await promo(database, None)
+    await database.run(add_promo, "winter", 50, actor="operator")
+    await database.run(adjust_balance, 1001, Money(50_000), reason="x", actor="operator", idempotency_key="x")
+    for buy in (open_order, finalize_balance_purchase):
+        for used, others in (("spring", ("winter", None)), (None, ("winter", "spring"))):
+            key = f"{buy.__name__}-{used}"
+            if buy is finalize_balance_purchase and used == "spring":
+                await database.run(cancel_order, 1, actor="operator")  # which holds the code
+            await database.run(buy, 1001, "basic", 30, idempotency_key=key, promo_code=used)
+            for other in others:
+                with pytest.raises(OrderConflict, match=f"'{key}' already stands for order .* use a new key"):
+                    await database.run(buy, 1001, "basic", 30, idempotency_key=key, promo_code=other)
+            await database.run(buy, 1001, "basic", 30, idempotency_key=key, promo_code=used)
+    assert await database.count("orders") == 4
+    assert (await database.run(find_promo, "winter")).uses == 0
 
 
 async def test_standing_discounts_are_set_by_command_and_a_code_goes_before_them(database: Database) -> None:

@@ -90,7 +90,13 @@ def test_promo_codes_discounts_and_gifts(atlas: Atlas) -> None:
     assert atlas("trial", "42")["tariff"] == "basic"
     assert "there is one per customer" in atlas("trial", "42", fails=65)
     first = atlas("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry")
-    assert atlas("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry") == first
+    assert first["replayed"] is False
+    again = ("grant", "42", "--tariff", "plus", "--days", "7", "--key", "sorry")
+    assert atlas(*again) == {**first, "replayed": True}
+    assert "given before; nothing was changed" in atlas(*again, text=True)
+    other = atlas("grant", "42", "--tariff", "plus", "--days", "30", "--key", "sorry", fails=65)
+    assert "already stands for plus for 7 days" in other
+    assert "not for plus for 30 days" in other
 
 
 @pytest.mark.parametrize("amount", ["0", "-5", "9000000000000000000"])
