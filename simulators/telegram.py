@@ -37,6 +37,8 @@ class Telegram:
     dropped: int = 0
     """Pending updates that the bot has thrown away."""
     troubles: Troubles = attrs.field(factory=Troubles)
+    slow: dict[str, float] = attrs.field(factory=dict)
+    """Seconds that a method takes."""
     changed: trio.Event = attrs.field(factory=trio.Event)
     asked_at: dict[str, float] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(731908))
@@ -101,6 +103,10 @@ class Telegram:
         }
         return self._update("message", message)
 
+    def count_anew(self, first: int = 1) -> None:
+        """The next update has this number, as after a week of silence."""
+        self._numbers = itertools.count(first)
+
     def event(self, update: Json) -> Event:
         """An update as the webhook gets it."""
         return Event(json.dumps(update).encode(), {"x-telegram-bot-api-secret-token": self.webhook_secret})
@@ -113,6 +119,7 @@ class Telegram:
         if trouble := self.troubles.refuse():
             return _error(trouble, "Internal Server Error")
         body = await request.json()
+        await trio.sleep(self.slow.get(request.path_params["method"], 0.0))
         match request.path_params["method"]:
             case "getUpdates":
                 return await self._get_updates(body)
@@ -125,6 +132,7 @@ class Telegram:
             case "setWebhook":
                 self.webhook_url, self.webhook_secret = body["url"], body["secret_token"]
                 self._drop(body)
+                self._notify()
                 return _fine(True)
             case "deleteWebhook":
                 self.webhook_url = ""
@@ -138,11 +146,17 @@ class Telegram:
         offset, timeout = body.get("offset", 0), body.get("timeout", 0)
         assert isinstance(offset, int)
         assert isinstance(timeout, int)
-        self.updates = [update for update in self.updates if _number(update) >= offset]
+        pending = len(self.updates)
+        self.updates = self._from(offset)
+        if len(self.updates) < pending:
+            self._notify()
         with trio.move_on_after(timeout):
-            while not self.updates:
+            while not self._from(offset):
                 await self.changed.wait()
-        return _fine(self.updates[:100])
+        return _fine(self._from(offset)[:100])
+
+    def _from(self, offset: int) -> list[Json]:
+        return [update for update in self.updates if _number(update) >= offset]
 
     def _answer(self, body: Json) -> Response:
         query_id = str(body["pre_checkout_query_id"])
@@ -210,7 +224,8 @@ def _number(update: Json) -> int:
 
 
 def _fine(result: object) -> Response:
-    return JSONResponse({"ok": True, "result": result})
+    # In ASCII, as Telegram answers: half a character is possible then.
+    return Response(json.dumps({"ok": True, "result": result}), media_type="application/json")
 
 
 def _error(status: int, description: str) -> Response:

@@ -21,10 +21,14 @@ _PAUSE = 0.2
 
 
 def client_of(
-    url: str, *, headers: dict[str, str] | None = None, timeouts: Timeouts | None = None
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    timeouts: Timeouts | None = None,
+    max_connections: int = 20,
 ) -> httpx.AsyncClient:
     """A client for a provider's address. All share one set of authorities: reading it stops the loop for 40 ms."""
-    return new_client(url, headers=headers, timeouts=timeouts, verify=_authorities())
+    return new_client(url, headers=headers, timeouts=timeouts, max_connections=max_connections, verify=_authorities())
 
 
 @functools.cache

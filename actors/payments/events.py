@@ -83,7 +83,7 @@ class DeliveryRefused(Event):
 
 @attrs.frozen
 class DeliveryUnread(Event):
-    """Something authentic came that has not even an id; it cannot be stored, and the provider was told so."""
+    """Something authentic came that cannot be stored: the provider was told so, or a case is open."""
 
     level: ClassVar[int] = logging.ERROR
     provider: str

@@ -12,6 +12,8 @@ from runtime.config.secret import Secret
 from vpn.http import Timeouts
 
 NAME = "telegram"
+_CONNECTIONS = 100
+"""As many checkouts as one request for updates may bring are answered at the same time."""
 
 
 @attrs.frozen
@@ -24,7 +26,7 @@ class TelegramApi:
     @classmethod
     def of(cls, url: str, token: Secret, *, read_seconds: float = 10.0) -> TelegramApi:
         """A client that waits `read_seconds` for an answer."""
-        return cls(token, client_of(url, timeouts=Timeouts(read=read_seconds)))
+        return cls(token, client_of(url, timeouts=Timeouts(read=read_seconds), max_connections=_CONNECTIONS))
 
     async def send(self, method: str, body: object, *, within: float = 10.0) -> int:
         """Call a method whose answer does not matter, and return the status. Raises ProviderUnavailable."""

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import random
-from decimal import Decimal
+from typing import Final
 
 import attrs
 import trio
 
-from actors.payments.events import DeliveryUnread, ProviderAway
-from actors.payments.fields import whole
-from actors.payments.intake import Intake, Unsettled
+from actors.payments.events import ProviderAway
+from actors.payments.intake import Intake
 from actors.payments.provider import NotUnderstood, ProviderRefused, ProviderUnavailable
 from actors.payments.settings import PaymentSettings
 from actors.payments.telegram import NAME, UPDATES, Telegram
 from actors.payments.telegram_api import TelegramApi
+from actors.payments.telegram_work import UpdatesAtWork
+from actors.pool_client import pool_of
+from actors.turn import Turn
 from runtime.actor import Actor
+from runtime.child import StopReason
 from runtime.errors import Ignore
+
+EPOCH: Final = "telegram_updates"
+"""The row of `epochs` of the process that polls."""
+_PATIENCE: Final = 1.0
+"""Seconds after which the bot is asked for news although some of the last is still being worked on."""
 
 
 @attrs.define(eq=False)
 class TelegramUpdates(Actor):
     """Takes the bot's updates by `getUpdates`; in webhook mode it registers the webhook once and then rests.
 
-    Role: the other way in for Telegram's payments. Owns: nothing that may not die with it; which updates were taken is
-    known to Telegram. Receives: nothing. Sends: requests for leases to `pool`.
+    Role: the other way in for Telegram's payments. Owns: while it polls, the epoch row "telegram_updates": of several
+    processes on one database one polls, because Telegram ends the earlier one of two requests. Receives: nothing. Sends:
+    requests for leases to `pool`.
     On crash: updates that were not confirmed come again, and are found stored. Declines to run without a bot's token.
-    Invariants: an update is confirmed to Telegram only after it is stored; one that is stored and cannot be settled now is
-    left to the payment watcher and holds nobody back; pending updates are never dropped.
+    Invariants: an update is confirmed to Telegram only after it is stored, or given up with a case; one that is stored and
+    cannot be settled now is left to the payment watcher; none holds up the others; pending updates are never dropped.
     """
 
     payments: PaymentSettings
@@ -38,6 +46,11 @@ class TelegramUpdates(Actor):
     first_pause: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     last_pause: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     "Seconds between two attempts while Telegram or the database is away; they double from the first to the last."
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    "Updates that are worked on at the same time; a checkout waits for none of them."
+    turn_seconds: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
+    "Seconds, on the database's clock, after which another process polls if this one is not heard of."
+    _turn: Turn | None = attrs.field(init=False, default=None)
 
     async def on_start(self) -> None:
         settings = self.payments.telegram
@@ -46,7 +59,12 @@ class TelegramUpdates(Actor):
         if settings.mode == "webhook" and not settings.webhook_url:
             raise Ignore("payments.telegram.mode is webhook, and webhook_url is not set: register it yourself")
         self.context.describe(mode=settings.mode)
+        self._turn = Turn(self.context, pool_of(self.context, self.pool), EPOCH, self.turn_seconds)
         self.context.start_task(self._run, name="updates", inherit_deadline=False)
+
+    async def on_stop(self, reason: StopReason) -> None:
+        if self._turn is not None:
+            await self._turn.end()
 
     async def _run(self) -> None:
         settings = self.payments.telegram
@@ -57,9 +75,13 @@ class TelegramUpdates(Actor):
                     telegram, "setWebhook", _webhook(settings.webhook_url, settings.webhook_secret.reveal())
                 )
                 await trio.sleep_forever()
-            # Not until Telegram has let go of the webhook does it answer getUpdates. What is pending stays.
-            await self._insist(telegram, "deleteWebhook", {"drop_pending_updates": False})
-            await self._poll(telegram)
+            assert self._turn is not None
+            self._turn.begin()
+            while True:
+                async with self._turn.taken():
+                    # Not until Telegram has let go of the webhook does it answer getUpdates. What is pending stays.
+                    await self._insist(telegram, "deleteWebhook", {"drop_pending_updates": False})
+                    await self._poll(telegram)
         finally:
             with trio.CancelScope(shield=True):
                 await telegram.aclose()
@@ -77,34 +99,25 @@ class TelegramUpdates(Actor):
 
     async def _poll(self, telegram: Telegram) -> None:
         intake = Intake.of(self.context, self.pool)
-        offset, pause = 0, self.first_pause
-        while True:
-            request = {"offset": offset, "timeout": int(self.wait), "allowed_updates": list(UPDATES)}
-            try:
-                updates = await telegram.api.updates(request, within=self.wait + 10)
-                for update in updates:
-                    if isinstance(update, dict):
-                        offset = max(offset, await self._take(telegram, intake, update) + 1)
-                self.context.failpoint("taken")
-            except (ProviderUnavailable, ProviderRefused, Unsettled) as error:
-                # Updates taken so far stay taken: the next request confirms them, and brings the rest again.
-                pause = await self._rest(pause, str(error))
-            else:
-                pause = self.first_pause
-                self.context.ready(True)
-
-    async def _take(self, telegram: Telegram, intake: Intake, update: dict[str, object]) -> int:
-        """Store and settle one update, and return its number."""
-        number = whole(update, "update_id")
-        body = json.dumps(update, ensure_ascii=False, default=_as_number).encode()
-        try:
-            await intake.receive(telegram, telegram.event_id(update), body)
-        except Unsettled as error:
-            if not error.is_stored:
-                raise
-        except NotUnderstood as error:  # it has a number, so this is a defect of ours in reading it
-            self.context.emit(DeliveryUnread(self.context.name, NAME, str(error)))
-        return number
+        pause = self.first_pause
+        async with trio.open_nursery() as nursery:
+            work = UpdatesAtWork(telegram, intake, nursery, trio.CapacityLimiter(self.concurrency))
+            while True:
+                request = {"offset": work.offset, "timeout": int(self.wait), "allowed_updates": list(UPDATES)}
+                try:
+                    updates = await telegram.api.updates(request, within=self.wait + 10)
+                    work.begin(updates)
+                    await work.until_done(within=_PATIENCE)
+                    self.context.failpoint("taken")
+                except (ProviderUnavailable, ProviderRefused, NotUnderstood) as error:
+                    pause = await self._rest(pause, str(error))
+                    continue
+                if trouble := work.trouble():
+                    # What was stored stays so: the next request confirms it, and brings the rest again.
+                    pause = await self._rest(pause, trouble)
+                else:
+                    pause = self.first_pause
+                    self.context.ready(True)
 
     async def _rest(self, pause: float, why: str) -> float:
         self.context.ready(False, why)
@@ -115,9 +128,3 @@ class TelegramUpdates(Actor):
 
 def _webhook(url: str, secret: str) -> dict[str, object]:
     return {"url": url, "secret_token": secret, "allowed_updates": list(UPDATES), "drop_pending_updates": False}
-
-
-def _as_number(value: object) -> float:
-    """Decimals occur only where no money is (a location)."""
-    assert isinstance(value, Decimal)
-    return float(value)

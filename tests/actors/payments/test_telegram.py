@@ -29,8 +29,7 @@ async def until_taken(telegram: Telegram) -> None:
     """Wait until every pending update was confirmed to Telegram."""
     with trio.fail_after(15):
         while telegram.updates:
-            with trio.move_on_after(0.2):
-                await telegram.changed.wait()
+            await telegram.changed.wait()
 
 
 async def ordered(here: House, key: str = "click") -> str:
@@ -204,8 +203,7 @@ async def test_the_webhook_is_registered_with_its_secret_and_drops_nothing(datab
         await start_updates(here)
         with trio.fail_after(15):
             while not telegram.webhook_url:
-                with trio.move_on_after(0.1):
-                    await here.next_event()
+                await telegram.changed.wait()
         assert (telegram.webhook_secret, telegram.dropped) == (secret, 0)
 
 
