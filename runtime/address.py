@@ -20,6 +20,8 @@ from runtime.lease_guard import current_lease, refuse_if_leased
 from runtime.letter import addressed, told
 from runtime.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
 from runtime.message import Delivery, Down, Message, Stop
+from runtime.printable import one_line
+from runtime.redaction import redact
 from runtime.ref import Ref
 
 if TYPE_CHECKING:
@@ -287,7 +289,7 @@ class Address:
 
     def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
         """See Context.ready."""
-        self._readiness = (is_ready, why)
+        self._readiness = (is_ready, one_line(redact(why)))  # it is shown to whoever asks whether the service is ready
 
     def _close(self, state: State, reason: str) -> None:
         self.state = state

@@ -6,6 +6,7 @@ import os
 from typing import NoReturn
 
 from runtime import logs
+from runtime.printable import some_lines
 from runtime.raw_write import write_bounded
 from runtime.redaction import redact
 
@@ -16,7 +17,7 @@ FLUSH = 2.0
 def say(text: str) -> None:
     """Write a line to stderr after everything logged so far, past the log: for what an operator must see at the end."""
     logs.flush(FLUSH)
-    write_bounded(2, redact(text).encode("utf-8", "backslashreplace") + b"\n", FLUSH)
+    write_bounded(2, some_lines(redact(text)).encode("utf-8", "backslashreplace") + b"\n", FLUSH)
 
 
 def leave(code: int) -> NoReturn:

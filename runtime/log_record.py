@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from runtime.printable import in_json, one_line
 from runtime.redaction import redact, redact_value
 
 Plain = str | int | float | bool | None
@@ -24,15 +25,6 @@ LEVEL_NAMES = {
     logging.WARNING: "WARNING",
     logging.ERROR: "ERROR",
     logging.CRITICAL: "CRITICAL",
-}
-
-# A newline or an escape sequence in somebody's name must not forge a line or paint the terminal.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    ord("\n"): "\\n",
-    ord("\t"): " ",
-    ord("\r"): "\\r",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
 }
 
 
@@ -92,10 +84,10 @@ def as_text(record: Record) -> str:
         parts.append(f"{name}={_text_value(name, value)}")
     if record.correlation:
         parts.append(f"correlation={record.correlation}")
-    line = _tame(" ".join(parts))
+    line = one_line(" ".join(parts))
     if record.trace is not None:
         lines = redact("".join(record.trace.format())).splitlines()
-        line += "".join(f"\n    {_tame(row)}" for row in lines)
+        line += "".join(f"\n    {one_line(row)}" for row in lines)
     return line + "\n"
 
 
@@ -117,15 +109,10 @@ def as_json(record: Record) -> str:
         entry[key] = redact_value(name, value) if isinstance(value, str) else value
     if record.trace is not None:
         entry["traceback"] = redact("".join(record.trace.format()))
-    return json.dumps(entry, ensure_ascii=False, default=str) + "\n"
+    return in_json(json.dumps(entry, ensure_ascii=False, default=str)) + "\n"
 
 
 RENDERINGS: dict[str, Callable[[Record], str]] = {"text": as_text, "json": as_json}
-
-
-def _tame(text: str) -> str:
-    # Translating costs more than all the rest of a line, and hardly any line needs it.
-    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def _text_value(name: str, value: Plain) -> str:

@@ -11,14 +11,16 @@ import re
 MASK = "***"
 
 _UUID = re.compile(
-    r"(?<![0-9a-fA-F])([0-9a-fA-F]{8})(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9a-fA-F])"
+    # Whatever stands around it: an escape like \x1b before it ends in what could be one of its digits.
+    r"([0-9a-fA-F]{8})(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
     # The same without dashes, told from other hexadecimal digests by its version and variant.
     r"|(?<![0-9a-fA-F])([0-9a-fA-F]{8})[0-9a-fA-F]{4}[1-8][0-9a-fA-F]{3}[89abAB][0-9a-fA-F]{15}(?![0-9a-fA-F])"
 )
-_LINK = re.compile(r"\b(vless|vmess|trojan|ss|hysteria2|tuic)://[^\s\"'<>\\]+", re.IGNORECASE)
+# No word boundary before these: an escape like \x1b[31m ends in a letter. (wss:// is no link of ours.)
+_LINK = re.compile(r"(vless|vmess|trojan|(?<!w)ss|hysteria2|tuic)://[^\s\"'<>\\]+", re.IGNORECASE)
 _PASSWORD_IN_URL = re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://[^\s/:@\"']{0,200}):[^\s\"']{1,500}@", re.IGNORECASE)
-_BEARER = re.compile(r"\b(bearer)(?:\s|%20)\s{0,8}[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
-_BASIC = re.compile(r"\b(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?basic)\s{1,8}[A-Za-z0-9+/=]+", re.IGNORECASE)
+_BEARER = re.compile(r"(bearer)(?:\s|%20)\s{0,8}[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
+_BASIC = re.compile(r"(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?basic)\s{1,8}[A-Za-z0-9+/=]+", re.IGNORECASE)
 _BOT_TOKEN = re.compile(r"(?<!\d)(\d{6,12}):[A-Za-z0-9_-]{30,}")
 _SENSITIVE = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key|authorization|credential)s?"
 _PAIR = re.compile(

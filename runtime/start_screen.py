@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from runtime.log_record import Record
+from runtime.printable import some_lines
 from runtime.redaction import redact
 from runtime.wording import duration
 
@@ -53,7 +54,7 @@ class Screen(Record):
 
     def __init__(self, text: str) -> None:
         super().__init__(time.time(), logging.INFO, "atlas.start", "")
-        self.text = redact(text)
+        self.text = some_lines(redact(text))
 
 
 def show(writer: LogWriter, text: str) -> None:

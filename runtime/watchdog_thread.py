@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable
 
 from runtime.beats import Beats
 from runtime.loop_position import loop_position
+from runtime.printable import one_line
 from runtime.raw_write import write_bounded
+from runtime.redaction import redact
 from runtime.systemd import Systemd
 from runtime.verdict import Ages, Diagnose, Exit, Limits, LoopBlocked, all_fresh, judge, measure, read
 
@@ -196,7 +198,8 @@ class WatchdogThread:
             return [f"  no diagnostic: {type(error).__name__}: {error}"]
 
     def _tell(self, lines: Iterable[str], seconds: float = 0.5) -> None:
-        write_bounded(self._stderr, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"), seconds)
+        text = "".join(f"{one_line(redact(line))}\n" for line in lines)
+        write_bounded(self._stderr, text.encode("utf-8", "backslashreplace"), seconds)
 
 
 def _never_blocking(fd: int) -> int:

@@ -15,6 +15,7 @@ from runtime.cli.options import (
     json_option,
 )
 from runtime.cli.output import emit, emit_line, table
+from runtime.printable import one_line
 
 
 @click.command
@@ -34,9 +35,9 @@ def _lines(value: dict[str, Any], indent: str) -> list[str]:
         if isinstance(item, dict) and item:
             lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
         elif isinstance(item, list) and item:
-            lines += [f"{indent}{key}:", *(f"{indent}  {entry}" for entry in item)]
+            lines += [f"{indent}{key}:", *(f"{indent}  {one_line(str(entry))}" for entry in item)]
         elif item not in (None, "", [], {}):
-            lines.append(f"{indent}{key}: {round(item, 3) if isinstance(item, float) else item}")
+            lines.append(f"{indent}{one_line(f'{key}: {round(item, 3) if isinstance(item, float) else item}')}")
     return lines
 
 
@@ -77,7 +78,7 @@ def events(ctx: click.Context, name: str | None, limit: int, *, follow: bool, as
         if as_json:
             emit_line(item)
         elif isinstance(item, dict):
-            click.echo(f"{_clock(item['at'])}  {item['line']}")
+            click.echo(f"{_clock(item['at'])}  {one_line(item['line'])}")
 
 
 @click.command

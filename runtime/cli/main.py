@@ -167,8 +167,10 @@ def _tell(error: Exception) -> int:
         error = error.exceptions[0]
     if not isinstance(error, AtlasError):
         return _tell_unexpected(error, whole)
+    from runtime.printable import one_line  # as above
+
     for line in str(error).splitlines():
-        click.echo(f"error: {line}", err=True)
+        click.echo(f"error: {one_line(line)}", err=True)
     if error.exit_code == CONFIG and "\n" in str(error):
         click.echo(f"{len(str(error).splitlines())} errors", err=True)
     return error.exit_code

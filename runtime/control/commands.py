@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
 
 import attrs
@@ -11,6 +10,8 @@ import trio
 
 from runtime.control.command import Call, NoArguments, control_command
 from runtime.events import EventRecord
+from runtime.printable import one_line
+from runtime.redaction import redact
 from runtime.system_events import ReloadRefused
 
 
@@ -183,17 +184,13 @@ async def events(call: Call, arguments: EventArguments) -> object:
 def as_item(record: EventRecord) -> Mapping[str, object]:
     """An event as one object."""
     event = record.event
-    facts = {
-        name: value if not isinstance(value, float) or math.isfinite(value) else str(value)
-        for name, value in event.facts().items()
-    }
     return {
         "sequence": record.sequence,
         "at": record.at,
         "level": event.level,
         "kind": event.kind,
         "actor": event.actor,
-        "line": event.line(),
+        "line": one_line(redact(event.line())),
         "correlation": record.correlation,
-        "facts": facts,
+        "facts": event.facts(),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,6 +17,8 @@ from typing import Any, Final, cast
 import attrs
 
 from runtime.errors import AtlasError
+from runtime.printable import in_json
+from runtime.redaction import redact_value
 
 USAGE: Final = 64
 UNAVAILABLE: Final = 69
@@ -30,9 +33,14 @@ class ControlError(AtlasError):
         self.exit_code = exit_code  # type: ignore[misc]  # one error, several codes: the class only holds the default
 
 
-def encode(line: Mapping[str, object]) -> bytes:
-    """One line, ready to send. Values that JSON does not know become text; never raises for what commands return."""
-    return json.dumps(line, default=_plain, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+def encode(line: Mapping[str, object], *, redacted: bool = False) -> bytes:
+    """One line, ready to send. Values that JSON does not know become text; never raises for what commands return.
+
+    With `redacted` all text in it is, by the names of its fields: what a running system answers is shown on terminals and
+    kept in files, like its log.
+    """
+    text = json.dumps(_jsonable("", line, redacted=redacted), allow_nan=False, ensure_ascii=False)
+    return in_json(text).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -62,13 +70,23 @@ def error_line(error: Exception) -> dict[str, object]:
     return {"error": {"message": f"{type(error).__name__}: {error}", "exit_code": INTERNAL}}
 
 
-def _plain(value: object) -> object:
+def _jsonable(name: str, value: object, *, redacted: bool) -> object:
     if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, set | frozenset):
-        return list(value)
+        value = value.value
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return redact_value(name, value) if redacted else value
     if isinstance(value, Mapping):
-        return dict(value)
+        return {str(key): _jsonable(str(key), item, redacted=redacted) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_jsonable(name, item, redacted=redacted) for item in value]
+    return _jsonable(name, _plain(value), redacted=redacted)
+
+
+def _plain(value: object) -> object:
     if attrs.has(type(value)):
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cast("Any", type(value)))
         return {field.name: getattr(value, field.name) for field in fields if field.repr}

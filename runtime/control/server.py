@@ -192,7 +192,7 @@ class ControlServer:
 
     async def _send(self, stream: trio.SocketStream, line: Mapping[str, object]) -> None:
         with trio.move_on_after(self._settings.idle_timeout) as patience:
-            await stream.send_all(encode(line))
+            await stream.send_all(encode(line, redacted=True))
         if patience.cancelled_caught:
             raise trio.BrokenResourceError("the client does not read its answer")
 

@@ -162,3 +162,14 @@ class LoopBlocker(Actor):
     async def after_start(self) -> None:
         await trio.lowlevel.checkpoint()
         time.sleep(self.seconds)  # noqa: ASYNC251  # blocking the loop is what it is for
+
+
+@attrs.define(eq=False)
+class Indiscreet(Actor):
+    """Falls once, with an error that quotes what nobody should read, or obey."""
+
+    async def after_start(self) -> None:
+        if self.context.incarnation == 1:
+            link = "vless://0f4cd2ab-1f8e-4f6a-9d25-7d3a2b1c0e9f@host:1"
+            raise RuntimeError(f"postgresql://atlas:hunter2@db\n2026 CRITICAL forged \x1b[31m{link}")
+        self.context.ready(False, "password=hunter2\nforged")

@@ -391,6 +391,25 @@ def test_events_are_one_line_each_and_can_be_followed(launch: Launch, place: Pat
     assert isinstance(process.call("status"), dict)
 
 
+# S-903 S-904
+def test_what_an_error_quotes_is_shown_on_one_line_and_without_secrets(launch: Launch, place: Path) -> None:
+    process = launch('[actor.first]\nactor = "{actors}:Indiscreet"\n')
+    process.until("first started (incarnation 2")
+    shown = {
+        command: atlas(place, *command).stdout
+        for command in (("events",), ("events", "--json"), ("inspect", "first"), ("status", "--json"), ("status",))
+    }
+    for text in (*shown.values(), process.output):
+        assert "hunter2" not in text
+        assert "vless://0f4c" not in text
+        assert all(line.isprintable() for line in text.splitlines())
+        assert not any(line.startswith("2026 CRITICAL forged") for line in text.splitlines())
+    crashed = [line for line in shown["events",].splitlines() if "first crashed" in line]
+    quoted = "postgresql://atlas:***@db\\n2026 CRITICAL forged \\x1b[31mvless://***"
+    assert [quoted in line for line in crashed] == [True]
+    assert "why_not_ready: password=***" in shown["inspect", "first"]
+
+
 def test_events_into_a_closed_pipe_end_without_a_complaint(launch: Launch, place: Path) -> None:
     launch()
     reader, writer = os.pipe()

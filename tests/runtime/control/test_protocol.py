@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 from pathlib import Path
 
 import attrs
@@ -65,6 +66,32 @@ def test_what_commands_return_becomes_one_line_of_json_without_secrets() -> None
         "error": "bad\n",
     }
     assert encode({"a": "\udce4"}) == b'{"a": "\\udce4"}\n'
+
+
+# S-903
+def test_what_a_running_system_answers_is_redacted_by_text_and_by_name() -> None:
+    link = "vless://0f4cd2ab-1f8e-4f6a-9d25-7d3a2b1c0e9f@h:1"
+    found = {"error": f"cannot reach {link}", "why": ("as postgresql://atlas:hunter2@db/atlas",), "api_token": "t0p"}
+    line = encode({"result": found}, redacted=True)
+    assert json.loads(line)["result"] == {
+        "error": "cannot reach vless://***",
+        "why": ["as postgresql://atlas:***@db/atlas"],
+        "api_token": "***",
+    }
+    assert json.loads(encode({"link": link})) == {"link": link}, "a command's own output may be what it was asked for"
+
+
+# S-904
+def test_no_character_of_an_answer_moves_a_terminal() -> None:
+    line = encode({"a": "\x1b[31m\x9b31m\u202e\u2028\n"})
+    assert line == b'{"a": "\\u001b[31m\\u009b31m\\u202e\\u2028\\n"}\n'
+    assert json.loads(line) == {"a": "\x1b[31m\x9b31m\u202e\u2028\n"}
+
+
+def test_figures_that_json_does_not_have_become_text() -> None:
+    line = encode({"ages": [math.inf, -math.inf, math.nan, 1.5], "limit": math.inf})
+    strict = json.loads(line, parse_constant=pytest.fail)
+    assert strict == {"ages": ["inf", "-inf", "nan", 1.5], "limit": "inf"}
 
 
 def test_our_errors_are_told_in_their_words_and_others_with_their_type() -> None:
