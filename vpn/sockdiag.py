@@ -25,25 +25,33 @@ _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST_BODY: Final = struct.Struct("=BBBBI")
 _SOCKET_ID: Final = struct.Struct(">HH16s16s")
 _MESSAGE: Final = struct.Struct("=BBBB")
+_MESSAGE_BYTES: Final = 72
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_INFO: Final = 2
+_INFO_BYTES: Final = struct.Struct("=QQ")  # of struct tcp_info: bytes acknowledged, bytes received
+_INFO_BYTES_AT: Final = 120
 _NO_COOKIE: Final = b"\xff" * 8
 
 
 @attrs.frozen
 class TcpSocket:
-    """A TCP socket of this machine: the far end, and what the kernel needs to find it again."""
+    """A TCP socket of this machine: the far end, what the kernel needs to find it again, and the bytes that went through it so
+    far, both directions together (0 if they were not asked for)."""
 
     source: Source
     family: int
     identity: bytes
     inode: int
+    moved: int = 0
 
 
-def list_sockets(port: int) -> list[TcpSocket]:
+def list_sockets(port: int, *, with_bytes: bool = False) -> list[TcpSocket]:
     """Open connections whose local port is `port`, of any process. Needs no privilege. Raises OSError."""
+    extensions = 1 << (_INFO - 1) if with_bytes else 0
     found: list[TcpSocket] = []
     for family in (socket.AF_INET, socket.AF_INET6):
         wanted = _SOCKET_ID.pack(port, 0, b"", b"") + struct.pack("=I", 0) + _NO_COOKIE
-        request = _REQUEST_BODY.pack(family, socket.IPPROTO_TCP, 0, 0, _STATES) + wanted
+        request = _REQUEST_BODY.pack(family, socket.IPPROTO_TCP, extensions, 0, _STATES) + wanted
         found += [_socket(body) for body in _ask(_SOCK_DIAG_BY_FAMILY, _REQUEST | _DUMP, request)]
     return found
 
@@ -99,4 +107,14 @@ def _socket(body: bytes) -> TcpSocket:
     _, far_port, _, far = _SOCKET_ID.unpack_from(identity)
     (inode,) = struct.unpack_from("=I", body, 68)
     address = ip_address(far if family == socket.AF_INET6 else far[:4])
-    return TcpSocket(source_of(str(address), far_port), family, identity, inode)
+    return TcpSocket(source_of(str(address), far_port), family, identity, inode, _moved(body[_MESSAGE_BYTES:]))
+
+
+def _moved(attributes: bytes) -> int:
+    at = 0
+    while at + _ATTRIBUTE.size <= len(attributes):
+        size, kind = _ATTRIBUTE.unpack_from(attributes, at)
+        if kind == _INFO and size >= _ATTRIBUTE.size + _INFO_BYTES_AT + _INFO_BYTES.size:
+            return sum(_INFO_BYTES.unpack_from(attributes, at + _ATTRIBUTE.size + _INFO_BYTES_AT))
+        at += max((size + 3) & ~3, _ATTRIBUTE.size)
+    return 0

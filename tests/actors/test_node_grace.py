@@ -12,8 +12,8 @@ from actors.node import NodeActor
 from runtime.config.secret import Secret
 from tests.actors.lying_proxy import lying_proxy
 from tests.actors.node_house import node_house
-from tests.vpn.agents import TOKEN
-from tests.vpn.test_agent_grace import HOUR, measured
+from tests.vpn.agents import TOKEN, measured
+from tests.vpn.test_agent_grace import HOUR
 from vpn.settings import NodeSettings
 
 

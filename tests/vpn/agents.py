@@ -19,6 +19,7 @@ from runtime.child_process import PIPE, ChildProcess, spawn
 from runtime.config.secret import Secret
 from tests.vpn.fork_server import ForkServer
 from vpn.client import AgentClient
+from vpn.http import new_client
 from vpn.link import VlessLink, link_for
 from vpn.protocol import InboundFacts, KeySpec
 from vpn.wire import inbound_from_json
@@ -117,3 +118,21 @@ async def running_agent(
         yield RunningAgent(child, directory, facts["listening"], inbound_from_json(facts["inbound"]))
     finally:
         await child.close()
+
+
+@contextlib.asynccontextmanager
+async def configured_agent(directory: Path, server: ForkServer, settings: str) -> AsyncIterator[RunningAgent]:
+    """An agent configured by a file, with these settings."""
+    argv = arguments(directory / "node")
+    config = directory / "node.toml"
+    config.write_text(f'data_dir = "node"\ntoken_file = "node.token"\n{settings}\n')
+    command = [*argv[:3], "--config", str(config), "--parent-stdin"]
+    async with running_agent(directory / "node", argv=command, server=server) as agent:
+        yield agent
+
+
+async def measured(agent: RunningAgent, name: str) -> float:
+    """A metric of the agent."""
+    async with new_client(agent.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
+        lines = (await http.get("/metrics")).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))

@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from tests.vpn.agents import RunningAgent, arguments, gone, key, running_agent
+from tests.vpn.agents import RunningAgent, configured_agent, gone, key, running_agent
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
@@ -31,11 +31,7 @@ from vpn.xray.grpc import GrpcChannel
 @pytest.fixture
 async def watchful(tmp_path: Path, fork_server: ForkServer) -> AsyncIterator[RunningAgent]:
     """An agent that compares Xray with what is wanted five times a second."""
-    argv = arguments(tmp_path / "node")
-    config = tmp_path / "node.toml"
-    config.write_text('data_dir = "node"\ntoken_file = "node.token"\nverify_every = 0.2\n')
-    command = [*argv[:3], "--config", str(config), "--parent-stdin"]
-    async with running_agent(tmp_path / "node", argv=command, server=fork_server) as agent:
+    async with configured_agent(tmp_path, fork_server, "verify_every = 0.2") as agent:
         yield agent
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from tests.vpn.agents import TOKEN, RunningAgent, arguments, key, running_agent
+from tests.vpn.agents import RunningAgent, configured_agent, key, measured
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
@@ -21,7 +21,6 @@ from tests.vpn.test_agent_expiry import at
 from vpn.cli import node
 from vpn.client import AgentClient
 from vpn.errors import TunnelError
-from vpn.http import new_client
 from vpn.protocol import KeyState
 from vpn.tunnel import open_tunnel
 
@@ -47,26 +46,14 @@ async def graced(
     directory: Path, server: ForkServer, settle: float = 300.0, offset: float = 0.0
 ) -> AsyncIterator[RunningAgent]:
     """An agent whose clock may be moved; the grace ends `settle` seconds after the backend is heard."""
-    argv = arguments(directory / "node")
-    config = directory / "node.toml"
-    config.write_text(
-        f'data_dir = "node"\ntoken_file = "node.token"\nclock_offset = {offset}\n[expiry]\nsettle = {settle}\n'
-    )
-    command = [*argv[:3], "--config", str(config), "--parent-stdin"]
-    async with running_agent(directory / "node", argv=command, server=server) as agent:
+    settings = f"clock_offset = {offset}\n[expiry]\nsettle = {settle}"
+    async with configured_agent(directory, server, settings) as agent:
         yield agent
 
 
 def backend(agent: RunningAgent) -> AgentClient:
     """A client of somebody who can extend keys; `agent.client()` is one of somebody who cannot."""
     return attrs.evolve(agent.client(), can_extend=True)
-
-
-async def measured(agent: RunningAgent, name: str) -> float:
-    """A metric of the agent."""
-    async with new_client(agent.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
-        lines = (await http.get("/metrics")).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
 async def state_of(client: AgentClient, key_id: str) -> KeyState:

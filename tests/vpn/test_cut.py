@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from tests.vpn.agents import RunningAgent, gone, key, running_agent
+from tests.vpn.agents import RunningAgent, configured_agent, gone, key, measured, running_agent
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
@@ -130,6 +130,34 @@ async def test_a_connection_nobody_reported_is_found_by_its_traffic(agent: Runni
                     with trio.fail_after(5):
                         await read_until_cut(stray)
                     await read_more(kept, 50)
+
+
+async def test_a_connection_that_nobody_reported_and_that_was_idle_for_long_is_cut_once_it_moves(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
+) -> None:
+    """Idle since before the removal and without a byte of its own: the looks right after the removal cannot see it."""
+    async with (
+        configured_agent(tmp_path, fork_server, "verify_every = 0.3") as agent,
+        served(agent, "hidden") as hidden,
+        served(agent, "seen") as seen,
+        agent.client() as client,
+    ):
+        (xray,) = agent.xray_pids()
+        agent.child.send_signal(signal.SIGSTOP)
+        with reading_away(agent.child.pid, xray) as lines:
+            stray = await hidden.tunnel.connect("127.0.0.1", origin.port)
+            async with stray:
+                await lines.until("hidden")
+                await origin.until_open(1)
+                agent.child.send_signal(signal.SIGCONT)
+                async with open_stream(seen.tunnel, origin) as kept:
+                    assert (await client.remove("hidden", 1)).cut == 0, "the agent was to know of no connection"
+                    await stray.send_all(b"GET /stream HTTP/1.1\r\nHost: origin\r\n\r\n")
+                    await read_more(stray, 1)
+                    with trio.fail_after(10):
+                        await read_until_cut(stray)
+                    await read_more(kept, 50)
+                    assert await measured(agent, "atlas_node_strays_total") == 1
 
 
 @attrs.define

@@ -14,6 +14,9 @@ CUT: Final = counter("atlas_node_cut_total", "Connections of removed, expired or
 STRAYS: Final = counter(
     "atlas_node_strays_total", "Of those, connections whose owner had to be found by their traffic."
 )
+UNCUT: Final = gauge(
+    "atlas_node_uncut", "Removed customers whose traffic went on at the last look and could not be cut yet."
+)
 REPAIRED: Final = counter(
     "atlas_node_repaired_total", "Users of Xray that differed from the wanted keys and were put right."
 )

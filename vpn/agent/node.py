@@ -57,8 +57,8 @@ class Node:
     """Keeps Xray's users equal to the wanted set.
 
     A change is written down, made in Xray, read back, and only then confirmed. Whatever could not be confirmed is
-    tried again until it is. `clock` decides when keys end; silence of the backend is
-    measured in real time.
+    tried again until it is. `clock` decides when keys end; silence of the backend is measured in real time. Whoever changes
+    something about one key in Xray holds its lock.
     """
 
     store: Store
@@ -72,7 +72,7 @@ class Node:
     _ended_upto: float = attrs.field(init=False, default=float("-inf"))
     _queue: ExpiryQueue = attrs.field(init=False, factory=ExpiryQueue)
     _pending: dict[str, None] = attrs.field(init=False, factory=dict)
-    _locks: KeyLocks = attrs.field(init=False, factory=KeyLocks)
+    locks: KeyLocks = attrs.field(init=False, factory=KeyLocks)
     _wake: trio.Event = attrs.field(init=False, factory=trio.Event)
     _converging: int = attrs.field(init=False, default=0)
     _cut_soon: dict[str, None] = attrs.field(init=False, factory=dict)
@@ -199,6 +199,10 @@ class Node:
             unchanged=len(specs) - len(changed) - len(refused),
             refused=tuple(refused),
         )
+
+    def serves(self, key_id: str) -> bool:
+        """Whether the key is wanted and its time not over."""
+        return self.store.desired.wanted(key_id) is not None and key_id not in self._expired
 
     def state_of(self, key_id: str) -> KeyState:
         """What happens to a wanted key right now."""
@@ -354,7 +358,7 @@ class Node:
                     for key_id in sorted(
                         key_ids[start : start + _ADDED_TOGETHER]
                     ):  # in one order, or two of these wait
-                        await locks.enter_async_context(self._locks.of(key_id))
+                        await locks.enter_async_context(self.locks.of(key_id))
                         entry = self.store.desired.get(key_id)
                         if entry is not None and key_id in self._pending and key_id not in self._expired:
                             entries[key_id] = entry
@@ -380,7 +384,7 @@ class Node:
 
     async def _converge(self, key_id: str) -> int:
         """Make Xray agree about one key and read it back; returns the connections cut."""
-        async with self._locks.of(key_id):
+        async with self.locks.of(key_id):
             life = await self.keeper.life()
             try:
                 return await self._converge_in(life, key_id)
@@ -439,7 +443,7 @@ class Node:
             await trio.sleep(_RETRY_PENDING)
             # many keys at once are somebody's work already, and a key that is locked is, too
             if self.keeper.current is not None and not self._converging:
-                await self._converge_all([key_id for key_id in self._pending if key_id not in self._locks])
+                await self._converge_all([key_id for key_id in self._pending if key_id not in self.locks])
 
     async def _cut_late(self) -> None:
         """Connections of removed customers that showed up only after the cut."""

@@ -8,9 +8,9 @@ import attrs
 import trio
 
 from runtime.logs import get_logger
-from vpn.agent import metrics
 from vpn.agent.life import Life
 from vpn.agent.node import Node
+from vpn.agent.stray import Sweep, cut_nearest, shut_out
 from vpn.errors import XrayCallFailed, XrayDown
 from vpn.xray.api import Traffic
 
@@ -31,6 +31,10 @@ class Watch:
 
     node: Node
     verify_every: float = _VERIFY_SECONDS
+    _sweep: Sweep = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._sweep = Sweep(self.node)
 
     async def run(self) -> None:
         """Start all checks."""
@@ -46,8 +50,8 @@ class Watch:
                 nursery.start_soon(self._until_quiet, life, email)
 
     async def _until_quiet(self, life: Life, email: str) -> None:
-        """After a cut, the customer's counters must stand still; if they move, an access line was lost and a connection
-        is open that nobody knows the owner of. It is found by its traffic."""
+        """After a cut, the customer's counters must stand still; if they move, a connection is open that nobody knows the
+        owner of. Later than that, the sweep finds it."""
         try:
             last = await _counters(life, email)
             for pause in _LOOKS:
@@ -63,25 +67,15 @@ class Watch:
             log.debug("could not check that a removed customer is quiet", key=email, reason=str(error))
 
     async def _cut_stray(self, life: Life, email: str) -> int:
-        await life.api.block(email)
-        life.blocked.add(email)
+        async with self.node.locks.of(email):
+            if not life.is_banned(email):
+                return 0  # came back meanwhile
+            await shut_out(life, email)
         flows, counted = await life.flows(), await _counters(life, email)
         await trio.sleep(_MEASURE)
         later, total = await life.flows(), await _counters(life, email)
-        # Xray counts the customer's bytes, the kernel those on the wire: about the same, so the nearest is tried first,
-        # one at a time, and only connections that no access line gave to somebody else.
-        moved = {
-            source: abs(later[source] - flows[source] - (total - counted))
-            for source in later.keys() & flows.keys()
-            if later[source] > flows[source] and life.connections.owner(source) is None
-        }
-        if total > counted and moved:
-            stray = min(moved, key=lambda source: moved[source])
-            await life.cut_these(frozenset((stray,)))
-            metrics.STRAYS.inc()
-            log.warning(
-                "cut a removed customer's connection that Xray had not reported", key=email, candidates=len(moved)
-            )
+        if life.is_banned(email):
+            await cut_nearest(life, email, total - counted, flows, later)
         return await _counters(life, email)
 
     async def _tidy(self) -> None:
@@ -94,7 +88,9 @@ class Watch:
             try:
                 await life.forget_closed()
                 for email in life.bans_before(trio.current_time() - _BAN_SECONDS):
-                    await self._lift(life, email)
+                    async with self.node.locks.of(email):
+                        if life.is_banned(email):
+                            await self._lift(life, email)
             except XrayCallFailed as error:
                 log.debug("bans and block rules stay a little longer", reason=str(error))
 
@@ -110,6 +106,10 @@ class Watch:
         while True:
             await trio.sleep(self.verify_every)
             await self._compare()
+            try:
+                await self._sweep.look()
+            except XrayCallFailed as error:
+                log.warning("could not see whether removed customers are quiet", reason=str(error))
 
     async def _compare(self) -> None:
         try:
