@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from db.subscriptions import KeyView, NodeFacts, SubscriptionView
+from runtime.logs import get_logger
+from runtime.metrics import counter
+from vpn.errors import LinkError
 from vpn.link import VlessLink, link_for
 from vpn.protocol import InboundFacts, KeySpec
+
+log = get_logger("links")
+
+LEFT_OUT = counter(
+    "atlas_links_left_out_total", "Links that could not be made, because of the node's public facts.", labels=("node",)
+)
 
 
 def state_of(found: SubscriptionView) -> str:
@@ -19,10 +28,22 @@ def state_of(found: SubscriptionView) -> str:
 
 
 def links_of(found: SubscriptionView | None) -> list[VlessLink]:
-    """The links that work now, one a node that has confirmed the key; none if the subscription does not run."""
+    """The links that work now, one a node that has confirmed the key; none if the subscription does not run.
+
+    A node of whose facts no link can be made is left out, counted and named in the log: the others' links are worth having.
+    """
     if found is None or found.key is None or not found.is_running:
         return []
-    return [link_of(found.key, node) for node in found.key.nodes]
+    links = []
+    for node in found.key.nodes:
+        try:
+            links.append(link_of(found.key, node))
+        except LinkError as error:
+            LEFT_OUT.labels(node.name).inc()
+            log.warning(
+                "no link can be made for this node; correct its public facts there", node=node.name, reason=str(error)
+            )
+    return links
 
 
 def link_of(key: KeyView, node: NodeFacts) -> VlessLink:

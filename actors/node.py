@@ -12,6 +12,7 @@ from actors.node_endpoint import Locate
 from actors.node_events import NodeAway, NodeBack
 from actors.node_messages import ChangeKeys, ListKeys, PutKey, ReadKey, ReadState, RemoveKey, RestoreKeys
 from actors.pool_client import pool_of
+from db.classify import sqlstate
 from db.lease_errors import LeaseError
 from db.nodes import make_keys_due, record_node_seen, register_node
 from db.tx import Tx
@@ -24,6 +25,7 @@ from vpn.breaker import Breaker
 from vpn.client import AgentClient
 from vpn.errors import NodeError, NodeUnavailable
 from vpn.protocol import Applied, InboundFacts, KeyPage, NodeKey, NodeState, Removed, SyncOutcome, VpnNode
+from vpn.readable import readable
 from vpn.settings import NodeSettings
 
 log = get_logger("node")
@@ -43,7 +45,8 @@ class NodeActor(Actor):
     own, so a slow node delays nobody's mailbox. Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers
     when the node comes back or was started anew, after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them is idempotent, so callers repeat them.
-    Invariants: at most `concurrency` calls at a time; no lease is held during a call.
+    Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
+    seem away; no lease is held during a call; nothing that a node says ends this actor.
     """
 
     key: str
@@ -159,7 +162,7 @@ class NodeActor(Actor):
     async def _work(self) -> None:
         settings = await self._locate()
         breaker = Breaker(trio.current_time, first_pause=self.first_pause, longest_pause=self.longest_pause)
-        async with settings.client(self.key, breaker=breaker) as client:
+        async with settings.client(self.key, breaker=breaker, concurrency=self.concurrency + 1) as client:
             self._client = client
             while True:
                 await self._probe(client)
@@ -209,6 +212,12 @@ class NodeActor(Actor):
                 self._wakes_are_due = True
         except LeaseError as error:
             self.context.ready(False, f"reached, but the database is away: {error}")
+            return False
+        except Exception as error:
+            if sqlstate(error) is None:
+                raise
+            # the server refuses it: whatever the node said, it must not end this actor, and with it the service
+            self._note_away(f"the database does not take what it says of itself: {readable(str(error))}")
             return False
         return True
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 from collections.abc import AsyncIterator, Mapping
+from typing import Final
 
 import attrs
 import httpx
@@ -18,6 +20,7 @@ from vpn.errors import (
     NodeConflict,
     NodeError,
     NodeProtocolError,
+    NodeReadOnly,
     NodeRefused,
     NodeUnauthorized,
     NodeUnavailable,
@@ -25,7 +28,11 @@ from vpn.errors import (
     NodeUnreachable,
 )
 from vpn.http import Timeouts, reason_of
-from vpn.protocol import IDEMPOTENT
+from vpn.protocol import BELIEVED_GENERATION, IDEMPOTENT
+from vpn.readable import readable
+
+LONGEST_ANSWER: Final = 16 * 1024 * 1024
+"Bytes of one answer; a whole page of anything is far smaller."
 
 
 @attrs.define(eq=False)
@@ -101,13 +108,13 @@ class Caller:
         self._admit()
         try:
             answer = await self._send(method, path, content, deadline, limit)
-        except (NodeUnreachable, NodeAmbiguous, NodeUnavailable) as error:
-            self._last_failure = error.text
-            if self.breaker is not None:
-                self.breaker.failure()
-            raise
-        except NodeError:
-            if self.breaker is not None:
+        except NodeError as error:
+            is_failure = isinstance(error, NodeUnreachable | NodeAmbiguous | NodeUnavailable)
+            if is_failure and not isinstance(error, NodeReadOnly):
+                self._last_failure = error.text
+                if self.breaker is not None:
+                    self.breaker.failure()
+            elif self.breaker is not None:
                 self.breaker.success()
             raise
         except BaseException:
@@ -136,9 +143,10 @@ class Caller:
         timeouts = attrs.evolve(self.timeouts, read=limit, write=limit)
         try:
             with trio.fail_at(deadline):
-                response = await self.http.request(
+                async with self.http.stream(
                     method, path, content=content, headers=headers, timeout=timeouts.to_httpx()
-                )
+                ) as response:
+                    body = await self._body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NodeUnreachable(
                 self.name,
@@ -150,37 +158,60 @@ class Caller:
                 f"{method} {path.partition('?')[0]} was sent, but no answer came within {limit:g} s "
                 f"({reason_of(error)}): it may or may not have been done",
             ) from error
-        return self._answer(response)
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise NodeProtocolError(
+                self.name, f"an answer of {self.url} cannot be read ({type(error).__name__}); check the address"
+            ) from error
+        return self._answer(response.status_code, body)
 
-    def _answer(self, response: httpx.Response) -> object:
+    async def _body(self, response: httpx.Response) -> bytes:
+        """The body as it was sent: nothing was asked to be packed, and unpacking could blow it up without limit."""
+        body = bytearray()
+        # cancelled, not left: that ends the generators inside httpx as well
+        with trio.CancelScope() as scope:
+            async for part in response.aiter_raw():
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    scope.cancel()
+        if len(body) > LONGEST_ANSWER:
+            raise NodeProtocolError(
+                self.name, f"an answer of {self.url} is longer than {LONGEST_ANSWER >> 20} MiB; check the address"
+            )
+        return bytes(body)
+
+    def _answer(self, status: int, body: bytes) -> object:
         data: object = None
-        with contextlib.suppress(ValueError):
-            data = response.json()
-        if response.is_success and isinstance(data, dict):
+        with contextlib.suppress(ValueError, RecursionError):
+            data = json.loads(body)
+        if 200 <= status < 300 and isinstance(data, dict):
             return data
         error = data.get("error") if isinstance(data, dict) else None
         if not isinstance(error, dict):
             raise NodeProtocolError(
-                self.name,
-                f"HTTP {response.status_code} from {self.url} is not an answer of a node agent; check the address",
+                self.name, f"HTTP {status} from {self.url} is not an answer of a node agent; check the address"
             )
-        raise self.error_of(response.status_code, error)
+        raise self.error_of(status, error)
 
     def error_of(self, status: int, error: Mapping[str, object]) -> NodeError:
         """What an error of the agent means."""
-        code, message = str(error.get("code", "")), str(error.get("message", ""))
+        code, message = readable(error.get("code")), readable(error.get("message"))
         if status == 401:
             return NodeUnauthorized(self.name, f"{message}; correct this node's token", code, status)
         if code == "unknown_key":
-            removed = error.get("removed")
             return NodeUnknownKey(
-                self.name, message, removed if isinstance(removed, int) else -1, pending=error.get("pending") is True
+                self.name, message, _generation(error.get("removed")), pending=error.get("pending") is True
             )
         if code == "cannot_list":
             return NodeCannotList(self.name, message, status)
         if status == 409:
-            generation = error.get("generation")
-            return NodeConflict(self.name, message, generation if isinstance(generation, int) else -1)
+            return NodeConflict(self.name, message, _generation(error.get("generation")))
+        if status == 507:
+            return NodeReadOnly(self.name, message)
         if status >= 500:
             return NodeUnavailable(self.name, message)
         return NodeRefused(self.name, message, code, status)
+
+
+def _generation(value: object) -> int:
+    """A generation that a node knows; -1 if it names none, or one that no key of ours can have."""
+    return value if isinstance(value, int) and -1 <= value <= BELIEVED_GENERATION else -1

@@ -51,7 +51,7 @@ class AgentClient:
     `concurrency` calls (16) are on their way at once, the others wait. Operations in `vpn.protocol.IDEMPOTENT` are
     repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds (0.1)
     doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more before
-    NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on, and refuses with
+    NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on but 507, and refuses with
     BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors are
     `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once for a
     `url` that is not http or https.
@@ -79,7 +79,7 @@ class AgentClient:
             raise NodeRefused(self.name, f"its url {self.url!r} is not http://HOST:PORT or https://HOST:PORT", "url")
         self._http = new_client(
             self.url,
-            headers={"authorization": f"Bearer {self.token.reveal()}"},
+            headers={"authorization": f"Bearer {self.token.reveal()}", "accept-encoding": "identity"},
             timeouts=self.timeouts,
             max_connections=self.concurrency,
             verify=self.verify,
@@ -121,7 +121,7 @@ class AgentClient:
             if isinstance(found, NodeError) or not _covers(found, spec):
                 raise
             return Applied(spec.key_id, found.spec.generation, True, found.state, found.spec.expires_at)
-        return self._read(wire.applied_from_json, answer)
+        return self._applied(self._read(wire.applied_from_json, answer), spec)
 
     async def remove(self, key_id: str, generation: int) -> Removed:
         """See VpnNode.remove. Idempotent. If only reading back showed that it was done, `existed` is true and `cut` 0."""
@@ -150,6 +150,11 @@ class AgentClient:
                 raise
             return await self._one_by_one(changes)
         outcomes = self._read(lambda data: wire.outcomes_from_json(data, len(changes), self._caller.error_of), answer)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if isinstance(outcome, Applied) and isinstance(change, KeySpec):
+                self._applied(outcome, change)
+            elif not isinstance(outcome, NodeError) and outcome.key_id != change.key_id:
+                raise self._other_key(change.key_id)
         return tuple(outcomes)
 
     async def _one_by_one(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
@@ -253,6 +258,16 @@ class AgentClient:
             return await self._get(key_id, _READ_BACK_SECONDS)
         except NodeError as error:
             return error
+
+    def _applied(self, applied: Applied, spec: KeySpec) -> Applied:
+        if applied.key_id != spec.key_id or applied.generation < spec.generation:
+            raise self._other_key(spec.key_id)
+        return applied
+
+    def _other_key(self, key_id: str) -> NodeProtocolError:
+        return NodeProtocolError(
+            self.name, f"{self.url} was asked about key {key_id} and answered about another change"
+        )
 
     def _read(self, reader: Callable[[object], T], answer: object) -> T:
         try:

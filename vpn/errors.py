@@ -1,8 +1,8 @@
 """What can go wrong between ATLAS and a VPN node, sorted by what the caller may do about it.
 
-`NodeUnreachable`, `NodeUnavailable` and `BreakerOpen`: nothing is wrong with the key, try again later. `NodeAmbiguous`: the
-change may have happened; read it back or send the same change again. `NodeConflict`: somebody wrote a newer generation;
-read the desired state again. `NodeRefused`: the node will never accept this request as it is.
+`NodeUnreachable`, `NodeUnavailable`, `NodeReadOnly` and `BreakerOpen`: nothing is wrong with the key, try again later.
+`NodeAmbiguous`: the change may have happened; read it back or send the same change again. `NodeConflict`: somebody wrote a newer
+generation; read the desired state again. `NodeRefused`: the node will never accept this request as it is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class NodeUnreachable(NodeError):
 class NodeUnavailable(NodeError):
     """The agent answered that it cannot apply changes now (its Xray is restarting). It keeps what it wrote down and
     converges on its own; repeating the same request is safe."""
+
+
+class NodeReadOnly(NodeUnavailable):
+    """The agent cannot write (its disk is full): it serves what it has and takes no changes. It answers, so no breaker opens.
+    Repeating the request once there is room again is safe."""
 
 
 class BreakerOpen(NodeError):

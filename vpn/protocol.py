@@ -22,6 +22,9 @@ KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 MAX_GENERATION: Final = 2**53 - 1
 
+BELIEVED_GENERATION: Final = MAX_GENERATION // 2
+"A node that claims a greater one is not believed: ours must go on being newer than what nodes have."
+
 MAX_BATCH: Final = 1000
 "Changes that one `VpnNode.batch` may have."
 

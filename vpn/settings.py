@@ -30,9 +30,18 @@ class NodeSettings:
     key_file: str = ""
     within: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
 
-    def client(self, name: str, *, breaker: Breaker | None = None) -> AgentClient:
-        """A client for this node. Raises NodeRefused if its certificates cannot be read."""
-        return AgentClient(name, self.url, self.token, within=self.within, breaker=breaker, verify=self.context(name))
+    def client(self, name: str, *, breaker: Breaker | None = None, concurrency: int = 16) -> AgentClient:
+        """A client for this node, with at most `concurrency` calls at once. Raises NodeRefused if its certificates cannot be
+        read."""
+        return AgentClient(
+            name,
+            self.url,
+            self.token,
+            within=self.within,
+            breaker=breaker,
+            verify=self.context(name),
+            concurrency=concurrency,
+        )
 
     def context(self, name: str) -> ssl.SSLContext | bool:
         """How the agent's certificate is verified, and with which of ours. Raises NodeRefused."""

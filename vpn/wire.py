@@ -10,8 +10,10 @@ from uuid import UUID
 import attrs
 
 from vpn.digest import expiry_seconds
-from vpn.errors import NodeError
+from vpn.errors import LinkError, NodeError
+from vpn.link import link_for
 from vpn.protocol import (
+    BELIEVED_GENERATION,
     Applied,
     InboundFacts,
     KeyPage,
@@ -26,12 +28,15 @@ from vpn.protocol import (
     SyncOutcome,
     Usage,
 )
+from vpn.readable import readable
 
 Json = dict[str, object]
 T = TypeVar("T")
 
 # 9999-12-31: beyond it a datetime cannot be made
 _LATEST = 253_402_214_400
+_LONGEST_TEXT = 4096
+_MOST_INBOUNDS = 64
 
 
 class WireError(ValueError):
@@ -43,7 +48,26 @@ def _get(data: Mapping[str, object], name: str, kind: type[T], default: T | None
     # bool is an int in Python and must not pass for one here
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise WireError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    if isinstance(value, str):
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, value: str) -> None:
+    """Only what every part behind us takes: PostgreSQL no NUL, UTF-8 no half of a surrogate pair."""
+    if len(value) > _LONGEST_TEXT:
+        raise WireError(f"{name}: longer than {_LONGEST_TEXT} characters")
+    if not value.isprintable():
+        raise WireError(f"{name}: has characters that are not text")
+
+
+def _texts(data: Mapping[str, object], name: str) -> tuple[str, ...]:
+    values = _list(data, name)
+    for value in values:
+        if not isinstance(value, str):
+            raise WireError(f"{name}: expected a list of texts")
+        _check_text(name, value)
+    return tuple(map(str, values))
 
 
 def _mapping(value: object, what: str) -> Mapping[str, object]:
@@ -96,15 +120,13 @@ def spec_from_json(value: object, *, key_id: str | None = None) -> KeySpec:
         raise WireError("uuid: not a UUID") from None
     if str(uuid) != text.lower():
         raise WireError("uuid: not in its usual form with dashes")
-    inbounds = _list(data, "inbounds")
-    if not all(isinstance(tag, str) for tag in inbounds):
-        raise WireError("inbounds: expected a list of tags")
+    inbounds = _texts(data, "inbounds")
     try:
         return KeySpec(
             key_id=name,
             uuid=uuid,
             flow=_get(data, "flow", str, ""),
-            inbounds=tuple(str(tag) for tag in inbounds),
+            inbounds=inbounds,
             expires_at=_when(data, "expires_at"),
             generation=_get(data, "generation", int),
         )
@@ -120,10 +142,13 @@ def key_to_json(key: NodeKey) -> Json:
 
 
 def key_from_json(value: object) -> NodeKey:
-    """Read a reported key."""
+    """Read a reported key. Raises WireError, also for a generation that no key of ours can have."""
     data = dict(_mapping(value, "key"))
     state = data.pop("state", None)
-    return NodeKey(spec_from_json(data), _state(state))
+    spec = spec_from_json(data)
+    if spec.generation > BELIEVED_GENERATION:
+        raise WireError(f"generation: {spec.generation} is more than any key can have")
+    return NodeKey(spec, _state(state))
 
 
 def _state(value: object) -> KeyState:
@@ -240,32 +265,40 @@ def state_to_json(state: NodeState) -> Json:
     }
 
 
+_ANYBODY = KeySpec("anybody", UUID(int=0))
+
+
 def inbound_from_json(value: object) -> InboundFacts:
-    """Read the facts of an inbound."""
+    """Read the facts of an inbound. Raises WireError, also for facts of which no usable link can be made."""
     data = _mapping(value, "inbound")
     texts = {
         field.name: _get(data, field.name, str, "") for field in attrs.fields(InboundFacts) if field.name != "port"
     }
-    return InboundFacts(port=_get(data, "port", int), **texts)
+    facts = InboundFacts(port=_get(data, "port", int), **texts)
+    if not facts.tag:
+        raise WireError("tag: the inbound has none")
+    try:
+        link_for(_ANYBODY, facts)
+        link_for(attrs.evolve(_ANYBODY, flow=facts.flow), facts)
+    except (LinkError, ValueError) as error:
+        raise WireError(f"inbound {facts.tag[:40]!r}: {error}") from None
+    return facts
 
 
 def state_from_json(value: object) -> NodeState:
     """Read a node at a glance."""
     data = _mapping(value, "state")
-    inbounds = tuple(inbound_from_json(inbound) for inbound in _list(data, "inbounds"))
-    if not inbounds:
-        raise WireError("inbounds: the node has none")
-    try:
-        now = datetime.fromisoformat(_get(data, "now", str))
-    except ValueError:
-        raise WireError("now: not a time") from None
+    listed = _list(data, "inbounds")
+    if not 1 <= len(listed) <= _MOST_INBOUNDS:
+        raise WireError(f"inbounds: the node has {len(listed)}")
+    inbounds = tuple(inbound_from_json(inbound) for inbound in listed)
     return NodeState(
         agent_id=_get(data, "agent_id", str),
         boot_id=_get(data, "boot_id", str),
         agent_version=_get(data, "agent_version", str),
         xray_version=_get(data, "xray_version", str),
         ready=_get(data, "ready", bool),
-        why=_get(data, "why", str),
+        why=_why(data),
         count=_get(data, "count", int),
         serving=_get(data, "serving", int),
         expired=_get(data, "expired", int),
@@ -273,10 +306,29 @@ def state_from_json(value: object) -> NodeState:
         digest=_get(data, "digest", str),
         last_generation=_get(data, "last_generation", int),
         sequence=_get(data, "sequence", int),
-        capabilities=frozenset(str(item) for item in _list(data, "capabilities")),
+        capabilities=frozenset(_texts(data, "capabilities")),
         inbounds=inbounds,
-        now=now,
+        now=_moment(data, "now"),
     )
+
+
+def _why(data: Mapping[str, object]) -> str:
+    """A reason may quote anything: what is not text in it is replaced, not refused."""
+    text = data.get("why")
+    if not isinstance(text, str):
+        raise WireError(f"why: expected str, got {type(text).__name__}")
+    return readable(text)
+
+
+def _moment(data: Mapping[str, object], name: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(_get(data, name, str))
+    except ValueError:
+        raise WireError(f"{name}: not a time") from None
+    # near the ends of the calendar a time zone could not be applied
+    if moment.tzinfo is None or not 1970 <= moment.year < 9000:
+        raise WireError(f"{name}: not a time with a time zone")
+    return moment
 
 
 def usage_to_json(usage: Usage) -> Json:
@@ -307,7 +359,7 @@ def sync_from_json(value: object) -> SyncOutcome:
     for pair in _list(data, "refused"):
         if not isinstance(pair, list) or len(pair) != 2:
             raise WireError("refused: expected pairs")
-        refused.append((str(pair[0]), str(pair[1])))
+        refused.append((readable(pair[0]), readable(pair[1])))
     return SyncOutcome(
         _get(data, "added", int),
         _get(data, "changed", int),

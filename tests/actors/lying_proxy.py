@@ -20,12 +20,16 @@ Lie = Callable[[str, bytes], "bytes | None"]
 
 @attrs.define(eq=False)
 class LyingProxy:
-    """Truthful until `lie` is set. `lied` counts the answers that were changed."""
+    """Truthful until `lie` is set. `lied` counts the answers that were changed; they get `status`, if it is set.
+    Answers to requests that begin with `withheld` never come.
+    """
 
     url: str
     target: int
     lie: Lie | None = None
     lied: int = 0
+    status: bytes | None = None
+    withheld: str | None = None
 
     async def serve(self, client: trio.SocketStream) -> None:
         """One connection: one request, one answer."""
@@ -38,6 +42,8 @@ class LyingProxy:
                 async with await trio.open_tcp_stream("127.0.0.1", self.target) as agent:
                     await agent.send_all(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
                     answer_head, answer = await _message(agent)
+                if self.withheld is not None and lines[0].decode().startswith(self.withheld):
+                    await trio.sleep_forever()
                 told: bytes | None = answer
                 if self.lie is not None:
                     told = self.lie(lines[0].decode(), answer)
@@ -45,6 +51,8 @@ class LyingProxy:
                 if told is LOST:
                     return
                 status = answer_head.split(b"\r\n", 1)[0]
+                if told != answer:
+                    status = self.status or status
                 await client.send_all(
                     b"%s\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
                     % (status, len(told), told)
