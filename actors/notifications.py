@@ -27,7 +27,7 @@ from runtime.worker import Budget, Iteration, PeriodicWorker
 
 log = get_logger("notices")
 
-_SILENT = "no token: notices wait in the outbox; set telegram.token_file"
+_SILENT = "wait in the outbox until you set telegram.token_file"
 _SOONEST_RETRY = 1.0
 _LATEST_RETRY = 60.0
 _LAST_WORD = 2.0

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from runtime.system import System
 
 
+def why_declined(child: ChildInfo) -> str | None:
+    """Why the child declined to run, if that is how it is: then nobody misses it."""
+    last = child.last_exit
+    if child.state is not ChildState.DOWN or last is None or last.reason is not ExitReason.IGNORED:
+        return None
+    return last.detail or "it declined to run"
+
+
 class OperationRefused(AtlasError):
     """The operation makes no sense for this actor now; the text says what would."""
 
@@ -166,6 +174,7 @@ class Operations:
         seen = _AS_A_GROUP if address is None else address.inspect()
         now = trio.current_time()
         last = child.last_exit
+        declined = why_declined(child)
         if address is not None:
             ready = address.readiness[0] or not address.is_awaited
         else:
@@ -182,7 +191,7 @@ class Operations:
             "restarts": child.restarts if address is None else address.restarts,
             "ready": ready,
             "why_not_ready": seen["why_not_ready"] if address is not None else "" if ready else child.state.value,
-            "reason": child.reason,
+            "reason": child.reason if declined is None else f"not needed: {declined}",
             "next_start": None if child.next_start is None else max(0.0, child.next_start - now),
             "handling": seen["handling"],
             "handling_for": seen["handling_for"],

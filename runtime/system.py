@@ -7,6 +7,7 @@ with which exit code the process leaves. Boot rule: a child whose first start fa
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -30,11 +31,11 @@ from runtime.failpoints import Failpoints
 from runtime.leave import leave, say
 from runtime.log_writer import LogWriter
 from runtime.metrics import METRICS
-from runtime.operations import Operations
+from runtime.operations import Operations, why_declined
 from runtime.reload import Reloader
 from runtime.services import Services
 from runtime.signals import watch_signals
-from runtime.start_screen import Line, render, show
+from runtime.start_screen import Line, how_to_call_atlas, render, show
 from runtime.supervision.errors import ChildrenUnstopped
 from runtime.supervision_events import ChildExited, Decision
 from runtime.supervisor import ChildInfo, ChildState, open_ground
@@ -232,9 +233,13 @@ class System:
         for child in self._actors():
             address = self.addresses[child.name]
             is_ready, why = address.readiness
+            declined = why_declined(child)
             state = child.state.value if child.state is not ChildState.DOWN else f"down {child.reason}".rstrip()
-            lines.append(Line(child.name, state, dict(address.facts), is_ready, why))
-        return render(self.name, took, lines, str(self.socket), self.config.supervisor.next_steps)
+            if declined is not None:
+                state = f"not needed: {declined}"
+            lines.append(Line(child.name, state, dict(address.facts), is_ready, why, is_needed=declined is None))
+        call = how_to_call_atlas(Path(sys.executable), Path.cwd(), os.environ.get("PATH"))
+        return render(self.name, took, lines, str(self.socket), self.config.supervisor.next_steps, call)
 
     def stop(self, why: str, *, within: float | None = None, drain: bool = False) -> None:
         """Ask the whole system to stop in order; may be repeated with less time. `within` defaults to the budget."""

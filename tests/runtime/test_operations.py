@@ -95,6 +95,12 @@ async def test_who_declined_to_run_or_has_finished_is_not_waited_for_and_whom_an
         assert unready() == (True, [], [])
         assert unready() == (True, [], [])
         assert child(system, "declining")["state"] == "down"
+        assert child(system, "declining")["reason"] == "not needed: not here"
+        screen = system.start_screen(1.0).splitlines()
+        assert [line.split() for line in screen if "declining" in line] == [
+            ["declining", "not", "needed:", "not", "here"]
+        ]
+        assert screen[1].endswith(", 1 not needed")
         system.addresses["finishing"].ref.tell(Stop())
         await trio.testing.wait_all_tasks_blocked()
         assert child(system, "finishing")["last_exit"]["reason"] == "normal"
