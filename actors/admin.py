@@ -84,8 +84,8 @@ def _listen(admin: AdminSettings) -> socket.socket:
     """The listening socket. Raises `StartRefused` if it cannot or must not be opened."""
     if not admin.token and not _is_loopback(admin.host):
         raise StartRefused(
-            f"admin.host = {admin.host!r} can be reached from other machines, and admin.token_file is not set: metrics would be open "
-            "to all; set it, or listen on 127.0.0.1",
+            f"admin.host = {admin.host!r} can be reached from other machines, and admin.token_file is not set: metrics "
+            "would be open to all; set it, or listen on 127.0.0.1",
             exit_code=os.EX_CONFIG,
         )
     family = socket.AF_INET6 if ":" in admin.host else socket.AF_INET
