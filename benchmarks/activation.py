@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from actors.activation import Activation
+from benchmarks.filling import execute_script
 from benchmarks.leases import server
 from benchmarks.leasing.workload import CONNECTIONS
 from benchmarks.result import Result, share
@@ -121,7 +122,7 @@ async def _ours(dsn: str, keys: int) -> float:
 
 
 async def _fill(house: NodeHouse, keys: int) -> None:
-    await house.pool.pool.run("fill", _execute, FILL.format(count=keys), hold=120.0)
+    await house.pool.pool.run("fill", execute_script, FILL.format(count=keys), hold=120.0)
 
 
 def _pgbench(cluster: Cluster, dsn: str, keys: int) -> float:
@@ -202,7 +203,7 @@ async def _record(dsn: str, keys: int) -> tuple[str, str]:
 
     async with open_session(dsn, "atlas/benchmark") as session:
         await session.run("node", _add_node, within=30.0)
-        await session.run("fill", _execute, FILL.format(count=keys), within=120.0)
+        await session.run("fill", execute_script, FILL.format(count=keys), within=120.0)
         with contextlib.suppress(_Undo):
             await session.run("record", look, within=30.0)
     return scripts[0], scripts[1]
@@ -237,12 +238,6 @@ def _literal(value: object, row: int | None) -> str:
 
 async def _add_node(tx: Tx) -> None:
     await register_node(tx, NODE, {"host": "127.0.0.1", "port": 1}, inbounds=["vless"])
-
-
-async def _execute(tx: Tx, script: str) -> None:
-    for statement in script.split(";\n"):
-        if statement.strip():
-            await tx.execute(statement)
 
 
 async def _active(dsn: str) -> int:

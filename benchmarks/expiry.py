@@ -13,6 +13,7 @@ import attrs
 import trio
 import trio_asyncio
 
+from benchmarks.filling import execute_script
 from benchmarks.leases import server
 from benchmarks.result import Result, Sense, Target
 from db.subscriptions import expire_page
@@ -87,9 +88,7 @@ async def _expire(cluster: Cluster, rows: int, due: int) -> float:
     async with trio_asyncio.open_loop():
         database = Database(cluster.dsn(cluster.create_database(cluster.template())))
         async with database.connect() as connection:
-            for statement in FILL.format(rows=rows, due=due).split(";\n"):
-                if statement.strip():
-                    await connection.execute(statement)
+            await execute_script(connection, FILL.format(rows=rows, due=due))
         after, expired, began = 0, 0, time.perf_counter()
         async with database.connect() as connection:
             while True:

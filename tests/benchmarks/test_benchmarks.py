@@ -155,7 +155,7 @@ def test_a_percentile_is_a_value_that_occurred(share_of_all: float, value: float
     assert percentile([float(n) for n in range(100, 0, -1)], share_of_all) == value
 
 
-@pytest.mark.parametrize("group", ["leases", "overload"])
+@pytest.mark.parametrize("group", ["leases", "overload", "activation"])
 def test_the_groups_on_a_database_run_and_measure(group: str, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     done = run(group, "--quick", "--json", str(file))
@@ -163,3 +163,17 @@ def test_the_groups_on_a_database_run_and_measure(group: str, tmp_path: Path) ->
     lines = json.loads(file.read_text(encoding="utf-8"))["groups"][group]
     assert lines and all(line["value"] > 0 for line in lines)
     assert {line["yardstick"] for line in lines if line["target"] and line["ratio"]}
+
+
+def test_the_aligned_workers_are_judged_by_waits_refusals_and_all_three_beats(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    done = run("alignment", "--quick", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    lines = {line["name"]: line for line in json.loads(file.read_text(encoding="utf-8"))["groups"]["alignment"]}
+    assert lines["… leases"]["value"] > 0
+    assert {name for name, line in lines.items() if line["target"]} == {
+        "9 workers due at once, 1,000 subscriptions, 15 connections: leases that waited at most 50 ms",
+        "… requests that got no connection",
+        *(f"… oldest {beat} beat" for beat in ("event_loop", "worker", "healthcheck")),
+        "… restarts by the watchdog",
+    }
