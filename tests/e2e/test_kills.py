@@ -1,22 +1,27 @@
-"""The main job while its actors are killed: at every message boundary, in all three phases of activation, and at any moment.
+"""The main job while its actors are killed: at every message boundary, in all three phases of both key workers, at any moment.
 
-Each round one customer buys while a handful of kills is armed. However the purchase was disturbed: one money-in, one journal,
-one entitlement event, one active key, and the customer's packets pass.
+Each round one customer buys and is revoked while kills are armed. However the purchase was disturbed: one money-in, one
+journal, one entitlement event, one active key, and the customer's packets pass. However the revocation was disturbed: the
+open connection is cut and a new one is refused. In the end the node itself has the last customer's key and no other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
-from db.embedded import EmbeddedSettings, embedded_dsn
+from db.embedded import EmbeddedSettings, embedded_dsn, layout_of
+from runtime.config.secret import Secret
 from runtime.control.client import call
 from tests.e2e import socks
 from tests.e2e.changes import Watch, watch
@@ -24,12 +29,15 @@ from tests.e2e.customer import client
 from tests.e2e.origin import PAGE, Origin, origin
 from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import assert_bought_once, assert_money_holds
+from vpn.client import AgentClient
 
 SEED = int(os.environ.get("ATLAS_TEST_SEED", "20261123"))
-VICTIMS = ("activation", "pool.main", "node.local")
+VICTIMS = ("activation", "fast_expiry", "pool.main", "node.local")
+WORKERS = ("activation", "fast_expiry")
 PHASES = ("claimed", "applied", "confirmed")
 KILLS = 200
-KILLS_A_ROUND = 10
+KILLS_EACH = 6
+"Armed for a purchase, and as many for a revocation."
 MOST_ROUNDS = 120
 
 Point = tuple[str, str]
@@ -59,7 +67,7 @@ class Campaign:
     async def learn(self) -> None:
         """Take every boundary that was passed so far as a target."""
         self.points = [(str(point["actor"]), str(point["point"])) for point in await self.report()]
-        assert {("activation", phase) for phase in PHASES} <= set(self.points), self.points
+        assert {(worker, phase) for worker in WORKERS for phase in PHASES} <= set(self.points), self.points
 
     async def fired(self) -> Counter[Point]:
         """How often each failpoint has killed."""
@@ -88,7 +96,7 @@ def harden(here: Stack) -> None:
     """A campaign is hundreds of crashes in a minute: nobody gives up, and restarts do not queue up behind a backoff."""
     path = here.home / "supervisor.toml"
     text = path.read_text()
-    for declared in ("[actor.activation]", '[actor."pool.main"]', "[actor.node]"):
+    for declared in ("[actor.activation]", "[actor.fast_expiry]", '[actor."pool.main"]', "[actor.node]"):
         assert declared in text
         quick = f'{declared}\ngive_up = "never"\nbackoff = {{ initial = 0.02, maximum = 0.1 }}'
         text = text.replace(declared, quick, 1)
@@ -102,27 +110,84 @@ async def buy(here: Stack, telegram_id: int) -> None:
     )
 
 
-async def assert_packets_pass(here: Stack, telegram_id: int, site: Origin) -> None:
+@attrs.define
+class Customer:
+    """A customer who is connected: a client made from the printed link, with one connection that stays open."""
+
+    telegram_id: int
+    proxy: int
+    open: trio.SocketStream
+
+    async def until_cut(self) -> None:
+        """Return when the open connection has ended."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await self.open.receive_some():
+                pass
+
+
+@asynccontextmanager
+async def connected(here: Stack, telegram_id: int, site: Origin) -> AsyncIterator[Customer]:
+    """The customer's packets pass, or this raises."""
     link = (await here.ok("subscription", str(telegram_id), "--json")).json["link"]
     async with client(here, str(link)) as proxy:
         assert await socks.fetch(proxy, site.port) == PAGE
+        stream = await socks.connect(proxy, "127.0.0.1", site.port)
+        async with stream:
+            await stream.send_all(b"GET /stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\nping")
+            assert b"200 OK" in await stream.receive_some()
+            yield Customer(telegram_id, proxy, stream)
 
 
-async def disturbed_purchase(
-    campaign: Campaign, seen: Watch, site: Origin, telegram_id: int, targets: list[Point], chance: random.Random
+async def disturbed(
+    campaign: Campaign, targets: list[Point], chance: random.Random, work: Callable[[], Awaitable[object]]
 ) -> None:
-    """One purchase with these kills armed, and sometimes one more that comes when it comes."""
-    here = campaign.here
-    await here.ok("customer", "add", str(telegram_id))
+    """Do it with these kills armed, and sometimes one more that comes when it comes."""
     for actor, point in targets:
         await campaign.control("kill", name=actor, at=point, nth=chance.choice((1, 1, 2)))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(buy, here, telegram_id)
+        nursery.start_soon(work)
         if chance.random() < 0.5:
             nursery.start_soon(campaign.kill_now, chance.choice(VICTIMS))
+
+
+async def disturbed_purchase(
+    campaign: Campaign, seen: Watch, telegram_id: int, targets: list[Point], chance: random.Random
+) -> None:
+    """One purchase: it is live once, and booked once."""
+    here = campaign.here
+    await here.ok("customer", "add", str(telegram_id))
+    await disturbed(campaign, targets, chance, lambda: buy(here, telegram_id))
     await seen.until_status(telegram_id, "active", within=90)
     await assert_bought_once(seen, telegram_id)
-    await assert_packets_pass(here, telegram_id, site)
+
+
+async def disturbed_revocation(
+    campaign: Campaign, seen: Watch, site: Origin, customer: Customer, targets: list[Point], chance: random.Random
+) -> None:
+    """One revocation: what was open is cut, and nothing new gets through."""
+    here = campaign.here
+    await disturbed(campaign, targets, chance, lambda: here.ok("revoke", str(customer.telegram_id)))
+    with trio.fail_after(90):
+        await customer.until_cut()
+    await seen.until_status(customer.telegram_id, "removed", within=90)
+    with pytest.raises(socks.Refused):
+        await socks.fetch(customer.proxy, site.port)
+
+
+async def canary_keys(seen: Watch) -> set[str]:
+    """The node's probe has a key of its own."""
+    return {str(row["key_id"]) for row in await seen.rows("SELECT key_id FROM canary_keys")}
+
+
+async def keys_on_the_node(campaign: Campaign) -> set[str]:
+    """What the node's agent itself has, asked as an outsider with its token."""
+    children = (await campaign.control("status"))["children"]
+    assert isinstance(children, list)
+    url = next(child["facts"]["listening"] for child in children if child["name"] == "agent.local")
+    settings = EmbeddedSettings(data_dir=Path(campaign.here.env["ATLAS__EMBEDDED__DATA_DIR"]))
+    token = (layout_of(settings).node / "local" / "token").read_text().strip()
+    async with AgentClient("local", url, Secret(token)) as node:
+        return {key.spec.key_id async for key in node.list_all()}
 
 
 async def test_every_purchase_ends_once_whatever_is_killed_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,27 +197,32 @@ async def test_every_purchase_ends_once_whatever_is_killed_meanwhile(capsys: pyt
         dsn = embedded_dsn(EmbeddedSettings(data_dir=Path(here.env["ATLAS__EMBEDDED__DATA_DIR"])))
         async with here.running(), origin() as site, watch(dsn) as seen:
             campaign = Campaign(here)
-            await disturbed_purchase(campaign, seen, site, 1, [], chance)
-            await campaign.learn()
-            targets = deck(campaign.points, chance)
-            rounds = 1
+            targets: Iterator[Point] = iter(())
             fired: Counter[Point] = Counter()
+            rounds = 0
             while True:
-                fired = await campaign.fired()
-                missed = [point for point in campaign.points if not fired[point]]
-                if fired.total() + campaign.at_once.total() >= KILLS and not missed:
-                    break
-                assert rounds < MOST_ROUNDS, f"seed {SEED}: never hit in {rounds} rounds: {missed}"
                 rounds += 1
-                await disturbed_purchase(
-                    campaign, seen, site, rounds, [next(targets) for _ in range(KILLS_A_ROUND)], chance
-                )
+                await disturbed_purchase(campaign, seen, rounds, list(islice(targets, KILLS_EACH)), chance)
+                async with connected(here, rounds, site) as customer:
+                    missed = [point for point in campaign.points if not fired[point]]
+                    if fired.total() + campaign.at_once.total() >= KILLS and not missed:
+                        break
+                    assert rounds < MOST_ROUNDS, f"seed {SEED}: never hit in {rounds} rounds: {missed}"
+                    aims = list(islice(targets, KILLS_EACH))
+                    await disturbed_revocation(campaign, seen, site, customer, aims, chance)
+                if rounds == 1:  # it was left alone
+                    await campaign.learn()
+                    targets = deck(campaign.points, chance)
+                fired = await campaign.fired()
             await campaign.control("disarm")
             await assert_money_holds(seen)
-    by_phase = {phase: fired[("activation", phase)] for phase in PHASES}
+            wanted = await seen.rows("SELECT key_id FROM vpn_keys WHERE activation_status = 'active'")
+            assert await keys_on_the_node(campaign) - await canary_keys(seen) == {str(row["key_id"]) for row in wanted}
+            assert len(wanted) == 1
+    by_phase = {f"{worker}/{phase}": fired[(worker, phase)] for worker in WORKERS for phase in PHASES}
     with capsys.disabled():
         kills = f"{fired.total()} kills at {len(fired)} points and {campaign.at_once.total()} at once"
-        print(f"\nseed {SEED}: {kills}, {rounds} purchases; by phase of activation: {by_phase}")
+        print(f"\nseed {SEED}: {kills}, {rounds} purchases, {rounds - 1} revocations; by phase: {by_phase}")
         for (actor, point), count in sorted(fired.items()):
             print(f"  {actor:<12}{point:<28}{count}")
     assert all(by_phase.values()), by_phase
