@@ -214,6 +214,22 @@ async def test_hostile_bodies_are_refused_and_change_nothing(agent: RunningAgent
         assert (await client.state()).sequence == 0
 
 
+LARGE: dict[str, tuple[str, bytes, int]] = {
+    "a batch just small enough": ("/v1/batch", b'{"changes": []}'.ljust(1024 * 1024), 200),
+    "a batch too large": ("/v1/batch", b'{"changes": []}'.ljust(1024 * 1024 + 1), 413),
+    "a batch of too many": ("/v1/batch", b'{"changes": [%s]}' % b",".join([b"1"] * 1001), 422),
+    "a sync with a line too long": ("/v1/sync", b" " * 9000 + b"\n", 413),
+}
+
+
+async def test_bodies_larger_than_their_request_may_have_are_refused_and_change_nothing(agent: RunningAgent) -> None:
+    async with raw(agent) as http, agent.client() as client:
+        for name, (path, body, status) in LARGE.items():
+            response = await http.post(path, content=body)
+            assert response.status_code == status, (name, response.text)
+        assert (await client.state()).sequence == 0
+
+
 @pytest.mark.parametrize("key_id", ["%20", "UPPER", "a%2Fb", "a" * 65, "regexp:.*", "a%00b", ".hidden"])
 async def test_key_ids_that_xray_would_confuse_are_refused(agent: RunningAgent, key_id: str) -> None:
     body = json.dumps({"uuid": "11111111-1111-4111-8111-111111111111", "generation": 1}).encode()
@@ -235,6 +251,7 @@ ROUTES = [
     ("DELETE", "/v1/users/customer?generation=1"),
     ("POST", "/v1/users/customer/kick"),
     ("GET", "/v1/state"),
+    ("POST", "/v1/batch"),
     ("POST", "/v1/sync"),
     ("GET", "/v1/usage"),
     ("PUT", "/v1/clock"),
@@ -290,8 +307,10 @@ async def test_no_path_or_query_is_an_internal_error(agent: RunningAgent) -> Non
         "users?after=%00",
         "users?after=%ff",
         "usage?after=%F0%9F",
+        "usage?limit=" + "9" * 5000,
     ]
-    async with raw(agent) as http:
+    async with raw(agent) as http, agent.client() as client:
+        parts.append(f"usage?since={(await client.state()).boot_id}-{'9' * 5000}")
         for part in parts:
             for method in ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"):
                 response = await http.request(method, f"/v1/{part}")

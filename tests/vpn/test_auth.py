@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import httpx
 import pytest
 import trio
@@ -13,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from runtime.config.secret import Secret
 from vpn.agent.auth import MAX_AT_ONCE, REQUEST_SECONDS, Gate
-from vpn.agent.bodies import MAX_BODY, SLOW_BODY, read_body
+from vpn.agent.bodies import MAX_BODY, SLOW_BODY, read_body, read_lines
 from vpn.agent.failures import BadRequest
 
 TOKEN = "a-token-for-tests-only"
@@ -88,6 +90,15 @@ async def test_a_body_that_trickles_in_is_given_up(autojump_clock: MockClock) ->
     assert await read_body(request_of(b"a", b"b", pause=SLOW_BODY / 3)) == b"ab"
     with pytest.raises(BadRequest) as caught:
         await read_body(request_of(*[b"a"] * 10, pause=SLOW_BODY / 5))
+    assert caught.value.status == 408
+
+
+async def test_a_large_body_may_take_its_time_but_not_stand_still(autojump_clock: MockClock) -> None:
+    slow = request_of(*[b"a\n"] * 10, pause=SLOW_BODY / 2)
+    assert [line async for line in read_lines(slow)] == [b"a"] * 10
+    async with contextlib.aclosing(read_lines(request_of(b"a\n", b"b\n", pause=SLOW_BODY * 2))) as lines:
+        with pytest.raises(BadRequest) as caught:
+            await anext(lines)
     assert caught.value.status == 408
 
 

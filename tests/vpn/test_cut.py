@@ -100,6 +100,32 @@ async def test_a_client_that_keeps_coming_stays_out(agent: RunningAgent, origin:
             await origin.until_open(0)
 
 
+@pytest.mark.parametrize("mux", [0, 8], ids=["no-mux", "mux"])
+async def test_after_a_removal_the_customers_counters_stand_still_while_others_go_on(
+    agent: RunningAgent, origin: Origin, mux: int
+) -> None:
+    async with (
+        served(agent, "removed", mux) as removed,
+        served(agent, "other") as other,
+        agent.client() as client,
+        open_stream(removed.tunnel, origin) as stream,
+        open_stream(other.tunnel, origin) as kept,
+    ):
+
+        async def counted() -> dict[str, int]:
+            return {user.key_id: user.uplink + user.downlink for user in (await client.usage()).users}
+
+        await client.remove("removed", 1)
+        await read_until_cut(stream)
+        with trio.fail_after(5):
+            await origin.until_open(1)
+        before = await counted()
+        await read_more(kept, 200)
+        after = await counted()
+        assert after["removed"] == before["removed"] > 0
+        assert after["other"] > before["other"]
+
+
 async def test_only_the_named_connections_are_cut(agent: RunningAgent, origin: Origin) -> None:
     async with served(agent, "one") as one, served(agent, "two") as two:
         cutting = cutter(agent)

@@ -60,15 +60,22 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 async def read_lines(request: Request) -> AsyncGenerator[bytes, None]:
-    """The body line by line, without empty ones; close it if it is left before its end. Raises BadRequest."""
+    """The body line by line, without empty ones; close it if it is left before its end. It may take its time, but not stand
+    still for 20 seconds. Raises BadRequest."""
     pending, total = b"", 0
     async with contextlib.aclosing(request.stream()) as stream:
-        async for chunk in stream:
+        while True:
+            with trio.move_on_after(SLOW_BODY) as patience:
+                chunk = await anext(stream, None)
+            if patience.cancelled_caught:
+                raise BadRequest(408, "too_slow", f"nothing more of the body arrived within {SLOW_BODY:g} s")
+            if chunk is None:
+                break
             total += len(chunk)
             if total > MAX_SYNC:
                 raise BadRequest(413, "too_large", f"the body is larger than {MAX_SYNC >> 20} MiB")
             *lines, pending = (pending + chunk).split(b"\n")
-            if len(pending) > MAX_LINE:
+            if max(map(len, (*lines, pending))) > MAX_LINE:
                 raise BadRequest(413, "too_large", f"a line is longer than {MAX_LINE} bytes")
             for line in lines:
                 if line.strip():

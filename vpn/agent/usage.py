@@ -14,6 +14,7 @@ from vpn.protocol import KeyUsage, Usage
 from vpn.xray.api import Traffic
 
 _SNAPSHOT_SECONDS: Final = 60.0
+_DIGITS: Final = 16
 
 
 @attrs.define(eq=False)
@@ -60,4 +61,5 @@ class UsageBook:
 
     def _number_of(self, since: str) -> int:
         boot_id, _, number = since.rpartition("-")
-        return int(number) if boot_id == self._boot_id and number.isascii() and number.isdecimal() else 0
+        is_number = number.isascii() and number.isdecimal() and len(number) <= _DIGITS
+        return int(number) if boot_id == self._boot_id and is_number else 0
