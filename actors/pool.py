@@ -17,7 +17,7 @@ from actors.pool_client import Counter, Pool, counter_of, pool_of
 from actors.pool_events import BridgeFallback, DriverComplaint, ListeningInterrupted, PoolStateChanged
 from actors.pool_filler import Filler
 from actors.pool_messages import AcquireLease, LeaseRequest
-from actors.pool_report import report
+from actors.pool_report import summary
 from actors.pool_settings import PoolSettings
 from actors.pool_ticker import Ticker
 from db.bridge_choice import choose_bridge
@@ -141,8 +141,11 @@ class PoolActor(Actor):
         await self._book.until_unused()
 
     def inspect(self) -> Mapping[str, object]:
-        """State, connections, holders and waiters, oldest first."""
-        return report(self._book)
+        """State, connections, and the oldest holders and waiters: what the watchdog tells of a pool in one line of the log.
+
+        `atlas leases` has all of them, and the histograms.
+        """
+        return summary(self._book)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,6 +13,10 @@ from runtime.metrics import HistogramSeries
 
 if TYPE_CHECKING:
     from actors.pool_book import PoolBook
+
+
+LISTED = 5
+"""Holders, and waiters, that a summary names."""
 
 
 def describe(book: PoolBook) -> str:
@@ -45,6 +50,32 @@ def report(book: PoolBook) -> dict[str, object]:
     The keys are an interface: `atlas leases --json` prints them.
     """
     now = trio.current_time()
+    return {
+        **_state(book, now),
+        "holders": _holders(book, now),
+        "waiting": _waiting(book, now),
+        "waits": [
+            {"label": label, "lane": lane.name.lower(), **_histogram(series)}
+            for (label, lane), series in sorted(book.waits.items())
+        ],
+        "holds": [{"label": label, **_histogram(series)} for label, series in sorted(book.holds.items())],
+        "refused": _refused(book),
+    }
+
+
+def summary(book: PoolBook) -> dict[str, object]:
+    """As `report`, but short enough for one line of a log: no histograms, and the `LISTED` oldest holders and waiters."""
+    now = trio.current_time()
+    return {
+        **_state(book, now),
+        "holders": _holders(book, now, LISTED),
+        "waiting": _waiting(book, now, LISTED),
+        "waiting_in_all": len(book.queue),
+        "refused": _refused(book),
+    }
+
+
+def _state(book: PoolBook, now: float) -> dict[str, object]:
     codel = book.queue.codel
     return {
         "pool": book.name,
@@ -61,25 +92,29 @@ def report(book: PoolBook) -> dict[str, object]:
         "slow": codel.slow,
         "slow_seconds": round(now - codel.slow_since, 3) if codel.slow else 0.0,
         "monitored": book.settings.monitor,
-        "holders": [{**lease.describe(now), "stack": lease.stack()} for lease in book.leases.values()],
-        "waiting": [
-            {
-                "label": waiter.label,
-                "lane": waiter.lane.name.lower(),
-                "owner": str(waiter.payload.owner),
-                "site": waiter.payload.site,
-                "waited_seconds": round(now - waiter.since, 4),
-                "left_seconds": round(waiter.deadline - now, 4),
-            }
-            for waiter in book.queue
-        ],
-        "waits": [
-            {"label": label, "lane": lane.name.lower(), **_histogram(series)}
-            for (label, lane), series in sorted(book.waits.items())
-        ],
-        "holds": [{"label": label, **_histogram(series)} for label, series in sorted(book.holds.items())],
-        "refused": {why: int(series.value) for why, series in book.refused.items()},
     }
+
+
+def _holders(book: PoolBook, now: float, at_most: int | None = None) -> list[dict[str, object]]:
+    return [{**lease.describe(now), "stack": lease.stack()} for lease in islice(book.leases.values(), at_most)]
+
+
+def _waiting(book: PoolBook, now: float, at_most: int | None = None) -> list[dict[str, object]]:
+    return [
+        {
+            "label": waiter.label,
+            "lane": waiter.lane.name.lower(),
+            "owner": str(waiter.payload.owner),
+            "site": waiter.payload.site,
+            "waited_seconds": round(now - waiter.since, 4),
+            "left_seconds": round(waiter.deadline - now, 4),
+        }
+        for waiter in islice(book.queue, at_most)
+    ]
+
+
+def _refused(book: PoolBook) -> dict[str, int]:
+    return {why: int(series.value) for why, series in book.refused.items()}
 
 
 def _histogram(series: HistogramSeries) -> dict[str, object]:

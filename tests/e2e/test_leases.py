@@ -124,3 +124,11 @@ async def _resize_and_renew(here: Stack, seen: Watch) -> None:
         refused = await here.atlas(*command)
         assert refused.status == 64
         assert 'did you mean "pool.main"?' in refused.stderr
+
+
+async def test_waits_are_not_monitored_where_the_environment_says_so() -> None:
+    async with stack({"POOL_MONITOR_ENABLED": "false"}) as here, here.running():
+        pools = (await _pools(here)).values()
+        assert pools
+        assert not any(pool["monitored"] or pool["waits"] or pool["holds"] for pool in pools)
+        assert "waits are not monitored (pool.monitor is off)" in (await here.ok("leases", POOL)).stdout
