@@ -1,9 +1,9 @@
 """What a lease and a transaction cost, as ratios to asyncpg's own pool in the same run.
 
-Five sides take turns on one server, each in a process of its own, with ten connections: the pool actor with all its deadlines,
-measurements and guards; asyncpg.Pool on plain asyncio; the same on uvloop; the same through trio-asyncio's `aio_as_trio`; and
-pgbench, PostgreSQL's own load generator. The server shares the machine with them, so that the ratios are smaller than those of
-the clients alone.
+All sides take turns on one server, each in a process of its own, with ten connections: the pool actor with all its deadlines,
+measurements and guards, on both bridges and with `pool.monitor` off; asyncpg.Pool on plain asyncio; the same on uvloop; the same
+through trio-asyncio's `aio_as_trio`; and pgbench, PostgreSQL's own load generator. The server shares the machine with them, so
+that the ratios are smaller than those of the clients alone.
 """
 
 from __future__ import annotations
@@ -38,14 +38,26 @@ class Sizes:
 
 WORK = (
     *((Job.LEASE, 1), (Job.SELECT, 1), (Job.SELECT, CONNECTIONS), (Job.KEY, CONNECTIONS)),
-    *((Job.TRANSACTION, 1), (Job.TRANSACTION, CONNECTIONS), (Job.SINGLE, CONNECTIONS)),
+    *(
+        (Job.ONE, 1),
+        (Job.ONE, CONNECTIONS),
+        (Job.TRANSACTION, 1),
+        (Job.TRANSACTION, CONNECTIONS),
+        (Job.SINGLE, CONNECTIONS),
+    ),
 )
+UNMONITORED = ((Job.LEASE, 1), (Job.SELECT, CONNECTIONS), (Job.ONE, CONNECTIONS))
+"""Where the cost of monitoring is measured."""
 NAMES = {
+    Job.LEASE: "lease + release",
     Job.SELECT: "lease + SELECT 1 + release",
     Job.KEY: "lease + row by primary key + release",
+    Job.ONE: "transaction of 1 statement",
     Job.TRANSACTION: "transaction of 3 statements",
     Job.SINGLE: "the same effect as one statement",
 }
+SIDES = ("ours", "unmonitored", "plain", "native", "uvloop", "textbook")
+"""Those that need a process of their own."""
 QUICK = Sizes(rounds=1, leases=100, transactions=50)
 
 
@@ -54,10 +66,11 @@ def measure(quick: bool) -> list[Result]:
     sizes = QUICK if quick else Sizes()
     with server() as cluster, ExitStack() as stack:
         dsn = cluster.dsn()
-        own = {name: stack.enter_context(OwnProcess()) for name in ("ours", "plain", "native", "uvloop", "textbook")}
+        own = {name: stack.enter_context(OwnProcess()) for name in SIDES}
         own["native"].call(native.prepare, dsn)
         sides: dict[str, Callable[[Job, int, int], float]] = {
             "ours": partial(own["ours"].call, ours.run, dsn),
+            "unmonitored": partial(own["unmonitored"].call, ours.run_unmonitored, dsn),
             "plain": partial(own["plain"].call, ours.run_plain, dsn),
             "native": partial(own["native"].call, native.run, dsn),
             "uvloop": partial(own["uvloop"].call, native.run_on_uvloop, dsn),
@@ -66,7 +79,7 @@ def measure(quick: bool) -> list[Result]:
         }
         measurements: dict[str, Measurement] = {}
         for name, run in sides.items():
-            for job, tasks in WORK:
+            for job, tasks in UNMONITORED if name == "unmonitored" else WORK:
                 if name == "pgbench" and job is Job.LEASE:
                     continue
                 count = sizes.transactions if job is Job.TRANSACTION else sizes.leases
@@ -94,6 +107,10 @@ def _results(us: dict[str, float]) -> list[Result]:
             for side, title in others.items()
         ]
         lines.append(faster(f"{what}, plain bridge", us[f"plain {key}"], "us", native_pool, us[f"native {key}"]))
+    for job, tasks in UNMONITORED:
+        what, key = NAMES[job] + (f", {tasks} at once" if tasks > 1 else ""), f"{job.name} {tasks}"
+        off = us[f"unmonitored {key}"]
+        lines.append(share(f"{what}, monitored", us[f"ours {key}"], "us", "the same with pool.monitor off", off))
     return lines
 
 

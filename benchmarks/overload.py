@@ -1,5 +1,7 @@
 """What the pool still serves when half as much again is asked of it as it can give, and how soon the rest hear of it.
 
+Who is shed hears of it early; who is not, and still gets nothing, waits out its patience: the two are counted apart.
+
 Capacity is measured first, with enough clients to keep every connection busy. Then requests arrive on their own (a seeded
 Poisson process) at 1.5 × that rate, each willing to wait a second, and what is served in the window is compared with capacity.
 The work is 10 ms of the server's time without its processor, so that the connections are what is short, not this machine.
@@ -7,8 +9,9 @@ The work is 10 ms of the server's time without its processor, so that the connec
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -21,12 +24,14 @@ from benchmarks.leasing.workload import CONNECTIONS
 from benchmarks.processes import OwnProcess
 from benchmarks.result import Result, figure, share
 from benchmarks.rounds import percentile
-from db.lease_errors import LeaseTimeout
+from db.lease_errors import LeaseShed, LeaseTimeout
 from db.tx import Tx
 
 WORK_SECONDS = 0.01
 PATIENCE = 1.0
 LOAD = 1.5
+TOLD_WITHIN = 0.5
+"""Who is shed hears of it within this part of its patience."""
 MILLISECONDS = 1e3
 
 
@@ -50,18 +55,33 @@ class Outcome:
     goodput: float
     """Requests a second served within their patience, at 1.5 × capacity."""
     served: list[float]
-    """Seconds from request to result."""
-    refused: list[float]
-    """Seconds from request to refusal."""
+    """Seconds from request to result, of those served within their patience."""
+    late: int
+    """Served, but later than that."""
+    shed: list[float]
+    """Seconds from request to being told that it will not be served in time."""
+    timed_out: int
+    """Told only when their patience was over."""
+
+
+@attrs.define
+class _Answers:
+    """Of those who asked within the window."""
+
+    served: list[float] = attrs.field(factory=list)
+    shed: list[float] = attrs.field(factory=list)
+    timed_out: int = 0
 
 
 def measure(quick: bool) -> list[Result]:
     """Every line of the group; `quick` proves that it runs, its figures mean little."""
     with server() as cluster, OwnProcess() as process:
         found = process.call(run, cluster.dsn(), QUICK if quick else Sizes())
+    in_time = len(found.served) + len(found.shed)
+    asked = in_time + found.late + found.timed_out
     lines = [
         share(
-            f"served at {LOAD:g} × capacity",
+            f"served in time at {LOAD:g} × capacity",
             found.goodput,
             "1/s",
             "capacity, every connection busy",
@@ -69,12 +89,14 @@ def measure(quick: bool) -> list[Result]:
             at_least=0.95,
         ),
         figure("of those served: p99 of wait and work", percentile(found.served, 0.99) * MILLISECONDS, "ms"),
+        figure("served, or told early: in time for the asker", 100 * in_time / asked, "%", at_least=99.0),
     ]
-    if found.refused:
-        told = "told that it will not be served after: "
+    if found.shed:
+        told, limit = "told early that it will not be served: ", TOLD_WITHIN * PATIENCE * MILLISECONDS
         lines += [
-            figure(told + "p50", percentile(found.refused, 0.5) * MILLISECONDS, "ms"),
-            figure(told + "p99", percentile(found.refused, 0.99) * MILLISECONDS, "ms", at_most=PATIENCE * MILLISECONDS),
+            figure(told + "of all", 100 * len(found.shed) / asked, "%"),
+            figure(told + "p50", percentile(found.shed, 0.5) * MILLISECONDS, "ms"),
+            figure(told + "p99", percentile(found.shed, 0.99) * MILLISECONDS, "ms", at_most=limit),
         ]
     return lines
 
@@ -88,15 +110,15 @@ async def _run(dsn: str, sizes: Sizes) -> Outcome:
     async with pool_on(dsn) as pool:
         await _closed(pool, sizes.warming)
         capacity = await _closed(pool, sizes.window) / sizes.window
-        served: list[float] = []
-        refused: list[float] = []
-        async with _arrivals(pool, capacity * LOAD, served, refused):
+        answers = _Answers()
+        async with _arrivals(pool, capacity * LOAD, answers) as begin:
             await trio.sleep(sizes.warming)  # the queue fills and the pool learns that it is slow
-            before = len(served)
-            began = trio.current_time()
+            began = begin()
             await trio.sleep(sizes.window)
-            goodput = (len(served) - before) / (trio.current_time() - began)
-    return Outcome(capacity, goodput, served, refused)
+            took = trio.current_time() - began
+            in_time = [seconds for seconds in answers.served if seconds <= PATIENCE]
+            late = len(answers.served) - len(in_time)
+            return Outcome(capacity, len(in_time) / took, in_time, late, answers.shed, answers.timed_out)
 
 
 async def _work(tx: Tx) -> None:
@@ -120,17 +142,23 @@ async def _closed(pool: Pool, seconds: float) -> int:
 
 
 @asynccontextmanager
-async def _arrivals(pool: Pool, rate: float, served: list[float], refused: list[float]) -> AsyncIterator[None]:
+async def _arrivals(pool: Pool, rate: float, answers: _Answers) -> AsyncIterator[Callable[[], float]]:
+    """Requests at that rate while the block lasts. What is yielded begins the window: earlier requests do not count."""
     chance = random.Random(1)  # noqa: S311  # seeded on purpose: every run sees the same arrivals
+    window = math.inf
 
     async def request() -> None:
         asked = trio.current_time()
+        found: list[float] | None = None
         try:
             await pool.run("overload", _work, within=PATIENCE)
+            found = answers.served
+        except LeaseShed:
+            found = answers.shed
         except LeaseTimeout:
-            refused.append(trio.current_time() - asked)
-        else:
-            served.append(trio.current_time() - asked)
+            answers.timed_out += asked >= window
+        if found is not None and asked >= window:
+            found.append(trio.current_time() - asked)
 
     async def arrive(nursery: trio.Nursery) -> None:
         due = trio.current_time()
@@ -139,7 +167,12 @@ async def _arrivals(pool: Pool, rate: float, served: list[float], refused: list[
             await trio.sleep_until(due)
             nursery.start_soon(request)
 
+    def begin() -> float:
+        nonlocal window
+        window = trio.current_time()
+        return window
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(arrive, nursery)
-        yield
+        yield begin
         nursery.cancel_scope.cancel()

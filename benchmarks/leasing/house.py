@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import attrs
 
@@ -29,10 +30,11 @@ class _Client(Actor):
 
 
 @asynccontextmanager
-async def pool_on(dsn: str, bridge: str = "inline") -> AsyncIterator[Pool]:
-    """A pool of `CONNECTIONS` connections with all its measurements on; every one of them is open."""
+async def pool_on(dsn: str, bridge: str = "inline", *, monitor: bool = True) -> AsyncIterator[Pool]:
+    """A pool of `CONNECTIONS` connections, with all its measurements on unless told otherwise; every one of them is open."""
     async with actor_system() as system:
-        settings = PoolSettings(size=CONNECTIONS, reserved=0, bridge="plain" if bridge == "plain" else "inline")
+        chosen: Literal["inline", "plain"] = "plain" if bridge == "plain" else "inline"
+        settings = PoolSettings(size=CONNECTIONS, reserved=0, bridge=chosen, monitor=monitor)
         database = DatabaseSettings(dsn=Secret(dsn), purpose="test")
         ref = await system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.main")
         contexts: list[Context] = []

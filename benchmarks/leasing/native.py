@@ -38,6 +38,12 @@ async def single(pool: Any, account: int) -> None:
         await connection.fetchval(SINGLE, account, 1)
 
 
+async def one(pool: Any, account: int) -> None:
+    """One statement in a transaction."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.fetchval(READ, account)
+
+
 async def transaction(pool: Any, account: int) -> None:
     """Three statements in a transaction."""
     async with pool.acquire() as connection, connection.transaction():
@@ -50,6 +56,7 @@ JOBS: dict[Job, Callable[[Any, int], Awaitable[None]]] = {
     Job.LEASE: lease,
     Job.SELECT: select,
     Job.KEY: key,
+    Job.ONE: one,
     Job.TRANSACTION: transaction,
     Job.SINGLE: single,
 }

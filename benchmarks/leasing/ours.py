@@ -33,6 +33,15 @@ async def _single(pool: Pool, account: int) -> None:
         await lease.fetchval(SINGLE, account, 1)
 
 
+async def _read(tx: Tx, account: int) -> int:
+    balance: int = await tx.fetchval(READ, account)
+    return balance
+
+
+async def _one(pool: Pool, account: int) -> None:
+    await pool.run("one", _read, account)
+
+
 async def _three(tx: Tx, account: int) -> int:
     await tx.execute(UPDATE, account, 1)
     await tx.execute(INSERT, account, 1)
@@ -48,14 +57,15 @@ _JOBS: dict[Job, Callable[[Pool, int], Awaitable[None]]] = {
     Job.LEASE: _lease,
     Job.SELECT: _select,
     Job.KEY: _key,
+    Job.ONE: _one,
     Job.TRANSACTION: _transaction,
     Job.SINGLE: _single,
 }
 
 
-def run(dsn: str, job: Job, tasks: int, count: int, bridge: str = "inline") -> float:
+def run(dsn: str, job: Job, tasks: int, count: int, bridge: str = "inline", monitor: bool = True) -> float:
     """Seconds for one job, with so many tasks at it at once; opening the pool is not counted."""
-    return trio.run(_run, dsn, job, tasks, count, bridge)
+    return trio.run(_run, dsn, job, tasks, count, bridge, monitor)
 
 
 def run_plain(dsn: str, job: Job, tasks: int, count: int) -> float:
@@ -63,9 +73,14 @@ def run_plain(dsn: str, job: Job, tasks: int, count: int) -> float:
     return run(dsn, job, tasks, count, "plain")
 
 
-async def _run(dsn: str, job: Job, tasks: int, count: int, bridge: str) -> float:
+def run_unmonitored(dsn: str, job: Job, tasks: int, count: int) -> float:
+    """The same with `pool.monitor` off."""
+    return run(dsn, job, tasks, count, monitor=False)
+
+
+async def _run(dsn: str, job: Job, tasks: int, count: int, bridge: str, monitor: bool) -> float:
     work = _JOBS[job]
-    async with pool_on(dsn, bridge) as pool:
+    async with pool_on(dsn, bridge, monitor=monitor) as pool:
 
         async def client(number: int, rounds: int) -> None:
             for _ in range(rounds):

@@ -12,6 +12,7 @@ _TPS = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)", re.MU
 _SCRIPTS = {
     Job.SELECT: (SELECT,),
     Job.KEY: (READ,),
+    Job.ONE: ("BEGIN", READ, "COMMIT"),
     Job.TRANSACTION: ("BEGIN", UPDATE, INSERT, READ, "COMMIT"),
     Job.SINGLE: (SINGLE,),
 }

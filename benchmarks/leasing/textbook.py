@@ -21,6 +21,9 @@ async def _work(pool: Any, job: Job, account: int) -> None:
             await aio_as_trio(connection.fetchval)(READ, account)
         elif job is Job.SINGLE:
             await aio_as_trio(connection.fetchval)(SINGLE, account, 1)
+        elif job is Job.ONE:
+            async with aio_as_trio(connection.transaction()):
+                await aio_as_trio(connection.fetchval)(READ, account)
         elif job is Job.TRANSACTION:
             async with aio_as_trio(connection.transaction()):
                 await aio_as_trio(connection.execute)(UPDATE, account, 1)

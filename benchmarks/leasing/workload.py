@@ -32,5 +32,6 @@ class Job(enum.Enum):
     LEASE = "take a connection and give it back"
     SELECT = "take a connection, SELECT 1, give it back"
     KEY = "take a connection, select a row by its primary key, give it back"
+    ONE = "a transaction of one statement, the row by its primary key"
     TRANSACTION = "a transaction of three statements"
     SINGLE = "what the transaction does, as one statement"
