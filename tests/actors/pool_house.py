@@ -155,3 +155,15 @@ async def pool_house(
             BRIDGE.taken[taken] += 1
         if settings.bridge != "auto":
             assert taken in (settings.bridge, "none"), f"asked for the {settings.bridge} bridge, got {taken}"
+
+
+async def second_pool(house: PoolHouse, dsn: str) -> PoolBook:
+    """Another pool beside it, `pool.other`, full."""
+    database = DatabaseSettings(purpose="test", dsn=Secret(dsn))
+    settings = PoolSettings(size=2, reserved=0, bridge=BRIDGE.name)
+    ref = await house.system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.other")
+    book = counter_of(ref).book
+    assert book is not None
+    with trio.fail_after(10):
+        assert await book.until_full()
+    return book

@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 import trio
 
-from actors.pool import Lane, NestedLease, TransactionLost
+from actors.pool import Lane, NestedLease, TransactionLost, pool_of
 from db.lease_errors import LeaseMisused
 from db.tx import Tx
 from runtime.errors import LeaseHeldAcrossCall
 from runtime.lease_guard import refuse_if_leased
-from tests.actors.pool_house import pool_house
+from tests.actors.pool_house import pool_house, second_pool
 
 
 async def _table(tx: Tx) -> None:
@@ -160,6 +160,12 @@ async def test_a_lease_inside_a_lease_is_refused_by_any_pool(empty_database_dsn:
         async with house.pool.lease("outer"):
             with pytest.raises(NestedLease):
                 await house.pool.run("inner", _count, lane=Lane.SYSTEM)
+        await second_pool(house, empty_database_dsn)
+        other = pool_of(house.context, "pool.other")
+        async with house.pool.lease("outer"):
+            with pytest.raises(NestedLease, match=r"a connection of pool\.other .*outer"):
+                await other.run("inner", _one)
+        assert await other.run("alone", _one) == 1
 
 
 async def test_a_child_task_of_a_holder_can_neither_lease_nor_call_nor_use_the_lease(empty_database_dsn: str) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from actors.pool import LeaseExpired, LeaseRevoked, Pool, PoolSettings
+from actors.pool import LeaseExpired, LeaseRevoked, Pool, PoolSettings, pool_of
 from actors.pool_events import IdleHeld, LeaseOverrun, LeaseReclaimed
+from actors.pool_metrics import TAKEN_AWAY
 from db.lease_errors import LeaseMisused
 from db.open_lease import OpenLease
 from db.tx import Tx
+from runtime.actor import Actor, handler
+from runtime.message import Message
+from runtime.testing import OnCrash
 from tests.actors.pool_house import pool_house
 
 SMALL = PoolSettings(size=2, reserved=0)
@@ -103,8 +107,13 @@ async def test_a_holder_that_blocks_the_loop_is_reported_and_does_not_commit(emp
         return found
 
     async with pool_house(empty_database_dsn, SMALL) as house:
-        with pytest.raises((LeaseExpired, LeaseRevoked)):
+        taken = [TAKEN_AWAY.labels("pool.main", why) for why in ("expired", "overrun")]
+        before = sum(series.value for series in taken)
+        with pytest.raises((LeaseExpired, LeaseRevoked)) as caught:
             await house.pool.run("blocker", block, hold=0.1)
+        for fact in ('"blocker"', "test_pool_holders.py", "its limit is 0.1 s"):
+            assert fact in str(caught.value)
+        assert sum(series.value for series in taken) == before + 1
         await house.until_full()
         assert not await house.pool.run("exists", exists)
 
@@ -124,6 +133,46 @@ async def test_a_killed_holder_gives_back_within_a_turn_of_the_loop(empty_databa
                 await trio.testing.wait_all_tasks_blocked()
         await house.system.kill(ref)
         assert not house.book.leases, "gone by the time its exit is known"
+        await house.until_full()
+        assert await house.pool.run("check", _sessions_in_transaction) == 0
+
+
+@attrs.frozen
+class _Crash(Message):
+    """Raise in the handler."""
+
+
+@attrs.define(eq=False)
+class _CrashingHolder(Actor):
+    """Role: holds a connection in a task of its own and crashes when told to. Owns nothing. On crash: gives it back."""
+
+    holding: Callable[[], None]
+
+    async def on_start(self) -> None:
+        if self.context.incarnation == 1:
+            self.context.start_task(self._hold)
+
+    async def _hold(self) -> None:
+        async with pool_of(self.context, "pool.main").lease("crasher", hold=60) as lease:
+            await lease.execute("BEGIN")
+            self.holding()
+            await lease.execute("SELECT pg_sleep(60)")
+
+    @handler
+    async def crash(self, _message: _Crash) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_holder_that_crashes_gives_back_before_it_runs_again(empty_database_dsn: str) -> None:
+    async with pool_house(empty_database_dsn, SMALL) as house:
+        holding = trio.Event()
+        ref = await house.system.start(_CrashingHolder(holding.set), name="crasher", on_crash=OnCrash.RESTART)
+        with trio.fail_after(5):
+            await holding.wait()
+            ref.tell(_Crash())
+            while ref.incarnation == 1:
+                await trio.testing.wait_all_tasks_blocked()
+        assert house.book.leases == {}
         await house.until_full()
         assert await house.pool.run("check", _sessions_in_transaction) == 0
 

@@ -9,17 +9,13 @@ import attrs
 import pytest
 import trio
 
-from actors.pool import PoolActor, PoolDown, PoolSettings, pool_of
-from actors.pool_book import PoolBook, PoolState
-from actors.pool_client import counter_of
+from actors.pool import PoolDown, PoolSettings, pool_of
+from actors.pool_book import PoolState
 from actors.pool_metrics import OPEN_FAILED
-from db.embedded import EmbeddedSettings
 from db.lease_errors import PoolCrashed
-from db.settings import DatabaseSettings
 from db.tx import Tx
-from runtime.config.secret import Secret
 from runtime.testing import OnCrash
-from tests.actors.pool_house import BRIDGE, PoolHouse, pool_house
+from tests.actors.pool_house import pool_house, second_pool
 from tests.postgres_cluster import Cluster
 
 ROLE = "atlas_limited"
@@ -102,17 +98,6 @@ async def test_a_limit_that_leaves_no_room_at_all_refuses_at_once_and_says_why(
         assert house.ref.incarnation == 1
 
 
-async def _second_pool(house: PoolHouse, dsn: str) -> PoolBook:
-    database = DatabaseSettings(purpose="test", dsn=Secret(dsn))
-    settings = PoolSettings(size=2, reserved=0, bridge=BRIDGE.name)
-    ref = await house.system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.other")
-    book = counter_of(ref).book
-    assert book is not None
-    with trio.fail_after(10):
-        assert await book.until_full()
-    return book
-
-
 async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: str) -> None:
     async def through_the_other(*, task_status: trio.TaskStatus[None]) -> None:
         async with other.lease("long") as lease:
@@ -124,7 +109,7 @@ async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: 
 
     killed = trio.Event()
     async with pool_house(empty_database_dsn, FOUR, on_crash=OnCrash.RESTART) as house:
-        book = await _second_pool(house, empty_database_dsn)
+        book = await second_pool(house, empty_database_dsn)
         other = pool_of(house.context, "pool.other")
         pids = {connection.pid for connection in book.idle}
         async with trio.open_nursery() as nursery:
@@ -146,7 +131,7 @@ async def test_a_pool_whose_server_is_away_does_not_hold_up_the_other(
     nobody = f"postgresql://atlas@/postgres?host={tmp_path}"
     async with pool_house(nobody, FOUR, wait=False) as house:
         await house.until(PoolState.DOWN)
-        await _second_pool(house, empty_database_dsn)
+        await second_pool(house, empty_database_dsn)
         assert await pool_of(house.context, "pool.other").run("served", _one) == 1
         with pytest.raises((PoolDown, PoolCrashed)):
             await house.pool.run("refused", _one)

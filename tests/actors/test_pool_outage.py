@@ -270,6 +270,41 @@ async def test_a_stopped_server_does_not_hold_a_caller_beyond_its_deadline(own_c
         assert await house.pool.run("after", _one) == 1
 
 
+async def test_a_server_whose_backends_answer_and_that_takes_no_connection_degrades_the_pool_and_then_downs_it(
+    own_cluster: Cluster,
+) -> None:
+    """The postmaster alone stands still: what is open works, but a cancelled statement cannot even be told to the server."""
+
+    async def give_up(pool: Pool) -> None:
+        with trio.move_on_after(0.1) as scope:
+            await pool.run("slow", _sleep, hold=20)
+        assert scope.cancelled_caught
+
+    database = DatabaseSettings(purpose="test", connect_timeout=0.3)
+    async with pool_house(own_cluster.dsn(), attrs.evolve(SMALL, quarantine=0.3), database=database) as house:
+        os.kill(own_cluster.pid, signal.SIGSTOP)
+        try:
+            await give_up(house.pool)
+            await house.until(PoolState.DEGRADED)
+            for _ in range(5):
+                assert await house.pool.run("served", _one) == 1
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(give_up, house.pool)
+            await house.until(PoolState.DOWN)
+            with trio.fail_after(0.2), pytest.raises(PoolDown, match=r"did not answer within 0\.3 s"):
+                await house.pool.run("refused", _one)
+        finally:
+            os.kill(own_cluster.pid, signal.SIGCONT)
+        await house.until_full()
+        assert await house.pool.run("after", _one) == 1
+        assert house.ref.incarnation == 1
+
+
+async def _sleep(tx: Tx) -> None:
+    await tx.execute("SELECT pg_sleep(20)")
+
+
 def _children(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
     return [int(line) for line in found.stdout.split()]
