@@ -21,6 +21,7 @@ from runtime.deferred import Deferred
 from runtime.message import Request
 from runtime.message_loop import serve
 from runtime.monitor import Monitor
+from runtime.supervision_events import StopCutOff
 from runtime.timers import Timers
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ActorRun:
         "_monitors",
         "_scope",
         "_start_scope",
+        "_stop_scope",
         "_tasks",
         "_tasks_ended",
         "actor",
@@ -71,6 +73,7 @@ class ActorRun:
         self._tasks: dict[ActorTask, None] = {}
         self._tasks_ended: trio.Event | None = None
         self._start_scope: trio.CancelScope | None = None
+        self._stop_scope: trio.CancelScope | None = None
 
     async def live(self, task_status: trio.TaskStatus[None]) -> None:
         """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
@@ -113,9 +116,13 @@ class ActorRun:
             reason = self.stop_reason
             assert reason is not None, "the message loop ends when the actor is to stop"
             self._begin("on_stop")
-            limit = min(reason.deadline, trio.current_time() + self.address.stop_timeout)
-            with trio.CancelScope(deadline=limit, shield=True):
+            began = trio.current_time()
+            limit = min(reason.deadline, began + self.address.stop_timeout)
+            with trio.CancelScope(deadline=limit, shield=True) as self._stop_scope:
                 await actor.on_stop(reason)
+            if self._stop_scope.cancelled_caught:
+                took = trio.current_time() - began
+                self.address.services.events.emit(StopCutOff(self.address.name, self.number, took))
 
     def _begin(self, hook: str) -> None:
         """Show the hook as what is handled."""
@@ -134,6 +141,8 @@ class ActorRun:
         """End after the current message. A start that goes on after the handshake is cut short."""
         if self.stop_reason is None or reason.deadline < self.stop_reason.deadline:
             self.stop_reason = reason
+            if self._stop_scope is not None:
+                self._stop_scope.deadline = min(self._stop_scope.deadline, reason.deadline)
         if self._start_scope is not None:
             self._start_scope.cancel(reason="asked to stop while starting")
 

@@ -138,10 +138,11 @@ class Address:
         self.read_clock, self.clock_offset = clock_reader()
         if self.state in (State.PARKED, State.DEAD):
             self.mailbox.open()
-            if self.is_paused:
-                self.mailbox.set_serving(serve_user=False)
         elif self.is_draining:
             self.mailbox.accept()
+        if self.is_paused:
+            # Before the first turn: a timer that is due goes ahead of a Suspend that waits.
+            self.mailbox.set_serving(serve_user=False)
         self.restarts += self.incarnation > 0
         self.incarnation = incarnation
         self.state = State.STARTING

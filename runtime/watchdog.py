@@ -191,6 +191,7 @@ class Watchdog:
         healthcheck_runs: Callable[[], bool | None] = _unknown,
         systemd: Systemd | None = None,
         stderr: int = 2,
+        boot_clock: Callable[[], float] | None = None,
     ) -> None:
         self.beats = beats
         self.thread: WatchdogThread | None = None
@@ -205,6 +206,7 @@ class Watchdog:
         self._healthcheck_runs = healthcheck_runs
         self._systemd = systemd or Systemd()
         self._stderr = stderr
+        self._clocks = {} if boot_clock is None else {"boot_clock": boot_clock}
         self._floor = -math.inf
         self._episodes: dict[tuple[str, str], _Episode] = {}
         self._repaired_at: dict[tuple[str, str], float] = {}
@@ -233,6 +235,7 @@ class Watchdog:
             last_chance=logs.flush,
             systemd=self._systemd,
             stderr=self._stderr,
+            **self._clocks,
         )
         BEAT_AGE.from_source(self._ages)
         self.beats.tick()

@@ -33,8 +33,16 @@ SLEPT = 1.0
 """Seconds by which the machine's clock must have outrun ours to count as a suspension."""
 
 
+def _boot_clock() -> float:
+    """Seconds since boot, sleep included; the monotonic clock stands still while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class WatchdogThread:
-    """The thread, and the few plain slots by which the loop sees what it did."""
+    """The thread, and the few plain slots by which the loop sees what it did.
+
+    `boot_clock` is a clock that goes on while the machine sleeps; tests bring their own.
+    """
 
     def __init__(
         self,
@@ -47,6 +55,7 @@ class WatchdogThread:
         last_chance: Callable[[float], object] | None = None,
         systemd: Systemd | None = None,
         stderr: int = 2,
+        boot_clock: Callable[[], float] = _boot_clock,
     ) -> None:
         self.limits = limits
         """Replaced whole by a reload."""
@@ -68,7 +77,8 @@ class WatchdogThread:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
-        self._boot_at = _boot_clock()
+        self._boot_clock = boot_clock
+        self._boot_at = boot_clock()
         self._amid_pause = -math.inf
         """A moment of the pause that was forgiven last: the loop has turned since if it turned after this."""
         self._blocked_since: float | None = None
@@ -84,7 +94,7 @@ class WatchdogThread:
     def start(self) -> None:
         """Start watching."""
         self.looked_at = time.monotonic()
-        self._boot_at = _boot_clock()
+        self._boot_at = self._boot_clock()
         self._thread.start()
 
     def stop(self, seconds: float = 1.0) -> None:
@@ -141,7 +151,7 @@ class WatchdogThread:
         A pause of which only our own missed looks tell (SIGSTOP, a frozen container, but also code that held the
         interpreter) is forgiven once: not again before the loop has turned since.
         """
-        now, boot = time.monotonic(), _boot_clock()
+        now, boot = time.monotonic(), self._boot_clock()
         before = self.looked_at
         gap, slept = now - before, (boot - self._boot_at) - (now - before)
         self.looked_at, self._boot_at = now, boot
@@ -214,8 +224,3 @@ def _never_blocking(fd: int) -> int:
     except OSError:
         pass
     return fd
-
-
-def _boot_clock() -> float:
-    """Seconds since boot, sleep included; the monotonic clock stands still while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+import attrs
 import trio
 
 from runtime.child import Exit, StopCause, StopReason
@@ -62,6 +63,7 @@ class ChildControl:
         slot.number += 1
         slot.finished = False
         slot.repair_allowed = None
+        slot.asked = None
         slot.enter(ChildState.STARTING, now)
         slot.start_deadline = now + slot.spec.start_timeout
         slot.incarnation = Incarnation(
@@ -94,13 +96,12 @@ class ChildControl:
         else:
             incarnation.stop_asked = True
             if incarnation.task is not None:
-                self._hooks.call(
-                    slot, "request_stop", lambda: slot.child.request_stop(self._reason(cause, detail, ladder))
-                )
+                self._ask(slot, StopReason(cause, detail, ladder.deadline))
         self.arm(slot)
 
-    def _reason(self, cause: StopCause, detail: str, ladder: StopLadder) -> StopReason:
-        return StopReason(cause, detail, ladder.deadline)
+    def _ask(self, slot: Slot, reason: StopReason) -> None:
+        slot.asked = reason
+        self._hooks.call(slot, "request_stop", lambda: slot.child.request_stop(reason))
 
     def cancel(self, slot: Slot, why: str) -> None:
         """Interrupt the incarnation now, whatever it was doing; without effect if that was done before."""
@@ -117,10 +118,13 @@ class ChildControl:
         self.arm(slot)
 
     def shorten(self, slot: Slot, budget: float) -> None:
-        """Give a child that is stopping less time."""
-        if slot.ladder is not None:
-            slot.ladder.shorten(trio.current_time(), budget)
-            self.arm(slot)
+        """Give a child that is stopping less time, and let it know: its last words are shielded from all but that."""
+        if slot.ladder is None:
+            return
+        slot.ladder.shorten(trio.current_time(), budget)
+        self.arm(slot)
+        if slot.asked is not None and slot.ladder.rung is Rung.ASKED and slot.ladder.deadline < slot.asked.deadline:
+            self._ask(slot, attrs.evolve(slot.asked, deadline=slot.ladder.deadline))
 
     # Deadlines
 

@@ -10,7 +10,7 @@ from typing import Generic, Literal, TypeVar
 import attrs
 import trio
 
-from runtime.child import Child, ChildSpec, Exit, Restart
+from runtime.child import Child, ChildSpec, Exit, Restart, StopReason
 from runtime.incarnation import Incarnation
 from runtime.intensity import IntensityWindow
 from runtime.stop_ladder import StopLadder, Unstopped
@@ -151,6 +151,8 @@ class Slot:
     number: int = 0
     """Of the latest incarnation; grows for as long as the child exists."""
     ladder: StopLadder | None = None
+    asked: StopReason | None = None
+    """What its latest incarnation was asked to stop with, if it was."""
     deadline: float = math.inf
     """When the supervisor has to look at it again; entries in the heap with another time are stale."""
     start_deadline: float = math.inf

@@ -2,10 +2,10 @@
 
     python -m tests.promises.run [S-305 …]
 
-`patches/S-NN.patch` begins with the header `Turns red: tests/…::test_name`; the rest is a unified diff with little context, as
-`git diff -U2` prints it. The cited tests must pass in an unpatched copy; in a patched one the test must *fail*: a patch that does
-not apply, a test that is not there, and one that cannot even be imported or does not end, are not the proof and are reported as
-such.
+`patches/S-NN.patch`, or `S-NN-what.patch` where several break one promise, begins with the header
+`Turns red: tests/…::test_name`; the rest is a unified diff with little context, as `git diff -U2` prints it. The cited tests must
+pass in an unpatched copy; in a patched one the test must *fail*: a patch that does not apply, a test that is not there, and one
+that cannot even be imported or does not end, are not the proof and are reported as such.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Patch:
     """One kept change."""
 
     promise: str
+    name: str
+    """The promise, and what of it is broken."""
     file: Path
     test: str
     """As pytest names it."""
@@ -52,12 +54,12 @@ class Patch:
         first = file.read_text().partition("\n")[0]
         if not first.startswith(HEADER):
             raise NoProof(f"{file.name}: its first line must be `{HEADER}tests/…::test_name`")
-        return cls(file.stem, file, first.removeprefix(HEADER).strip())
+        return cls("-".join(file.stem.split("-")[:2]), file.stem, file, first.removeprefix(HEADER).strip())
 
 
 def patches() -> list[Patch]:
     """All of them, in the order of their numbers."""
-    files = sorted(PATCHES.glob("S-*.patch"), key=lambda file: int(file.stem.removeprefix("S-")))
+    files = sorted(PATCHES.glob("S-*.patch"), key=lambda file: (int(file.stem.split("-")[1]), file.stem))
     return [Patch.read(file) for file in files]
 
 
@@ -127,18 +129,18 @@ def _pytest(copy: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str
 def main(arguments: Sequence[str]) -> int:
     """Prove all patches, or those named; prints a line for each and returns 1 if one proves nothing."""
     found = patches()
-    unknown = set(arguments) - {patch.promise for patch in found}
+    unknown = set(arguments) - {patch.promise for patch in found} - {patch.name for patch in found}
     if unknown:
         sys.stderr.write(f"no patch for {', '.join(sorted(unknown))}\n")
         return 2
-    chosen = [patch for patch in found if not arguments or patch.promise in arguments]
+    chosen = [patch for patch in found if not arguments or {patch.promise, patch.name} & set(arguments)]
     unpatched = passing(chosen)
     bad = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for patch, proof in [(patch, pool.submit(prove, patch, unpatched)) for patch in chosen]:
             wrong = proof.exception()
             bad += wrong is not None
-            sys.stdout.write(f"{wrong or f'{patch.promise}: {patch.test} turns red'}\n")
+            sys.stdout.write(f"{wrong or f'{patch.name}: {patch.test} turns red'}\n")
             sys.stdout.flush()
     return 1 if bad else 0
 

@@ -28,13 +28,13 @@ def proofs(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
     wanted = [patch for patch in ALL if patch in chosen]
     unpatched = passing(wanted)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {patch.promise: pool.submit(prove, patch, unpatched) for patch in wanted}
+        yield {patch.name: pool.submit(prove, patch, unpatched) for patch in wanted}
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("patch", ALL, ids=lambda patch: patch.promise)
+@pytest.mark.parametrize("patch", ALL, ids=lambda patch: patch.name)
 def test_the_patch_turns_its_test_red(patch: Patch, proofs: dict[str, Future[None]]) -> None:
-    proofs[patch.promise].result()
+    proofs[patch.name].result()
 
 
 def test_each_patch_names_a_test_that_cites_its_promise() -> None:

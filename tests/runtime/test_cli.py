@@ -338,9 +338,8 @@ def test_kill_restart_pause_and_resume_change_what_status_shows(launch: Launch, 
 
 
 def test_kill_at_a_failpoint_takes_effect_at_the_named_visit(launch: Launch, place: Path) -> None:
-    text = (
-        TREE + '[actor.worker]\nactor = "{actors}:Worker"\nargs = {{ interval = 3600, start_jitter = [3600, 3600] }}\n'
-    )
+    worker = 'actor = "{actors}:Worker"\npaused = true\nrestart = "temporary"\n'
+    text = f"{TREE}[actor.worker]\n{worker}args = {{{{ interval = 0.01, start_jitter = [0, 0] }}}}\n"
     process = launch(text, more="[chaos]\nfailpoints = true")
     armed = atlas(place, "kill", "worker", "--at", "task:iterate", "--nth", "2")
     assert armed.stdout == "worker dies at visit 2 of task:iterate\n"
@@ -349,9 +348,14 @@ def test_kill_at_a_failpoint_takes_effect_at_the_named_visit(launch: Launch, pla
     (point,) = [point for point in points["points"] if point["armed_for"] is not None]
     assert (point["actor"], point["point"], point["armed_for"]) == ("worker", "task:iterate", 2)
     assert "none armed" not in atlas(place, "failpoints").stdout
+    process.call("resume", name="worker")
+    assert "'worker' was killed at its failpoint 'task:iterate'" in process.until("worker crashed")
+    assert sum("worker looks for work" in line for line in process.lines) == 1, "at the second visit, not the first"
+    process.call("kill", name="first", at="before:Work")
     process.call("disarm")
     points = json.loads(atlas(place, "failpoints", "--json").stdout)
-    assert [point["armed_for"] for point in points["points"]] == [None]
+    assert {point["armed_for"] for point in points["points"]} == {None}
+    assert {point["point"]: point["fired"] for point in points["points"]}["task:iterate"] == 1
 
 
 def test_inspect_shows_what_the_actor_itself_tells(launch: Launch, place: Path) -> None:

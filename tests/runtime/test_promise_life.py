@@ -10,11 +10,14 @@ import trio
 import trio.testing
 
 from runtime.actor import Actor, handler
-from runtime.address import State
-from runtime.child import ExitReason, StopReason
+from runtime.address import Address, State
+from runtime.child import ExitReason, StopCause, StopReason
 from runtime.errors import ActorDead, Killed
+from runtime.events import EventBus
 from runtime.message import Down, Inspect, Message, Suspend
 from runtime.ref import Ref
+from runtime.services import Services
+from runtime.supervision_events import StopCutOff
 from runtime.testing import ActorSystem, OnCrash, actor_system
 from tests.runtime.messages import AskBoom, Boom, GetNotes, Note, Scribe, Tick, Wait, World
 
@@ -180,6 +183,29 @@ async def test_on_stop_is_bounded_by_the_deadline_of_the_stop(autojump_clock: tr
         assert trio.current_time() - began == pytest.approx(2.0)
         assert ended.lived == pytest.approx(2.0)
     assert "on_stop done" not in diary.lines
+
+
+# S-405 S-604
+@pytest.mark.parametrize("repeated", [False, True], ids=["its own limit", "an earlier deadline"])
+async def test_on_stop_ends_at_the_earliest_of_its_own_limit_and_every_deadline_that_it_was_given(
+    autojump_clock: trio.testing.MockClock, repeated: bool
+) -> None:
+    assert autojump_clock.autojump_threshold == 0
+    services, diary = Services(events=EventBus(log=None)), Diary()
+    address = Address("diarist", lambda: Diarist(diary, [], waits_in="on_stop"), services, stop_timeout=50.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(address.run, 1)
+        began = trio.current_time()
+        address.request_stop(StopReason(StopCause.SHUTDOWN))
+        await settle()
+        assert diary.lines[-1] == "on_stop 1"
+        if repeated:
+            await trio.sleep(1)
+            address.request_stop(StopReason(StopCause.SHUTDOWN, "hurry", began + 3.0))
+            address.request_stop(StopReason(StopCause.SHUTDOWN, "take your time", began + 40.0))
+    took = 3.0 if repeated else 50.0
+    assert trio.current_time() - began == pytest.approx(took)
+    assert services.events.recent() == [StopCutOff("diarist", 1, took)]
 
 
 # S-405

@@ -15,7 +15,8 @@ from runtime.child import ChildSpec, ExitReason, StopCause, StopReason
 from runtime.deadletters import RING, DeadLetters
 from runtime.errors import UnknownActor
 from runtime.events import Event
-from runtime.message import Delivery, Message, Resume, Stop, Suspend
+from runtime.message import Delivery, Down, Message, Resume, Stop, Suspend, WakeUp
+from runtime.ref import Ref
 from runtime.services import Services
 from runtime.supervision_events import ChildRestarting
 from runtime.supervisor import Supervisor
@@ -129,6 +130,51 @@ async def test_a_stop_that_the_old_incarnation_did_not_see_does_not_reach_the_ne
         ref.tell(Note(2))
         assert await ref.ask(GetNotes(), within=1) == (2,)
         assert world.stops == []
+
+
+@attrs.define(eq=False)
+class Surprised(Scribe):
+    """Watches another, and dies of a Wait after its gate was opened; notes what of its control lane it got to see."""
+
+    watched: Ref = attrs.field(kw_only=True)
+    seen: list[tuple[int, str]] = attrs.field(kw_only=True)
+
+    async def on_start(self) -> None:
+        if self.context.incarnation == 1:
+            self.context.monitor(self.watched)
+
+    @handler
+    async def boom(self, _: Boom) -> None:
+        self.world.entered.set()
+        await self.world.gate.wait()
+        raise ValueError("boom")
+
+    @handler
+    async def woken(self, _: WakeUp) -> None:
+        self.seen.append((self.context.incarnation, "woken"))
+
+    @handler
+    async def down(self, _: Down) -> None:
+        self.seen.append((self.context.incarnation, "down"))
+
+
+# S-310
+async def test_of_what_waits_in_the_control_lane_at_a_crash_a_wakeup_reaches_the_next_incarnation_and_a_down_does_not() -> (
+    None
+):
+    world, seen = World(), list[tuple[int, str]]()
+    async with actor_system() as system:
+        watched = await system.start(Scribe(), name="watched", on_crash=OnCrash.STOP)
+        ref = await system.start(Surprised(world, watched=watched, seen=seen), on_crash=OnCrash.RESTART)
+        ref.tell(Boom())
+        await world.entered.wait()
+        ref.tell(WakeUp())
+        await system.kill(watched)
+        assert ref.address.mailbox.statistics().control_buffer_used == 2
+        world.gate.set()
+        await system.up(ref, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [(2, "woken")]
 
 
 # S-313

@@ -14,6 +14,7 @@ from runtime.supervision_events import (
     ChildStarted,
     ChildUnstopped,
     Decision,
+    StopCutOff,
     SupervisorGaveUp,
     SupervisorStopped,
     SupervisorStopping,
@@ -42,6 +43,11 @@ from runtime.supervision_events import (
             ChildUnstopped("a", "top", 2, None, 6.0, "stack"),
             "a did not stop within 6.0 s and ignores cancellation (incarnation 2, last message none); "
             "nothing is started in its place",
+        ),
+        (
+            StopCutOff("a", 2, 5.04),
+            "a was cut off in its on_stop after 5.0 s (incarnation 2; setting shutdown, within the time that the whole stop "
+            "may take)",
         ),
         (ChildEndedLate("a", "top", 2), "a ended late (incarnation 2); it may be started again"),
         (ChildHookFailed("a", "top", "on_exit", "ValueError: x"), "a: its hook on_exit raised ValueError: x"),

@@ -120,6 +120,8 @@ async def test_a_second_request_shortens(house: House, autojump_clock: MockClock
         await trio.sleep(5.0)
         supervisor.request_stop(StopReason(StopCause.SHUTDOWN, "hurry", trio.current_time() + 3.0))
     assert trio.current_time() - begin == 7.0
+    asked = [[reason.deadline - begin for reason in house[name].stop_reasons] for name in "ab"]
+    assert asked == [[], [100.0, 7.0]], "who is asked already is told of the new deadline"
 
 
 # S-607

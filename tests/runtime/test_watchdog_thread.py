@@ -277,6 +277,42 @@ def test_a_process_that_was_stopped_is_forgiven_one_round(tmp_path: Path) -> Non
 
 
 # S-810
+def test_a_machine_that_slept_is_forgiven(tmp_path: Path) -> None:
+    """S-810: its monotonic clock stood still, so only the clock that counts the sleep can tell."""
+    code = """
+    asleep, dogs = [0.0], []
+
+    def how():
+        time.sleep(0.8)
+        asleep[0] += 4000.0
+        while dogs[0].thread.forgiven_at == float("-inf"):
+            time.sleep(0.01)
+        time.sleep(1.4)  # longer than the shortest limit, counted from the block's begin; not from the forgiving
+
+    async def scenario(system, beats):
+        beats.probed()
+        worker = beats.worker("activation")
+        worker.idle_until(worker.due_in(0.1))
+        ref = await system.start(Blocker(how), name="pool.main")
+        ref.tell(Block())
+        await until_told_to_end()
+
+    class Dog(Watchdog):
+        def __init__(self, *args, **options):
+            super().__init__(*args, boot_clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + asleep[0], **options)
+            dogs.append(self)
+
+    Watchdog = Dog
+    watched(scenario, Limits(event_loop=2.0, worker=2.0, healthcheck=2.0, blocked=0.3))
+    """
+    with child(code, tmp_path) as process:
+        told = process.until("the event loop turns again")
+        assert "the machine slept for 4000.0 s; all beats count from now on" in told
+        assert "the process paused" not in told
+        assert "stale, leaving" not in told
+        assert process.end() == 0
+
+
 def test_pauses_without_a_turn_of_the_loop_are_not_forgiven_for_ever(tmp_path: Path) -> None:
     """The first pause is forgiven; the loop stands, so the next ones are not."""
     with child("watched(blocking(lambda: time.sleep(3600)), gil_timer=60)", tmp_path) as process:

@@ -11,7 +11,7 @@ from runtime.backoff import Backoff
 from runtime.beats import Beats, WorkerState
 from runtime.child import ChildSpec, GiveUp, StopCause, StopReason
 from runtime.events import EventBus
-from runtime.message import Message
+from runtime.message import Message, Suspend
 from runtime.services import Services
 from runtime.supervisor import Supervisor
 from runtime.verdict import Limits, Repair, Why, all_fresh, judge, measure, read
@@ -49,6 +49,22 @@ class Late(PeriodicWorker):
 
     async def iterate(self, _: Budget) -> Iteration:
         return Iteration()
+
+
+# S-1005
+async def test_a_worker_that_is_paused_before_its_first_start_does_not_begin(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert autojump_clock.autojump_threshold == 0
+    began = list[float]()
+    address = Address("worker", lambda: Failing(began, interval=1, start_jitter=(0, 0)), Services())
+    address.is_paused = True
+    address.ref.tell(Suspend())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(address.run, 1)
+        await trio.sleep(100)
+        address.request_stop(StopReason(StopCause.SHUTDOWN))
+    assert began == []
 
 
 # S-803
