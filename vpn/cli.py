@@ -6,7 +6,6 @@ import json
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 
 import click
 import trio
@@ -14,16 +13,11 @@ import trio
 from runtime.cli.parameters import Seconds
 from vpn.agent.command import run
 from vpn.agent.install_command import install
-from vpn.agent.settings import read_token
 from vpn.errors import TunnelError
 from vpn.groups import sole
 from vpn.link import VlessLink, parse_link
-from vpn.protocol import NodeState
-from vpn.settings import NodeSettings
+from vpn.node_commands import kick, list_keys, state, usage
 from vpn.tunnel import open_tunnel
-from vpn.wire import state_to_json
-
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.group()
@@ -31,64 +25,8 @@ def node() -> None:
     """Make this machine a VPN node, run one, or ask one how it is."""
 
 
-node.add_command(run)
-node.add_command(install)
-
-
-@node.command()
-@click.option("--url", required=True, help="Address of the node's agent, like http://127.0.0.1:8700.")
-@click.option(
-    "--token-file",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File with the bearer token.",
-)
-@click.option("--ca-file", type=_FILE, help="Authority of the agent's certificate; default: the system's.")
-@click.option("--certificate", type=_FILE, help="Our certificate, if the agent asks for one.")
-@click.option("--key", type=_FILE, help="Its private key.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def state(
-    url: str, token_file: Path, ca_file: Path | None, certificate: Path | None, key: Path | None, as_json: bool
-) -> None:
-    """Show a node: version, keys, capabilities, and what links to it say.
-
-    Looking does not count as hearing from the backend. Exit codes: 0 shown, 69 it did not answer so, 78 the token cannot be
-    read.
-    """
-    if key is not None and certificate is None:
-        raise click.UsageError("--key needs --certificate")
-    ca, ours, its_key = (str(path or "") for path in (ca_file, certificate, key))
-    found = trio.run(_state, NodeSettings(url, read_token(token_file), ca, ours, its_key))
-    if as_json:
-        click.echo(json.dumps(state_to_json(found), indent=2))
-        return
-    for label, value in _rows(found):
-        click.echo(f"{label:<14}{value}")
-
-
-async def _state(node: NodeSettings) -> NodeState:
-    async with node.client(node.url) as client:
-        return await client.state()
-
-
-def _rows(found: NodeState) -> list[tuple[str, str]]:
-    inbound = found.inbound
-    return [
-        ("ready", "yes" if found.ready else f"no: {found.why}"),
-        ("xray", f"{found.xray_version or 'down'} (boot {found.boot_id or '-'})"),
-        ("agent", f"{found.agent_version} ({found.agent_id})"),
-        (
-            "keys",
-            f"{found.count} wanted: {found.serving} serving, {found.expired} expired, {found.pending} pending",
-        ),
-        ("digest", found.digest),
-        (
-            "customers",
-            f"{inbound.host}:{inbound.port} {inbound.network}/{inbound.security} flow={inbound.flow or 'none'}",
-        ),
-        ("can", " ".join(sorted(found.capabilities))),
-        ("clock", found.now.isoformat(timespec="seconds")),
-    ]
+for command in (run, install, state, list_keys, usage, kick):
+    node.add_command(command)
 
 
 @click.command()

@@ -38,6 +38,7 @@ GOOD = {
     "switch": "on",
     "tariff": "basic",
     "telegram_id": "42",
+    "key_id": "k1",
     "token_file": "/dev/null",
     "url": "http://127.0.0.1:1",
     "link": "no link",
