@@ -31,6 +31,8 @@ _SILENT = "wait in the outbox until you set telegram.token_file"
 _SOONEST_RETRY = 1.0
 _LATEST_RETRY = 60.0
 _LAST_WORD = 2.0
+_SHARE = 4
+"""One chat may have this part of a page in a round."""
 
 
 @attrs.define(eq=False)
@@ -53,6 +55,7 @@ class Notifications(PeriodicWorker):
     "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     "Messages on their way at the same time: as many may be repeated when the process dies."
+    _api: BotApi | None = attrs.field(init=False, default=None)
     _pace: Pace = attrs.field(init=False)
     _slots: trio.CapacityLimiter = attrs.field(init=False)
     _owner: Owner | None = attrs.field(init=False, default=None)
@@ -64,7 +67,7 @@ class Notifications(PeriodicWorker):
     _why_away: str = attrs.field(init=False, default="")
 
     def __attrs_post_init__(self) -> None:
-        self._pace = Pace(self.telegram.rate, self.telegram.chat_rate)
+        self._pace = Pace(self.telegram.rate, self.telegram.chat_rate, self.telegram.group_rate)
         self._slots = trio.CapacityLimiter(self.concurrency)
         self._operator_chat = self.telegram.operator_chat_id
 
@@ -78,9 +81,19 @@ class Notifications(PeriodicWorker):
                 f"{self.claim_seconds:g}, so that none is sent by two",
                 exit_code=78,
             )
+        patience = self.context.ref.address.stop_timeout
+        if self.telegram.within >= patience:
+            raise StartRefused(
+                f"{self.context.name}: telegram.within = {self.telegram.within:g} must be less than the actor's shutdown = "
+                f"{patience:g}, so that a stop waits for what is on its way instead of sending it twice",
+                exit_code=78,
+            )
         if not self.telegram.token:
             self.context.describe(notices=_SILENT)
             log.warning(_SILENT, actor=self.context.name)
+            return
+        self._api = BotApi(self.telegram)
+        self.context.start_task(self._keep_client, self._api, name="client", inherit_deadline=False)
 
     async def after_start(self) -> None:
         await super().after_start()
@@ -125,21 +138,31 @@ class Notifications(PeriodicWorker):
             self._owner = owner
             self._wake_when_due(looked, ())
             return Iteration()
-        async with BotApi(self.telegram) as api:
-            delivery = Delivery(
-                self.context,
-                pool,
-                api,
-                self._pace,
-                self.telegram,
-                budget,
-                self._slots,
-                self._operator_chat,
-                self._unsettled,
-            )
-            await delivery.run(messages)
+        assert self._api is not None, "on_start makes it"
+        is_full = len(messages) == self.page_size
+        delivery = Delivery(
+            self.context,
+            pool,
+            self._api,
+            self._pace,
+            self.telegram,
+            budget,
+            self._slots,
+            self._operator_chat,
+            max(1, self.page_size // _SHARE),
+            is_full,
+            self._unsettled,
+        )
+        await delivery.run(messages)
         self._operator_chat = delivery.operator_chat
-        return self._conclude(delivery, owner, looked, is_full=len(messages) == self.page_size)
+        return self._conclude(delivery, owner, looked, is_full=is_full)
+
+    async def _keep_client(self, api: BotApi) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await api.aclose()
 
     # ---- the rest -------------------------------------------------------------------------------------------------------
 

@@ -161,6 +161,39 @@ async def retry_message(tx: Tx, message: Message, delay_seconds: float, error: s
     return tag == "UPDATE 1"
 
 
+async def spread_messages(tx: Tx, surplus: Sequence[Message], seconds_apart: float) -> int:
+    """Give claims on a receiver's messages back, and let everything that waits for that receiver come due one by one.
+
+    One every ``seconds_apart``, the first one after that, in their order; no attempt is counted. What waits for its next
+    attempt, what others have claimed, and claims that were lost meanwhile are left alone. Returns how many come due so.
+    """
+    rows = await tx.fetch(
+        """
+        WITH ours AS (
+            SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS o (id, epoch)
+        ), waiting AS MATERIALIZED (
+            SELECT id, next_attempt_at FROM outbox
+            WHERE state = 'pending' AND customer_id IS NOT DISTINCT FROM $3
+              AND (next_attempt_at <= (SELECT atlas_now()) OR (attempts = 0 AND last_error IS NULL))
+              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
+                   OR EXISTS (SELECT FROM ours WHERE ours.id = outbox.id AND ours.epoch = outbox.claim_epoch))
+            FOR NO KEY UPDATE SKIP LOCKED
+        ), placed AS (
+            SELECT id, row_number() OVER (ORDER BY next_attempt_at, id) AS place FROM waiting
+        )
+        UPDATE outbox SET next_attempt_at = atlas_now() + placed.place * $4::interval,
+                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        FROM placed WHERE outbox.id = placed.id
+        RETURNING outbox.id
+        """,
+        [message.id for message in surplus],
+        [message.epoch for message in surplus],
+        surplus[0].customer_id,
+        timedelta(seconds=seconds_apart),
+    )
+    return len(rows)
+
+
 async def _settle(tx: Tx, message: Message, state: str, error: str) -> bool:
     tag = await tx.execute(
         """

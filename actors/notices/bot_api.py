@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import json
-from types import TracebackType
 from typing import Final
 
 import attrs
@@ -62,7 +61,7 @@ class Answer:
 
 
 class BotApi:
-    """A client of the Bot API. Use it as an async context manager."""
+    """A client of the Bot API. `aclose()` it."""
 
     def __init__(self, telegram: TelegramSettings) -> None:
         self._path = f"/bot{telegram.token.reveal()}/sendMessage"
@@ -72,17 +71,9 @@ class BotApi:
             timeouts=Timeouts(connect=min(5.0, telegram.within), read=telegram.within, write=telegram.within),
         )
 
-    async def __aenter__(self) -> BotApi:
-        await self._client.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self._client.__aexit__(kind, error, traceback)
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
 
     async def send(self, chat: int, text: str) -> Answer:
         """Send a message as plain text, without previews of links. Never raises for what Telegram or the network does."""

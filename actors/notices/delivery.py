@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from actors.notices.texts import LANGUAGES, UntellableNotice, is_stale, language
 from actors.notices.verdict import End, Verdict
 from actors.pool_client import Pool
 from db.lease_errors import LeaseError
-from db.outbox import Message
+from db.outbox import Message, spread_messages
 from runtime.context import Context
 from runtime.worker import Budget
 
@@ -44,6 +45,8 @@ _NO_ACCESS_WAIT: Final = 60.0
 @attrs.define(eq=False)
 class Delivery:
     """A round. Chats are served side by side, one chat's messages in their order; no lease is held while one is sent.
+    A chat gets what it may be sent in a moment, so that the round ends soon and the next one finds the others' messages; if
+    the page `is_full`, what the chat has beyond that is put off for as long as it takes to send it.
 
     `trouble` says why the round was broken off, and `hold` for how many seconds nothing should be tried. `left` counts
     claimed messages about which nothing was decided: their claims lapse with the owner's next enlisting.
@@ -57,6 +60,10 @@ class Delivery:
     budget: Budget
     slots: trio.CapacityLimiter
     operator_chat: int
+    in_a_row: int
+    "Messages of one chat in a round, at most."
+    is_full: bool
+    "Whether more may be due than these."
     unsettled: list[Verdict]
     "Verdicts that the database did not take; the caller's, because they outlive the round."
     sent: int = attrs.field(init=False, default=0)
@@ -77,10 +84,16 @@ class Delivery:
                 nursery.start_soon(self._serve, chat, queue)
 
     async def _serve(self, chat: int, queue: Sequence[Message]) -> None:
+        most = max(1, min(self.in_a_row, 1 + int(LONGEST_TURN * self.pace.rate_of(chat))))
         held_up: Verdict | None = None
         for position, message in enumerate(queue):
             if held_up is not None:
                 verdict: Verdict | None = attrs.evolve(held_up, message=message, end=End.POSTPONED)
+            elif position == most and self.is_full:
+                await self._spread(chat, queue[position:])
+                return
+            elif position == most:
+                verdict = None
             else:
                 verdict = await self._decide(chat, message)
             if verdict is None:
@@ -89,6 +102,21 @@ class Delivery:
             await self._settle(verdict)
             if verdict.holds_up:
                 held_up = verdict
+
+    async def _spread(self, chat: int, surplus: Sequence[Message]) -> None:
+        """Let what a chat cannot have now come due at its pace, with all that waits for it unclaimed: it fills the pages."""
+        apart = 1 / self.pace.rate_of(chat)
+        for receiver in {message.customer_id for message in surplus}:
+            theirs = [message for message in surplus if message.customer_id == receiver]
+            spread = functools.partial(spread_messages, surplus=theirs, seconds_apart=apart)
+            half = SETTLE_SECONDS / 2
+            try:
+                count = await self.pool.run("notifications.spread", spread, within=half, hold=half)
+            except LeaseError:
+                self.left += len(theirs)
+                continue
+            NOTICES.labels(End.POSTPONED.value).inc(len(theirs))
+            self.delays += [place * apart for place in range(1, count + 1)]
 
     # ---- one message ----------------------------------------------------------------------------------------------------
 

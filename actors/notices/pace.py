@@ -38,6 +38,8 @@ class Pace:
 
     rate: float
     chat_rate: float
+    group_rate: float = float("inf")
+    """For groups, whose ids are negative, if it is less than `chat_rate`."""
     _all: Bucket = attrs.field(init=False)
     _chats: dict[int, Bucket] = attrs.field(init=False, factory=dict)
     _closed_chats: dict[int, float] = attrs.field(init=False, factory=dict)
@@ -45,6 +47,10 @@ class Pace:
 
     def __attrs_post_init__(self) -> None:
         self._all = Bucket(self.rate)
+
+    def rate_of(self, chat: int) -> float:
+        """Messages a second that this chat may have in the long run."""
+        return min(self.chat_rate, self.group_rate) if chat < 0 else self.chat_rate
 
     def opens(self, chat: int, now: float) -> float:
         """When this chat may have its next message, whatever the others do: now or later."""
@@ -61,7 +67,7 @@ class Pace:
         if len(self._chats) > _PRUNE_ABOVE:
             self._prune(now)
         at = self._all.reserve(now)
-        self._chats.setdefault(chat, Bucket(self.chat_rate)).reserve(at)
+        self._chats.setdefault(chat, Bucket(self.rate_of(chat))).reserve(at)
         return at
 
     def refused(self, chat: int, now: float, seconds: float) -> bool:

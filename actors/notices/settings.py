@@ -34,6 +34,9 @@ class TelegramSettings:
     chat_rate: float = attrs.field(default=1.0, validator=gt(0))
     """Messages a second to one chat. Telegram's limit is about 1."""
 
+    group_rate: float = attrs.field(default=1 / 3, validator=gt(0))
+    """Messages a second to one group, if it is less than `chat_rate`. Telegram's limit is 20 a minute."""
+
     within: float = attrs.field(default=10.0, validator=gt(0))
     """How long Telegram may take to answer. Later than that, nobody knows whether the message was delivered."""
 

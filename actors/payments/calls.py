@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import ssl
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -13,27 +11,10 @@ import trio
 
 from actors.payments.fields import Fields, read_object
 from actors.payments.provider import NotUnderstood, ProviderRefused, ProviderUnavailable
-from vpn.http import Timeouts, new_client
 
 REPEATS = 2
 """How often a request with an idempotency key is sent again at once."""
 _PAUSE = 0.2
-
-
-def client_of(
-    url: str,
-    *,
-    headers: dict[str, str] | None = None,
-    timeouts: Timeouts | None = None,
-    max_connections: int = 20,
-) -> httpx.AsyncClient:
-    """A client for a provider's address. All share one set of authorities: reading it stops the loop for 40 ms."""
-    return new_client(url, headers=headers, timeouts=timeouts, max_connections=max_connections, verify=_authorities())
-
-
-@functools.cache
-def _authorities() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
 
 
 async def call(

@@ -11,7 +11,7 @@ import math
 import attrs
 import httpx
 
-from actors.payments.calls import call, client_of, refuse
+from actors.payments.calls import call, refuse
 from actors.payments.fields import (
     Fields,
     decimal_text,
@@ -33,6 +33,7 @@ from db.orders import ORDER_LIFETIME, Quote
 from db.payment import FinalizePurchase
 from db.provider_events import StoredEvent
 from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing
+from vpn.http import new_client
 
 NAME = "cryptobot"
 SIGNATURE = "crypto-pay-api-signature"
@@ -49,7 +50,7 @@ class CryptoBot:
     def of(cls, settings: CryptoBotSettings) -> CryptoBot:
         """With a client of its own."""
         headers = {"crypto-pay-api-token": settings.token.reveal()}
-        return cls(settings, client_of(settings.url, headers=headers))
+        return cls(settings, new_client(settings.url, headers=headers))
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import attrs
 import httpx
 
-from actors.payments.calls import call, client_of, refuse
+from actors.payments.calls import call, refuse
 from actors.payments.fields import (
     Fields,
     maybe_sub,
@@ -36,6 +36,7 @@ from db.orders import Quote
 from db.payment import FinalizePurchase
 from db.provider_events import StoredEvent
 from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
+from vpn.http import new_client
 
 NAME = "stripe"
 TOLERANCE_SECONDS = 300
@@ -58,7 +59,7 @@ class Stripe:
     def of(cls, settings: StripeSettings) -> Stripe:
         """With a client of its own."""
         headers = {"authorization": f"Bearer {settings.secret_key.reveal()}"}
-        return cls(settings, client_of(settings.url, headers=headers))
+        return cls(settings, new_client(settings.url, headers=headers))
 
     @property
     def name(self) -> str:

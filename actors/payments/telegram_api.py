@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 import httpx
 
-from actors.payments.calls import call, client_of, refuse
+from actors.payments.calls import call, refuse
 from actors.payments.fields import Fields, maybe_text
 from actors.payments.provider import ProviderRefused, ProviderUnavailable
 from runtime.config.secret import Secret
-from vpn.http import Timeouts
+from vpn.http import Timeouts, new_client
 
 NAME = "telegram"
 _CONNECTIONS = 100
@@ -26,7 +26,7 @@ class TelegramApi:
     @classmethod
     def of(cls, url: str, token: Secret, *, read_seconds: float = 10.0) -> TelegramApi:
         """A client that waits `read_seconds` for an answer."""
-        return cls(token, client_of(url, timeouts=Timeouts(read=read_seconds), max_connections=_CONNECTIONS))
+        return cls(token, new_client(url, timeouts=Timeouts(read=read_seconds), max_connections=_CONNECTIONS))
 
     async def send(self, method: str, body: object, *, within: float = 10.0) -> int:
         """Call a method whose answer does not matter, and return the status. Raises ProviderUnavailable."""

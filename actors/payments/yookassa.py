@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 import attrs
 import httpx
 
-from actors.payments.calls import call, client_of, refuse
+from actors.payments.calls import call, refuse
 from actors.payments.fields import (
     Fields,
     decimal_text,
@@ -33,6 +33,7 @@ from db.orders import Quote
 from db.payment import FinalizePurchase
 from db.provider_events import StoredEvent
 from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
+from vpn.http import new_client
 
 NAME = "yookassa"
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
@@ -49,7 +50,7 @@ class YooKassa:
     @classmethod
     def of(cls, settings: YooKassaSettings) -> YooKassa:
         """With a client of its own. Raises ValueError for a network that is none."""
-        client = client_of(settings.url)
+        client = new_client(settings.url)
         client.auth = httpx.BasicAuth(settings.shop_id, settings.secret_key.reveal())
         return cls(settings, client, tuple(ip_network(network) for network in settings.networks))
 

@@ -113,6 +113,7 @@ async def notice_house(dsn: str, **telegram: object) -> AsyncIterator[NoticeHous
             "rate": 1000.0,
             "chat_rate": 1000.0,
             "longest_wait": 1.0,
+            "within": 4.5,
         }
         settings = TelegramSettings(**{**usual, **telegram})  # type: ignore[arg-type]  # the test's own keywords
         yield NoticeHouse(house, server, settings)

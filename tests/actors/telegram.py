@@ -66,6 +66,10 @@ class Telegram:
     url: str = ""
     delivered: list[Delivered] = attrs.field(factory=list)
     requests: int = 0
+    connections: int = 0
+    """Connections that were ever made."""
+    open: int = 0
+    """Connections now."""
     token: str = TOKEN
     arranged: defaultdict[int, deque[Reply | Taken]] = attrs.field(factory=lambda: defaultdict(deque))
     """What the next requests for a chat meet, in order."""
@@ -104,9 +108,13 @@ class Telegram:
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, kept alive as HTTP/1.1 has it."""
         connection = h11.Connection(h11.SERVER)
+        self.connections += 1
+        self.open += 1
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
             while await self._exchange(connection, stream):
                 connection.start_next_cycle()
+        self.open -= 1
+        self._note()
 
     async def _exchange(self, connection: h11.Connection, stream: trio.SocketStream) -> bool:
         request: h11.Request | None = None

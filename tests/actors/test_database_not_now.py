@@ -192,7 +192,7 @@ async def test_a_database_that_takes_no_writes_is_waited_for_by_every_worker_wit
         await house.node("oslo", wakes=())
         await house.move_clock(days=29.9)
         await switch(is_read_only=True)
-        actors = everybody(TelegramSettings(token=Secret(TOKEN), url=telegram.url, chat_rate=1000.0))
+        actors = everybody(TelegramSettings(within=4.0, token=Secret(TOKEN), url=telegram.url, chat_rate=1000.0))
         refs = {worker: await house.pool.system.start(actor, name=worker) for worker, actor in actors.items()}
         house.refs |= refs
         workers = [worker for worker, actor in actors.items() if isinstance(actor, PeriodicWorker)]

@@ -5,6 +5,7 @@ The list is read from the code. A point that no scenario here reaches fails the 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -338,8 +339,10 @@ async def broken(tx: Tx) -> list[str]:
 
 
 def test_whoever_is_killed_elsewhere_is_killed_there_at_every_point() -> None:
-    declared = {worker for worker, _ in failpoints()}
     for worker, path in ELSEWHERE.items():
-        if worker in declared:
-            text = (REPOSITORY / path).read_text()
-            assert "failpoints.arm(" in text, f"{path} kills nobody"
+        tree = ast.parse((REPOSITORY / path).read_text())
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        arms = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "arm"]
+        points = {point for name, point in failpoints() if name == worker}
+        assert arms and points, worker
+        assert points <= words, f"{path} does not name {sorted(points - words)} of {worker}"

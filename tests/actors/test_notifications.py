@@ -477,6 +477,12 @@ async def test_a_budget_that_would_cut_messages_off_is_refused_at_the_start(data
             await house.start()
 
 
+async def test_a_stop_that_would_cut_messages_off_is_refused_at_the_start(database_dsn: str) -> None:
+    async with notice_house(database_dsn, within=5.0) as house:
+        with pytest.raises(StartRefused, match=r"telegram\.within = 5 must be less than the actor's shutdown = 5"):
+            await house.start()
+
+
 def _inside(house: NoticeHouse, name: str) -> Mapping[str, object]:
     """What the worker shows of itself."""
     found = house.pool_house.system.address(name).inspect()["actor"]

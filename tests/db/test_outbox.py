@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from db.claims import Owner, enlist_owner
-from db.outbox import add_message, claim_messages, mark_sent, mark_undeliverable, retry_message
+from db.outbox import add_message, claim_messages, mark_sent, mark_undeliverable, retry_message, spread_messages
 from tests.db.database import Database
 
 
@@ -52,6 +52,26 @@ async def test_a_lost_claim_settles_nothing(database: Database) -> None:
     [taken] = await database.run(claim_messages, successor, 10, 60.0)
     assert not await database.run(mark_sent, message)
     assert await database.run(mark_sent, taken)
+
+
+async def test_what_waits_for_one_receiver_comes_due_one_by_one_and_nobody_elses_does(database: Database) -> None:
+    owner = await prepare(database)
+    for number in range(6):
+        await database.run(add_message, "alert", f"disk:{number}")
+    mine, first, *surplus = await database.run(claim_messages, owner, 4, 60.0)
+    assert await database.run(retry_message, first, 30.0, "502")  # waits for its own time
+    other = await database.run(enlist_owner, "elsewhere/notifications")
+    [taken] = await database.run(claim_messages, other, 1, 60.0)
+    assert await database.run(spread_messages, surplus, 10.0) == 4
+    due = await database.fetchval(
+        """
+        SELECT string_agg(subject || ' ' || round(extract(epoch FROM next_attempt_at - atlas_now())), ', ' ORDER BY id)
+        FROM outbox WHERE customer_id IS NULL AND claimed_by IS NULL
+        """
+    )
+    assert due == "disk:0 30, disk:1 10, disk:2 20, disk:4 30, disk:5 40"
+    assert await database.run(mark_sent, taken)
+    assert await database.run(mark_sent, mine)
 
 
 async def test_a_uuid_does_not_go_into_a_message(database: Database) -> None:

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from db.claims import Owner
 from db.keys import claim_activations, claim_removals
-from db.outbox import claim_messages
+from db.outbox import Message, claim_messages, spread_messages
 from db.reconcile import expected_page
 from db.subscriptions import expire_page
 from db.tx import Row, Tx
@@ -66,12 +67,14 @@ def steps(plan: Any) -> Iterator[Any]:
 
 
 OWNER = Owner("main/test", 1)
+MESSAGE = Message(4, 1, 4, 4, "ru", "purchase", "order:4", {}, 0, datetime.now(UTC), datetime.now(UTC))
 HOT: list[tuple[str, Callable[[Tx], Awaitable[object]]]] = [
     ("claim_activations", lambda tx: claim_activations(tx, OWNER, 50, 60.0)),
     ("claim_removals", lambda tx: claim_removals(tx, OWNER, 50, 60.0)),
     ("expire_page", lambda tx: expire_page(tx, 0, 100)),
     ("expire_page later", lambda tx: expire_page(tx, CUSTOMERS // 2, 100)),
     ("claim_messages", lambda tx: claim_messages(tx, OWNER, 50, 60.0)),
+    ("spread_messages", lambda tx: spread_messages(tx, [MESSAGE], 1.0)),
     ("expected_page", lambda tx: expected_page(tx, "local", "", 1000)),
     ("expected_page later", lambda tx: expected_page(tx, "local", "k000000030000", 1000)),
 ]
