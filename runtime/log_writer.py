@@ -27,8 +27,10 @@ STALL = 5.0
 """Seconds without a sign of life after which the thread counts as blocked."""
 GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO})
 """Errors after which a destination never takes anything again."""
-MAX_RESTARTS = 10
-"""Threads given up as blocked inside a write, at most: each of them stays behind."""
+MAX_BLOCKED = 10
+"""Threads that may hang inside a write at the same time: each of them stays behind until its write returns."""
+LOOKS = 4
+"""A pause of the whole process, of whatever length, counts as one of so many looks without a sign of life at most."""
 
 
 class Stream:
@@ -107,6 +109,7 @@ class LogWriter:
         capacity: int = CAPACITY,
         stall: float = STALL,
         write: Callable[[int, memoryview], int] = os.write,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.render = render
         self.out = Stream("stdout", out, capacity)
@@ -120,6 +123,12 @@ class LogWriter:
         self._generation = 0
         self._thread: threading.Thread | None = None
         self._alive_at = time.monotonic()
+        self._clock = clock
+        self._seen_alive_at = self._alive_at
+        self._looked_at = clock()
+        self._silent = 0.0
+        """Seconds for which `check` has seen the same sign of life."""
+        self._blocked: list[threading.Thread] = []
 
     @property
     def streams(self) -> tuple[Stream, Stream]:
@@ -142,14 +151,26 @@ class LogWriter:
         return time.monotonic() - self._alive_at if self._thread is not None else 0.0
 
     def check(self) -> None:
-        """Replace the thread if it died, or hangs inside a write for longer than `stall` seconds. Never blocks."""
+        """Replace the thread if it died, or hangs inside a write for longer than `stall` seconds. Never blocks.
+
+        Call it several times within `stall` seconds: while nobody looks, the whole process may have stood still, and the
+        thread with it.
+        """
         thread = self._thread
         if thread is None or self._stopping:
             return
+        now = self._clock()
+        since, self._looked_at = now - self._looked_at, now
         if not thread.is_alive():
             self._replace("has died")
-        elif self.age() > self._stall and self.restarts < MAX_RESTARTS:
-            self._replace(f"has been blocked inside a write for {self.age():.1f} s")
+        elif self._alive_at != self._seen_alive_at:
+            self._seen_alive_at, self._silent = self._alive_at, 0.0
+        else:
+            self._silent += min(since, self._stall / LOOKS)
+            self._blocked = [each for each in self._blocked if each.is_alive()]
+            if self._silent > self._stall and len(self._blocked) < MAX_BLOCKED:
+                self._blocked.append(thread)
+                self._replace(f"has been blocked inside a write for {self._silent:.1f} s")
 
     def flush(self, seconds: float) -> bool:
         """Wait, no longer than `seconds`, until everything queued is written; whether it is. Blocks: not for the loop."""
@@ -191,7 +212,8 @@ class LogWriter:
 
     def _spawn(self) -> None:
         self._generation += 1
-        self._alive_at = time.monotonic()
+        self._alive_at = self._seen_alive_at = time.monotonic()
+        self._silent = 0.0
         self._thread = threading.Thread(
             target=self._run, args=(self._generation,), name=f"log-writer-{self._generation}", daemon=True
         )
@@ -264,13 +286,16 @@ class LogWriter:
             return f"atlas log: a record of {record.logger} could not be rendered: {type(error).__name__}\n"
 
     def _send(self, stream: Stream, generation: int) -> None:
+        if generation != self._generation:
+            return  # replaced amid the other stream's write: what is in flight now is another thread's
         chunk = stream.pending[:CHUNK]
         try:
             sent = self._write(stream.fd, chunk)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._failed(stream, error)
+            if generation == self._generation:
+                self._failed(stream, error)
             return
         if generation == self._generation:
             stream.pending = stream.pending[sent:]

@@ -50,6 +50,8 @@ UNSTOPPED = 75
 FAILED = 70
 SCREEN_PATIENCE = 10.0
 """Seconds that the start screen waits for everybody to be ready."""
+LOG_CHECK = 1.0
+"""Seconds between two looks at the log's writer where no watchdog runs."""
 _READINESS_POLL = 0.01
 
 _running: ContextVar[System | None] = ContextVar("atlas_system", default=None)
@@ -160,6 +162,8 @@ class System:
                 if self.config.watchdog.enabled:
                     self.watchdog = make_watchdog(self)
                     await nursery.start(self.watchdog.run)
+                else:
+                    nursery.start_soon(_check_the_log)
                 nursery.start_soon(control.run)
                 if self._writer is not None and self.config.log.format == "text":
                     self._show_screen = trio.Event()
@@ -261,6 +265,13 @@ class System:
     def _leave_for_good(self) -> NoReturn:
         self.socket.unlink(missing_ok=True)  # nothing behind it answers any more
         self._leave(UNSTOPPED)
+
+
+async def _check_the_log() -> None:
+    """What the watchdog does along with its own, where there is one."""
+    while True:
+        await trio.sleep(LOG_CHECK)
+        logs.check()
 
 
 class _WhenUp:

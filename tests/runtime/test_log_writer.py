@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.log_record import Record, as_text
-from runtime.log_writer import LogWriter
+from runtime.log_writer import MAX_BLOCKED, LogWriter
 
 INFO, ERROR = logging.INFO, logging.ERROR
 REPORT = re.compile(rb"(\d+) records were dropped: stdout did not take them in time")
@@ -209,6 +209,70 @@ def test_a_dead_thread_is_replaced_and_reported_and_loses_nothing_queued(out: Pi
     assert writer.stop(5)
 
 
+def checked(writer: LogWriter) -> LogWriter:
+    writer.check()
+    return writer
+
+
+class Stuck:
+    """A write that hangs until it is released."""
+
+    def __init__(self) -> None:
+        self.inside = threading.Semaphore(0)
+        self.release = threading.Event()
+        self.hangs = True
+
+    def __call__(self, fd: int, data: memoryview) -> int:
+        if self.hangs:
+            self.inside.release()
+            self.release.wait(30)
+        return os.write(fd, data)
+
+
+# S-905
+def test_a_pause_of_the_whole_process_is_not_taken_for_a_blocked_writer(out: Pipe, err: Pipe) -> None:
+    now, stuck = [1000.0], Stuck()
+    writer = LogWriter(as_text, out=out.writer, err=err.writer, stall=5.0, write=stuck, clock=lambda: now[0])
+    writer.start()
+    writer.put(record("said amid a write"))
+    assert stuck.inside.acquire(timeout=10)
+    for seconds in (1.0, 8.0, 1.0, 3600.0, 0.5):  # it looked each second, and was stopped twice
+        now[0] += seconds
+        writer.check()
+    assert writer.restarts == 0
+    for _ in range(2):
+        now[0] += 1.0
+        writer.check()
+    assert writer.restarts == 1, "nobody paused it any more, and it hung on"
+    assert b"has been blocked inside a write for 6.0 s; started another" in err.read()
+    stuck.hangs = False
+    stuck.release.set()
+    assert writer.stop(5)
+
+
+# S-905
+def test_threads_that_came_back_from_their_write_make_room_for_the_next(out: Pipe, err: Pipe) -> None:
+    now, last = [1000.0], Stuck()
+    writer = LogWriter(as_text, out=out.writer, err=err.writer, stall=4.0, write=lambda *_: 0, clock=lambda: now[0])
+    writer.start()
+    for number in range(1, MAX_BLOCKED + 2):
+        last = writer._write = Stuck()
+        writer.put(record(f"line {number}"))
+        assert last.inside.acquire(timeout=10)
+        writer.check()  # it has shown life since the last look
+        for _ in range(5):
+            now[0] += 1.0
+            writer.check()
+        assert writer.restarts == number
+        last.hangs = False
+        last.release.set()
+        name = f"log-writer-{number}"
+        eventually(lambda name=name: not any(thread.name == name for thread in threading.enumerate()))  # type: ignore[misc]  # a lambda's default
+        assert b"started another" in err.read()
+        assert out.read_until(b"\n")
+    assert writer.stop(5)
+
+
 # S-905
 def test_a_thread_blocked_inside_a_write_is_replaced_and_reported(out: Pipe, err: Pipe) -> None:
     blocked, release = threading.Event(), threading.Event()
@@ -224,8 +288,7 @@ def test_a_thread_blocked_inside_a_write_is_replaced_and_reported(out: Pipe, err
     writer.put(record("stuck"))
     assert blocked.wait(10)
     writer.put(record("next"))
-    eventually(lambda: writer.age() > 0.05)
-    writer.check()
+    eventually(lambda: checked(writer).restarts == 1)
     assert b"blocked inside a write" in err.read()
     assert b"next" in out.read_until(b"next")
     release.set()

@@ -19,6 +19,7 @@ from runtime.message import Message, Stop
 from runtime.supervisor import ChildState
 from runtime.system import System
 from runtime.system_watchdog import make_watchdog
+from tests.runtime.atlas_process import short_directory
 
 
 @attrs.define(eq=False)
@@ -112,6 +113,27 @@ async def test_who_declined_to_run_or_has_finished_is_not_waited_for_and_whom_an
         await system.operations.restart("plain")
         await system.operations.restart("crew")
         assert unready() == (True, [], [])
+
+
+# S-905
+async def test_the_log_is_looked_after_without_a_watchdog_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, looked = [0], trio.Event()
+
+    def check() -> None:
+        looks[0] += 1
+        if looks[0] == 2:
+            looked.set()
+
+    monkeypatch.setattr("runtime.logs.check", check)
+    monkeypatch.setattr("runtime.system.LOG_CHECK", 0.001)
+    with short_directory() as directory:
+        config = f'[control]\nsocket = "{directory}/a.sock"\n[watchdog]\nenabled = false\n'
+        system = System(load_text(TREE.format(here=__name__) + config))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(system.run)
+            with trio.fail_after(10):
+                await looked.wait()
+            system.stop("seen")
 
 
 # S-803
