@@ -38,7 +38,11 @@ REPOSITORY = Path(__file__).parent.parent.parent
 SUITE = (
     "tests/db/test_begin.py",
     "tests/db/test_bridge.py",
+    "tests/db/test_classify_server.py",
+    "tests/actors/test_pool_ambiguous.py",
     "tests/actors/test_pool_churn.py",
+    "tests/actors/test_pool_holders.py",
+    "tests/actors/test_pool_limits.py",
     "tests/actors/test_pool_wake.py",
 )
 
