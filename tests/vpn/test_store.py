@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -326,6 +327,52 @@ async def test_a_full_disk_refuses_the_change_and_every_later_one_until_it_recov
         before = store.desired.digest
     with opened(tmp_path) as store:
         assert store.desired.digest == before and names(store) == ["a", "b"]
+
+
+async def test_what_ends_while_the_store_recovers_leaves_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("a"))
+        with files_no_larger_than(0), pytest.raises(StoreFailed):
+            await store.put(key("b"))
+        write = store._write_snapshot
+
+        def write_while_a_key_ends(*what: Any) -> None:
+            trio.from_thread.run_sync(store.end, 100.0)
+            write(*what)
+
+        monkeypatch.setattr(store, "_write_snapshot", write_while_a_key_ends)
+        while not await store.recover():
+            pass
+        await store.put(key("b"))
+    with opened(tmp_path) as store:
+        assert names(store) == ["a", "b"] and store.desired.ended_upto == 100.0
+
+
+async def test_many_changes_that_are_being_written_when_the_disk_fails_leave_files_that_can_be_read(
+    tmp_path: Path,
+) -> None:
+    specs = [key(f"k{number:04}") for number in range(600)]
+    with opened(tmp_path) as store:
+
+        async def fail_once() -> None:
+            size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
+            assert size, "the first of the many are in the file"
+            with files_no_larger_than(size + 10), pytest.raises(StoreFailed):
+                await store.put(key("other"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_once)
+            with pytest.raises(StoreFailed):
+                await store.put_all(specs, _refuse)
+        again, remark = open_store(tmp_path, Clock())  # as after a kill
+        again.close()
+        assert "unfinished" in remark and len(again.desired) >= 255
+        assert await store.recover()
+        await store.put_all(specs, _refuse)
+    with opened(tmp_path) as store:
+        assert len(store.desired) == 600
 
 
 @pytest.mark.parametrize("room", [0, 50, 300])

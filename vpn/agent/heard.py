@@ -25,7 +25,8 @@ class HeardFile:
 
     directory: Path
     _touched: float = attrs.field(init=False, default=float("-inf"))
-    _settled_at: float = attrs.field(init=False, default=float("-inf"))
+    _kept: float = attrs.field(init=False, default=float("-inf"))
+    _tried: float = attrs.field(init=False, default=float("-inf"))
 
     @property
     def path(self) -> Path:
@@ -37,7 +38,8 @@ class HeardFile:
         contact = BackendContact(now, expiry.grace, expiry.silence, expiry.settle)
         try:
             contact.last_heard = min(now, self.path.stat().st_mtime)
-            contact.settled_at = self._settled_at = min(now + expiry.settle, float(self.path.read_text() or "-inf"))
+            self._kept = self._tried = float(self.path.read_text() or "-inf")
+            contact.settled_at = min(now + expiry.settle, self._kept)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -46,14 +48,13 @@ class HeardFile:
 
     def remember(self, contact: BackendContact, now: float) -> None:
         """Keep it: at once if a silence has just ended, otherwise at most once a minute."""
-        is_settling_anew = contact.settled_at != self._settled_at
-        if not is_settling_anew and abs(now - self._touched) <= _TOUCH_SECONDS:
+        if contact.settled_at == self._tried and abs(now - self._touched) <= _TOUCH_SECONDS:
             return
-        self._touched = now
+        self._touched, self._tried = now, contact.settled_at
         try:
-            if is_settling_anew:
+            if contact.settled_at != self._kept:
                 files.replace(self.path, b"%.3f" % contact.settled_at)
-                self._settled_at = contact.settled_at
+                self._kept = contact.settled_at
             else:
                 self.path.touch(mode=0o600)
             os.utime(self.path, (now, now))

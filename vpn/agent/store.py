@@ -153,11 +153,14 @@ class Store:
                 self._open_log(self._epoch + 1)
                 os.close(old)
             self._compacting = True
+            written = self.desired.sequence
             await self._snapshot()
         except OSError:
             return False
         finally:
             self._compacting = False
+        if self.desired.sequence != written:
+            return False  # something came to be known meanwhile that is in no file
         self._synced = self._written
         self._failure = ""
         return True
@@ -188,6 +191,7 @@ class Store:
             CHANGES.labels("remove" if change.spec is None else "put").inc()
 
     def _append(self, lines: Sequence[bytes]) -> None:
+        self._check_usable()  # behind what is left of a failed write, nothing could be read back
         data = b"".join(lines)
         done = 0
         try:
