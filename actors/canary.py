@@ -62,6 +62,7 @@ class Canary(PeriodicWorker):
     "Seconds between two alerts about the same lasting condition."
     _conditions: Conditions = attrs.field(init=False)
     _found: dict[str, str] = attrs.field(init=False, factory=dict)
+    _unproven: set[str] = attrs.field(init=False, factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._conditions = Conditions(self.cooldown)
@@ -81,10 +82,15 @@ class Canary(PeriodicWorker):
             self.context.emit(alert.event(self.context.name))
         troubles = [f"{condition.subject}: {condition.trouble}" for condition in found if condition.trouble]
         self.context.ready(not troubles, "; ".join(troubles))
-        return Iteration(done=len(names), note="; ".join(troubles)[:200])
+        unproven = [f"{name}: no packets are sent, set [canary] url" for name in sorted(self._unproven)]
+        return Iteration(done=len(names), note="; ".join([*troubles, *unproven])[:200])
 
     def inspect(self) -> Mapping[str, object]:
-        return {**super().inspect(), "conditions": self._conditions.inspect(trio.current_time())}
+        return {
+            **super().inspect(),
+            "conditions": self._conditions.inspect(trio.current_time()),
+            "without_packets": sorted(self._unproven),
+        }
 
     async def _look(self, pool: Pool, name: str, origin: Origin, budget: Budget) -> None:
         kind, trouble = "late", f"the probe was not over after {self.patience:g} s"
@@ -93,8 +99,17 @@ class Canary(PeriodicWorker):
         PROBES.labels(name, kind).inc()
         if kind == "no database":
             return  # says nothing about the node; what was found before stands
-        PASSES.labels(name).set(kind == "passed")
         self._found[name] = trouble
+        if kind == "not tried":
+            if name not in self._unproven:
+                log.warning(
+                    "no packets are sent through this node, so nobody knows whether any pass; set [canary] url",
+                    node=name,
+                )
+            self._unproven.add(name)
+        else:
+            PASSES.labels(name).set(kind == "passed")
+            self._unproven.discard(name)
         await budget.count()
 
     async def _probe(self, pool: Pool, name: str, origin: Origin) -> tuple[str, str]:

@@ -8,9 +8,10 @@ from typing import TypeVar
 import attrs
 import trio
 
+from actors.health_conditions import Condition, Conditions
 from actors.node_endpoint import Locate
-from actors.node_events import NodeAway, NodeBack
-from actors.node_messages import ChangeKeys, ListKeys, PutKey, ReadKey, ReadState, RemoveKey, RestoreKeys
+from actors.node_events import CLOCK_SKEW, NodeAway, NodeBack
+from actors.node_messages import ChangeKeys, ListKeys, PutKey, ReadKey, ReadState, RemoveKey, ReplaceKeys, RestoreKeys
 from actors.pool_client import pool_of
 from db.classify import sqlstate
 from db.lease_errors import LeaseError
@@ -46,7 +47,8 @@ class NodeActor(Actor):
     when the node comes back or was started anew, after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them is idempotent, so callers repeat them.
     Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
-    seem away; no lease is held during a call; nothing that a node says ends this actor.
+    seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes
+    or has a wrong clock, is a condition and not away: it is asked as before.
     """
 
     key: str
@@ -64,14 +66,21 @@ class NodeActor(Actor):
     "Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."
     longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     "Seconds that it waits at most."
+    clock_tolerance: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    "Seconds that the node's clock may be away from the database's before that is a condition."
+    cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
+    "Seconds between two alerts about the same lasting condition."
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _slots: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
     _away_since: float | None = attrs.field(init=False, default=None)
     _wakes_are_due: bool = attrs.field(init=False, default=False)
+    _conditions: Conditions = attrs.field(init=False)
+    _skew: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._slots = trio.CapacityLimiter(self.concurrency)
+        self._conditions = Conditions(self.cooldown)
 
     async def on_start(self) -> None:
         self.context.ready(False, "not reached yet")
@@ -114,6 +123,13 @@ class NodeActor(Actor):
         return self._answer(message, restore)
 
     @handler
+    async def replace_keys(self, message: ReplaceKeys) -> Deferred[SyncOutcome]:
+        async def replace(node: VpnNode) -> SyncOutcome:
+            return await node.sync(message.specs, message.unchanged_since)
+
+        return self._answer(message, replace)
+
+    @handler
     async def read_key(self, message: ReadKey) -> Deferred[NodeKey | None]:
         async def read(node: VpnNode) -> NodeKey | None:
             return await node.get(message.key_id)
@@ -135,6 +151,7 @@ class NodeActor(Actor):
             "calls": self._slots.borrowed_tokens,
             "keys": None if self._state is None else self._state.count,
             "boot": None if self._state is None else self._state.boot_id,
+            "conditions": self._conditions.inspect(trio.current_time()),
         }
 
     def _answer(self, message: Request[R], call: _Call[R]) -> Deferred[R]:
@@ -202,12 +219,16 @@ class NodeActor(Actor):
     async def _record(self, state: NodeState) -> bool:
         """Keep the database's facts; False if the database is away, so that the next probe tries again."""
         pool = pool_of(self.context, self.pool)
-        known = self._state
+        known, answered = self._state, trio.current_time()
         try:
             if known is None or known.inbounds != state.inbounds:
                 await pool.run("node.register", _register, self.key, state)
-            is_new_boot = await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
-            if is_new_boot or known is None or self._away_since is not None:
+            seen = await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
+            # what passed in between, waiting for a connection, is not the node's
+            passed = trio.current_time() - answered
+            self._skew = (state.now - seen.now).total_seconds() + passed
+            takes_changes_again = known is not None and known.why and not state.why
+            if seen.is_new_boot or known is None or takes_changes_again or self._away_since is not None:
                 await pool.run("node.due", make_keys_due, self.key)
                 self._wakes_are_due = True
         except LeaseError as error:
@@ -224,7 +245,7 @@ class NodeActor(Actor):
     def _note_back(self, state: NodeState) -> None:
         first = self._state is None
         self._state = state
-        self.context.ready(True)
+        self._note_conditions(state)
         self.context.describe(
             xray=state.xray_version, boot=state.boot_id, keys=str(state.count), customers=_customers(state.inbound)
         )
@@ -236,6 +257,22 @@ class NodeActor(Actor):
             away = None if self._away_since is None else trio.current_time() - self._away_since
             self._away_since = None
             self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
+
+    def _note_conditions(self, state: NodeState) -> None:
+        """A node that does not take changes is not ready, because purchases wait; one with a wrong clock serves them."""
+        refuses = f"it serves, and refuses changes: {state.why}" if state.why else ""
+        clock = ""
+        if abs(self._skew) > self.clock_tolerance:
+            side, when = ("ahead of", "early") if self._skew > 0 else ("behind", "late")
+            clock = f"its clock is {abs(self._skew):.0f} s {side} the database's, so keys end {when} by as much; set it there"
+        CLOCK_SKEW.labels(self.key).set(self._skew)
+        found = [
+            Condition(f"changes of {self.context.name}", refuses),
+            Condition(f"clock of {self.context.name}", clock),
+        ]
+        for alert in self._conditions.update(found, trio.current_time()):
+            self.context.emit(alert.event(self.context.name))
+        self.context.ready(not refuses, "; ".join(filter(None, (refuses, clock))))
 
     def _note_away(self, why: str) -> None:
         self.context.ready(False, why)

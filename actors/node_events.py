@@ -8,6 +8,13 @@ from typing import ClassVar
 import attrs
 
 from runtime.events import Event
+from runtime.metrics import gauge
+
+CLOCK_SKEW = gauge(
+    "atlas_node_clock_skew_seconds",
+    "How far the node's clock is ahead of the database's; keys end there so much early, or late if it is below 0.",
+    labels=("node",),
+)
 
 
 @attrs.frozen

@@ -46,6 +46,15 @@ class RestoreKeys(Request[SyncOutcome]):
 
 
 @attrs.frozen
+class ReplaceKeys(Request[SyncOutcome]):
+    """Want exactly these keys, and let go of every other that the node learned of up to the sequence `unchanged_since`: for a
+    node that cannot list what it has. Read that sequence before the keys."""
+
+    specs: tuple[KeySpec, ...] = attrs.field(repr=_some)
+    unchanged_since: int
+
+
+@attrs.frozen
 class ReadState(Request[NodeState]):
     """The node at a glance, read now."""
 

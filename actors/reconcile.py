@@ -20,7 +20,7 @@ from runtime.errors import AskError
 from runtime.logs import get_logger
 from runtime.message import WakeUp
 from runtime.worker import Budget, Iteration, PeriodicWorker
-from vpn.errors import BreakerOpen, NodeError, NodeUnavailable, NodeUnreachable
+from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
 
 log = get_logger("reconcile")
 
@@ -115,13 +115,16 @@ class Reconcile(PeriodicWorker):
         try:
             verdict = await NodePass(self.context, tenure, name, limits, budget).run()
             self._troubles.pop(name, None)
-            if verdict == "drifted":
+            if verdict in ("drifted", "told again"):
                 # what is in quarantine is looked at again once it may be removed
                 self.context.after(self.grace + 1.0, WakeUp())
         except Implausible as error:
             verdict = "implausible"
             self._stop(name, str(error))
             await self._give_up(tenure, name, str(error), lost)
+        except NodeReadOnly as error:
+            verdict = "failed"
+            self._stop(name, str(error))
         except (NodeUnreachable, NodeUnavailable, BreakerOpen) as error:
             # the node's own actor says that it is away, and wakes this one when it is back
             verdict = "away"

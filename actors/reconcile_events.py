@@ -59,6 +59,18 @@ class SurplusRemoved(Event):
 
 
 @attrs.frozen
+class UnlistedRemoved(Event):
+    """A node that cannot list had something else than the database believes, twice; it was given the full set."""
+
+    level: ClassVar[int] = logging.WARNING
+    node: str
+    keys: int
+
+    def line(self) -> str:
+        return f"node {self.node}: was given the full set of its keys and let go of {self.keys} that nobody wants there"
+
+
+@attrs.frozen
 class DuplicateUuid(Event):
     """A node lists two keys with one UUID: removing either from Xray locks out both."""
 

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from actors.drift import Drift, compare, duplicates, implausible, spec_of
-from actors.node_messages import ChangeKeys, ListKeys, ReadKey, ReadState, RemoveKey, RestoreKeys
+from actors.node_messages import ChangeKeys, ListKeys, ReadKey, ReadState, RemoveKey, ReplaceKeys, RestoreKeys
 from actors.reconcile_events import (
     DRIFT,
     SURPLUS,
@@ -17,6 +17,7 @@ from actors.reconcile_events import (
     NodeDrifted,
     NodeRestored,
     SurplusRemoved,
+    UnlistedRemoved,
 )
 from actors.singleton import Tenure
 from db.canary import CanaryKey, find_canary_key
@@ -35,6 +36,7 @@ from db.reconcile import (
     overtake,
     place_keys,
     ripe_sightings,
+    save_position,
     unwanted_of,
 )
 from db.tx import Tx
@@ -43,7 +45,7 @@ from runtime.message import Request
 from runtime.worker import Budget
 from vpn.digest import digest_text, key_digest
 from vpn.errors import NodeCannotList, NodeConflict, NodeRefused
-from vpn.protocol import CAN_LIST, MAX_BATCH, Applied, KeySpec, NodeKey, NodeState
+from vpn.protocol import CAN_LIST, CAN_SYNC, MAX_BATCH, Applied, KeySpec, NodeKey, NodeState
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -52,6 +54,10 @@ Args = TypeVarTuple("Args")
 _PART = 10_000
 _LIST_PAGE = 500
 _EQUAL = "equal"
+_MOST_KEYS = 500_000
+"Keys of one node at which a list is not read on, whatever the node says of itself."
+_SOMETHING = "?"
+"What is in quarantine on a node that cannot list: no key has this name."
 
 
 class Implausible(Exception):
@@ -83,6 +89,7 @@ class NodePass:
     _pass: Pass = attrs.field(init=False)
     _missing: list[ExpectedKey] = attrs.field(init=False, factory=list)
     _ahead: int = attrs.field(init=False, default=0)
+    _restored: int = attrs.field(init=False, default=0)
 
     async def run(self) -> str:
         """Returns the verdict: equal, drifted (and put right as far as possible), unfinished, or not ready.
@@ -114,6 +121,11 @@ class NodePass:
 
     async def _is_equal(self, state: NodeState) -> bool:
         """Whether the digest of what the rows believe is what the node says, and nothing else is open."""
+        count, behind, total = await self._believed()
+        return (count, behind, state.pending, digest_text(total)) == (state.count, 0, 0, state.digest)
+
+    async def _believed(self) -> tuple[int, int, int]:
+        """What the rows say that the node has: how many keys, how many more it should have, and the digest."""
         canary = await self._run("canary", find_canary_key, self.node)
         count = behind = total = 0
         if canary is not None and canary.is_confirmed:
@@ -122,22 +134,24 @@ class NodePass:
         while after is not None:
             part = await self._run("digest", digest_part, self.node, after, _PART)
             count, behind, total, after = count + part.count, behind + part.behind, total ^ part.digest, part.last
-        return (count, behind, state.pending, digest_text(total)) == (state.count, 0, 0, state.digest)
+        return count, behind, total
 
     async def _walk(self, state: NodeState) -> str:
         """Compare page by page from where the pass stands, and remove at its end."""
         if CAN_LIST not in state.capabilities:
             return await self._walk_blindly(state)
         try:
-            listed = await self._list()
+            listed = await self._list(state)
         except NodeCannotList:
             return await self._walk_blindly(state)
         after_list = await self._ask(ReadState())
         if why := implausible(listed, state, after_list):
             raise Implausible(why)
-        is_whole = await self._compare(listed, after_list)
+        position = await self._compare(listed, after_list)
         await self._put_back(after_list)
-        if not is_whole:
+        if position is not None:
+            # only now: whoever goes on from there does not look at these keys again
+            await self._run("position", save_position, self.tenure.epoch, self.node, position)
             return "unfinished"
         quarantined, ripe = await self._run(
             "sighted",
@@ -152,10 +166,7 @@ class NodePass:
         self._report(quarantined)
         limit = max(self.limits.surplus_floor, int(self.limits.surplus_share * len(listed)))
         if quarantined > limit:
-            raise Implausible(
-                f"{quarantined} of its {len(listed)} keys are unknown here; more than {limit} are not removed: is this the right "
-                "database, and the right node? If so, raise surplus_floor of the actor `reconcile`"
-            )
+            raise Implausible(self._too_many(quarantined, len(listed), limit))
         twins = {key_id: other for pair in duplicates(listed) for key_id, other in (pair, pair[::-1])}
         for key_id in ripe:
             if self.budget.is_spent:
@@ -167,28 +178,85 @@ class NodePass:
         return "drifted"
 
     async def _walk_blindly(self, state: NodeState) -> str:
-        """A node that cannot list is told everything again. What is unknown there stays unknown."""
-        await self._compare({}, state)
-        await self._put_back(state)
-        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "told again", state.boot_id)
+        """A node that cannot list is told everything again, in changes that are confirmed key by key. If it has something else
+        even so, now and in a later pass, it is given the full set."""
+        while True:
+            position = await self._compare({}, state, pages=1)
+            await self._put_back(state, can_list=False)
+            if position is None:
+                break
+            await self._run("position", save_position, self.tenure.epoch, self.node, position)
+            self._pass = attrs.evolve(self._pass, position=position)
+            if self.budget.is_spent:
+                return "unfinished"
+        after = await self._ask(ReadState())
+        is_equal = await self._is_equal(after)
+        seen = [] if is_equal else [(_SOMETHING, 0)]
+        await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen)
+        _, ripe = await self._run(
+            "sighted", ripe_sightings, self.tenure.epoch, self.node, self._pass.number, self.limits.grace, 1
+        )
+        SURPLUS.labels(self.node).set(len(seen))
+        if ripe:
+            await self._replace(after)
+        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "told again", after.boot_id)
         return "told again"
 
-    async def _list(self) -> dict[str, NodeKey]:
+    async def _replace(self, state: NodeState) -> None:
+        """Give the node the full set: what it has besides goes, except what it learned of after `state`."""
+        count, _, _ = await self._believed()
+        limit = max(self.limits.surplus_floor, int(self.limits.surplus_share * state.count))
+        if state.count - count > limit:
+            raise Implausible(self._too_many(state.count - count, state.count, limit))
+        if CAN_SYNC not in state.capabilities:
+            raise Implausible(
+                "it has something else than it should, and can neither list its keys nor take a full set: put an agent of this "
+                "version there"
+            )
+        canary = await self._run("canary", find_canary_key, self.node)
+        wanted = [] if canary is None else [_canary_spec(canary)]
+        position = ""
+        while page := await self._run("page", expected_page, self.node, position, self.limits.page_size):
+            wanted += [spec_of(key, self._pass) for key in page if key.status in ("active", "pending")]
+            position = page[-1].key_id
+        await self.tenure.hold_on()
+        self.context.failpoint("removing")
+        outcome = await self._ask(ReplaceKeys(tuple(wanted), state.sequence), patience=120.0)
+        DRIFT.labels(self.node, "removed").inc(outcome.removed)
+        self.context.emit(UnlistedRemoved(actor=self.context.name, node=self.node, keys=outcome.removed))
+        await self._run("forget", forget_sighting, self.node, _SOMETHING)
+        await self.budget.count()
+
+    def _too_many(self, surplus: int, listed: int, limit: int) -> str:
+        return (
+            f"{surplus} of its {listed} keys are unknown here; more than {limit} are not removed: is this the right "
+            "database, and the right node? If so, raise surplus_floor of the actor `reconcile`"
+        )
+
+    async def _list(self, state: NodeState) -> dict[str, NodeKey]:
+        """All that the node lists. Raises Implausible as soon as that is more than it can have, as it says of itself."""
         listed: dict[str, NodeKey] = {}
         after: str | None = ""
+        most = state.count
         while after is not None:
             page = await self._ask(ListKeys(after, _LIST_PAGE))
             listed.update((key.spec.key_id, key) for key in page.keys)
             after = page.next
+            if len(listed) > most:
+                now = await self._ask(ReadState())
+                most = min(_MOST_KEYS, max(state.count, now.count) + abs(now.sequence - state.sequence))
+                if len(listed) > most:
+                    raise Implausible(f"it lists {len(listed)} keys and more, and says that it has {now.count}")
             self.budget.progress()
             await trio.lowlevel.checkpoint()
         return listed
 
-    async def _compare(self, listed: dict[str, NodeKey], state: NodeState) -> bool:
-        """Compare all pages; False if time ran out before the end. Surplus keys go to quarantine on the way."""
+    async def _compare(self, listed: dict[str, NodeKey], state: NodeState, pages: int | None = None) -> str | None:
+        """Compare all pages, or so many of them; None at the end, else where to go on: time ran out, or there are more pages.
+        Surplus keys go to quarantine on the way."""
         position = self._pass.position
         names = sorted(name for name in listed if name > position)
-        walked = 0
+        walked = compared = 0
         while True:
             page = await self._run("page", expected_page, self.node, position, self.limits.page_size)
             end = page[-1].key_id if len(page) == self.limits.page_size else None
@@ -197,13 +265,14 @@ class NodePass:
             surplus = [name for name in names[walked:until] if name not in known]
             walked = until
             await self._handle(compare(page, listed, self._pass), state)
-            position = end or position
-            await self._quarantine(surplus, listed, position)
+            await self._quarantine(surplus, listed)
             self.context.failpoint("compared")
             if end is None:
-                return True
-            if self.budget.is_spent:
-                return False
+                return None
+            position = end
+            compared += 1
+            if self.budget.is_spent or compared == pages:
+                return position
             await trio.lowlevel.checkpoint()
 
     async def _handle(self, drift: Drift, state: NodeState) -> None:
@@ -215,26 +284,28 @@ class NodePass:
             await self._run("overtake", overtake, self.tenure.epoch, drift.ahead)
         self.budget.progress()
 
-    async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey], position: str) -> None:
+    async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey]) -> None:
         surplus = await self._run("unwanted", unwanted_of, self.node, names) if names else []
         seen = [(name, listed[name].spec.generation) for name in surplus]
-        await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen, position)
+        if seen:
+            await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen)
 
-    async def _put_back(self, state: NodeState) -> None:
+    async def _put_back(self, state: NodeState, *, can_list: bool = True) -> None:
         """Everything that is missing, in one request if it is very much, else in batches that are confirmed key by key."""
         missing, self._missing = self._missing, []
         if not missing:
             return
         began = trio.current_time()
+        self._restored += len(missing)
         DRIFT.labels(self.node, "missing").inc(len(missing))
         # counted before it is done: an iteration that is cut off meanwhile is followed by the next one at once
         await self.budget.count(len(missing))
-        if len(missing) >= self.limits.restore_from:
+        if can_list and len(missing) >= self.limits.restore_from:
             await self._ask(RestoreKeys(tuple([spec_of(key, self._pass) for key in missing])), patience=120.0)
             self.context.failpoint("restored")
             after = await self._ask(ReadState())
             # What was refused is neither noted nor forgotten: the next pass meets it in a batch, with the reason.
-            listed = {} if after.pending else await self._list()
+            listed = {} if after.pending else await self._list(after)
             await self._handle(attrs.evolve(compare(missing, listed, self._pass), missing=[]), after)
         else:
             for start in range(0, len(missing), MAX_BATCH):
@@ -286,7 +357,7 @@ class NodePass:
         await self._run("overtake", overtake, self.tenure.epoch, [(key, generation)])
 
     def _report(self, surplus: int) -> None:
-        missing = self.budget.done
+        missing = self._restored
         DRIFT.labels(self.node, "ahead").inc(self._ahead)
         if missing or self._ahead or surplus:
             self.context.emit(

@@ -67,21 +67,30 @@ async def register_node(
     return _node(row)
 
 
-async def record_node_seen(tx: Tx, name: str, boot_id: str) -> bool:
-    """Note that the node answered; ``True`` if it was started anew since it was last seen. Raises ``UnknownNode``."""
+@attrs.frozen
+class Seen:
+    """What is known after a node answered."""
+
+    is_new_boot: bool
+    """It was started anew since it was last seen."""
+    now: datetime
+    """The database's clock."""
+
+
+async def record_node_seen(tx: Tx, name: str, boot_id: str) -> Seen:
+    """Note that the node answered. Raises ``UnknownNode``."""
     row = await tx.fetchrow(
         """
         UPDATE vpn_nodes n SET boot_id = $2, last_seen_at = atlas_now()
         FROM vpn_nodes before WHERE n.name = $1 AND before.id = n.id
-        RETURNING before.boot_id IS DISTINCT FROM n.boot_id AS is_new_boot
+        RETURNING before.boot_id IS DISTINCT FROM n.boot_id AS is_new_boot, n.last_seen_at AS now
         """,
         name,
         boot_id,
     )
     if row is None:
         raise UnknownNode(name)
-    is_new: bool = row["is_new_boot"]
-    return is_new
+    return Seen(row["is_new_boot"], row["now"])
 
 
 async def make_keys_due(tx: Tx, name: str) -> int:

@@ -55,7 +55,7 @@ class Pass:
 
     number: int
     position: str
-    """Keys up to here have been compared in this pass."""
+    """Keys up to here have been compared in this pass, and put right."""
     removals: int
     boot_id: str | None
     """Of the node when it was last compared to the end."""
@@ -254,16 +254,11 @@ async def unwanted_of(tx: Tx, node: str, key_ids: Sequence[str]) -> list[str]:
     return [row["key_id"] for row in rows]
 
 
-async def note_sightings(
-    tx: Tx, held: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]], position: str
-) -> None:
-    """Quarantine keys (id, generation) that were seen on the node and are unwanted, and note how far the pass has come."""
+async def note_sightings(tx: Tx, held: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]]) -> None:
+    """Quarantine keys (id, generation) that were seen on the node and are unwanted."""
     await check_epoch(tx, held)
     await tx.execute(
         """
-        WITH moved AS (
-            UPDATE reconcile_passes p SET position = $5 FROM vpn_nodes n WHERE n.name = $1 AND p.node_id = n.id
-        )
         INSERT INTO key_sightings AS s (node_id, key_id, first_pass, last_pass, generation)
         SELECT n.id, seen.key_id, $2, $2, seen.generation
         FROM vpn_nodes n, unnest($3::text[], $4::bigint[]) AS seen (key_id, generation) WHERE n.name = $1
@@ -274,6 +269,15 @@ async def note_sightings(
         pass_number,
         [key_id for key_id, _ in seen],
         [generation for _, generation in seen],
+    )
+
+
+async def save_position(tx: Tx, held: Epoch, node: str, position: str) -> None:
+    """Keys up to here were compared, and what was missing of them is back: the rest of the pass need not look at them again."""
+    await check_epoch(tx, held)
+    await tx.execute(
+        "UPDATE reconcile_passes p SET position = $2 FROM vpn_nodes n WHERE n.name = $1 AND p.node_id = n.id",
+        node,
         position,
     )
 

@@ -21,7 +21,7 @@ Lie = Callable[[str, bytes], "bytes | None"]
 @attrs.define(eq=False)
 class LyingProxy:
     """Truthful until `lie` is set. `lied` counts the answers that were changed; they get `status`, if it is set.
-    Answers to requests that begin with `withheld` never come.
+    Answers to requests that begin with `withheld` never come; requests that begin with `refused` never arrive.
     """
 
     url: str
@@ -30,6 +30,7 @@ class LyingProxy:
     lied: int = 0
     status: bytes | None = None
     withheld: str | None = None
+    refused: str | None = None
 
     async def serve(self, client: trio.SocketStream) -> None:
         """One connection: one request, one answer."""
@@ -39,6 +40,8 @@ class LyingProxy:
                 if not head:
                     return
                 lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+                if self.refused is not None and lines[0].decode().startswith(self.refused):
+                    return
                 async with await trio.open_tcp_stream("127.0.0.1", self.target) as agent:
                     await agent.send_all(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
                     answer_head, answer = await _message(agent)

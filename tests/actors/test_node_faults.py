@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 
 import pytest
 
+from actors.health_conditions import ConditionBegan, ConditionEnded
 from actors.key_events import KeyPostponed
+from actors.node_events import CLOCK_SKEW, NodeAway, NodeBack
 from actors.reconcile_events import PassStopped
 from tests.actors.lying_proxy import LyingProxy, lists, loses, lying_proxy
 from tests.actors.node_house import NodeHouse, node_house
 from tests.vpn.agents import key
 from tests.vpn.origin import Origin, origin_server
 from tests.vpn.streams import open_stream, read_more
+from tests.vpn.test_agent_faults import limit_files
 from vpn.digest import expiry_seconds
 from vpn.tunnel import open_tunnel
 
@@ -235,6 +239,66 @@ async def test_removals_whose_answers_are_lost_are_not_repeated_blindly(lied: tu
     assert "stranger" not in await house.listed("oslo")
     await house.look("equal")
     await converged(house, "oslo")
+
+
+async def test_a_full_disk_of_one_node_is_a_condition_there_and_the_others_serve_buyers_and_nobody_is_cut(
+    house: NodeHouse, site: Origin
+) -> None:
+    await serve(house, 1, 2)
+    oslo = house.agents["oslo"]
+    link = oslo.link((await house.listed("oslo"))[(await house.key(1)).key_id].spec)
+    async with open_tunnel(link) as tunnel, open_stream(tunnel, site) as stream:
+        limit_files(oslo, (oslo.directory / "keys.0.log").stat().st_size + 10)
+        house.pool.events.clear()
+        for telegram_id in range(3, 8):  # more refusals than open a breaker
+            await house.buy(telegram_id)
+        await house.revoke(2)
+        for telegram_id in range(3, 8):
+
+            async def is_shown(telegram_id: int = telegram_id) -> bool:
+                return [node.name for node in (await house.key(telegram_id)).nodes] == ["rome"]
+
+            await house.until(is_shown)
+        address = house.pool.system.address("node.oslo")
+
+        async def is_told() -> bool:
+            return "refuses changes" in address.readiness[1]
+
+        await house.until(is_told)
+        assert not address.readiness[0]
+        await read_more(stream, 50)
+        limit_files(oslo, resource.RLIM_INFINITY)
+        await house.until_back("oslo")
+        await converged(house, "oslo", "rome")
+        await read_more(stream, 50)
+    said = [event for event in house.pool.events if isinstance(event, NodeAway | NodeBack)]
+    assert not said, "it answered all the time"
+    alerts = [event for event in house.pool.events if isinstance(event, ConditionBegan | ConditionEnded)]
+    assert [type(event) for event in alerts] == [ConditionBegan, ConditionEnded]
+
+
+async def test_a_node_whose_clock_is_wrong_is_told_of_and_serves_on(house: NodeHouse) -> None:
+    await serve(house, 1)
+    address = house.pool.system.address("node.oslo")
+    assert abs(CLOCK_SKEW.labels("oslo").value) < 5
+    await house.move_clock(hours=1)  # the nodes' clocks stay behind
+
+    async def is_told() -> bool:
+        return "behind the database's" in address.readiness[1]
+
+    await house.until(is_told)
+    assert address.readiness[0], "it can be used"
+    assert CLOCK_SKEW.labels("oslo").value == pytest.approx(-3600, abs=5)
+    began = [event for event in house.pool.events if isinstance(event, ConditionBegan)]
+    assert {event.subject for event in began} >= {"clock of node.oslo"}
+    await house.buy(2)
+    await house.until_status(2, "active")
+    await house.move_clock(hours=0)
+
+    async def is_well() -> bool:
+        return address.readiness == (True, "")
+
+    await house.until(is_well)
 
 
 async def test_a_campaign_of_faults_on_three_nodes_ends_with_what_is_wanted(house: NodeHouse, site: Origin) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from actors.reconcile_events import NodeRestored, PassStopped, SurplusRemoved
+from actors.reconcile_events import NodeDrifted, NodeRestored, PassStopped, SurplusRemoved, UnlistedRemoved
 from runtime.events import Event
+from runtime.message import WakeUp
+from runtime.testing import OnCrash
+from tests.actors.lying_proxy import lists, lying_proxy
 from tests.actors.node_house import NodeHouse, node_house
 from tests.vpn.agents import key
+from tests.vpn.faulty import faulty_proxy
+from vpn.wire import spec_to_json
 
 E = TypeVar("E", bound=Event)
 
@@ -178,8 +184,11 @@ async def test_a_node_that_is_added_later_gets_the_existing_keys(house: NodeHous
     async def has_all() -> bool:
         return sorted(await house.listed("rome")) == sorted(ids)
 
+    async def is_noted() -> bool:
+        return [node.name for node in (await house.key(1)).nodes] == ["oslo", "rome"]
+
     await house.until(has_all)
-    assert [node.name for node in (await house.key(1)).nodes] == ["oslo", "rome"]
+    await house.until(is_noted)
     await house.look("equal", node="rome")
     assert await house.at_rest() == []
 
@@ -211,3 +220,111 @@ async def test_a_pass_is_worked_off_page_by_page(database_dsn: str, tmp_path: Pa
         await house.look("drifted")
         assert sorted(await house.listed("oslo")) == sorted([*ids, "a-stranger", "z-stranger"])
         assert await house.value("SELECT count(*) FROM key_sightings") == 2
+
+
+@pytest.mark.parametrize("how", ["lost request", "crash"])
+async def test_what_is_missing_of_earlier_pages_is_looked_at_again_unless_it_was_put_back(
+    database_dsn: str, tmp_path: Path, how: str
+) -> None:
+    async with node_house(database_dsn, tmp_path) as house:
+        await house.activation()
+        ref = await house.reconcile(on_crash=OnCrash.RESTART, page_size=2)
+        agent = await house.agent("oslo")
+        proxy = await house.stack.enter_async_context(lying_proxy(agent.url))
+        await house.node("oslo", proxy.url)
+        first = min(await serve(house, *range(1, 7)))
+        await house.look()
+        await house.lose("oslo", first)
+        if how == "crash":
+            house.pool.system.services.failpoints.arm("reconcile", "compared", 2)
+            ref.tell(WakeUp())
+            await house.pool.system.up(ref, 2)
+        else:
+            proxy.refused = "POST /v1/batch"
+            await house.look("failed")
+            proxy.refused = None
+        assert first not in await house.listed("oslo")
+        await house.look("drifted")
+        assert first in await house.listed("oslo")
+        await house.look("equal")
+
+
+async def test_each_node_is_told_of_with_its_own_figures(house: NodeHouse) -> None:
+    await house.node("rome")
+    ids = await serve(house, 1, 2, 3)
+    await house.look("equal")
+    await house.lose("oslo", *ids)
+    await house.put_stranger("rome", key("stranger"))
+    await house.look("drifted", node="rome")
+    figures = {event.node: (event.missing, event.surplus) for event in said(house, NodeDrifted)}
+    assert figures == {"oslo": (3, 0), "rome": (0, 1)}
+
+
+async def test_a_list_that_does_not_end_is_not_read_on(database_dsn: str, tmp_path: Path) -> None:
+    async with node_house(database_dsn, tmp_path) as house:
+        await house.activation()
+        await house.reconcile()
+        agent = await house.agent("oslo")
+        proxy = await house.stack.enter_async_context(lying_proxy(agent.url))
+        await house.node("oslo", proxy.url)
+        await serve(house, 1)
+        await house.put_stranger("oslo", key("stranger"))
+        names = (f"x{number:012d}" for number in count())
+
+        def go_on(told: dict[str, object]) -> None:
+            told["keys"] = [spec_to_json(key(next(names))) | {"state": "serving"} for _ in range(500)]
+            told["next"] = told["keys"][-1]["key_id"]  # type: ignore[index]  # a list
+
+        proxy.lie = lists(go_on)
+        await house.look("implausible")
+        assert proxy.lied == 1
+
+
+@pytest.mark.parametrize("restore_from", [3, 500])
+async def test_a_node_that_cannot_list_gets_back_what_it_lost(
+    database_dsn: str, tmp_path: Path, restore_from: int
+) -> None:
+    async with node_house(database_dsn, tmp_path) as house:
+        await house.activation()
+        await house.reconcile(restore_from=restore_from, page_size=2)
+        agent = await house.agent("oslo")
+        async with faulty_proxy(agent.url) as proxy:
+            proxy.unknown = (b"GET /v1/users?",)
+            await house.node("oslo", proxy.url)
+            ids = await serve(house, *range(1, 6))
+            await house.look("equal")
+            await house.lose("oslo", *ids)
+            await house.look("told again")
+            assert sorted(await house.listed("oslo")) == sorted(ids)
+            await house.look("equal")
+            assert await house.at_rest() == []
+
+
+async def test_what_nobody_wants_on_a_node_that_cannot_list_goes_after_the_grace_and_payers_stay(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    async with node_house(database_dsn, tmp_path) as house:
+        await house.activation()
+        await house.reconcile(surplus_floor=1)
+        agent = await house.agent("oslo")
+        async with faulty_proxy(agent.url) as proxy:
+            proxy.unknown = (b"GET /v1/users?",)
+            await house.node("oslo", proxy.url)
+            ids = await serve(house, 1, 2)
+            await house.put_stranger("oslo", key("stranger"))
+            before = (await house.state("oslo")).boot_id
+            for _ in range(2):
+                await house.look("told again")
+            assert "stranger" in await house.listed("oslo"), "the grace is not over"
+            await house.move_clock(seconds=121)
+            await house.put_stranger("oslo", key("another"))
+            await house.look("implausible")
+            assert len(await house.listed("oslo")) == 4, "so many are not believed"
+            async with agent.client() as client:
+                await client.remove("another", 1)
+            await house.look("told again")
+            assert sorted(await house.listed("oslo")) == sorted(ids)
+            assert (await house.state("oslo")).boot_id == before
+            [removed] = said(house, UnlistedRemoved)
+            assert removed.keys == 1
+            await house.look("equal")

@@ -16,7 +16,7 @@ async def test_registering_again_brings_the_facts_up_to_date(database: Database)
 
 async def test_a_new_boot_is_noticed_once(database: Database) -> None:
     await database.run(register_node, "oslo", {}, inbounds=["a"])
-    seen = [await database.run(record_node_seen, "oslo", boot) for boot in ("b1", "b1", "b2", "b2")]
+    seen = [(await database.run(record_node_seen, "oslo", boot)).is_new_boot for boot in ("b1", "b1", "b2", "b2")]
     assert seen == [True, False, True, False]
     assert (await database.run(find_node, "oslo")).boot_id == "b2"
 
