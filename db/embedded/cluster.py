@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -20,6 +21,13 @@ from runtime.child_process import PIPE, ChildProcess, spawn
 SUPERUSER = "atlas"
 DATABASE = "atlas"
 _READY_POLL = 0.005
+_CODES = {
+    errno.EROFS: os.EX_NOPERM,
+    errno.ENOENT: os.EX_CONFIG,  # a file system that makes no directories, such as /proc
+    errno.ENAMETOOLONG: os.EX_CONFIG,
+    errno.ELOOP: os.EX_CONFIG,
+}
+"""Exit codes of what is wrong with the place; anything else, such as a full disk, may pass."""
 _STATUS_LINE = 7  # of postmaster.pid, counted from zero: the postmaster's own state
 
 
@@ -99,12 +107,14 @@ async def prepare(settings: EmbeddedSettings) -> Cluster:
     """Make everything ready to start: account, directories, binaries and, the first time, the cluster itself.
 
     Safe to repeat and to interrupt: a cluster that was not finished is made anew, a finished one is never touched. Raises
-    `ClusterError` if the data directory is not readable, belongs to somebody else, or was made by another major version.
+    `ClusterError` if the data directory cannot be made or read, belongs to somebody else, or was made by another major version.
     """
     layout = layout_of(settings)
     account = None if layout.service_user is None else ensure_account(layout.service_user)
     try:
         layout.home.mkdir(parents=True, exist_ok=True)
+        if layout.data.exists():
+            _check_owner(layout.data, account)  # before anything is changed: it may be another user's installation
         if account is not None:
             layout.home.chmod(layout.home.stat().st_mode | 0o011)
         layout.sockets.mkdir(mode=0o700, exist_ok=True)
@@ -128,6 +138,12 @@ async def prepare(settings: EmbeddedSettings) -> Cluster:
             "embedded.data_dir to another place",
             exit_code=os.EX_CONFIG,
         ) from error
+    except OSError as error:
+        raise ClusterError(
+            f"the data directory {layout.home} cannot be used: {error.strerror} on {error.filename or layout.home}; set "
+            "embedded.data_dir to a place where files can be made",
+            exit_code=_CODES.get(error.errno or 0, os.EX_UNAVAILABLE),
+        ) from error
     return cluster
 
 
@@ -146,8 +162,7 @@ def _check_sockets(directory: Path, account: Account | None) -> None:
         )
 
 
-def _check_data(cluster: Cluster) -> None:
-    data, account = cluster.layout.data, cluster.account
+def _check_owner(data: Path, account: Account | None) -> None:
     status = data.stat()
     owner = os.getuid() if account is None else account.uid
     if status.st_uid != owner:
@@ -156,6 +171,10 @@ def _check_data(cluster: Cluster) -> None:
             f"`chown -R` it, or set embedded.data_dir to another place",
             exit_code=os.EX_NOPERM,
         )
+
+
+def _check_data(cluster: Cluster) -> None:
+    data = cluster.layout.data
     try:
         made_by = (data / "PG_VERSION").read_text().strip()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -65,10 +65,10 @@ def reachable_by_others(path: Path) -> bool:
     for directory in (path, *path.parents):
         try:
             mode = directory.stat().st_mode
-        except FileNotFoundError:
-            continue
         except PermissionError:
             return False
+        except OSError:  # not there, or not possible: whoever makes it says why
+            continue
         if stat.S_ISDIR(mode) and not mode & stat.S_IXOTH:
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -131,6 +132,49 @@ async def test_a_file_in_the_place_of_the_data_directory_is_refused(home: Path) 
     with pytest.raises(ClusterError, match=r"not a directory.*embedded\.data_dir") as refused:
         await prepare(EmbeddedSettings(data_dir=home))
     assert refused.value.exit_code == os.EX_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [
+        ("/proc/nowhere", os.EX_CONFIG),
+        ("/etc/passwd/below/a/file", os.EX_CONFIG),
+        ("/tmp/" + "x" * 300, os.EX_CONFIG),
+        ("/dev/null", os.EX_CONFIG),
+    ],
+)
+async def test_a_place_that_can_hold_no_data_is_named_with_the_setting(place: str, code: int) -> None:
+    settings = EmbeddedSettings(data_dir=Path(place))
+    assert embedded_dsn(settings), "a command can always tell where it would be"
+    with pytest.raises(ClusterError, match=r"embedded\.data_dir") as refused:
+        await prepare(settings)
+    assert place[:100] in str(refused.value)
+    assert refused.value.exit_code == code
+
+
+async def test_a_disk_without_room_is_named_and_may_pass(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(home))
+
+    monkeypatch.setattr("db.embedded.cluster.find_binaries", no_room)
+    with pytest.raises(
+        ClusterError, match=rf"{home} cannot be used: No space left on device.*embedded\.data_dir"
+    ) as refused:
+        await prepare(EmbeddedSettings(data_dir=home))
+    assert refused.value.exit_code == os.EX_UNAVAILABLE
+
+
+async def test_binaries_that_are_too_old_are_refused_with_their_version(home: Path) -> None:
+    old = home.parent / "old" / "postgres"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 14.12'\n")
+    old.chmod(0o755)
+    with pytest.raises(
+        ClusterError, match=r"PostgreSQL 14\.12 in .* needs 15 or newer; set embedded\.binaries"
+    ) as refused:
+        await prepare(EmbeddedSettings(data_dir=home, binaries=old.parent))
+    assert refused.value.exit_code == os.EX_CONFIG
+    assert not (home / "postgres").exists()
 
 
 async def test_binaries_that_are_not_there_are_named(home: Path) -> None:

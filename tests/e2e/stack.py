@@ -48,12 +48,14 @@ class Stack:
     supervisor: ChildProcess | None = None
     screen: str = ""
     log: str = ""
+    prefix: tuple[str, ...] = ()
+    """Put before every command, such as to run it as another user."""
 
     async def atlas(self, *arguments: str, within: float = 30.0) -> Outcome:
         """Run one operator command to its end."""
         with trio.fail_after(within):
             done = await trio.run_process(
-                [*ATLAS, *arguments],
+                [*self.prefix, *ATLAS, *arguments],
                 env=self.env,
                 cwd=self.home,
                 capture_stdout=True,
@@ -72,7 +74,9 @@ class Stack:
 
     def spawn(self, *arguments: str) -> ChildProcess:
         """Start `atlas …` and leave it running; its two outputs are pipes."""
-        return spawn([*ATLAS, *arguments], name=arguments[0], env=self.env, cwd=self.home, stdout=PIPE, stderr=PIPE)
+        return spawn(
+            [*self.prefix, *ATLAS, *arguments], name=arguments[0], env=self.env, cwd=self.home, stdout=PIPE, stderr=PIPE
+        )
 
     @asynccontextmanager
     async def running(self, *, within: float = 60.0) -> AsyncIterator[ChildProcess]:

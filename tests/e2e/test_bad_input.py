@@ -8,7 +8,9 @@ import socket
 import pytest
 
 from tests.e2e.stack import Stack, stack
+from tests.permissions import AS_NOBODY, NOBODY, OBEYING
 
+BUY = ("buy", "--customer", "42", "--tariff", "basic", "--days", "30", "--provider", "manual", "--charge", "c-1")
 NOWHERE = "postgresql://atlas@127.0.0.1:1/atlas"
 
 
@@ -26,8 +28,7 @@ async def test_wrong_toml_names_file_line_and_key() -> None:
         refused = await here.atlas("run")
         assert refused.status == 78
         line = (here.home / "supervisor.toml").read_text().splitlines().index('sizes = "ten"') + 1
-        assert f"supervisor.toml:{line}" in refused.stderr
-        assert "size" in refused.stderr
+        assert f'supervisor.toml:{line}: pool.sizes: unknown key; did you mean "size"?' in refused.stderr
 
 
 async def test_toml_that_is_no_toml_names_the_line() -> None:
@@ -60,6 +61,51 @@ async def test_an_unreadable_data_directory_names_it_and_the_setting() -> None:
         assert "embedded.data_dir" in refused.stderr
 
 
+async def test_a_data_directory_that_may_not_be_read_names_it_and_the_setting() -> None:
+    async with stack() as here:
+        here.prefix = OBEYING
+        (here.home / "data").mkdir(mode=0)
+        refused = await here.atlas("run", within=90)
+        assert refused.status == os.EX_NOPERM, refused.stderr
+        assert f"the data directory {here.home}/data cannot be used by user" in refused.stderr
+        assert "Permission denied" in refused.stderr
+        assert "embedded.data_dir" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert here.processes() == []
+
+
+@pytest.mark.root
+async def test_a_data_directory_of_root_is_refused_to_another_user() -> None:
+    async with stack() as here:
+        here.prefix = AS_NOBODY
+        os.chown(here.home, NOBODY, NOBODY)
+        (here.home / "data").mkdir(mode=0o700)
+        refused = await here.atlas("run", within=90)
+        assert refused.status == os.EX_NOPERM, refused.stderr
+        assert f"the data directory {here.home}/data cannot be used by user {NOBODY}" in refused.stderr
+        assert "embedded.data_dir" in refused.stderr
+
+
+@pytest.mark.root
+async def test_the_whole_service_runs_as_another_user_and_its_data_stay_that_users() -> None:
+    async with stack() as here:
+        here.prefix = AS_NOBODY
+        os.chown(here.home, NOBODY, NOBODY)
+        async with here.running():
+            await here.ok("customer", "add", "42")
+            await here.ok(*BUY, "--amount", "14900")
+            for path in (here.home / "data").rglob("*"):
+                assert path.lstat().st_uid == NOBODY, path
+        assert here.processes() == []
+        here.prefix = ()
+        os.chown(here.home, 0, 0)
+        refused = await here.atlas("run", within=90)  # as root, who would leave files of his own among that user's
+        assert refused.status == os.EX_NOPERM, refused.stderr
+        assert str(here.home / "data") in refused.stderr
+        assert f"belongs to user {NOBODY}" in refused.stderr
+        assert (here.home / "data" / "run").stat().st_uid == NOBODY, "a refused start changes nothing"
+
+
 async def test_an_unreachable_database_is_named_and_keeps_no_command_waiting() -> None:
     async with stack({"ATLAS__DATABASE__DSN": NOWHERE}) as here:
         refused = await here.atlas("customer", "add", "42")
@@ -80,8 +126,7 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
     async with stack(environment) as here, here.running():
         await here.ok("customer", "add", "42")
         bought = await here.ok(
-            *("buy", "--customer", "42", "--tariff", "basic", "--days", "30"),
-            *("--provider", "manual", "--charge", "c-1", "--amount", "14900", "--json"),
+            *(*BUY, "--amount", "14900", "--json"),
         )
         assert bought.json["result"] == "entitlement"
         shown = await here.ok("subscription", "42", "--json")

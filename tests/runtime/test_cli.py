@@ -20,7 +20,7 @@ from runtime.cli.docstring import short_help
 from runtime.cli.exit_codes import OK, USAGE, WEDGED
 from runtime.cli.main import Commands, cli, run
 from runtime.cli.output import emit, emit_line, table
-from tests.permissions import obey_permissions
+from tests.permissions import OBEYING
 from tests.runtime.atlas_process import ROOT, AtlasProcess, atlas, environment, short_directory, write_config
 
 Launch = Callable[..., AtlasProcess]
@@ -245,14 +245,13 @@ def test_a_configuration_that_may_not_be_read_names_the_file_and_exits_77(place:
     (place / "supervisor.toml").chmod(0)
     for command in (("check",), ("run",), ("status",), ("check", "--config", "supervisor.toml")):
         refused = subprocess.run(
-            [sys.executable, "-m", "runtime.cli.main", *command],
+            [*OBEYING, sys.executable, "-m", "runtime.cli.main", *command],
             cwd=place,
             env=environment(place),
             capture_output=True,
             text=True,
             check=False,
             timeout=30,
-            preexec_fn=obey_permissions,
         )
         assert refused.returncode == os.EX_NOPERM, refused.stderr
         assert refused.stderr.splitlines() == [
