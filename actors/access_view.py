@@ -14,7 +14,9 @@ from vpn.protocol import InboundFacts, KeySpec
 log = get_logger("links")
 
 LEFT_OUT = counter(
-    "atlas_links_left_out_total", "Links that could not be made, because of the node's public facts.", labels=("node",)
+    "atlas_links_left_out_total",
+    "Links that could not be made, or not said in the form that was asked for, because of the node's public facts.",
+    labels=("node",),
 )
 
 

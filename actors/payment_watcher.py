@@ -12,7 +12,7 @@ import trio
 
 from actors.payments.events import INVOICES, LatePayment, ProviderAway
 from actors.payments.intake import Intake, Unsettled
-from actors.payments.provider import NotUnderstood, PaymentError, ProviderRefused, StillOpen
+from actors.payments.provider import NotUnderstood, NotYet, PaymentError, ProviderRefused, StillOpen
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.settings import PaymentSettings
 from db.claims import Owner, enlist_owner
@@ -22,6 +22,7 @@ from db.invoices import (
     claim_invoices,
     close_invoice,
     close_stale_invoices,
+    doubt_invoice,
     postpone_invoice,
     question_invoice,
     settle_invoice,
@@ -164,6 +165,10 @@ class PaymentWatcher(PeriodicWorker):
             log.warning("an invoice needs a human", invoice=invoice.id, provider=invoice.provider, why=str(error))
             await pool.run("payment_watcher.question", question_invoice, invoice, str(error))
             INVOICES.labels(invoice.provider, "questioned").inc()
+        except NotYet as error:
+            self.context.emit(ProviderAway(self.context.name, invoice.provider, str(error)))
+            await pool.run("payment_watcher.doubt", doubt_invoice, invoice, str(error))
+            INVOICES.labels(invoice.provider, "unknown").inc()
         except (PaymentError, ProviderRefused) as error:
             self.context.emit(ProviderAway(self.context.name, invoice.provider, str(error)))
             await pool.run("payment_watcher.postpone", postpone_invoice, invoice, str(error))

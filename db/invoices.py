@@ -23,6 +23,8 @@ from db.tx import Row, Tx
 
 FIRST_LOOK_SECONDS = 30.0
 LAST_LOOK_SECONDS = 3600.0
+DOUBTED_AFTER = timedelta(hours=1)
+"""An invoice that its provider does not know after so long is a case: it was opened there, so the key may be wrong."""
 WATCHED_FOR = timedelta(days=3)
 """An invoice that its provider still calls open after this is not asked about any more; a payment of it still counts."""
 
@@ -230,6 +232,16 @@ async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
         f"invoice:{invoice.id}",
         details={"provider": invoice.provider, "order": invoice.order_id, "error": why[:300]},
     )
+    return await postpone_invoice(tx, invoice, why)
+
+
+async def doubt_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
+    """The provider does not know it. It is asked again, and once that has lasted for ``DOUBTED_AFTER`` a human is told.
+
+    ``False``: the claim was lost.
+    """
+    if await tx.fetchval("SELECT $1::timestamptz < atlas_now() - $2::interval", invoice.created_at, DOUBTED_AFTER):
+        return await question_invoice(tx, invoice, why)
     return await postpone_invoice(tx, invoice, why)
 
 

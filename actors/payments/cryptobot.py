@@ -23,7 +23,15 @@ from actors.payments.fields import (
     sub,
     text,
 )
-from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotUnderstood, ProviderUnavailable, StillOpen
+from actors.payments.provider import (
+    Delivery,
+    NewInvoice,
+    NotAuthentic,
+    NotUnderstood,
+    NotYet,
+    ProviderUnavailable,
+    StillOpen,
+)
 from actors.payments.quotes import quote_in
 from actors.payments.secrets import in_use, signs
 from actors.payments.settings import CryptoBotSettings
@@ -108,13 +116,15 @@ class CryptoBot:
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         result = await self._api("getInvoices", params={"invoice_ids": invoice.invoice_id or ""})
         items = result.get("items")
-        for item in items if isinstance(items, list) else ():
+        if not isinstance(items, list):
+            raise ProviderUnavailable(f"{NAME} answered getInvoices without a list of invoices")
+        for item in items:
             if isinstance(item, dict) and identifier(item, "invoice_id") == invoice.invoice_id:
                 status = text(item, "status")
                 if status == "paid":
                     return _captured(item)
-                return StillOpen() if status == "active" else InvoiceClosed(invoice.invoice_id, status)
-        return InvoiceClosed(invoice.invoice_id or "", "CryptoBot does not know it any more")
+                return InvoiceClosed(invoice.invoice_id, status) if status == "expired" else StillOpen()
+        raise NotYet("CryptoBot does not know this invoice; look at payments.cryptobot.token_file and url")
 
     async def aclose(self) -> None:
         await self.client.aclose()

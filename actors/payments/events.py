@@ -23,7 +23,7 @@ SETTLE_SECONDS = histogram(
 )
 INVOICES = counter(
     "atlas_invoices_total",
-    "Invoices by what became of them: opened, refused, unavailable, settled, closed, open, questioned.",
+    "Invoices by what became of them: opened, refused, unavailable, settled, closed, open, unknown, questioned.",
     labels=("provider", "outcome"),
 )
 

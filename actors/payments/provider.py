@@ -40,7 +40,7 @@ class ProviderUnavailable(PaymentError):
 
 
 class NotYet(PaymentError):
-    """The provider's own answer is behind its event; ask again a little later."""
+    """The provider's own answer is behind what we know from it; ask again a little later."""
 
 
 class ProviderRefused(BusinessError):
@@ -120,7 +120,8 @@ class Provider(Protocol):
         ...
 
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
-        """How the provider sees an open invoice."""
+        """How the provider sees an open invoice. Raises NotYet if it does not know it: it may be asked with a wrong key, and
+        only its own last word closes an invoice."""
         ...
 
     async def aclose(self) -> None:

@@ -26,7 +26,7 @@ from actors.payments.fields import (
     text,
     whole,
 )
-from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, StillOpen
+from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotYet, StillOpen
 from actors.payments.quotes import quote_in
 from actors.payments.secrets import in_use, signs
 from actors.payments.settings import StripeSettings
@@ -151,7 +151,7 @@ class Stripe:
         path = f"/v1/checkout/sessions/{invoice.invoice_id}"
         status, session = await call(self.client, NAME, "GET", path, what="show a session", repeat=True)
         if status == httpx.codes.NOT_FOUND:
-            return InvoiceClosed(invoice.invoice_id or "", "Stripe does not know it any more")
+            raise NotYet("Stripe does not know this session; look at payments.stripe.secret_key_file")
         if status != httpx.codes.OK:
             raise _refused("to show a session", status, session)
         if maybe_text(session, "payment_status") == "paid":

@@ -36,6 +36,7 @@ from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
 from vpn.http import new_client
 
 NAME = "yookassa"
+_LOOK = "look at payments.yookassa.shop_id and secret_key_file"
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
@@ -81,7 +82,7 @@ class YooKassa:
             case "payment":
                 return await self._payment(identifier, event)
             case "refund":
-                return await self._refund(identifier)
+                return await self._refund(identifier, event)
         return Nothing(f"an event of type {event[:40]}")
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
@@ -119,7 +120,7 @@ class YooKassa:
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         payment = await self._get("payments", invoice.invoice_id or "")
         if payment is None:
-            return InvoiceClosed(invoice.invoice_id or "", "YooKassa does not know it any more")
+            raise NotYet(f"YooKassa does not know this payment; {_LOOK}")
         status = text(payment, "status")
         if status == "succeeded":
             return _captured(payment)
@@ -130,22 +131,23 @@ class YooKassa:
 
     async def _payment(self, identifier: str, event: str) -> Fact:
         payment = await self._get("payments", identifier)
-        if payment is None:
-            return Nothing("YooKassa does not know this payment")
-        status = text(payment, "status")
-        if status == "succeeded":
+        status = "unknown" if payment is None else text(payment, "status")
+        if payment is not None and status == "succeeded":
             return _captured(payment)
+        if event == "payment.succeeded" and status != "canceled":
+            # Settled as it is now, the event's repetition would find that outcome when the money has come.
+            raise NotYet(f"YooKassa says that a payment succeeded, and shows it as {status[:40]}; {_LOOK}")
         if status == "canceled":
             return InvoiceClosed(identifier, "canceled")
-        if event == "payment.succeeded":
-            # Settled as it is now, the event's repetition would find that outcome when the money has come.
-            raise NotYet(f"YooKassa says that a payment succeeded, and shows it as {status}")
         return Nothing(f"a payment that is {status[:40]}")
 
-    async def _refund(self, identifier: str) -> Fact:
+    async def _refund(self, identifier: str, event: str) -> Fact:
         refund = await self._get("refunds", identifier)
-        if refund is None or text(refund, "status") != "succeeded":
-            return Nothing("no refund that succeeded")
+        status = "unknown" if refund is None else text(refund, "status")
+        if refund is None or status != "succeeded":
+            if event == "refund.succeeded" and status != "canceled":
+                raise NotYet(f"YooKassa says that a refund succeeded, and shows it as {status[:40]}; {_LOOK}")
+            return Nothing(f"a refund that is {status[:40]}")
         amount = sub(refund, "amount")
         said = f"{text(amount, 'value')} {text(amount, 'currency')}"
         return Reversed(text(refund, "payment_id"), "refund", identifier, said)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from actors.access_view import links_of
+from actors.access_view import LEFT_OUT, links_of, log
 from actors.pool_client import Pool
 from actors.shop.problems import RETRY_SECONDS, problem_of
 from actors.shop.settings import ShopSettings
@@ -18,6 +18,8 @@ from db.customers import find_customer
 from db.subscription_links import owner_of_token
 from db.subscriptions import SubscriptionView, get_subscription
 from db.tx import Tx
+from vpn.errors import LinkError
+from vpn.link import VlessLink
 from vpn.subscription.formats import Format, UnknownFormat, choose_format
 from vpn.subscription.headers import Facts, headers
 from vpn.subscription.render import render
@@ -30,7 +32,8 @@ _NOBODY: Final = "there is no such subscription\n"
 def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:
     """`GET /s/{token}`, and `/s/{token}/{form}` for a form that the program's name does not tell.
 
-    An ended subscription is answered with its end and no links; an unknown token with 404; 503 while the database is away.
+    An ended subscription is answered with its end and no links; an unknown token with 404; 406 if the form can say no link
+    of a customer who has some; 503 while the database is away. A node that a form has no words for is left out of it alone.
     """
 
     async def answer(request: Request) -> Response:
@@ -62,12 +65,30 @@ async def _find(tx: Tx, token: str) -> tuple[str, SubscriptionView | None] | Non
     return customer.language, await get_subscription(tx, owner)
 
 
+def _can_say(form: Format, link: VlessLink, url: str) -> bool:
+    """Whether a form has words for this link; a customer's other nodes must not be lost with the one that it has none for."""
+    try:
+        render([link], form, url=url)
+    except LinkError as error:
+        LEFT_OUT.labels(link.name.removeprefix("ATLAS ")).inc()
+        log.warning(
+            "a form cannot say a node's link; the node is left out", form=form.value, node=link.name, why=str(error)
+        )
+        return False
+    return True
+
+
 def _render(shop: ShopSettings, form: Format, token: str, language: str, found: SubscriptionView | None) -> Response:
     links = links_of(found)
     url = f"{shop.public_url}/s/{token}" if shop.public_url else ""
     if form is Format.QR and not url and not links:
         return PlainTextResponse("there is no link now\n", HTTPStatus.NOT_FOUND)
-    body = render(links, form, title=shop.title, url=url, language=language)
+    sayable = [link for link in links if _can_say(form, link, url)]
+    if links and not sayable:
+        return PlainTextResponse(
+            f"none of the links can be said as {form.value}; take another form\n", HTTPStatus.NOT_ACCEPTABLE
+        )
+    body = render(sayable, form, title=shop.title, url=url, language=language)
     said = headers(
         Facts(
             title=shop.title,

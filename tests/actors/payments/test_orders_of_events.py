@@ -234,6 +234,26 @@ async def test_a_payment_that_succeeded_but_is_not_shown_so_yet_is_booked_when_i
         assert result_of(await here.deliver("yookassa", early)) == "entitlement"
 
 
+@pytest.mark.parametrize("kind", ["payment", "refund"])
+async def test_what_succeeded_and_is_not_known_yet_where_it_is_asked_for_is_booked_when_it_is(
+    database_dsn: str, kind: str
+) -> None:
+    async with house(database_dsn) as here:
+        yookassa = here.outside.yookassa
+        invoice = await here.invoice("yookassa", await here.order("yookassa"))
+        event = yookassa.pay(invoice.invoice_id or "")
+        things = yookassa.payments
+        if kind == "refund":
+            await here.deliver("yookassa", event)
+            event, things = yookassa.refund(invoice.invoice_id or ""), yookassa.refunds
+        kept = dict(things)
+        things.clear()
+        assert (await here.deliver("yookassa", event)).status_code == 503
+        things.update(kept)
+        assert result_of(await here.deliver("yookassa", event)) == ("entitlement" if kind == "payment" else "refund")
+        assert await here.counts() == ((1, 1, 0) if kind == "payment" else (1, 1, 1))
+
+
 @pytest.mark.parametrize("provider", ["yookassa", "stripe"])
 async def test_money_that_goes_back_at_the_provider_is_a_case(database_dsn: str, provider: str) -> None:
     async with house(database_dsn) as here:

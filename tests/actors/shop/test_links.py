@@ -20,18 +20,7 @@ async def bought(here: Front) -> str:
     await fund(here, 20000)
     await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "a"})
 
-    async def confirm(tx: Tx) -> None:
-        facts = {"tag": "vless", "host": "192.0.2.1", "port": 443, "network": "tcp", "security": "none"}
-        await register_node(tx, "oslo", facts, inbounds=["vless"])
-        await tx.execute(
-            """
-            INSERT INTO key_placements (key_id, node_id, applied, applied_generation, applied_at)
-            SELECT k.id, n.id, 'present', k.generation, atlas_now() FROM vpn_keys k, vpn_nodes n WHERE n.name = 'oslo'
-            ON CONFLICT (key_id, node_id) DO UPDATE SET applied = 'present', applied_generation = excluded.applied_generation
-            """
-        )
-
-    await here.house.run(confirm)
+    await add_node(here, "oslo", "192.0.2.1")
     path: str = (await here.ok("GET", f"{ME}/link"))["subscription_path"]
     return path
 
@@ -59,6 +48,43 @@ async def test_each_program_gets_its_form_and_every_answer_says_the_end(database
         page = await get(here, path, user_agent="Mozilla/5.0", accept="text/html")
         assert page.headers["content-type"].startswith("text/html") and "content-disposition" not in page.headers
         assert page.headers["cache-control"] == "no-store"
+
+
+async def add_node(here: Front, name: str, host: str, **facts: str) -> None:
+    """One more node, which has the customer's key."""
+
+    async def add(tx: Tx) -> None:
+        public = {"tag": "vless", "host": host, "port": 443, "network": "tcp", "security": "none", **facts}
+        await register_node(tx, name, public, inbounds=["vless"])
+        await tx.execute(
+            """
+            INSERT INTO key_placements (key_id, node_id, applied, applied_generation, applied_at)
+            SELECT k.id, n.id, 'present', k.generation, atlas_now() FROM vpn_keys k, vpn_nodes n WHERE n.name = $1
+            ON CONFLICT (key_id, node_id) DO UPDATE SET applied = 'present', applied_generation = excluded.applied_generation
+            """,
+            name,
+        )
+
+    await here.house.run(add)
+
+
+async def test_a_node_that_a_form_has_no_words_for_is_left_out_of_that_form_alone(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        path = await bought(here)
+        await add_node(here, "riga", "192.0.2.2", network="xhttp")
+        listed = base64.b64decode((await get(here, path, user_agent="v2rayNG/1.9")).content).decode()
+        assert "192.0.2.1" in listed and "192.0.2.2" in listed
+        for program in ("mihomo/1.19", "SFA/1.12"):
+            answer = await get(here, path, user_agent=program)
+            assert answer.status_code == 200, program
+            assert "192.0.2.1" in answer.text and "192.0.2.2" not in answer.text, program
+
+        async def close(tx: Tx) -> None:
+            await tx.execute("DELETE FROM key_placements USING vpn_nodes n WHERE n.id = node_id AND n.name = 'oslo'")
+
+        await here.house.run(close)
+        assert (await get(here, path, user_agent="mihomo/1.19")).status_code == 406
+        assert (await get(here, path, user_agent="Mozilla/5.0", accept="text/html")).status_code == 200
 
 
 async def test_a_wrong_token_and_a_wrong_form_get_the_same_nothing(database_dsn: str) -> None:
