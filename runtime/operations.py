@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from runtime.beats import WorkerState
 from runtime.child import ExitReason
 from runtime.config.nearest import nearest
 from runtime.drain import DrainingAddress
 from runtime.errors import AtlasError, UnknownActor
 from runtime.message import Resume, Suspend
 from runtime.supervisor import ChildInfo, ChildState
+from runtime.verdict import measure, read
 
 if TYPE_CHECKING:
     from runtime.system import System
@@ -144,8 +146,6 @@ class Operations:
         children = [self.describe(child) for child in system.tree.children()]
         not_ready = [str(child["name"]) for child in children if not child["ready"]]
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
-        beats = system.services.beats
-        now = beats.now()
         return {
             "name": system.name,
             "instance": system.services.instance,
@@ -158,13 +158,25 @@ class Operations:
             "config": None if system.config.path is None else str(system.config.path),
             "socket": str(system.socket),
             "dead_letters": system.services.deadletters.total,
-            "beats": {
-                "event_loop": None if beats.event_loop is None else now - beats.event_loop,
-                "healthcheck": None if beats.healthcheck is None else now - beats.healthcheck,
-                "last_spike": None if beats.last_spike is None else now - beats.last_spike,
-            },
+            "beats": self._beats(),
             "unstopped": system.tree.unstopped(),
             "children": children,
+        }
+
+    def _beats(self) -> Mapping[str, object]:
+        """The ages of the three beats, the stalest worker if one is not fresh, and whose silence does not count."""
+        snapshot = read(self._system.services.beats)
+        ages = measure(snapshot)
+        return {
+            "event_loop": ages.event_loop,
+            "worker": ages.worker,
+            "stalest_worker": ages.worker_name or None,
+            "why_stale": None if ages.worker_why is None else ages.worker_why.value,
+            "left_out": {
+                worker.name: worker.state.value for worker in snapshot.workers if worker.state is not WorkerState.ACTIVE
+            },
+            "healthcheck": ages.healthcheck,
+            "last_spike": ages.spike,
         }
 
     def describe(self, child: ChildInfo) -> dict[str, object]:

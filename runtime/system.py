@@ -40,6 +40,7 @@ from runtime.supervision.errors import ChildrenUnstopped
 from runtime.supervision_events import ChildExited, Decision
 from runtime.supervisor import ChildInfo, ChildState, open_ground
 from runtime.system_events import SystemStarted, SystemStopped, SystemStopping
+from runtime.system_metrics import publish
 from runtime.system_watchdog import make_watchdog
 from runtime.systemd import Systemd
 from runtime.tree import Tree
@@ -143,6 +144,7 @@ class System:
         lock.acquire()
         token = _running.set(self)
         unsubscribe = [self.services.events.subscribe(each) for each in (self._note_refusal, self.worker_states.note)]
+        unsubscribe.append(publish(self))
         try:
             control = ControlServer(self.socket, self, self.config.control)
             control.bind()

@@ -51,8 +51,25 @@ def render(found: dict[str, Any]) -> str:
     ready = "ready" if found["ready"] else f"not ready ({', '.join(found['not_ready']) or found['state']})"
     head = f"{found['name']} {found['state']}, {ready}, pid {found['pid']}, for {duration(found['uptime'])}"
     lines = [head, "", table(("child", "state", "for", "inc", "restarts", "mailbox", "doing", "facts"), rows)]
+    lines.append(_beats(found["beats"]))
     if found["unstopped"]:
         lines.append(f"unstopped: {', '.join(found['unstopped'])}")
     if found["dead_letters"]:
         lines.append(f"dead letters: {found['dead_letters']} (`atlas deadletters`)")
     return "\n".join(lines)
+
+
+def _beats(beats: dict[str, Any]) -> str:
+    from runtime.wording import duration  # as above
+
+    def age(name: str) -> str:
+        return "absent" if beats[name] is None else duration(beats[name])
+
+    worker = age("worker")
+    if beats["stalest_worker"]:
+        worker += f" ({beats['stalest_worker']} is {beats['why_stale']})"
+    left_out = ", ".join(f"{name} {state}" for name, state in beats["left_out"].items())
+    return (
+        f"beats: event_loop {age('event_loop')}, worker {worker}, healthcheck {age('healthcheck')}"
+        f"{f'; left out: {left_out}' if left_out else ''}"
+    )

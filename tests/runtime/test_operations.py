@@ -12,7 +12,9 @@ import trio
 import trio.testing
 
 from runtime.actor import Actor, handler
+from runtime.beats import WorkerState
 from runtime.child import StopCause, StopReason
+from runtime.cli.status import render
 from runtime.config.loader import load_text
 from runtime.errors import Ignore
 from runtime.message import Message, Stop
@@ -113,6 +115,25 @@ async def test_who_declined_to_run_or_has_finished_is_not_waited_for_and_whom_an
         await system.operations.restart("plain")
         await system.operations.restart("crew")
         assert unready() == (True, [], [])
+
+
+# S-801 S-802
+async def test_status_shows_the_three_beats_who_is_stale_and_whose_silence_does_not_count() -> None:
+    async with running() as system:
+        beats = system.services.beats
+        beats.tick()
+        status: Any = system.operations.status()
+        assert status["beats"]["event_loop"] < 60
+        assert (status["beats"]["worker"], status["beats"]["healthcheck"]) == (None, None)
+        beats.probed()
+        beats.worker("activation").next_due = beats.now() - 125
+        beats.worker("reminders").state = WorkerState.PAUSED
+        status = system.operations.status()
+        assert status["beats"]["worker"] == pytest.approx(125, abs=30)
+        assert status["beats"]["healthcheck"] < 60
+        shown = render(status).splitlines()[-1]
+        assert "(activation is overdue), healthcheck " in shown
+        assert shown.endswith("; left out: reminders paused")
 
 
 # S-905
