@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import trio
 
 from runtime.child import Child, Exit, ExitReason
-from runtime.errors import Fatal, Ignore
+from runtime.errors import Fatal, Ignore, Killed
 from runtime.supervision.errors import ChildrenUnstopped, EndedInOrder
 from runtime.task_stacks import stack_of
 
@@ -181,6 +181,11 @@ def sole_leaf(error: BaseException | None) -> BaseException | None:
 def fatal_in(error: BaseException | None) -> BaseException | None:
     """The first exception inside `error` that ends the whole tree: a Fatal, or one that is no Exception at all."""
     return next((leaf for leaf in _leaves(error) if isinstance(leaf, Fatal) or not isinstance(leaf, Exception)), None)
+
+
+def killed_in(error: BaseException | None) -> bool:
+    """Whether it died of a failpoint that somebody had armed."""
+    return any(isinstance(leaf, Killed) for leaf in _leaves(error))
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException]:

@@ -48,12 +48,12 @@ class Operations:
     # -- acting
 
     def kill(self, name: str, reason: str) -> None:
-        """Interrupt the actor at its next checkpoint; its restart policy decides what follows.
+        """Interrupt the actor at its next checkpoint; its restart policy decides what follows, and no attempt is charged.
 
         Raises AdministrationError when it does not run.
         """
         self._members(name)
-        self._system.tree.supervisor_of(name).kill_child(name, reason)
+        self._system.tree.supervisor_of(name).kill_child(name, reason, counts=False)
 
     def arm(self, name: str, point: str, nth: int = 1) -> None:
         """Crash the actor at the `nth` visit from now of a failpoint. Refused unless `[chaos] failpoints = true`."""

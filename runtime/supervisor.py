@@ -243,14 +243,14 @@ class _SupervisorBase:
         """Forget a child that is down or parked. Raises AdministrationError running, restarting, not_found."""
         administration.delete(self._running(name), name)
 
-    def kill_child(self, name: str, reason: str) -> None:
+    def kill_child(self, name: str, reason: str, *, counts: bool = True) -> None:
         """Interrupt a child at its next checkpoint; its Exit says KILLED and its restart policy treats it as a crash.
 
         A starting child fails its start by it; a stopping one stops at once and is not restarted because of it; a
         child that waits for its restart has nothing to kill (AdministrationError restarting). Raises not_found and
-        not_running as well.
+        not_running as well. Unless it `counts`, the restart that follows is no restart attempt: for whoever kills on purpose.
         """
-        administration.kill(self._running(name), name, reason)
+        administration.kill(self._running(name), name, reason, counts=counts)
 
     def repair_child(self, name: str, reason: str, *, intensity: int, period: float) -> None:
         """Kill a child that does not move any more, so that its restart policy brings it back.

@@ -98,11 +98,16 @@ def delete(life: Life, name: str) -> None:
     life.wake()
 
 
-def kill(life: Life, name: str, reason: str) -> None:
-    """Interrupt a child now; its restart policy decides what follows, unless it is being stopped anyway."""
+def kill(life: Life, name: str, reason: str, *, counts: bool = True) -> None:
+    """Interrupt a child now; its restart policy decides what follows, unless it is being stopped anyway.
+
+    The restart that follows is an attempt if it `counts`.
+    """
     slot = _find(life, name)
     if slot.alive:
         life.control.cancel(slot, reason)
+        if not counts and slot.repair_allowed is None:
+            slot.repair_allowed = True
         life.wake()
     elif slot.state is ChildState.RESTARTING:
         raise AdministrationError(Answer.RESTARTING, life.name, name, f"{name} is down and will be started")

@@ -41,7 +41,7 @@ class Consequences:
     def count_attempt(self, slot: Slot) -> Decision:
         """Charge one restart attempt to whom it belongs; what follows instead if it is one too many.
 
-        A restart that repairs was counted when the child was killed, and charges nobody's attempts.
+        Who was killed on purpose charges nobody's attempts; a repair was counted when the child was killed.
         """
         if slot.spec.give_up is GiveUp.NEVER:
             return Decision.RESTART

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from runtime.child import AutoShutdown, Exit, ExitReason, Restart, StopCause, Strategy
-from runtime.incarnation import Incarnation, fatal_in
+from runtime.incarnation import Incarnation, fatal_in, killed_in
 from runtime.stop_ladder import Unstopped
 from runtime.supervision.child_control import ChildControl
 from runtime.supervision.consequences import Consequences
@@ -204,7 +204,7 @@ class Life:
         slot.deadline = slot.start_deadline = math.inf
         slot.last_exit = end
         if end.reason not in (ExitReason.KILLED, ExitReason.UNSTOPPED):
-            slot.repair_allowed = None  # it had ended before it could be killed
+            slot.repair_allowed = True if killed_in(end.error) else None  # None: it had ended before it could be killed
         if incarnation.hook_error is not None:
             self.hooks.report(slot, "on_exit", incarnation.hook_error)
         if isinstance(end.error, ChildrenUnstopped):

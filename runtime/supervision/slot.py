@@ -136,7 +136,8 @@ class Slot:
     repairs: IntensityWindow | None = None
     """Its repairs, once there was one."""
     repair_allowed: bool | None = None
-    """It was killed to repair it; False if that was one repair too many."""
+    """It was killed on purpose, by an operator, at a failpoint or to repair it, and its restart charges nobody's attempts;
+    False if that was one repair too many."""
     static: bool = True
     """Declared with the supervisor: it comes back with it."""
     place: int = 0

@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from runtime.backoff import NO_BACKOFF, Backoff
-from runtime.child import ExitReason, GiveUp, Strategy
+from runtime.child import Exit, ExitReason, GiveUp, Strategy
+from runtime.errors import Killed
 from runtime.supervision_events import ChildParked, ChildRestarting, SupervisorGaveUp
 from runtime.supervisor import AdministrationError, ChildState, RestartIntensityExceeded, SpecError
 from tests.runtime.misbehaving import House, Start, settle
@@ -236,3 +237,62 @@ async def test_attempts_are_forgotten_when_the_supervisor_lives_again(house: Hou
             await settle()
             assert [info.state for info in supervisor.which_children()] == [ChildState.RUNNING]
     assert house["a"].served == [1, 2, 3, 4]
+
+
+# S-531
+async def test_any_number_of_kills_on_purpose_charges_nobodys_attempts(house: House) -> None:
+    parks = house.spec("parks", backoff=NO_BACKOFF, give_up=GiveUp.PARK)
+    supervisor = house.supervisor(house.spec("a", backoff=NO_BACKOFF), parks, intensity=1, period=600.0)
+    async with house.running(supervisor):
+        for _ in range(12):
+            for name in ("a", "parks"):
+                supervisor.kill_child(name, "killed by an operator", counts=False)
+                await settle()
+        for _ in range(12):
+            house["a"].crash(ExceptionGroup("a nursery's", [Killed("a", "claimed")]))
+            await settle()
+        assert house.incarnations() == {"a": 25, "parks": 13}
+        for name in ("a", "parks"):
+            house[name].crash()
+            await settle()
+        assert house.incarnations() == {"a": 26, "parks": 14}, "the one attempt of each is still there"
+
+
+# S-531
+async def test_a_kill_on_purpose_waits_for_its_backoff_like_any_other_end(house: House) -> None:
+    backoff = Backoff(initial=4.0, maximum=4.0, jitter=0.0)
+    supervisor = house.supervisor(house.spec("a", backoff=backoff), intensity=0)
+    async with house.running(supervisor):
+        for _ in range(2):
+            supervisor.kill_child("a", "killed by an operator", counts=False)
+            await settle()
+        assert house.incarnations() == {"a": 2}
+        await trio.sleep(4.0)
+        await settle()
+        assert house.incarnations() == {"a": 3}
+
+
+# S-531
+async def test_a_kill_on_purpose_that_comes_too_late_for_a_crash_leaves_it_an_attempt(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = house.supervisor(house.spec("a", backoff=NO_BACKOFF), intensity=0)
+
+    def too_late(_: Exit) -> None:
+        supervisor.kill_child("a", "killed by an operator", counts=False)
+
+    monkeypatch.setattr(house["a"], "on_exit", too_late)
+    with pytest.raises(RestartIntensityExceeded, match="Boom: a"):
+        async with house.running(supervisor):
+            house["a"].crash()
+            await settle()
+
+
+# S-531
+async def test_kills_that_count_are_attempts(house: House) -> None:
+    supervisor = house.supervisor(house.spec("a", backoff=NO_BACKOFF), intensity=1)
+    with pytest.raises(RestartIntensityExceeded, match="on a whim"):
+        async with house.running(supervisor):
+            for _ in range(2):
+                supervisor.kill_child("a", "on a whim")
+                await settle()
