@@ -6,6 +6,7 @@ import random
 
 import attrs
 
+from actors.claiming import refuse_unless_claims_outlast
 from actors.pool_client import Pool, pool_of
 from actors.renewal_events import RENEWALS, RenewalFailed, RenewalLacksFunds, RenewalPostponed, Renewed
 from db.claims import Owner, enlist_owner
@@ -46,6 +47,10 @@ class AutoRenewal(PeriodicWorker):
     claim_seconds: float = 60.0
     "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
     _owner: Owner | None = attrs.field(init=False, default=None)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        refuse_unless_claims_outlast(self, self.claim_seconds)
 
     async def after_start(self) -> None:
         await super().after_start()

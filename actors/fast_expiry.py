@@ -19,9 +19,16 @@ from db.keys import (
     fail_removal,
     postpone_removal,
 )
+from db.lease_errors import DatabaseBusy
 from db.lease_queue import Lane
 from db.subscriptions import expire_page
+from runtime.logs import get_logger
+from runtime.message import WakeUp
 from runtime.worker import Budget
+
+log = get_logger("keys")
+
+_BUSY_RETRY = 5.0
 
 
 @attrs.define(eq=False)
@@ -29,21 +36,31 @@ class FastExpiry(KeyWorker):
     """Marks subscriptions whose end has passed, then takes every unwanted key off its nodes and cuts its connections.
 
     Role: the end of access, whatever ended it. Owns, receives, sends, on crash: see KeyWorker.
-    Invariants: marked in the database first, removed on the node after, confirmed last; who renewed meanwhile keeps the key,
+    Invariants: marking takes no more than half of the budget, so that removals always have their turn, and goes on where it
+    stopped; marked in the database first, removed on the node after, confirmed last; who renewed meanwhile keeps the key,
     because the node refuses a removal that is older than what it has.
     """
 
     lane = Lane.BATCH
 
-    async def prepare(self, pool: Pool, budget: Budget) -> None:
-        after = 0
+    _marked_to: int = attrs.field(init=False, default=0)
+    "Subscriptions up to this id were looked at; 0 at the beginning of a round."
+
+    async def prepare(self, pool: Pool, budget: Budget) -> bool:
+        kept_for_removals = budget.remaining / 2
         while True:
-            page = await pool.run("fast_expiry.expire", expire_page, after, self.page_size)
-            budget.progress()
-            if not page.more:
-                return
-            after = page.last_id
+            try:
+                page = await pool.run("fast_expiry.expire", expire_page, self._marked_to, self.page_size)
+            except DatabaseBusy as error:
+                log.warning("a page of ended subscriptions is left for a moment", error=str(error))
+                self.context.after(_BUSY_RETRY, WakeUp())
+                self._marked_to = 0
+                return False
+            self._marked_to = page.last_id if page.more else 0
             self.context.failpoint("expired")
+            await budget.count(len(page.subscription_ids))
+            if not page.more or budget.remaining <= kept_for_removals:
+                return page.more
 
     async def claim(self, pool: Pool, owner: Owner) -> list[KeyClaim]:
         return await pool.run("fast_expiry.claim", claim_removals, owner, self.page_size, self.claim_seconds)

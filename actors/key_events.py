@@ -40,10 +40,14 @@ class KeyPostponed(Event):
     level: ClassVar[int] = logging.WARNING
     key_id: str
     retry_in: float
+    attempts: int
+    "Failures so far."
+    waited: float
+    "Seconds since it has been wanted so."
     why: str
 
     def line(self) -> str:
-        return f"key {self.key_id} waits {self.retry_in:.0f} s: {self.why}"
+        return f"key {self.key_id}, wanted so since {self.waited:.0f} s, waits {self.retry_in:.0f} s more: {self.why}"
 
 
 @attrs.frozen
@@ -53,7 +57,31 @@ class KeyFailed(Event):
     level: ClassVar[int] = logging.ERROR
     key_id: str
     outcome: str
+    attempts: int
+    "Failures so far, this one included."
+    waited: float
+    "Seconds since it has been wanted so."
     why: str
 
     def line(self) -> str:
-        return f"key {self.key_id} {self.outcome}: {self.why}"
+        return f"key {self.key_id} {self.outcome} at attempt {self.attempts}, {self.waited:.0f} s after it was wanted: {self.why}"
+
+
+@attrs.frozen
+class KeysOverdue(Event):
+    """Customers wait too long for what they paid, or keep what has ended: somebody should look."""
+
+    level: ClassVar[int] = logging.ERROR
+    count: int
+    "Keys of this round that have waited too long or failed too often."
+    key_id: str
+    "The one that has waited longest."
+    attempts: int
+    waited: float
+    why: str
+
+    def line(self) -> str:
+        return (
+            f"{self.count} keys are overdue; the oldest, {self.key_id}, has waited for {self.waited / 60:.0f} min with "
+            f"{self.attempts} failed attempts: {self.why} (`atlas inspect {self.actor}`, `atlas cases`)"
+        )

@@ -9,8 +9,11 @@ from typing import ClassVar, TypeVar
 
 import attrs
 import trio
+from attrs.validators import ge, gt
 
-from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, KeySettled
+from actors.claiming import refuse_unless_claims_outlast
+from actors.key_events import KEYS, SETTLE_SECONDS, KeyFailed, KeyPostponed, KeySettled, KeysOverdue
+from actors.key_round import Overdue, Round
 from actors.pool_client import Pool, pool_of
 from db.keys import Applied, KeyClaim, Owner, Placement, enlist_owner, longest_retry
 from db.lease_errors import DatabaseBusy, LeaseError
@@ -27,27 +30,6 @@ R = TypeVar("R")
 _SOONEST_RETRY = 1.0
 _LATEST_RETRY = 60.0
 _LOCAL_RETRY = 0.02
-
-
-@attrs.define(eq=False)
-class _Round:
-    """What the keys of one iteration share."""
-
-    budget: Budget
-    claimed_at: float = attrs.field(factory=trio.current_time)
-    "On trio's clock: what the claims know of the database's clock was so at this moment."
-    is_whole: bool = True
-    "Every claim was used up or given back."
-    silent: dict[str, Exception] = attrs.field(factory=dict)
-    "Nodes that did not answer in time, and how that looked."
-    _slots: dict[str, trio.CapacityLimiter] = attrs.field(factory=dict)
-
-    def waited(self, claim: KeyClaim) -> float:
-        """Seconds since the key has been wanted so, by the database's clock."""
-        return claim.waited + trio.current_time() - self.claimed_at
-
-    def slots_of(self, node: str, concurrency: int) -> trio.CapacityLimiter:
-        return self._slots.setdefault(node, trio.CapacityLimiter(concurrency))
 
 
 @attrs.define(eq=False)
@@ -72,7 +54,18 @@ class KeyWorker(PeriodicWorker):
     "How long a node may take for one key, its actor's restarts included."
     concurrency: int = 16
     "Keys that are told to one node at the same time."
+    alert_after: float = attrs.field(default=1800.0, validator=gt(0))
+    "Seconds that a key may wait before that is an alert."
+    alert_attempts: int = attrs.field(default=2, validator=ge(1))
+    "Failed attempts of one key from which on that is an alert."
+    alert_cooldown: float = attrs.field(default=300.0, validator=ge(0))
+    "Seconds between two alerts."
     _owner: Owner | None = attrs.field(init=False, default=None)
+    _silent_until: float = attrs.field(init=False, default=float("-inf"))
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        refuse_unless_claims_outlast(self, self.claim_seconds)
 
     async def after_start(self) -> None:
         await super().after_start()
@@ -83,10 +76,12 @@ class KeyWorker(PeriodicWorker):
         pool = pool_of(self.context, self.pool, lane=self.lane)
         owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: see _claim
         try:
-            await self.prepare(pool, budget)
+            is_unprepared = await self.prepare(pool, budget)
+            if budget.is_spent:
+                return Iteration(done=budget.done, more=True)
             owner, claims = await self._claim(pool, owner)
             self.context.failpoint("claimed")
-            round_ = _Round(budget)
+            round_ = Round(budget, Overdue(self.alert_after, self.alert_attempts))
             async with trio.open_nursery() as nursery:
                 for claim in claims:
                     nursery.start_soon(self._settle, pool, claim, round_)
@@ -99,10 +94,15 @@ class KeyWorker(PeriodicWorker):
             return self._without_database(_first_of(lost))
         # What could not be given back is free at once for a new incarnation of the owner.
         self._owner = owner if round_.is_whole else None
-        return Iteration(done=len(claims), more=len(claims) == self.page_size)
+        self._alert(round_.overdue)
+        return Iteration(done=budget.done, more=is_unprepared or len(claims) == self.page_size)
 
-    async def prepare(self, pool: Pool, budget: Budget) -> None:
-        """What the worker does in the database before it claims; nothing by default."""
+    async def prepare(self, pool: Pool, budget: Budget) -> bool:
+        """What the worker does in the database before it claims, within half of the budget; nothing by default.
+
+        Whether it has to go on with it at once.
+        """
+        return False
 
     @abstractmethod
     async def claim(self, pool: Pool, owner: Owner) -> list[KeyClaim]:
@@ -148,7 +148,7 @@ class KeyWorker(PeriodicWorker):
             owner = await pool.run(f"{self.context.name}.enlist", enlist_owner, name)
         return owner, await self.claim(pool, owner)
 
-    async def _settle(self, pool: Pool, claim: KeyClaim, round_: _Round) -> None:
+    async def _settle(self, pool: Pool, claim: KeyClaim, round_: Round) -> None:
         """Drive every node that is behind, each on its own: what one has is written down while another is still waited for."""
         troubles: list[Exception] = []
         if not claim.placements:
@@ -159,7 +159,7 @@ class KeyWorker(PeriodicWorker):
         refusals = [error for error in troubles if _is_refusal(error)]
         try:
             if refusals:
-                await self._fail(pool, claim, refusals[0])
+                await self._fail(pool, claim, round_, refusals[0])
             elif troubles:
                 await self._postpone(pool, claim, round_, troubles[0])
         except DatabaseBusy as error:
@@ -167,7 +167,7 @@ class KeyWorker(PeriodicWorker):
         await round_.budget.count()
 
     async def _drive(
-        self, pool: Pool, claim: KeyClaim, place: Placement, round_: _Round, troubles: list[Exception]
+        self, pool: Pool, claim: KeyClaim, place: Placement, round_: Round, troubles: list[Exception]
     ) -> None:
         async with round_.slots_of(place.node, self.concurrency):
             if place.node in round_.silent:
@@ -185,7 +185,7 @@ class KeyWorker(PeriodicWorker):
             await self._confirm(pool, claim, [applied], round_, troubles)
 
     async def _confirm(
-        self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied], round_: _Round, troubles: list[Exception]
+        self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied], round_: Round, troubles: list[Exception]
     ) -> None:
         try:
             outcome = await self.confirm(pool, claim, applied)
@@ -198,31 +198,71 @@ class KeyWorker(PeriodicWorker):
         SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
         self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
 
-    async def _fail(self, pool: Pool, claim: KeyClaim, error: Exception) -> None:
+    async def _fail(self, pool: Pool, claim: KeyClaim, round_: Round, error: Exception) -> None:
         known = error.generation if isinstance(error, NodeConflict) else -1
         outcome = await self.fail(pool, claim, str(error), known)
         self.context.failpoint("failed")
         is_outdated = claim.attempts == 0 and known >= claim.generation
         self.context.after(0.0 if is_outdated else longest_retry(claim.attempts), WakeUp())
         KEYS.labels(self.context.name, outcome).inc()
-        self.context.emit(KeyFailed(actor=self.context.name, key_id=claim.key_id, outcome=outcome, why=str(error)))
+        if outcome != "lost":
+            round_.overdue.note(claim, round_.waited(claim), claim.attempts + 1, str(error))
+        self.context.emit(
+            KeyFailed(
+                actor=self.context.name,
+                key_id=claim.key_id,
+                outcome=outcome,
+                attempts=claim.attempts + 1,
+                waited=round_.waited(claim),
+                why=str(error),
+            )
+        )
 
-    async def _postpone(self, pool: Pool, claim: KeyClaim, round_: _Round, error: Exception) -> None:
+    async def _postpone(self, pool: Pool, claim: KeyClaim, round_: Round, error: Exception) -> None:
         delay = retry_delay(round_.waited(claim))
         if not await self.postpone(pool, claim, delay, str(error)):
             round_.is_whole = False
         self.context.failpoint("postponed")
-        self.context.after(delay, WakeUp())
+        self._try_again(claim, round_, delay, str(error))
         KEYS.labels(self.context.name, "postponed").inc()
-        self.context.emit(KeyPostponed(actor=self.context.name, key_id=claim.key_id, retry_in=delay, why=str(error)))
 
-    def _leave(self, claim: KeyClaim, round_: _Round, why: str) -> None:
+    def _leave(self, claim: KeyClaim, round_: Round, why: str) -> None:
         """Nothing can be written down about the key: it stays claimed until the next look of a new incarnation of the owner."""
         round_.is_whole = False
-        delay = retry_delay(round_.waited(claim))
-        self.context.after(delay, WakeUp())
+        self._try_again(claim, round_, retry_delay(round_.waited(claim)), why)
         KEYS.labels(self.context.name, "left").inc()
-        self.context.emit(KeyPostponed(actor=self.context.name, key_id=claim.key_id, retry_in=delay, why=why))
+
+    def _try_again(self, claim: KeyClaim, round_: Round, delay: float, why: str) -> None:
+        waited = round_.waited(claim)
+        self.context.after(delay, WakeUp())
+        round_.overdue.note(claim, waited, claim.attempts, why)
+        self.context.emit(
+            KeyPostponed(
+                actor=self.context.name,
+                key_id=claim.key_id,
+                retry_in=delay,
+                attempts=claim.attempts,
+                waited=waited,
+                why=why,
+            )
+        )
+
+    def _alert(self, overdue: Overdue) -> None:
+        """Say that keys wait too long: at once, and again no sooner than after the cooldown."""
+        now = trio.current_time()
+        if overdue.oldest is None or now < self._silent_until:
+            return
+        self._silent_until = now + self.alert_cooldown
+        self.context.emit(
+            KeysOverdue(
+                actor=self.context.name,
+                count=overdue.count,
+                key_id=overdue.oldest.key_id,
+                attempts=overdue.oldest.attempts,
+                waited=overdue.waited,
+                why=overdue.why,
+            )
+        )
 
     def _without_database(self, error: BaseException) -> Iteration:
         log.warning("the database cannot be worked on; the rows wait", actor=self.context.name, error=str(error))

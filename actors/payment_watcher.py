@@ -10,6 +10,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from actors.claiming import refuse_unless_claims_outlast
 from actors.payments.events import INVOICES, LatePayment, ProviderAway
 from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotUnderstood, NotYet, PaymentError, ProviderRefused, StillOpen
@@ -64,6 +65,7 @@ class PaymentWatcher(PeriodicWorker):
 
     async def on_start(self) -> None:
         await super().on_start()
+        refuse_unless_claims_outlast(self, self.claim_seconds)
         self._providers = open_providers(self.payments)
         self.context.start_task(self._keep_clients, name="clients", inherit_deadline=False)
 

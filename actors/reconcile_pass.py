@@ -332,7 +332,7 @@ class NodePass:
         """Take a key off the node, after looking again on both sides, and after being sure that this is still our work."""
         found = await self._ask(ReadKey(key_id))
         if found is None:
-            await self._run("forget", forget_sighting, self.node, key_id)
+            await self._run("forget", forget_sighting, self.tenure.epoch, self.node, key_id)
             return
         await self.tenure.hold_on()
         if not await self._run("confirm", confirm_unwanted, self.tenure.epoch, self.node, key_id):
@@ -343,7 +343,7 @@ class NodePass:
             await self._renew_twin(twin)
         DRIFT.labels(self.node, "removed").inc()
         self.context.emit(SurplusRemoved(actor=self.context.name, node=self.node, key_id=key_id, cut=removed.cut))
-        await self._run("forget", forget_sighting, self.node, key_id)
+        await self._run("forget", forget_sighting, self.tenure.epoch, self.node, key_id)
         await self.budget.count()
 
     async def _renew_twin(self, key_id: str) -> None:

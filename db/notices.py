@@ -76,6 +76,7 @@ NOTICE_KINDS: Mapping[str, NoticeKind] = {
         NoticeKind("referral_reward", {**_AMOUNT, "percent": Fact.PERCENT}),
         NoticeKind("renewal_succeeded", {**_TARIFF, **_END}, {**_AMOUNT, "days": Fact.COUNT}),
         NoticeKind("renewal_lacks_funds", {**_AMOUNT, **_END}, _TARIFF, useful_until="expires_at"),
+        NoticeKind("renewal_missed", {**_AMOUNT, "why": Fact.WORD, **_END}, _TARIFF, variant="why"),
         NoticeKind("refund_paid", _AMOUNT),
         NoticeKind("withdrawal_requested", _AMOUNT, for_operator=True),
         NoticeKind("withdrawal_approved", _AMOUNT),

@@ -314,7 +314,7 @@ async def confirm_unwanted(tx: Tx, held: Epoch, node: str, key_id: str) -> bool:
     """Read again, right before the removal, whether nobody wants the key there, and count the removal if so."""
     await check_epoch(tx, held)
     if not await unwanted_of(tx, node, [key_id]):
-        await forget_sighting(tx, node, key_id)
+        await _forget_sighting(tx, node, key_id)
         return False
     await tx.execute(
         """
@@ -325,8 +325,13 @@ async def confirm_unwanted(tx: Tx, held: Epoch, node: str, key_id: str) -> bool:
     return True
 
 
-async def forget_sighting(tx: Tx, node: str, key_id: str) -> None:
-    """The key is gone from the node, or wanted there after all."""
+async def forget_sighting(tx: Tx, held: Epoch, node: str, key_id: str) -> None:
+    """The key is gone from the node."""
+    await check_epoch(tx, held)
+    await _forget_sighting(tx, node, key_id)
+
+
+async def _forget_sighting(tx: Tx, node: str, key_id: str) -> None:
     await tx.execute(
         "DELETE FROM key_sightings s USING vpn_nodes n WHERE n.name = $1 AND s.node_id = n.id AND s.key_id = $2",
         node,

@@ -136,7 +136,8 @@ async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> 
     """Try to pay for the next period: debit, extension and the renewal's row together, or nothing but the next try.
 
     Fenced by the claim: what somebody else claimed, and what has changed since, is ``DROPPED`` without a trace. The
-    customer is told of a success, and of lacking money once per period.
+    customer is told of a success, of lacking money once per period, and that the period was missed if lacking money was
+    not told before.
     """
     # The customer's row first, as in every operation on money: from here on nobody else moves this end or this balance.
     customer = await tx.fetchrow(
@@ -166,7 +167,8 @@ async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> 
         return RenewalOutcome(RenewalResult.DROPPED)
     price = _price(customer, row)
     if row["now"] > row["expires_at"] + GRACE:
-        return await _miss(tx, claim, price, f"the end passed more than {GRACE} ago while nobody worked")
+        why = f"the end passed more than {GRACE} ago while nobody worked"
+        return await _miss(tx, claim, customer["id"], row, price, actor, "late", why)
     funds: int | None = await tx.fetchval(
         "SELECT balance FROM accounts WHERE kind = 'customer' AND customer_id = $1 AND currency = $2",
         customer["id"],
@@ -287,7 +289,8 @@ async def _lack_funds(
     tx: Tx, claim: RenewalClaim, customer_id: int, row: Row, price: Money, actor: str
 ) -> RenewalOutcome:
     if row["now"] >= row["expires_at"]:
-        return await _miss(tx, claim, price, "the money was lacking until the end")
+        why = "the money was lacking until the end"
+        return await _miss(tx, claim, customer_id, row, price, actor, "lacks_funds", why)
     next_try: datetime = await tx.fetchval(
         """
         UPDATE renewal_schedule
@@ -324,7 +327,33 @@ async def _lack_funds(
     return RenewalOutcome(RenewalResult.LACKS_FUNDS, price, next_try=next_try)
 
 
-async def _miss(tx: Tx, claim: RenewalClaim, price: Money, why: str) -> RenewalOutcome:
+async def _miss(
+    tx: Tx, claim: RenewalClaim, customer_id: int, row: Row, price: Money, actor: str, reason: str, why: str
+) -> RenewalOutcome:
+    subject = _subject(claim.subscription_id, claim.period_start)
+    told = {
+        "why": reason,
+        "amount": price.amount,
+        "currency": price.currency,
+        "tariff": row["plan_tariff"],
+        "expires_at": row["expires_at"].isoformat(),
+    }
+    notice = Notice("renewal_missed", subject, customer_id, told)
+    knows = await tx.fetchval(
+        "SELECT EXISTS (SELECT FROM outbox WHERE customer_id = $1 AND kind = 'renewal_lacks_funds' AND subject = $2 "
+        "AND state = 'sent')",
+        customer_id,
+        subject,
+    )
+    await write_down(
+        tx,
+        actor,
+        "renewal_missed",
+        *(() if knows else (notice,)),
+        customer_id=customer_id,
+        subject=subject,
+        details=told,
+    )
     await tx.execute(
         """
         UPDATE renewal_schedule

@@ -58,6 +58,14 @@ ENGLISH = Language(
             "Your subscription{tariff} could not be renewed: your balance is below the price ({amount}).\n"
             "Top it up before {expires_at}, and it renews itself."
         ),
+        "renewal_missed": (
+            "Your subscription{tariff} was not renewed: your balance is below the price ({amount}). "
+            "Access ended on {expires_at}.\nTo get it back, top up your balance and renew the subscription."
+        ),
+        "renewal_missed.late": (
+            "Your subscription{tariff} was not renewed in time, and that is our fault: nothing was charged. Access ended on "
+            "{expires_at}.\nTo get it back, renew the subscription."
+        ),
         "refund_paid": "Your refund was made: {amount}.",
         "withdrawal_requested": "Your withdrawal of {amount} was received. The money is set aside until it is decided.",
         "withdrawal_requested@operator": "New withdrawal: {amount}. It has to be approved or rejected.",

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from actors.healthcheck import Healthcheck
 from actors.instance import Instance
+from actors.node import NodeActor
 from runtime.config.loader import load
 from runtime.worker import PeriodicWorker
 
@@ -23,7 +25,7 @@ def failpoints() -> list[Failpoint]:
     config = load(REPOSITORY / "supervisor.toml", {})
     found: set[Failpoint] = set()
     for plan in config.children:
-        if issubclass(plan.actor, PeriodicWorker | Instance):
+        if issubclass(plan.actor, PeriodicWorker | Instance | Healthcheck | NodeActor):
             own = {sys.modules[base.__module__] for base in plan.actor.__mro__ if base.__module__.startswith("actors.")}
             modules = own | {helper for module in own for helper in _helpers(module)}
             found |= {(plan.name, point) for module in modules for point in _points(module)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from db.claims import Owner, enlist_owner
 from db.discounts import set_vip
 from db.errors import BusinessError
 from db.money import Money
+from db.notices import payload_problems
 from db.orders import open_topup
 from db.purchases import FinalizePurchase, finalize_purchase
 from db.renewals import (
@@ -160,6 +162,47 @@ async def test_lacking_money_is_no_success_is_told_once_a_period_and_is_tried_un
     assert await told(database, "renewal_lacks_funds") == 1
     assert (await end(database), await balance(database)) == (expires_at, 100_00)
     assert await database.count("renewals") == 0
+
+
+async def mark_sent(database: Database) -> None:
+    async with database.connect() as connection:
+        await connection.execute("UPDATE outbox SET state = 'sent', settled_at = atlas_now() WHERE state = 'pending'")
+
+
+async def test_who_was_told_in_time_that_money_is_lacking_is_not_told_once_more_that_the_period_was_missed(
+    database: Database,
+) -> None:
+    await subscriber(database, funds=100_00)
+    await database.move_clock(days=29, hours=19)
+    assert await try_all(database) == [RenewalResult.LACKS_FUNDS]
+    await mark_sent(database)
+    await database.move_clock(days=30, hours=1)
+    assert await try_all(database) == [RenewalResult.MISSED]
+    assert (await told(database, "renewal_lacks_funds"), await told(database, "renewal_missed")) == (1, 0)
+
+
+@pytest.mark.parametrize(("hours", "why"), [(2, "lacks_funds"), (30, "late")])
+async def test_down_across_the_whole_window_the_customer_is_told_once_that_the_period_was_missed(
+    database: Database, hours: int, why: str
+) -> None:
+    await subscriber(database)
+    await database.move_clock(days=30, hours=hours)
+    assert await try_all(database) == [RenewalResult.MISSED]
+    assert await try_all(database) == []
+    assert await told(database, "renewal_missed") == 1
+    payload = json.loads(await database.fetchval("SELECT payload FROM outbox WHERE kind = 'renewal_missed'"))
+    assert payload_problems("renewal_missed", payload) == []
+    assert (payload["why"], payload["amount"]) == (why, PRICE)
+    assert await told(database, "renewal_lacks_funds") == 0
+
+
+async def test_what_lacking_money_nobody_delivered_in_time_is_told_as_a_missed_period(database: Database) -> None:
+    await subscriber(database)
+    await database.move_clock(days=29, hours=19)
+    assert await try_all(database) == [RenewalResult.LACKS_FUNDS]
+    await database.move_clock(days=30, hours=1)
+    assert await try_all(database) == [RenewalResult.MISSED]
+    assert await told(database, "renewal_missed") == 1
 
 
 async def test_topped_up_an_hour_later_it_is_due_at_once_and_the_worker_is_woken(database: Database) -> None:

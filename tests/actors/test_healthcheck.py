@@ -1,0 +1,143 @@
+"""The health check: a round completes whatever it finds, alerts have their own cooldown, and a full pool does not blind it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import attrs
+import trio
+
+from actors.health_conditions import ConditionBegan, ConditionEnded
+from actors.healthcheck import Healthcheck
+from actors.node_messages import ReadState
+from actors.pool_settings import PoolSettings
+from runtime.actor import Actor, handler
+from runtime.deferred import Deferred
+from runtime.ref import Ref
+from runtime.testing import OnCrash
+from tests.actors.locks import locked
+from tests.actors.node_house import node_house
+from tests.actors.pool_house import PoolHouse, pool_house
+from vpn.protocol import NodeState
+
+NOBODY = "postgresql://atlas@127.0.0.1:1/atlas"
+
+
+@attrs.define(eq=False)
+class SilentNode(Actor):
+    """Role: a node's actor that takes every request and answers none. Owns nothing. On crash: loses nothing."""
+
+    _kept: list[Deferred[NodeState]] = attrs.field(init=False, factory=list)
+
+    @handler
+    async def read_state(self, message: ReadState) -> Deferred[NodeState]:
+        self._kept.append(self.context.defer(message))
+        return self._kept[-1]
+
+
+async def start(house: PoolHouse, **options: object) -> Ref:
+    worker = Healthcheck(**{"interval": 0.01, "patience": 0.3, **options})  # type: ignore[arg-type]  # the test's own
+    return await house.system.start(worker, name="healthcheck", on_crash=OnCrash.RESTART)
+
+
+async def rounds(house: PoolHouse, count: int) -> None:
+    """Wait until so many more rounds have completed."""
+    beats = house.system.services.beats
+    for _ in range(count):
+        seen = beats.healthcheck
+        with trio.fail_after(10):
+            while beats.healthcheck == seen:
+                await trio.sleep(0.005)  # a beat is a plain slot: nobody is told of it
+
+
+def began(house: PoolHouse) -> list[ConditionBegan]:
+    return [event for event in house.events if isinstance(event, ConditionBegan)]
+
+
+async def test_a_round_completes_and_beats_when_everything_is_well(database_dsn: str) -> None:
+    async with pool_house(database_dsn) as house:
+        await start(house)
+        await rounds(house, 3)
+        assert began(house) == []
+
+
+async def test_a_pool_whose_every_connection_is_held_is_still_looked_at_on_the_reserved_lease(
+    database_dsn: str,
+) -> None:
+    async with pool_house(database_dsn, PoolSettings(size=3, reserved=1)) as house, AsyncExitStack() as held:
+        for number in range(2):
+            _, other = await house.holder(f"holder {number}")
+            await held.enter_async_context(locked(other, "SELECT 1"))
+        await start(house)
+        await rounds(house, 3)
+        assert began(house) == []
+        await held.aclose()
+
+
+async def test_an_absent_database_is_a_condition_and_the_beat_goes_on() -> None:
+    async with pool_house(NOBODY, wait=False) as house:
+        worker = await start(house)
+        await rounds(house, 3)
+        [found] = began(house)
+        assert found.subject == "pool.main"
+        assert "cannot be reached" in found.trouble or "no answer" in found.trouble
+        assert worker.incarnation == 1
+
+
+async def test_a_node_that_answers_nobody_costs_a_round_its_patience_and_no_more(database_dsn: str) -> None:
+    async with pool_house(database_dsn) as house:
+        await house.system.start(SilentNode(), name="node.silent")
+        started = trio.current_time()
+        await start(house)
+        await rounds(house, 2)
+        assert trio.current_time() - started < 5 * 2 * 0.3
+        [found] = began(house)
+        assert found.subject == "node.silent"
+        assert "0.3" in found.trouble
+
+
+async def test_each_condition_alerts_when_it_begins_and_when_it_ends_and_keeps_its_own_cooldown(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    async with node_house(database_dsn, tmp_path) as house:
+        await house.node("oslo")
+        await house.node("rome")
+        await start(house.pool, cooldown=3600.0, patience=2.0)
+        await rounds(house.pool, 1)
+        for name in ("oslo", "rome"):
+            await house.agents[name].kill()
+
+            async def is_told(subject: str = f"node.{name}") -> bool:
+                return any(event.subject == subject for event in began(house.pool))
+
+            await house.until(is_told)
+        await rounds(house.pool, 3)
+        assert [event.subject for event in began(house.pool)] == ["node.oslo", "node.rome"], "one alert each"
+        await house.agent("oslo")
+
+        async def is_over() -> bool:
+            return any(isinstance(event, ConditionEnded) for event in house.pool.events)
+
+        await house.until(is_over)
+        [ended] = [event for event in house.pool.events if isinstance(event, ConditionEnded)]
+        assert ended.subject == "node.oslo"
+
+
+async def test_a_condition_that_lasts_is_told_again_after_its_cooldown() -> None:
+    async with pool_house(NOBODY, wait=False) as house:
+        await start(house, cooldown=0.05)
+        with trio.fail_after(10):
+            while len(began(house)) < 3:
+                await house._next_event()
+        assert all(event.lasted >= 0.05 for event in began(house)[1:])
+
+
+async def test_killed_amid_a_round_the_next_incarnation_looks_at_once(database_dsn: str) -> None:
+    async with pool_house(database_dsn) as house:
+        house.system.services.failpoints.arm("healthcheck", "probed")
+        worker = await start(house)
+        with trio.fail_after(10):
+            await house.system.up(worker, 2)
+        await rounds(house, 2)
+        assert worker.incarnation == 2
