@@ -224,7 +224,7 @@ class NodePass:
         outcome = await self._ask(ReplaceKeys(tuple(wanted), state.sequence), patience=120.0)
         DRIFT.labels(self.node, "removed").inc(outcome.removed)
         self.context.emit(UnlistedRemoved(actor=self.context.name, node=self.node, keys=outcome.removed))
-        await self._run("forget", forget_sighting, self.node, _SOMETHING)
+        await self._run("forget", forget_sighting, self.tenure.epoch, self.node, _SOMETHING)
         await self.budget.count()
 
     def _too_many(self, surplus: int, listed: int, limit: int) -> str:
