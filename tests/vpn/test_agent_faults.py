@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,6 +90,70 @@ async def test_a_full_disk_costs_no_customer_and_heals_by_itself(agent: RunningA
             await read_more(stream, 50)
     await agent.kill()
     assert {path.name for path in agent.directory.glob("keys.*")} >= {"keys.snapshot", "keys.1.log"}
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Iterator[Path]:
+    """A file system of 128 KiB; yields a file that takes all that is left of it as long as it is there."""
+    mount, unmount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or unmount is None:
+        pytest.skip("needs mount and umount")
+    directory.mkdir()
+    mounted = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=128k", "atlas-test", str(directory)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs to mount a file system (CAP_SYS_ADMIN)")
+    try:
+        yield directory / "filler"
+    finally:
+        subprocess.run([unmount, "--lazy", str(directory)], check=True)
+
+
+def fill(filler: Path) -> None:
+    """Leave no page free."""
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"\0" * 4096):
+            pass
+
+
+@pytest.mark.system
+@pytest.mark.root
+async def test_on_a_disk_without_room_customers_are_served_and_ended_and_every_confirmed_key_survives(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
+) -> None:
+    kept, ending = key("kept"), key("ending", expires_at=datetime.now(UTC) + timedelta(minutes=10))
+    confirmed = [kept, ending]
+    with small_disk(tmp_path / "node") as filler:
+        async with (
+            running_agent(tmp_path / "node", "--clock-offset", "0", server=fork_server) as agent,
+            agent.client() as client,
+            open_tunnel(agent.link(kept)) as one,
+            open_tunnel(agent.link(ending)) as other,
+        ):
+            for spec in confirmed:
+                await client.put(spec)
+            async with open_stream(one, origin) as stream, open_stream(other, origin) as ended:
+                fill(filler)
+                with pytest.raises(NodeUnavailable, match="No space left"):
+                    while True:  # until the last page of the log is full
+                        spec = key(f"more-{len(confirmed)}")
+                        await client.put(spec)
+                        confirmed.append(spec)
+                await client.move_clock(3600)
+                with trio.fail_after(2):
+                    await read_until_cut(ended)
+                await read_more(stream, 50)
+                filler.unlink()
+                with trio.fail_after(10):
+                    while (await client.state()).why:
+                        await trio.lowlevel.checkpoint()
+                await client.put(spec)
+                confirmed.append(spec)
+                await read_more(stream, 50)
+            await agent.kill()
+        async with running_agent(tmp_path / "node", server=fork_server) as again, again.client() as client:
+            assert (await client.state()).digest == digest(confirmed)
 
 
 async def test_what_is_confirmed_after_a_full_disk_survives_a_kill(tmp_path: Path, fork_server: ForkServer) -> None:
