@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -74,6 +76,7 @@ class Node:
     _pending: dict[str, None] = attrs.field(init=False, factory=dict)
     locks: KeyLocks = attrs.field(init=False, factory=KeyLocks)
     _wake: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _taken: Counter[str] = attrs.field(init=False, factory=Counter)
     _converging: int = attrs.field(init=False, default=0)
     _cut_soon: dict[str, None] = attrs.field(init=False, factory=dict)
     _cut_wake: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -101,7 +104,8 @@ class Node:
     async def put(self, spec: KeySpec) -> Applied:
         """See VpnNode.put. Raises UnknownInbound, Conflict, UuidTaken, StoreFailed, XrayDown, XrayCallFailed."""
         self.check(spec)
-        created = await self.store.put(spec)
+        with self._taken_up([spec.key_id]):
+            created = await self.store.put(spec)
         if not created:
             self._note(spec.key_id)
         await self._converge(spec.key_id)
@@ -113,7 +117,9 @@ class Node:
     async def remove(self, key_id: str, generation: int) -> Removed:
         """See VpnNode.remove. Raises Conflict, StoreFailed, XrayDown, XrayCallFailed."""
         existed = self.store.desired.wanted(key_id) is not None
-        if not await self.store.remove(key_id, generation):
+        with self._taken_up([key_id]):
+            is_new = await self.store.remove(key_id, generation)
+        if not is_new:
             self._note(key_id)
         return Removed(key_id, existed, await self._converge(key_id))
 
@@ -129,14 +135,10 @@ class Node:
                 except UnknownInbound as error:
                     failed[change.key_id] = error
         acceptable = [change for change in changes if change.key_id not in failed]
-        with self._busy():
-            changed = set(
-                await self.store.change_all(acceptable, lambda change, error: failed.update({change.key_id: error}))
-            )
+        outcomes: dict[str, Applied | Removed | Exception] = {}
         limit = trio.CapacityLimiter(_AT_ONCE)
-        outcomes: dict[str, Applied | Removed | Exception] = dict(failed)
 
-        async def make(change: KeySpec | Removal) -> None:
+        async def make(change: KeySpec | Removal, *, is_new: bool) -> None:
             key_id = change.key_id
             async with limit:
                 try:
@@ -150,16 +152,20 @@ class Node:
             elif held is None:
                 outcomes[key_id] = Conflict(f"key {key_id!r} was removed meanwhile", change.generation)
             else:
-                outcomes[key_id] = Applied(
-                    key_id, held.generation, key_id in changed, self.state_of(key_id), held.expires_at
-                )
+                outcomes[key_id] = Applied(key_id, held.generation, is_new, self.state_of(key_id), held.expires_at)
 
-        async with trio.open_nursery() as nursery:
-            for change in acceptable:
-                if change.key_id not in failed:
+        with self._taken_up([change.key_id for change in acceptable]):
+            changed = set(
+                await self.store.change_all(acceptable, lambda change, error: failed.update({change.key_id: error}))
+            )
+            async with trio.open_nursery() as nursery:
+                for change in acceptable:
+                    if change.key_id in failed:
+                        continue
                     if change.key_id not in changed:
                         self._note(change.key_id)
-                    nursery.start_soon(make, change)
+                    nursery.start_soon(partial(make, change, is_new=change.key_id in changed))
+        outcomes.update(failed)
         return [outcomes[change.key_id] for change in changes]
 
     async def kick(self, key_id: str) -> Kicked:
@@ -312,6 +318,16 @@ class Node:
         self._pending[key_id] = None
 
     @contextlib.contextmanager
+    def _taken_up(self, key_ids: Sequence[str]) -> Iterator[None]:
+        """Whoever asked for a change makes it in Xray, too, and tells what that did: it is not to be retried meanwhile."""
+        self._taken.update(key_ids)
+        try:
+            yield
+        finally:
+            self._taken.subtract(key_ids)
+            self._taken = +self._taken
+
+    @contextlib.contextmanager
     def _busy(self) -> Iterator[None]:
         """What is pending is somebody's work, and not to be retried meanwhile."""
         self._converging += 1
@@ -443,7 +459,9 @@ class Node:
             await trio.sleep(_RETRY_PENDING)
             # many keys at once are somebody's work already, and a key that is locked is, too
             if self.keeper.current is not None and not self._converging:
-                await self._converge_all([key_id for key_id in self._pending if key_id not in self.locks])
+                await self._converge_all(
+                    [key_id for key_id in self._pending if key_id not in self.locks and key_id not in self._taken]
+                )
 
     async def _cut_late(self) -> None:
         """Connections of removed customers that showed up only after the cut."""
