@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runtime.log_writer import LogWriter
 
 NEXT = "next"
-"""The fact that becomes a line of "what to type next": `context.describe(next="atlas demo buy")`."""
+"""The fact that becomes a line of "what to type next": `context.describe(next="atlas status")`."""
 
 
 @attrs.frozen

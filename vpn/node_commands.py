@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -24,8 +25,9 @@ ClientMaker = Callable[[], AgentClient]
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _KEY = Word(KEY_ID, "a key id: 1 to 64 lower-case letters, digits, dots, dashes or underscores")
+_URL = Word(re.compile(r"https?://\S+"), "an address such as http://127.0.0.1:8700")
 _OPTIONS = (
-    click.option("--url", required=True, help="Address of the node's agent, like http://127.0.0.1:8700."),
+    click.option("--url", type=_URL, required=True, help="Address of the node's agent, like http://127.0.0.1:8700."),
     click.option(
         "--token-file",
         required=True,

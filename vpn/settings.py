@@ -23,12 +23,19 @@ class NodeSettings:
     are our own, if it asks for one. `within` is the limit of one call in seconds.
     """
 
-    url: str = ""
+    url: str = attrs.field(default="")
     token: Secret = attrs.field(factory=Secret)
     ca_file: str = ""
     certificate_file: str = ""
     key_file: str = ""
     within: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+
+    @url.validator
+    def _is_complete(self, _attribute: object, value: str) -> None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"expected the address of an agent, such as https://node.example:8700, got {value!r}")
+        if value and not self.token:
+            raise ValueError("the agent lets nobody in without its token: set token_file as well")
 
     def client(self, name: str, *, breaker: Breaker | None = None, concurrency: int = 16) -> AgentClient:
         """A client for this node, with at most `concurrency` calls at once. Raises NodeRefused if its certificates cannot be

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
+import trio
 
+from tests.e2e.changes import watch
 from tests.e2e.stack import Stack, stack
+from tests.e2e.test_main_job import BUY, assert_bought_once
 from tests.permissions import AS_NOBODY, NOBODY, OBEYING
+from tests.postgres_cluster import Cluster
 
-BUY = ("buy", "--customer", "42", "--tariff", "basic", "--days", "30", "--provider", "manual", "--charge", "c-1")
 NOWHERE = "postgresql://atlas@127.0.0.1:1/atlas"
 
 
@@ -104,6 +111,81 @@ async def test_the_whole_service_runs_as_another_user_and_its_data_stay_that_use
         assert str(here.home / "data") in refused.stderr
         assert f"belongs to user {NOBODY}" in refused.stderr
         assert (here.home / "data" / "run").stat().st_uid == NOBODY, "a refused start changes nothing"
+
+
+async def test_a_node_elsewhere_without_its_token_is_refused_with_both_keys() -> None:
+    async with stack({"ATLAS__NODES__LOCAL__URL": "https://node.example:8700"}) as here:
+        refused = await here.atlas("check")
+        assert refused.status == os.EX_CONFIG
+        assert "ATLAS__NODES__LOCAL__URL: nodes.local.url: " in refused.stderr
+        assert "set token_file as well" in refused.stderr
+        here.env["ATLAS__NODES__LOCAL__URL"] = "node.example:8700"
+        assert "such as https://node.example:8700" in (await here.atlas("check")).stderr
+
+
+@asynccontextmanager
+async def server_of_version_14(cluster: Cluster, dsn: str) -> AsyncIterator[str]:
+    """The real server, which says when one connects that it is a PostgreSQL 14; yields its DSN."""
+
+    async def pass_on(source: trio.SocketStream, sink: trio.SocketStream, *, lies: bool) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for part in source:
+                await sink.send_all(re.sub(rb"(server_version\0)\d\d", rb"\g<1>14", part) if lies else part)
+            await sink.send_eof()
+
+    async def serve(client: trio.SocketStream) -> None:
+        server = await trio.open_unix_socket(f"{cluster.root}/.s.PGSQL.{cluster.port}")
+        async with client, server, trio.open_nursery() as both:
+            both.start_soon(partial(pass_on, client, server, lies=False))
+            both.start_soon(partial(pass_on, server, client, lies=True))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port = listener.socket.getsockname()[1]
+        name = dsn.partition("@/")[2].partition("?")[0]
+        yield f"postgresql://atlas@127.0.0.1:{port}/{name}?sslmode=disable"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_is_too_old_is_refused_with_its_version(cluster: Cluster, empty_database_dsn: str) -> None:
+    async with (
+        server_of_version_14(cluster, empty_database_dsn) as dsn,
+        stack({"ATLAS__DATABASE__DSN": dsn}) as here,
+    ):
+        for words in (("run",), ("customer", "add", "42"), ("db", "migrate")):
+            refused = await here.atlas(*words, within=60)
+            assert refused.status == os.EX_CONFIG, refused.stderr
+            assert "PostgreSQL 14" in refused.stderr
+            assert "15" in refused.stderr
+            assert "database.dsn" in refused.stderr
+            assert "Traceback" not in refused.stderr
+
+
+async def test_embedded_binaries_that_are_too_old_end_the_start_with_words() -> None:
+    async with stack() as here:
+        old = here.home / "old" / "postgres"
+        old.parent.mkdir()
+        old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 14.12'\n")
+        old.chmod(0o755)
+        here.env["ATLAS__EMBEDDED__BINARIES"] = str(old.parent)
+        refused = await here.atlas("run", within=60)
+        assert refused.status == os.EX_CONFIG
+        assert f"PostgreSQL 14.12 in {old.parent} is too old" in refused.stderr
+        assert "embedded.binaries" in refused.stderr
+
+
+async def test_money_is_recorded_while_no_supervisor_runs_and_the_key_goes_live_after(empty_database_dsn: str) -> None:
+    async with stack({"ATLAS__DATABASE__DSN": empty_database_dsn}) as here:
+        await here.ok("db", "migrate")
+        await here.ok("customer", "add", "42")
+        assert (await here.atlas("status")).status == os.EX_UNAVAILABLE, "nothing runs"
+        await here.ok(*BUY, "--amount", "14900")
+        async with watch(empty_database_dsn) as seen:
+            assert await seen.status_of(42) == "pending"
+            async with here.running():
+                await seen.until_status(42, "active")
+                await assert_bought_once(seen, 42)
 
 
 async def test_an_unreachable_database_is_named_and_keeps_no_command_waiting() -> None:

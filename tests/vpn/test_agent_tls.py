@@ -142,9 +142,9 @@ async def test_plain_http_to_an_agent_behind_tls_is_turned_away(tmp_path: Path, 
 def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "rubbish").write_text("no certificate")
     for settings in (
-        NodeSettings(url="https://node.example", ca_file=str(tmp_path / "missing")),
-        NodeSettings(url="https://node.example", ca_file=str(tmp_path / "rubbish")),
-        NodeSettings(url="https://node.example", certificate_file=str(tmp_path / "rubbish")),
+        NodeSettings(url="https://node.example", token=Secret(TOKEN), ca_file=str(tmp_path / "missing")),
+        NodeSettings(url="https://node.example", token=Secret(TOKEN), ca_file=str(tmp_path / "rubbish")),
+        NodeSettings(url="https://node.example", token=Secret(TOKEN), certificate_file=str(tmp_path / "rubbish")),
     ):
         with pytest.raises(NodeRefused, match="node paris: its certificates cannot be used"):
             settings.client("paris")
