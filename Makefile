@@ -6,7 +6,6 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-ROOMS := runtime actors db vpn
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check format bench lock clean
@@ -28,7 +27,7 @@ check: $(VENV)/dev.stamp  ## format, lint, types, layers, locks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_locks.py $(ROOMS)
+	$(BIN)/python tools/check_locks.py
 	$(BIN)/python tools/check_promises.py
 	$(BIN)/python tools/check_house.py
 

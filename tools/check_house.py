@@ -79,17 +79,41 @@ RULES = (
 EXCUSE = "house-ok:"
 
 
-def sleeping_tests(source: str) -> Iterator[int]:
-    """Lines at which a test itself sleeps on the real clock.
+_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
 
-    Under trio's MockClock a sleep moves the clock and waits for nothing. What a test starts (an actor that sleeps too long, a
-    child process) may sleep: that is what is tested.
+
+def sleeping_tests(source: str) -> Iterator[int]:
+    """Lines at which a test itself sleeps on the real clock, or anything in its file looks again and again for what it needs.
+
+    In a function that has a virtual clock a sleep moves the clock and waits for nothing. What a test starts (an actor that
+    sleeps too long, a child process) may sleep: that is what is tested.
     """
-    if "autojump_clock" in source or "MockClock" in source:
-        return
-    for function in ast.walk(ast.parse(source)):
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name.startswith("test_"):
-            yield from (call.lineno for call in _own_calls(function) if ast.unparse(call.func) in _SLEEPS)
+    yield from _sleeps(ast.parse(source))
+
+
+def _sleeps(node: ast.AST) -> Iterator[int]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            if _is_virtual(child):
+                continue
+            loops = [loop for loop in ast.walk(child) if isinstance(loop, ast.While)]
+            calls = [call for part in loops for call in _own_calls(part)]
+            if child.name.startswith("test_"):
+                calls += _own_calls(child)
+            yield from sorted({call.lineno for call in calls if ast.unparse(call.func) in _SLEEPS})
+        elif isinstance(child, ast.ClassDef):
+            yield from _sleeps(child)
+
+
+def _is_virtual(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    if _CLOCKS & {argument.arg for argument in arguments}:
+        return True
+    return any(ast.unparse(call.func).rpartition(".")[2] in ("MockClock", "run_virtual") for call in _calls(function))
+
+
+def _calls(node: ast.AST) -> Iterator[ast.Call]:
+    return (call for call in ast.walk(node) if isinstance(call, ast.Call))
 
 
 def _own_calls(node: ast.AST) -> Iterator[ast.Call]:

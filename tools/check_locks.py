@@ -1,6 +1,6 @@
 """Refuse blocking locks in code that runs on the event loop.
 
-    python tools/check_locks.py [FILE_OR_DIRECTORY …]      (default: runtime actors db vpn)
+    python tools/check_locks.py [FILE_OR_DIRECTORY …]      (default: whatever runs a loop here)
 
 Two rules. (1) No `await`, `yield`, `async for` or `async with` inside `with <threading lock>`: whoever waits there keeps the
 lock while everybody else on the loop runs into it. No exceptions. (2) No blocking lock or queue at all (`threading.Lock`,
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 
-DEFAULT = ("runtime", "actors", "db", "vpn")
+DEFAULT = ("runtime", "actors", "db", "vpn", "simulators", "demo", "examples", "benchmarks")
 BLOCKING = {
     "threading": {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"},
     "queue": {"Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"},
@@ -69,7 +69,9 @@ class Checker(ast.NodeVisitor):
                         self._modules[alias.asname or alias.name] = alias.name
             elif isinstance(node, ast.ImportFrom) and node.module in BLOCKING and not node.level:
                 for alias in node.names:
-                    if alias.name in BLOCKING[node.module]:
+                    if alias.name == "*":
+                        self._names |= {name: f"{node.module}.{name}" for name in BLOCKING[node.module]}
+                    elif alias.name in BLOCKING[node.module]:
                         self._names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign):
@@ -124,10 +126,16 @@ class Checker(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
-        if isinstance(function, ast.Attribute) and function.attr == "acquire":
+        if isinstance(function, ast.Attribute) and function.attr in ("acquire", "__enter__"):
             lock = self._lock(function.value)
             if lock is not None:
-                self._refuse(node.lineno, f"{lock}.acquire() blocks the event loop")
+                self._refuse(node.lineno, f"{lock}.{function.attr}() blocks the event loop")
+        if isinstance(function, ast.Attribute) and function.attr in ("enter_context", "push"):
+            for argument in node.args:
+                # One that is made on the spot is refused where it is made; what is awaited is the loop's own.
+                lock = None if isinstance(argument, ast.Call) else self._lock(argument)
+                if lock is not None:
+                    self._refuse(node.lineno, f"{function.attr}({lock}) blocks the event loop")
         self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> None:

@@ -259,7 +259,9 @@ async def test_any_number_of_kills_on_purpose_charges_nobodys_attempts(house: Ho
 
 
 # S-531
-async def test_a_kill_on_purpose_waits_for_its_backoff_like_any_other_end(house: House) -> None:
+async def test_a_kill_on_purpose_waits_for_its_backoff_like_any_other_end(
+    house: House, autojump_clock: MockClock
+) -> None:
     backoff = Backoff(initial=4.0, maximum=4.0, jitter=0.0)
     supervisor = house.supervisor(house.spec("a", backoff=backoff), intensity=0)
     async with house.running(supervisor):

@@ -26,6 +26,14 @@ def check(root: Path, path: str, text: str) -> list[str]:
         ("db/x.py", "pool = await asyncpg.create_pool(dsn)", "asyncpg.Pool"),
         ("tests/x.py", "async def test_x():\n    if True:\n        await trio.sleep(1)", "never sleeps"),
         ("tests/x.py", "def test_x():\n    time.sleep(1)", "never sleeps"),
+        ("tests/x.py", "def test_a(autojump_clock): pass\ndef test_x():\n    time.sleep(1)", "never sleeps"),
+        ("tests/x.py", "class TestX:\n    def test_x(self):\n        time.sleep(1)", "never sleeps"),
+        ("tests/x.py", "def until(f):\n    while not f():\n        time.sleep(1)", "never sleeps"),
+        (
+            "tests/x.py",
+            "def test_x():\n    async def look():\n        while 1:\n            await trio.sleep(1)",
+            "never sleeps",
+        ),
         ("docs/x.md", "see /home/someone/atlas", "machine"),
         ("requirements/x.lock", "--index-url https://example.org", "registry"),
         ("requirements/x.lock", "six @ https://files.python" + "hosted.org/six.whl", "registry"),
@@ -49,6 +57,12 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str, expe
         ("runtime/x.py", "await trio.sleep(1)"),
         ("tests/x.py", "async def test_x(autojump_clock):\n    await trio.sleep(1)"),
         ("tests/x.py", "def test_x():\n    async def stuck():\n        await trio.sleep(60)"),
+        (
+            "tests/x.py",
+            "async def test_x(mock_clock):\n    async def look():\n        while 1:\n            await trio.sleep(1)",
+        ),
+        ("tests/x.py", "def test_x():\n    trio.run(trio.sleep, 1, clock=MockClock())\n    trio.sleep(1)"),
+        ("tests/x.py", "class Slow:\n    async def on_stop(self):\n        await trio.sleep(60)"),
         ("docs/x.md", "data lies under /var/lib/atlas"),
     ],
 )

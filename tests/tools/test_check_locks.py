@@ -42,6 +42,9 @@ PLANTED = {
     "multiprocessing": ("import multiprocessing\nx = multiprocessing.Queue()", 2, "multiprocessing.Queue"),
     "low level": ("import _thread\nx = _thread.allocate_lock()", 2, "_thread.allocate_lock"),
     "acquire": ("def f(self):\n    self._lock.acquire()", 2, "_lock.acquire() blocks"),
+    "everything imported": ("from threading import *\nx = Lock()", 2, "threading.Lock blocks"),
+    "entered by hand": ("def f(self):\n    self._lock.__enter__()", 2, "_lock.__enter__() blocks"),
+    "on a stack": ("def f(self, stack):\n    stack.enter_context(self._lock)", 2, "enter_context(_lock) blocks"),
     "with": ("def f(self):\n    with self._lock:\n        pass", 2, "`with _lock` blocks"),
     "with among others": ("def f(a, lock):\n    with a, lock:\n        pass", 2, "`with lock` blocks"),
 }
