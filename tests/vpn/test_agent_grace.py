@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,9 +19,10 @@ from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from tests.vpn.test_agent_expiry import at
+from tests.vpn.test_agent_faults import limit_files
 from vpn.cli import node
 from vpn.client import AgentClient
-from vpn.errors import TunnelError
+from vpn.errors import NodeError, TunnelError
 from vpn.protocol import KeyState
 from vpn.tunnel import open_tunnel
 
@@ -130,6 +132,25 @@ async def test_looking_at_a_node_does_not_end_the_grace(
                 await client.state()
             with trio.fail_after(2):
                 await read_until_cut(stream)
+        assert await measured(agent, "atlas_node_backend_silence_seconds") < HOUR
+
+
+async def test_a_backend_whose_extensions_cannot_be_written_down_does_not_end_the_grace(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    """The disk is full: who renews then is told to the node only once there is room."""
+    async with unheard(tmp_path, fork_server) as agent, backend(agent) as client:
+        limit_files(agent, 0)
+        async with agent.client() as operator:
+            with pytest.raises(NodeError, match="free space"):
+                await operator.put(key("customer"))
+        await client.state()
+        assert await measured(agent, "atlas_node_backend_silence_seconds") >= HOUR
+        limit_files(agent, resource.RLIM_INFINITY)
+        with trio.fail_after(10):
+            while (await client.state()).why:
+                await trio.lowlevel.checkpoint()
+        await client.state()
         assert await measured(agent, "atlas_node_backend_silence_seconds") < HOUR
 
 

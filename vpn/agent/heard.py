@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Final
@@ -38,8 +39,11 @@ class HeardFile:
         contact = BackendContact(now, expiry.grace, expiry.silence, expiry.settle)
         try:
             contact.last_heard = min(now, self.path.stat().st_mtime)
-            self._kept = self._tried = float(self.path.read_text() or "-inf")
-            contact.settled_at = min(now + expiry.settle, self._kept)
+            settled_at = float(self.path.read_text() or "-inf")
+            if math.isnan(settled_at):
+                raise ValueError("it holds no number")
+            self._kept = self._tried = settled_at
+            contact.settled_at = min(now + expiry.settle, settled_at)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:

@@ -30,7 +30,10 @@ class Reporter:
     _usage: UsageBook = attrs.field(init=False, factory=UsageBook)
 
     def heard(self) -> None:
-        """Somebody who can extend keys spoke."""
+        """Somebody who can extend keys spoke. It is as if not, while no change can be written down: what was paid for then
+        cannot reach this node either."""
+        if self.node.store.failure:
+            return
         now = self.clock.real()
         if self.node.contact.heard(now):
             self.node.grace_changed()
