@@ -39,9 +39,7 @@ class HeardFile:
         contact = BackendContact(now, expiry.grace, expiry.silence, expiry.settle)
         try:
             contact.last_heard = min(now, self.path.stat().st_mtime)
-            settled_at = float(self.path.read_text() or "-inf")
-            if math.isnan(settled_at):
-                raise ValueError("it holds no number")
+            settled_at = _number(self.path.read_text() or "-inf")
             self._kept = self._tried = settled_at
             contact.settled_at = min(now + expiry.settle, settled_at)
         except FileNotFoundError:
@@ -64,3 +62,10 @@ class HeardFile:
             os.utime(self.path, (now, now))
         except OSError as error:  # a full disk must not keep the backend from asking
             log.warning("cannot remember when the backend was heard", file=self.path.name, reason=error.strerror)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isnan(number):
+        raise ValueError("it holds no number")
+    return number
