@@ -11,6 +11,7 @@ import attrs
 import trio
 from attrs.validators import ge, gt, le
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -24,6 +25,7 @@ from actors.payments.settings import PaymentSettings
 from actors.pool_client import Pool, pool_of
 from actors.shop.description import PREFIX, load
 from actors.shop.link_routes import link_routes
+from actors.shop.problems import on_http_exception, refusal
 from actors.shop.routes import Shop, shop_routes
 from actors.shop.settings import ShopSettings
 from actors.shop.signature import read_keys
@@ -105,9 +107,10 @@ class Gateway(Actor):
         if keys:
             self.context.describe(shop=f"{url}{PREFIX}, for {', '.join(sorted(keys))}")
         app = LimitedApp(
-            Starlette(routes=self.routes(keys)),
+            Starlette(routes=self.routes(keys), exception_handlers={HTTPException: on_http_exception}),
             self.gateway.limits(),
             trusted,
+            refusal=refusal,
             crashed=self._note_crash,
             killed=self._die,
         )

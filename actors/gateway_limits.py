@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import traceback
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import attrs
 import trio
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.errors import Killed
@@ -68,8 +68,8 @@ class Buckets:
 class LimitedApp:
     """An ASGI app that answers 408, 413, 429, 431 and 503 by itself and refuses WebSockets, and lets nothing out but answers.
 
-    `crashed(text)` is told of an exception that the app let out; its client gets a 500. `killed` gets what a failpoint
-    raised: then nobody is answered, as after a real crash.
+    `refusal(path, status, why, headers)` makes these answers. `crashed(text)` is told of an exception that the app let out;
+    its client gets a 500. `killed` gets what a failpoint raised: then nobody is answered, as after a real crash.
     """
 
     def __init__(
@@ -78,12 +78,14 @@ class LimitedApp:
         limits: Limits,
         trusted: Sequence[IPv4Network | IPv6Network],
         *,
+        refusal: Callable[[str, int, str, Mapping[str, str]], Response],
         crashed: Callable[[str], None],
         killed: Callable[[Killed], Awaitable[None]],
     ) -> None:
         self._app = app
         self._limits = limits
         self._trusted = trusted
+        self._refusal = refusal
         self._crashed = crashed
         self._killed = killed
         self._buckets = Buckets(limits)
@@ -131,7 +133,7 @@ class LimitedApp:
             except Exception as error:  # noqa: BLE001 - one request's defect ends that request
                 self._crashed("".join(traceback.format_exception_only(error)).strip())
                 if not answer.began:
-                    await _say(500, "our mistake; it was noted", scope, receive, answer, {})
+                    await self._say(500, "our mistake; it was noted", scope, receive, answer, {})
         if patience.cancelled_caught and not answer.began:
             status = 408 if body is None else 503
             await self._refuse("seconds", status, scope, receive, send, {"connection": "close", "retry-after": "10"})
@@ -161,7 +163,12 @@ class LimitedApp:
     ) -> None:
         LIMITED.labels(limit).inc()
         REQUESTS.labels(str(status)).inc()
-        await _say(status, f"a limit of the gateway: {limit}", scope, receive, send, headers)
+        await self._say(status, f"a limit of the gateway: {limit}", scope, receive, send, headers)
+
+    async def _say(
+        self, status: int, why: str, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]
+    ) -> None:
+        await self._refusal(scope["path"], status, why, headers)(scope, receive, send)
 
 
 def source_of(scope: Scope) -> Address:
@@ -215,10 +222,6 @@ def _replay(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-async def _say(status: int, why: str, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
-    await JSONResponse({"error": why}, status, headers=headers)(scope, receive, send)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -6,9 +6,9 @@ from db.tx import Tx
 
 
 async def use_nonce(tx: Tx, key_id: str, nonce: str) -> bool:
-    """Note that a request was carried out, in the transaction that carries it out. ``False``: it was before.
+    """Note that a request was answered, in the transaction that carries it out. ``False``: it was before.
 
-    A request whose transaction fails leaves no nonce, so that the same request may be sent again.
+    A request whose transaction fails leaves no nonce: then nothing of it was done, and nothing said about it.
     """
     tag = await tx.execute(
         "INSERT INTO shop_nonces (key_id, nonce) VALUES ($1, $2) ON CONFLICT DO NOTHING", key_id, nonce

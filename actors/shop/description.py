@@ -17,7 +17,18 @@ PREFIX: Final = "/shop/v1"
 "Where it is served."
 
 _FILE: Final = "openapi.yaml"
-_COMMON: Final = {"401": "Unsigned", "404": "Unknown", "409": "Conflict", "422": "Refused", "503": "Unavailable"}
+_COMMON: Final = {
+    "401": "Unsigned",
+    "404": "Unknown",
+    "408": "Slow",
+    "409": "Conflict",
+    "413": "Large",
+    "422": "Refused",
+    "429": "Often",
+    "431": "LargeHead",
+    "500": "Defect",
+    "503": "Unavailable",
+}
 "Answers that every operation may give; the file names them once, the served description with each operation."
 _TAKING: Final = {"400": "Malformed"}
 "The same for every operation that takes a parameter or a body."

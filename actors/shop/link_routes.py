@@ -96,6 +96,7 @@ def _render(shop: ShopSettings, form: Format, token: str, language: str, found: 
             update_hours=shop.update_hours,
             support_url=shop.support_url,
             page_url=url,
+            announce=shop.announce,
         ),
         attachment=form not in (Format.HTML, Format.QR),
     )

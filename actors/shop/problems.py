@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from actors.payments.provider import ProviderUnavailable
-from actors.shop.description import Malformed
+from actors.shop.description import PREFIX, Malformed
 from actors.shop.signature import SignatureRefused
 from db.classify import Fault, classify, is_driver_error
 from db.errors import BusinessError, InsufficientFunds, OrderConflict, UnknownCustomer, UnknownOrder
@@ -30,11 +33,25 @@ class NonceUsed(OrderConflict):
     """The request was carried out before, or somebody repeats it."""
 
 
-def problem(status: HTTPStatus, detail: str) -> JSONResponse:
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer to a request that was not carried out."""
-    headers = {"retry-after": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    if headers is None and status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"retry-after": str(RETRY_SECONDS)}
     content = {"title": status.phrase, "status": int(status), "detail": detail}
     return JSONResponse(content, int(status), headers, media_type="application/problem+json")
+
+
+def refusal(path: str, status: int, detail: str, headers: Mapping[str, str]) -> Response:
+    """What whoever asked for `path` is told by what stands before the operations: for a front end in the form of its answers."""
+    if path == PREFIX or path.startswith(f"{PREFIX}/"):
+        return problem(HTTPStatus(status), detail, headers)
+    return JSONResponse({"error": detail}, status, headers)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """The answer to a path or a method that nothing is served for."""
+    assert isinstance(error, HTTPException)
+    return refusal(request.url.path, error.status_code, error.detail, error.headers or {})
 
 
 def problem_of(error: Exception) -> JSONResponse | None:

@@ -21,6 +21,7 @@ from actors.shop.description import PREFIX, Description, Malformed, Operation
 from actors.shop.operations import OPERATIONS, Answer, Call
 from actors.shop.problems import NonceUsed, problem, problem_of
 from actors.shop.signature import Signed, verify
+from db.errors import BusinessError
 from db.shop_nonces import use_nonce
 from db.tx import Tx
 from runtime.config.secret import Secret
@@ -68,6 +69,8 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
             signed = verify(shop.keys, request.headers, request.method, _target(request), body, now=shop.clock())
             call = attrs.evolve(_call(operation, request, signed, body), providers=shop.providers)
             said = await shop.pool().run(f"shop.{operation.name}", _carry_out, operation, call, signed)
+            if isinstance(said, BusinessError):
+                return problem_of(said) or problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(said))
             if operation.name == "open_invoice":
                 said = await _invoice(shop, call)
             return JSONResponse(said)
@@ -86,10 +89,19 @@ async def _invoice(shop: Shop, call: Call) -> Answer:
     return {"provider": provider.name, "invoice_id": invoice.invoice_id, "pay_url": invoice.pay_url}
 
 
-async def _carry_out(tx: Tx, operation: Operation, call: Call, signed: Signed) -> Answer:
+async def _carry_out(tx: Tx, operation: Operation, call: Call, signed: Signed) -> Answer | BusinessError:
+    """The answer; or what a rule has against it, with the nonce kept: who overheard the request must not repeat it once the
+    rule has nothing against it any more."""
     if not await use_nonce(tx, signed.key_id, signed.nonce):
         raise NonceUsed("this nonce was used before; sign every request with a new one")
-    return await OPERATIONS[operation.name](tx, call)
+    if operation.method == "GET":
+        return await OPERATIONS[operation.name](tx, call)
+    await tx.execute("SAVEPOINT operation")
+    try:
+        return await OPERATIONS[operation.name](tx, call)
+    except BusinessError as error:
+        await tx.execute("ROLLBACK TO SAVEPOINT operation")
+        return error
 
 
 def _call(operation: Operation, request: Request, signed: Signed, body: bytes) -> Call:

@@ -82,7 +82,9 @@ async def serving(
         actor = Gateway(settings, payments, shop or ShopSettings())
         ref = await system.start(actor, name="gateway", on_crash=OnCrash.RESTART)
         url = system.address(ref).facts["listening"]
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as browser:
+        # A connection of its own for each request: an idle one is closed at any moment with limits as short as these.
+        each_its_own = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=url, trust_env=False, limits=each_its_own) as browser:
             yield Served(system, ref, browser)
 
 
@@ -247,6 +249,40 @@ async def test_a_source_that_asks_too_often_gets_429_and_when_to_come_back() -> 
         answers = [await here.browser.get("/healthz") for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
         assert 90 <= int(answers[-1].headers["retry-after"]) <= 101
+
+
+async def test_beyond_its_requests_at_a_time_the_next_one_gets_503_and_when_to_come_back() -> None:
+    async with serving(attrs.evolve(QUICK, max_requests=1, request_seconds=60.0, head_seconds=60.0)) as here:
+        stream = await trio.open_tcp_stream("127.0.0.1", here.port)
+        async with stream:
+            await stream.send_all(HEAD + b"content-length: 100\r\n\r\n")
+            with trio.fail_after(10):
+                while (answer := await here.browser.get("/healthz")).status_code == 200:
+                    pass
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json() == {"error": "a limit of the gateway: at_once"}
+            for_a_front_end = await here.browser.get("/shop/v1/plans")
+            assert for_a_front_end.headers["content-type"] == "application/problem+json"
+            assert for_a_front_end.json()["status"] == 503
+        with trio.fail_after(10):
+            while (await here.browser.get("/healthz")).status_code == 503:
+                pass
+
+
+async def test_every_limit_that_a_front_end_meets_is_told_as_a_problem() -> None:
+    async with serving(attrs.evolve(QUICK, rate=0.01, burst=4)) as here:
+        slow = b"PUT /shop/v1/customers/1 HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf"
+        assert (await here.raw(slow)).startswith(b"HTTP/1.1 408") and QUICK.request_seconds < 1
+        answers = [
+            await here.browser.put("/shop/v1/customers/1", content=b"x" * 4097),
+            await here.browser.get("/shop/v1/plans", headers={"x": "a" * 1990}),
+            await here.browser.get("/shop/v1/plans"),
+            await here.browser.get("/shop/v1/plans"),
+        ]
+        assert [answer.status_code for answer in answers] == [413, 431, 404, 429]
+        for answer in answers:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["status"] == answer.status_code
 
 
 async def test_a_taken_port_refuses_the_start_and_names_the_setting() -> None:

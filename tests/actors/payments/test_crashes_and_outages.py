@@ -15,6 +15,7 @@ import httpx
 import pytest
 import trio
 
+from actors.gateway import GatewaySettings
 from actors.payments.events import EventPostponed
 from actors.pool_events import PoolWentDown
 from runtime.message import WakeUp
@@ -122,6 +123,19 @@ async def test_without_its_pool_the_gateway_asks_for_repetition_and_everybody_el
         await here.move_clock(seconds=31)
         await here.watcher()
         await until_counts(here, (1, 1, 0))
+
+
+async def test_a_delivery_that_takes_too_long_gets_503_and_its_repetition_is_booked(database_dsn: str) -> None:
+    async with house(database_dsn, gateway=GatewaySettings(port=0, request_seconds=0.3)) as here:
+        event = await paid(here)
+        here.outside.yookassa.troubles.gate = gate = trio.Event()
+        answer = await here.deliver("yookassa", event)
+        assert (answer.status_code, answer.json()["error"]) == (503, "a limit of the gateway: seconds")
+        assert answer.headers["retry-after"] == "10"
+        assert await here.value("SELECT state FROM provider_events") == "received"
+        gate.set()
+        await here.deliver_until_taken("yookassa", event)
+        assert await here.counts() == (1, 1, 0)
 
 
 @pytest.fixture(scope="module")

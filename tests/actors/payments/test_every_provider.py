@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from actors.payments.calls import REPEATS
+from actors.payments.provider import ProviderUnavailable
 from db.money import Money
 from simulators.delivery import Event
 from tests.actors.payments.house import House, house
@@ -73,3 +75,32 @@ async def test_a_topup_is_credited_to_the_kopeck(database_dsn: str, provider: st
         answer = await here.deliver(provider, PAY[provider](here, invoice.pay_url, 1001))
         assert answer.json()["result"] == "balance_credit"
         assert await here.value("SELECT balance FROM accounts WHERE kind = 'customer'") == 123_45
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+@pytest.mark.parametrize("provider", ["yookassa", "stripe"])
+async def test_an_invoice_whose_answer_was_lost_is_opened_once(database_dsn: str, provider: str, lost: int) -> None:
+    async with house(database_dsn) as here:
+        outside = getattr(here.outside, provider)
+        order = await here.order(provider)
+        outside.troubles.after.extend([500] * lost)
+        if lost > REPEATS:
+            with pytest.raises(ProviderUnavailable):
+                await here.invoice(provider, order)
+        invoice = await here.invoice(provider, order)
+        assert not outside.troubles.after
+        assert len(outside.keys) == len(outside.payments if provider == "yookassa" else outside.sessions) == 1
+        answer = await here.deliver(provider, PAY[provider](here, invoice.pay_url or "", 1001))
+        assert answer.json()["result"] == "entitlement"
+
+
+async def test_at_a_provider_without_keys_either_one_of_two_invoices_pays_the_order(database_dsn: str) -> None:
+    async with house(database_dsn) as here:
+        cryptobot, order = here.outside.cryptobot, await here.order("cryptobot")
+        cryptobot.troubles.after.append(500)
+        with pytest.raises(ProviderUnavailable):
+            await here.invoice("cryptobot", order)
+        await here.invoice("cryptobot", order)
+        lost, _ = cryptobot.invoices
+        assert (await here.deliver("cryptobot", cryptobot.pay(lost))).json()["result"] == "entitlement"
+        assert await here.counts() == (1, 1, 0)

@@ -6,14 +6,17 @@ import hashlib
 import hmac
 import itertools
 import json
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 import httpx
+from jsonschema.validators import Draft202012Validator
 
+from actors.shop.description import load
 from actors.shop.settings import ShopSettings
 from runtime.config.secret import Secret
 from tests.actors.payments.house import House, house
@@ -42,7 +45,7 @@ class Front:
         headers = sign(method, target, content, key=key, secret=secret)
         request = self.client.build_request(method, f"{self.house.url}{target}", content=content, headers=headers)
         self.last = request
-        return await self.client.send(request)
+        return await self._checked(request)
 
     async def ok(self, method: str, path: str, body: object = None) -> Any:
         """One signed request that must succeed."""
@@ -53,7 +56,40 @@ class Front:
     async def again(self) -> httpx.Response:
         """The last request, byte for byte, as somebody on the way could repeat it."""
         assert self.last is not None
-        return await self.client.send(self.last)
+        return await self._checked(self.last)
+
+    async def _checked(self, request: httpx.Request) -> httpx.Response:
+        """Send it; the answer must be one that the served description has for it."""
+        answer = await self.client.send(request)
+        assert_described(request.method, request.url.path.removeprefix("/shop/v1"), answer)
+        return answer
+
+
+def assert_described(method: str, path: str, answer: httpx.Response) -> None:
+    """Hold an answer against the description; one to what it does not have must be a problem."""
+    document = load().document
+    responses: dict[str, Any] = {}
+    for template, item in document["paths"].items():
+        if re.fullmatch(re.sub(r"\{[a-z_]+\}", "[^/]+", template), path):
+            responses = item.get(method.lower(), {}).get("responses", {})
+    if not responses:
+        assert answer.status_code in (404, 405), answer.text
+        responses = {str(answer.status_code): {"$ref": "#/components/responses/Unknown"}}
+    media = answer.headers["content-type"]
+    schema = resolved(document, responses[str(answer.status_code)])["content"][media]["schema"]
+    Draft202012Validator({**schema, "components": document["components"]}).validate(answer.json())
+    if media == "application/problem+json":
+        assert answer.json()["status"] == answer.status_code
+
+
+def resolved(document: Mapping[str, Any], node: Any) -> Any:
+    """What a node, or the place that it refers to, says."""
+    while "$ref" in node:
+        target: Any = document
+        for step in node["$ref"].removeprefix("#/").split("/"):
+            target = target[step]
+        node = target
+    return node
 
 
 def sign(method: str, target: str, content: bytes, *, key: str = "front", secret: str = SECRET) -> dict[str, str]:
@@ -72,6 +108,6 @@ def sign(method: str, target: str, content: bytes, *, key: str = "front", secret
 @asynccontextmanager
 async def front(dsn: str) -> AsyncIterator[Front]:
     """A front end beside a running gateway; at the end every money invariant must hold."""
-    shop = ShopSettings(keys=Secret(KEYS), public_url="https://vpn.example")
+    shop = ShopSettings(keys=Secret(KEYS), public_url="https://vpn.example", announce="Работы в пятницу")
     async with house(dsn, shop=shop) as here, new_client() as client:
         yield Front(here, client)

@@ -12,9 +12,9 @@ def test_every_operation_names_all_the_answers_that_it_may_give() -> None:
     for item in paths.values():
         for method, operation in item.items():
             if method != "parameters":
-                assert {"200", "401", "404", "409", "422", "503"} <= set(operation["responses"]), operation[
-                    "operationId"
-                ]
+                assert {"200", "401", "404", "408", "409", "413", "422", "429", "431", "500", "503"} <= set(
+                    operation["responses"]
+                ), operation["operationId"]
                 assert ("400" in operation["responses"]) == ("requestBody" in operation or "parameters" in item)
 
 

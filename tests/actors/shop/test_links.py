@@ -41,6 +41,7 @@ async def test_each_program_gets_its_form_and_every_answer_says_the_end(database
         end = int(await here.house.value("SELECT floor(extract(epoch FROM expires_at))::bigint FROM subscriptions"))  # type: ignore[call-overload]
         assert listed.headers["subscription-userinfo"] == f"upload=0; download=0; total=0; expire={end}"
         assert listed.headers["profile-web-page-url"] == f"https://vpn.example{path}"
+        assert base64.b64decode(listed.headers["announce"].removeprefix("base64:")).decode() == "Работы в пятницу"
         clash = yaml.safe_load((await get(here, path, user_agent="mihomo/1.19")).content)
         assert clash["proxies"][0]["server"] == "192.0.2.1"
         box = (await get(here, f"{path}/singbox")).json()

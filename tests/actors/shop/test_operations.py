@@ -137,13 +137,15 @@ async def test_a_repeated_request_is_refused_whoever_sends_it_and_changes_nothin
         assert (await here.ok("GET", ME))["balance"] == 40000 - 14900
 
 
-async def test_a_request_that_was_refused_by_a_rule_may_be_sent_again_as_it_is(database_dsn: str) -> None:
+async def test_a_request_that_a_rule_refused_cannot_be_repeated_by_who_overheard_it(database_dsn: str) -> None:
     async with front(database_dsn) as here:
         await fund(here, 100)
-        refused = await here.call("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "a"})
-        assert refused.status_code == 402
+        wish = {**PLAN, "idempotency_key": "a"}
+        assert (await here.call("POST", f"{ME}/purchases", wish)).status_code == 402
         await fund(here, 40000)
-        assert (await here.again()).status_code == 200
+        assert (await here.again()).status_code == 409
+        assert (await here.ok("GET", ME))["balance"] == 40100
+        assert (await here.call("POST", f"{ME}/purchases", wish)).status_code == 200
 
 
 async def test_two_keys_serve_while_a_key_is_rotated_and_a_wrong_one_leaves_no_trace(database_dsn: str) -> None:
@@ -155,6 +157,18 @@ async def test_two_keys_serve_while_a_key_is_rotated_and_a_wrong_one_leaves_no_t
             assert refused.headers["content-type"] == "application/problem+json"
         assert await here.house.value("SELECT count(*) FROM customers") == 1
         assert await here.house.value("SELECT count(*) FROM shop_nonces") == 1
+
+
+async def test_what_is_not_served_is_a_problem_like_any_other(database_dsn: str) -> None:
+    async with front(database_dsn) as here:
+        for method, path, status in (
+            ("GET", "/nope", 404),
+            ("POST", "/plans", 405),
+            ("PATCH", ME, 405),
+            ("GET", "", 404),
+        ):
+            assert (await here.call(method, path)).status_code == status, path
+        assert "GET" in (await here.call("POST", "/plans")).headers["allow"]
 
 
 @pytest.mark.parametrize(

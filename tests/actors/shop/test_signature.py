@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import urllib.request
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +45,26 @@ def headers(
 def test_the_signature_is_what_the_documentation_says() -> None:
     # printf '1700000000\n0123456789abcdef\nPOST\n/v1/x\n{}' | openssl dgst -sha256 -hmac ffffffffffffffffffffffffffffffff
     assert headers()[SIGNATURE_HEADER] == "358896609f608fadaae8d6f46904addcedee1b32042b2bcd7942e41fdf85a080"
+
+
+def test_the_example_of_the_documentation_signs_what_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "shop.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    sent: list[urllib.request.Request] = []
+
+    def urlopen(request: urllib.request.Request) -> io.BytesIO:
+        sent.append(request)
+        return io.BytesIO(b"{}")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    names: dict[str, Any] = {"SECRET": "f" * 32}
+    exec(code, names)  # noqa: S102 - our own page
+    assert names["call"]("POST", "/customers/1/quote?a=1", {"days": 30}) == {}
+    [request] = sent
+    given = {name.lower(): value for name, value in request.header_items()}
+    assert isinstance(request.data, bytes)
+    now = int(given[TIMESTAMP_HEADER])
+    assert verify(KEYS, given, "POST", "/shop/v1/customers/1/quote?a=1", request.data, now=now).key_id == "front"
 
 
 @pytest.mark.parametrize("key", ["front", "older"])
