@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from runtime.system import System
 
 
+_TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 class Signals:
     """Acts on the signals of this process while `watch_signals` is open."""
 
@@ -38,13 +41,23 @@ class Signals:
 
 
 @contextmanager
-def watch_signals() -> Iterator[Signals]:
-    """Take over TERM, INT and HUP; only on the main thread. Elsewhere (in tests) the signals stay as they are."""
+def watch_signals(*, for_good: bool = False) -> Iterator[Signals]:
+    """Take over TERM, INT and HUP; only on the main thread. Elsewhere (in tests) the signals stay as they are.
+
+    `for_good` says that the process ends with the system: what comes later, while the log is written, is asked already.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield Signals(_Never())
         return
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-        yield Signals(received)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _TAKEN}
+    try:
+        # Closed, the receiver hands on what it has not read to whoever was there before: in the end, to nobody.
+        with trio.open_signal_receiver(*_TAKEN) as received:
+            yield Signals(received)
+    finally:
+        if not for_good:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class _Never(AsyncIterator[int]):

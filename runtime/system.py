@@ -69,7 +69,8 @@ def running_system() -> System:
 class System:
     """One tree of actors with everything around it. `run` may be called once.
 
-    `env` finds the control socket; `leave` ends the process when something in it cannot be ended otherwise.
+    `env` finds the control socket; `owns_process` says that the process ends with it; `leave` ends the process when something
+    in it cannot be ended otherwise.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class System:
         env: Mapping[str, str] | None = None,
         writer: LogWriter | None = None,
         leave: Callable[[int], NoReturn] = leave,
+        owns_process: bool = False,
     ) -> None:
         self.config = config
         self.name = config.supervisor.name
@@ -107,6 +109,7 @@ class System:
         self._began = time.monotonic()
         self._writer = writer
         self._leave = leave
+        self._owns_process = owns_process
         self._refused: str | None = None
         self._stop_deadline: float | None = None
 
@@ -159,7 +162,7 @@ class System:
 
     async def _run_with(self, control: ControlServer) -> int:
         async with trio.open_nursery() as nursery:
-            with watch_signals() as signals:
+            with watch_signals(for_good=self._owns_process) as signals:
                 nursery.start_soon(signals.serve, self)
                 if self.config.watchdog.enabled:
                     self.watchdog = make_watchdog(self)
@@ -289,6 +292,8 @@ class _WhenUp:
 async def run_system(config: Config, *, writer: LogWriter | None = None) -> int:
     """Run a configuration until it is asked to stop; returns the exit code (0, 69, 70; 75 leaves the process).
 
+    For a process that does nothing else: from then on it ignores TERM, INT and HUP.
+
     Raises what System.run raises. `writer` is the running log's; without it there is no start screen.
     """
-    return await System(config, writer=writer).run()
+    return await System(config, writer=writer, owns_process=True).run()

@@ -110,7 +110,10 @@ class LoopLate(Event):
 
     def line(self) -> str:
         """For how long."""
-        return f"the event loop stood for {self.late:.1f} s: every actor was late by that; look for code that blocks"
+        return (
+            f"the event loop stood for {self.late:.1f} s: every actor was late by that; look for code that blocks, unless the "
+            "whole process was paused"
+        )
 
 
 @attrs.frozen

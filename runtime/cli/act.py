@@ -78,14 +78,17 @@ def drain(ctx: click.Context, name: str | None, *, wait: bool, as_json: bool) ->
 
 
 def _stop(ctx: click.Context, command: str, name: str | None, *, wait: bool, as_json: bool) -> None:
-    found: Any = call_control(ctx, command, name=name)
     if name is not None:
+        found: Any = call_control(ctx, command, name=name)
         emit(found, as_json, lambda: f"{name} is stopped; `atlas restart {name}` starts it")
         return
-    if wait:
-        from runtime.control.instance_lock import wait_until_free  # keeps `atlas --help` fast
+    from runtime.control.instance_lock import Holder  # keeps `atlas --help` fast
 
-        wait_until_free(control_socket(ctx), control_timeout(ctx, found["within"] + 10.0))
+    # Known before it is asked: by the time that it has stopped, its successor may hold the lock.
+    with Holder(control_socket(ctx)) as holder:
+        found = call_control(ctx, command, name=name)
+        if wait:
+            holder.wait_until_gone(control_timeout(ctx, found["within"] + 10.0))
     emit(found | {"stopped": wait}, as_json, lambda: f"{found['stopping']} {'has stopped' if wait else 'is stopping'}")
 
 

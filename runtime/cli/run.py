@@ -19,8 +19,8 @@ def run(ctx: click.Context, *, quiet: bool) -> None:
     The first TERM or INT (Ctrl-C) drains and stops everything in order, a second one shortens that, a third leaves at once.
     HUP reloads what is safe to reload and says what is not.
 
-    Exit codes: 0 asked to stop, 69 gave up, or another instance runs, 70 wedged or a failed start, 75 something did not
-    stop, 78 configuration.
+    Exit codes: 0 asked to stop, 1 wedged while code held the interpreter lock, 69 gave up, or another instance runs, 70 wedged
+    or a failed start, 75 something did not stop, or a third signal, 78 configuration.
     """
     config = load_config(ctx)
     import trio  # a configuration with errors is reported without it

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import select
 import time
 from pathlib import Path
 
@@ -58,27 +59,53 @@ class InstanceLock:
             self._fd = -1
 
 
-def wait_until_free(socket: Path, seconds: float) -> None:
-    """Wait until the process that holds the lock of this socket has ended. Raises ControlError (69) when time is up."""
-    path = socket.with_name(socket.name + ".lock")
-    deadline = time.monotonic() + seconds
-    with path.open("rb") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    text = f"the process is still stopping after {seconds:g} s: {_holder(lock.fileno())}"
-                    raise ControlError(text, UNAVAILABLE) from None
-                time.sleep(0.02)  # the kernel offers no flock with a timeout
-            else:
-                return
+class Holder:
+    """The process that holds the lock of a socket at this moment; a context manager.
+
+    Another one that takes the lock later is not meant. Nothing here takes the lock itself: whoever starts at this moment must
+    not be refused because somebody looks.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._pidfd = -1
+        self._said = ""
+        try:
+            with socket.with_name(socket.name + ".lock").open("rb") as lock:
+                self._said = _holder(lock.fileno())
+                told = _told(lock.fileno())
+            if told is not None:
+                self._pidfd = os.pidfd_open(told[0])
+        except OSError:
+            pass  # there is none, or it has ended
+
+    def __enter__(self) -> Holder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+
+    def wait_until_gone(self, seconds: float) -> None:
+        """Wait until the process has ended. Raises ControlError (69) when time is up."""
+        if self._pidfd < 0:
+            return
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(max(0.0, seconds) * 1000):
+            raise ControlError(f"the process is still stopping after {seconds:g} s: {self._said}", UNAVAILABLE)
+
+
+def _told(fd: int) -> tuple[int, float] | None:
+    try:
+        told = json.loads(os.pread(fd, 4096, 0))
+        return int(told["pid"]), float(told["since"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _holder(fd: int) -> str:
-    try:
-        told = json.loads(os.pread(fd, 4096, 0))
-        pid, since = int(told["pid"]), float(told["since"])
-    except (ValueError, KeyError, TypeError):
+    told = _told(fd)
+    if told is None:
         return "it is starting at this moment"
+    pid, since = told
     return f"pid {pid}, for {duration(max(0.0, time.time() - since))}"

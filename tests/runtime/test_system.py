@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -254,6 +255,48 @@ def test_a_third_signal_leaves_at_once_with_75(launch: Launch) -> None:
     assert "leaving at once" in process.output
 
 
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The end of a pipe that takes nothing more."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 65536)
+    os.set_blocking(writer, True)
+    yield writer
+    os.close(reader)
+    os.close(writer)
+
+
+EXPLODING = """
+[actor.echo]
+actor = "{actors}:Echo"
+[actor.sender]
+actor = "{actors}:Sender"
+args = {{ to = "echo", count = 1, message = "explode" }}
+needs = ["echo"]
+"""
+
+
+# S-610
+def test_a_signal_that_comes_after_the_tree_is_down_changes_nothing(place: Path, full_pipe: int) -> None:
+    write_config(place, EXPLODING)
+    process = AtlasProcess(place, stdout=full_pipe)
+    try:
+        process.until("echo crashed")
+        with process.socket.with_name("atlas.sock.lock").open("rb") as lock:
+            process.signal(signal.SIGTERM)
+            fcntl.flock(
+                lock, fcntl.LOCK_SH
+            )  # free once the system is down; now the process waits for its log to be taken
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                process.signal(number)
+        assert process.wait() == 0
+    finally:
+        process.close()
+
+
 # S-1009
 RELOADED = """
 [actor.first]
@@ -421,23 +464,9 @@ def test_a_socket_path_that_is_too_long_names_the_setting(place: Path) -> None:
     assert "[control] socket" in refused.stderr
 
 
-def test_a_blocked_stdout_does_not_keep_the_system_from_serving_and_stopping(place: Path) -> None:
-    text = """
-        [actor.echo]
-        actor = "{actors}:Echo"
-        [actor.sender]
-        actor = "{actors}:Sender"
-        args = {{ to = "echo", count = 1, message = "explode" }}
-        needs = ["echo"]
-    """
-    write_config(place, text)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(writer, b"x" * 65536)
-    os.set_blocking(writer, True)
-    process = AtlasProcess(place, stdout=writer)
+def test_a_blocked_stdout_does_not_keep_the_system_from_serving_and_stopping(place: Path, full_pipe: int) -> None:
+    write_config(place, EXPLODING)
+    process = AtlasProcess(place, stdout=full_pipe)
     try:
         assert "Explode" in process.until("echo crashed")
         assert isinstance(process.call("status"), dict)
@@ -445,5 +474,3 @@ def test_a_blocked_stdout_does_not_keep_the_system_from_serving_and_stopping(pla
         assert process.wait() == 0
     finally:
         process.close()
-        os.close(reader)
-        os.close(writer)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.control.instance_lock import InstanceLock, wait_until_free
+from runtime.control.instance_lock import Holder, InstanceLock
 from runtime.control.protocol import ControlError
 from runtime.errors import StartRefused
 from tests.runtime.atlas_process import PATIENCE, ROOT, short_directory
@@ -97,7 +97,25 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(socket: Path) -> None:
 
 def test_waiting_for_the_end_of_the_holder_is_bounded(socket: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(ControlError, match=rf"still stopping after 0.01 s: pid {holder.pid}") as raised:
-        wait_until_free(socket, 0.01)
+        Holder(socket).wait_until_gone(0.01)
     assert raised.value.exit_code == 69
-    holder.kill()
-    wait_until_free(socket, PATIENCE)
+    with Holder(socket) as seen:
+        holder.kill()
+        seen.wait_until_gone(PATIENCE)
+
+
+def test_who_takes_the_lock_next_is_not_waited_for(socket: Path, holder: subprocess.Popen[str]) -> None:
+    with Holder(socket) as seen:
+        holder.kill()
+        holder.wait(timeout=PATIENCE)
+        successor = InstanceLock(socket)
+        successor.acquire()
+        seen.wait_until_gone(0.01)
+        with Holder(socket) as next_one, pytest.raises(ControlError, match=f"pid {os.getpid()}"):
+            next_one.wait_until_gone(0.01)
+        successor.release()
+
+
+def test_where_nobody_ever_held_the_lock_there_is_nobody_to_wait_for(socket: Path) -> None:
+    with Holder(socket) as nobody:
+        nobody.wait_until_gone(0.01)
