@@ -3,7 +3,8 @@
 FIFO within a lane. The system lane goes first and is never bounded or shed. Of the others, interactive requests go
 before batch requests, but every fourth grant is a batch request's if one waits. CoDel watches the waits: when even the
 shortest wait of an interval was longer than the target, the queue is slow, and whoever has waited twice the target is
-shed until the waits are short again (a plain timeout would serve everybody just too late).
+shed until the waits are short again (a plain timeout would serve everybody just too late). If they grow long again soon after, it
+is the same overload, and nobody has to wait for it to be proved anew.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Lane(enum.IntEnum):
 
 _GONE_KEPT = 64
 """Requests that gave up and may still lie in a lane, beside as many as wait in it."""
+
+_RELAPSE = 5
+"""Intervals after an overload in which a long wait is taken for the same overload."""
 
 BATCH_SHARE = 4
 """Of so many grants one is a batch request's, if one waits."""
@@ -66,6 +70,7 @@ class CoDel:
     """Seconds over which even the shortest wait must be longer than the target to count as overload."""
     slow: bool = False
     slow_since: float = math.inf
+    _relapse_until: float = attrs.field(init=False, default=-math.inf)
     _shortest: float = attrs.field(init=False, default=math.inf)
     _ends: float = attrs.field(init=False, default=-math.inf)
 
@@ -84,6 +89,10 @@ class CoDel:
         if self.slow and wait <= self.target:
             # One short wait ends it: the queue has drained.
             self.slow = False
+            self._relapse_until = now + _RELAPSE * self.interval
+        elif wait > 2 * self.target and not self.slow and now < self._relapse_until:
+            # Or it was a lull: whoever comes now need not wait until an interval has proved the same overload anew.
+            self.slow, self.slow_since = True, now - wait
 
     @property
     def shed_after(self) -> float:

@@ -134,6 +134,20 @@ def test_one_short_wait_ends_the_overload() -> None:
     assert codel.shed_after == math.inf
 
 
+def test_an_overload_that_is_back_after_a_lull_is_known_at_once_and_a_later_one_has_to_be_proved() -> None:
+    codel = CoDel(target=0.1, interval=1.0)
+    for tick in range(25):
+        codel.observe(0.5, tick / 10)
+    codel.observe(0.05, 2.5)
+    codel.observe(0.15, 2.6)
+    assert codel.shed_after == math.inf, "not long yet"
+    codel.observe(0.21, 2.7)
+    assert codel.shed_after == pytest.approx(0.2)
+    codel.observe(0.05, 2.8)
+    codel.observe(0.5, 9.0)
+    assert codel.shed_after == math.inf, "a burst"
+
+
 def test_long_waits_far_apart_are_no_overload() -> None:
     codel = CoDel(target=0.1, interval=1.0)
     for hour in range(5):
