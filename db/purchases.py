@@ -10,6 +10,7 @@ from db.errors import BusinessError, ChargeConflict
 from db.money import Money, convert
 from db.orders import Order, find_order, open_order, open_topup, order_from
 from db.payment import FinalizePurchase, Problem, PurchaseOutcome, Result
+from db.promos import find_promo
 from db.referrals import reward_notice, reward_referrer
 from db.settlement import Payer, Settlement
 from db.tx import Tx
@@ -107,6 +108,7 @@ async def record_manual_purchase(
     charge_id: str,
     amount: Money | None = None,
     *,
+    promo_code: str | None = None,
     actor: str = "operator",
 ) -> PurchaseOutcome:
     """Record a payment that an operator saw: open the order and finalize it in one transaction.
@@ -116,11 +118,17 @@ async def record_manual_purchase(
     """
     order = await _recorded_order(tx, provider, charge_id)
     if order is None:
-        order = await open_order(tx, telegram_id, tariff, days, idempotency_key=f"manual:{provider}:{charge_id}")
+        name = f"manual:{provider}:{charge_id}"
+        order = await open_order(tx, telegram_id, tariff, days, idempotency_key=name, promo_code=promo_code)
     elif (order.tariff, order.days) != (tariff, days):
         bought = "a top-up" if order.kind == "topup" else f"{order.tariff} {order.days} d"
         raise ChargeConflict(
             f"{provider} charge {charge_id!r} was recorded before for {bought}, not for {tariff} {days} d; "
+            "nothing was changed"
+        )
+    elif promo_code is not None and order.promo_code_id != (await find_promo(tx, promo_code)).id:
+        raise ChargeConflict(
+            f"{provider} charge {charge_id!r} was recorded before, but not with promo code {promo_code!r}; "
             "nothing was changed"
         )
     captured = order.quote.amount if amount is None else amount

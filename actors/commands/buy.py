@@ -26,6 +26,7 @@ from runtime.cli.output import emit
     help="The provider's id of the charge; the same id is the same money.",
 )
 @click.option("--amount", type=KOPECKS, required=True, help="What was captured, in kopecks.")
+@click.option("--promo", type=NAME, help="The promo code that the price was promised with.")
 @config_option
 @json_option
 @click.pass_context
@@ -37,6 +38,7 @@ def buy(
     provider: str,
     charge_id: str,
     amount: int,
+    promo: str | None,
     as_json: bool,
 ) -> None:
     """Record a captured payment and what it buys, in one transaction.
@@ -47,7 +49,7 @@ def buy(
 
     async def run(tx: Tx) -> PurchaseOutcome:
         return await record_manual_purchase(
-            tx, telegram_id, tariff, days, provider, charge_id, Money(amount), actor=OPERATOR
+            tx, telegram_id, tariff, days, provider, charge_id, Money(amount), promo_code=promo, actor=OPERATOR
         )
 
     outcome = in_transaction(ctx, "buy", run)

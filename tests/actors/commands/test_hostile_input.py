@@ -34,6 +34,7 @@ GOOD = {
     "reference": "bank 7",
     "resolution": "settled",
     "size": "5",
+    "starts": "2030-01-31",
     "shell": "bash",
     "switch": "on",
     "tariff": "basic",

@@ -1,0 +1,119 @@
+"""`atlas renewals …`: what will be bought again from customers' balances."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+
+import click
+
+from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import PAGE_SIZE, TELEGRAM_ID
+from db.renewal_list import Attempt, RenewalState, ScheduledRenewal, list_renewals, renew_now
+from db.renewals import RenewalResult
+from db.tx import Tx
+from runtime.cli.options import config_option, json_option
+from runtime.cli.output import emit, table
+
+
+@click.group()
+def renewals() -> None:
+    """List automatic renewals, or try one now. `atlas auto-renew` switches them on and off."""
+
+
+@renewals.command("list")
+@click.option(
+    "--state",
+    type=click.Choice(["due", "lacks_funds", "off", "missed", "failed", "all"]),
+    default="all",
+    show_default=True,
+    help="Only these.",
+)
+@click.option("--customer", "telegram_id", type=TELEGRAM_ID, help="Only of the customer with this Telegram id.")
+@click.option("--limit", type=PAGE_SIZE, default=50, show_default=True, help="At most so many.")
+@config_option
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, state: str, telegram_id: int | None, limit: int, as_json: bool) -> None:
+    """Renewals with when they are tried next and what became of them, the soonest first."""
+    wanted = None if state == "all" else cast("RenewalState", state)
+
+    async def run(tx: Tx) -> list[ScheduledRenewal]:
+        return list(await list_renewals(tx, wanted, telegram_id, limit))
+
+    found = in_transaction(ctx, "renewals.list", run)
+    rows = [
+        (
+            one.telegram_id,
+            f"{one.tariff} {one.days} d",
+            f"{one.period_start:%Y-%m-%d %H:%M}",
+            one.state,
+            "" if one.due_at is None else f"{one.due_at:%Y-%m-%d %H:%M}",
+            one.tries or "",
+            one.failures or "",
+            one.last_error or "",
+        )
+        for one in found
+    ]
+    headers = ("customer", "plan", "from", "state", "tried at", "lacked money", "failed", "why")
+    emit([_data(one) for one in found], as_json, lambda: table(headers, rows) or "there are no such renewals")
+
+
+@renewals.command()
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option(
+    "--from",
+    "starts",
+    type=click.DateTime(["%Y-%m-%d"]),
+    required=True,
+    help="The day on which the period starts, in UTC, as `atlas renewals list` shows it.",
+)
+@config_option
+@json_option
+@click.pass_context
+def now(ctx: click.Context, telegram_id: int, starts: datetime, as_json: bool) -> None:
+    """Buy the next period of customer TELEGRAM_ID from the balance now, instead of shortly before the end.
+
+    Also tries one again that failed. A period is bought once: repeating it changes nothing.
+    """
+
+    async def run(tx: Tx) -> Attempt:
+        return await renew_now(tx, telegram_id, starts.date(), actor=OPERATOR)
+
+    attempt = in_transaction(ctx, "renewals.now", run)
+    outcome = attempt.outcome
+    data = {
+        "telegram_id": telegram_id,
+        "result": outcome.result.value,
+        "replayed": attempt.replayed,
+        "price": None if outcome.price is None else outcome.price.amount,
+        "expires_at": None if outcome.expires_at is None else outcome.expires_at.isoformat(),
+        "next_try": None if outcome.next_try is None else outcome.next_try.isoformat(),
+    }
+    emit(data, as_json, lambda: _sentence(attempt, telegram_id))
+
+
+def _sentence(attempt: Attempt, telegram_id: int) -> str:
+    outcome = attempt.outcome
+    if outcome.result is RenewalResult.RENEWED:
+        again = " (renewed before; nothing was changed)" if attempt.replayed else ""
+        until = f"{outcome.expires_at:%Y-%m-%d %H:%M} UTC"
+        return f"customer {telegram_id} paid {outcome.price} and has access until {until}{again}"
+    if outcome.result is RenewalResult.LACKS_FUNDS:
+        again = f"it is tried again at {outcome.next_try:%Y-%m-%d %H:%M} UTC"
+        return f"the balance of customer {telegram_id} does not cover {outcome.price}; nothing was debited, {again}"
+    return f"customer {telegram_id} was not renewed ({outcome.result.value}); nothing was debited"
+
+
+def _data(one: ScheduledRenewal) -> dict[str, object]:
+    return {
+        "telegram_id": one.telegram_id,
+        "tariff": one.tariff,
+        "days": one.days,
+        "period_start": one.period_start.isoformat(),
+        "state": one.state,
+        "due_at": None if one.due_at is None else one.due_at.isoformat(),
+        "tries": one.tries,
+        "failures": one.failures,
+        "last_error": one.last_error,
+    }
