@@ -166,14 +166,17 @@ class PaymentWatcher(PeriodicWorker):
         except (NotUnderstood, ChargeConflict) as error:
             log.warning("an invoice needs a human", invoice=invoice.id, provider=invoice.provider, why=str(error))
             await pool.run("payment_watcher.question", question_invoice, invoice, str(error))
+            self.context.failpoint("questioned")
             INVOICES.labels(invoice.provider, "questioned").inc()
         except NotYet as error:
             self.context.emit(ProviderAway(self.context.name, invoice.provider, str(error)))
             await pool.run("payment_watcher.doubt", doubt_invoice, invoice, str(error))
+            self.context.failpoint("doubted")
             INVOICES.labels(invoice.provider, "unknown").inc()
         except (PaymentError, ProviderRefused) as error:
             self.context.emit(ProviderAway(self.context.name, invoice.provider, str(error)))
             await pool.run("payment_watcher.postpone", postpone_invoice, invoice, str(error))
+            self.context.failpoint("postponed")
         else:
             self.context.failpoint("looked")
             outcomes = {Captured: "settled", InvoiceClosed: "closed", StillOpen: "open"}

@@ -339,6 +339,7 @@ class NodePass:
             return
         self.context.failpoint("removing")
         removed = await self._ask(RemoveKey(key_id, found.spec.generation))
+        self.context.failpoint("removed")
         if twin is not None:
             await self._renew_twin(twin)
         DRIFT.labels(self.node, "removed").inc()

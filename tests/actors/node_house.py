@@ -58,7 +58,15 @@ class NodeHouse:
         self.agents[name] = running
         return running
 
-    async def node(self, name: str, url: str = "", *, wakes: tuple[str, ...] = WORKERS, probe: float = 0.2) -> Ref:
+    async def node(
+        self,
+        name: str,
+        url: str = "",
+        *,
+        wakes: tuple[str, ...] = WORKERS,
+        probe: float = 0.2,
+        on_crash: OnCrash = OnCrash.FAIL,
+    ) -> Ref:
         """Start a node's actor, in front of its agent or of the address given (a proxy); its agent is started first."""
         if name not in self.agents:
             await self.agent(name)
@@ -71,7 +79,7 @@ class NodeHouse:
             first_pause=0.2,
             longest_pause=0.5,
         )
-        ref = await self.pool.system.start(actor, name=f"node.{name}")
+        ref = await self.pool.system.start(actor, name=f"node.{name}", on_crash=on_crash)
         await self.until_back(name)
         return ref
 

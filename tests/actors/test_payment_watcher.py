@@ -14,6 +14,7 @@ from db.invoices import claim_invoices
 from db.provider_events import MAX_ATTEMPTS
 from runtime.message import WakeUp
 from runtime.ref import Ref
+from tests.actors.locks import locked
 from tests.actors.payments.house import House, house
 from tests.actors.payments.test_every_provider import PAY
 from tests.postgres_cluster import cluster as cluster
@@ -206,3 +207,22 @@ async def test_without_its_database_the_watcher_waits_and_does_not_crash(databas
         last = schedule(watcher)["last"]
         assert isinstance(last, dict)
         assert last["note"] == "no database"
+
+
+async def test_an_order_that_somebody_keeps_locked_delays_no_other_payment_and_crashes_nobody(
+    database_dsn: str,
+) -> None:
+    async with house(database_dsn) as here:
+        first = await here.invoice("yookassa", await here.order("yookassa", key="1"))
+        second = await here.invoice("stripe", await here.order("stripe", key="2"))
+        here.outside.yookassa.pay(first.invoice_id or "")
+        here.outside.stripe.pay(second.invoice_id or "")
+        watcher = await here.watcher()
+        await here.move_clock(seconds=31)
+        async with locked(here.pool, f"SELECT FROM orders WHERE id = {first.order_id} FOR UPDATE"):
+            await look(here, watcher)
+            assert await state_of(here) == "open,paid"
+        await look(here, watcher)
+        assert await state_of(here) == "paid,paid"
+        assert await here.counts() == (2, 2, 0)
+        assert watcher.incarnation == 1

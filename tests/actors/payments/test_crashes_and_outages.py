@@ -27,6 +27,7 @@ from tests.postgres_cluster import Cluster
 ACTORS = Path(__file__).parents[3] / "actors"
 GATEWAY_POINTS = ("stored", "understood", "settled")
 WATCHER_POINTS = ("claimed", "understood", "settled", "asked", "looked")
+PUT_OFF_POINTS = ("postponed", "questioned", "doubted")
 
 
 def named_in(*files: str) -> set[str]:
@@ -38,7 +39,7 @@ def named_in(*files: str) -> set[str]:
 
 def test_every_failpoint_of_the_code_is_in_a_list_here() -> None:
     assert named_in("gateway.py", "payments/intake.py", "payments/routes.py") == set(GATEWAY_POINTS)
-    assert named_in("payment_watcher.py") == {"claimed", "asked", "looked"}
+    assert named_in("payment_watcher.py") == {"claimed", "asked", "looked", *PUT_OFF_POINTS}
     assert named_in("payments/telegram_updates.py") == {"taken"}
     assert set(WATCHER_POINTS) == {"claimed", "asked", "looked"} | (set(GATEWAY_POINTS) - {"stored"})
 
@@ -100,6 +101,39 @@ async def test_a_watcher_that_dies_at_any_step_is_followed_by_one_that_finishes(
         await until_counts(here, (2, 2, 0))
         assert [found.fired for found in here.system.services.failpoints.report() if found.point == point][-1] == 1
         assert await here.value("SELECT string_agg(DISTINCT state, ',') FROM invoices") == "paid"
+
+
+@pytest.mark.parametrize("point", PUT_OFF_POINTS)
+async def test_a_watcher_that_dies_when_it_has_put_an_invoice_off_asks_no_sooner_and_settles_it_then(
+    database_dsn: str, point: str
+) -> None:
+    async with house(database_dsn) as here:
+        invoice = await here.invoice("yookassa", await here.order("yookassa"))
+        yookassa, number = here.outside.yookassa, invoice.invoice_id or ""
+        kept = dict(yookassa.payments)
+        if point == "doubted":
+            yookassa.payments.clear()
+        elif point == "questioned":
+            yookassa.pay(number, currency="KZT")
+        else:
+            yookassa.troubles.before.extend([503] * 3)
+        here.system.services.failpoints.arm("payment_watcher", point)
+        watcher = await here.watcher()
+        await here.move_clock(seconds=31)
+        watcher.tell(WakeUp())
+        with trio.fail_after(15):
+            await here.system.up(watcher, 2)
+        assert [found.fired for found in here.system.services.failpoints.report() if found.point == point] == [1]
+        is_put_off = "SELECT state = 'open' AND next_attempt_at > atlas_now() AND claimed_by IS NULL FROM invoices"
+        assert await here.value(is_put_off) is True
+        if point == "questioned":
+            assert await here.counts() == (0, 0, 1)
+            return
+        yookassa.payments.update(kept)
+        yookassa.pay(number)
+        await here.move_clock(hours=2)  # the order is over by then: the payment is the customer's balance
+        watcher.tell(WakeUp())
+        await until_counts(here, (1, 0, 0))
 
 
 async def until_counts(here: House, wanted: tuple[int, int, int]) -> None:
