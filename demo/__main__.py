@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 import signal
 import sys
@@ -95,7 +94,7 @@ async def run(people: Town, seed: int, console: Console) -> list[str]:
                 books(here.dsn, fact(children, "agent.local", "listening"), here.node_token) as read,
             ):
                 front_end = FrontEnd(http, gateway, "demo", secret)
-                doer = Doer(read, front_end, gateway, outside, here, model, random.Random(seed))  # noqa: S311  decides what happens, guards nothing
+                doer = Doer(read, front_end, gateway, outside, here, model, seed)
                 with _progress(console) as bar:
                     task = bar.add_task("month", total=1.0, day="day 1", done="")
 

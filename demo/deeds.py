@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from typing import Any
 
@@ -30,16 +31,17 @@ class Doer:
     providers: Providers
     installation: Installation
     model: Model
-    chance: random.Random
+    seed: int
     unpaid: dict[int, tuple[str, str]] = attrs.field(factory=dict)
     """Invoices that were opened and left: customer → provider and invoice."""
+    _chances: dict[int, random.Random] = attrs.field(factory=dict)
 
     async def do(self, deed: Deed) -> None:
         """Do it. Raises Surprise, Declined, PaymentFailed, StackFailed or an error of HTTP if it does not go as it ought to."""
         account = self.model.accounts.get(deed.who) or self.model.join(deed.who, deed.referrer)
         match deed.what:
             case "join":
-                body: dict[str, object] = {"language": self.chance.choice(("ru", "en"))}
+                body: dict[str, object] = {"language": self._chance_of(deed.who).choice(("ru", "en"))}
                 if deed.referrer is not None:
                     body["referrer"] = deed.referrer
                 await self.front_end.customer(deed.who, "PUT", body=body)
@@ -80,11 +82,17 @@ class Doer:
                 raise ValueError(deed.what)
 
     async def link(self, telegram_id: int) -> str:
-        """The link that the customer's VPN program uses now."""
-        links = (await self.front_end.customer(telegram_id, "GET", "/link"))["links"]
-        if not links:
-            raise Surprise(f"customer {telegram_id} has access and no link")
-        return str(links[0])
+        """The link that the customer's VPN program uses now, as the program gets it: from the subscription link."""
+        said = await self.front_end.customer(telegram_id, "GET", "/link")
+        fetched = await self.front_end.http.get(
+            self.gateway + said["subscription_path"], headers={"user-agent": "v2rayNG/1.9"}
+        )
+        links = base64.b64decode(fetched.content).decode().splitlines()
+        if not fetched.is_success or not links:
+            raise Surprise(f"customer {telegram_id} has access and no link: HTTP {fetched.status_code}")
+        if links != said["links"]:
+            raise Surprise(f"the subscription link of customer {telegram_id} leads elsewhere than the shop says")
+        return links[0]
 
     async def _buy(self, account: Account, provider: str, plan: Plan) -> None:
         deed = Deed(0, account.telegram_id, "buy", plan=plan, provider=provider)
@@ -99,7 +107,7 @@ class Doer:
     async def _buy_from_balance(self, account: Account, plan: Plan) -> None:
         # A double click: twice the same request.
         began = self.books.now()
-        body = {"idempotency_key": self._key(), **_wish(plan)}
+        body = {"idempotency_key": self._key(account.telegram_id), **_wish(plan)}
         answers = [
             await self.front_end.customer(account.telegram_id, "POST", "/purchases", dict(body)) for _ in range(2)
         ]
@@ -108,7 +116,7 @@ class Doer:
         self.model.buy_from_balance(account, plan, Span(began, self.books.now()))
 
     async def _order(self, deed: Deed, wish: dict[str, object]) -> Any:
-        body = {"idempotency_key": self._key(), "provider": deed.provider, **wish}
+        body = {"idempotency_key": self._key(deed.who), "provider": deed.provider, **wish}
         return await self.front_end.customer(deed.who, "POST", "/orders", body)
 
     async def _invoice(self, deed: Deed, order: Any) -> str:
@@ -118,10 +126,14 @@ class Doer:
         return str(invoice["pay_url" if deed.provider == "telegram" else "invoice_id"])
 
     async def _pay(self, telegram_id: int, provider: str, invoice_id: str) -> None:
-        await self.providers.pay(self.gateway, provider, telegram_id, invoice_id, self.chance)
+        await self.providers.pay(self.gateway, provider, telegram_id, invoice_id, self._chance_of(telegram_id))
 
-    def _key(self) -> str:
-        return f"demo-{self.chance.getrandbits(64):016x}"
+    def _key(self, telegram_id: int) -> str:
+        return f"demo-{telegram_id}-{self._chance_of(telegram_id).getrandbits(64):016x}"
+
+    def _chance_of(self, telegram_id: int) -> random.Random:
+        """A customer's own: who acts first at a moment must not decide what another one meets."""
+        return self._chances.setdefault(telegram_id, random.Random(f"{self.seed}/{telegram_id}"))  # noqa: S311  guards nothing
 
 
 def _wish(plan: Plan) -> dict[str, object]:

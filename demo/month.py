@@ -110,14 +110,11 @@ class Month:
     # -- people ---------------------------------------------------------------------------------------------------------
 
     async def _together(self, deeds: Sequence[Deed]) -> None:
-        """Everybody at the same time, each one's own deeds in their order."""
+        """Everybody at the same time, but for those whom one friend invited."""
         slots = trio.CapacityLimiter(_AT_ONCE)
-        by_person: dict[int, list[Deed]] = {}
-        for deed in deeds:
-            by_person.setdefault(deed.who, []).append(deed)
         async with trio.open_nursery() as nursery:
-            for own in by_person.values():
-                nursery.start_soon(self._one, own, slots)
+            for one_by_one in in_turn(deeds, self.model):
+                nursery.start_soon(self._one, one_by_one, slots)
 
     async def _one(self, deeds: Sequence[Deed], slots: trio.CapacityLimiter) -> None:
         async with slots:
@@ -192,6 +189,18 @@ class Month:
                 self.packets.append(
                     f"{self._day()}: customer {telegram_id} is connected still, on the first connection"
                 )
+
+
+def in_turn(deeds: Sequence[Deed], model: Model) -> list[list[Deed]]:
+    """What is done one after the other: each one's own deeds, and those of the friends of one referrer, whose percent depends
+    on how many friends have paid before."""
+    referrers = {deed.who: deed.referrer for deed in deeds if deed.referrer is not None}
+    referrers |= {who: account.referrer for who, account in model.accounts.items() if account.referrer is not None}
+    turns: dict[object, list[Deed]] = {}
+    for deed in deeds:
+        referrer = referrers.get(deed.who)
+        turns.setdefault(("alone", deed.who) if referrer is None else ("friends of", referrer), []).append(deed)
+    return list(turns.values())
 
 
 def _phases(due: Sequence[Deed]) -> list[list[Deed]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import pytest
 
+from demo.deeds import Doer
 from demo.figures import Figures, Waits, read_waits
 from demo.model import DAY, HOUR, Account, Model, Span
-from demo.people import PERSONAS, town
+from demo.month import in_turn
+from demo.people import PERSONAS, Deed, town
 from demo.summary import differences
 
 NOW = Span(0.0, 2.0)
@@ -118,3 +121,35 @@ def test_waits_are_added_up_over_pools() -> None:
     )
     assert read == Waits(100, {0.001: 99, math.inf: 100}, 2)
     assert (read.quantile_within(0.99), read.quantile_within(1.0)) == (0.001, math.inf)
+
+
+def test_friends_of_one_referrer_act_in_turn_and_everybody_else_at_once() -> None:
+    model = Model()
+    model.join(10, None)
+    model.join(11, 1)
+    deeds = [
+        Deed(0, 11, "buy"),
+        Deed(0, 12, "join", referrer=1),
+        Deed(0, 10, "buy"),
+        Deed(0, 13, "join", referrer=2),
+        Deed(1, 12, "buy"),
+        Deed(1, 10, "topup"),
+    ]
+    turns = [[(deed.who, deed.what) for deed in turn] for turn in in_turn(deeds, model)]
+    assert turns == [
+        [(11, "buy"), (12, "join"), (12, "buy")],
+        [(10, "buy"), (10, "topup")],
+        [(13, "join")],
+    ]
+
+
+def test_what_a_customer_meets_is_the_seeds_and_not_the_others() -> None:
+    def doer(seed: int) -> Doer:
+        nobody: Any = None
+        return Doer(nobody, nobody, "", nobody, nobody, Model(), seed)
+
+    alone, among = doer(1), doer(1)
+    for _ in range(5):
+        among._chance_of(2).random()
+    assert [alone._key(1) for _ in range(3)] == [among._key(1) for _ in range(3)]
+    assert doer(1)._key(1) != doer(2)._key(1)
