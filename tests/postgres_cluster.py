@@ -34,6 +34,13 @@ _START_LIMIT = 30.0
 _STOP_LIMIT = 10.0
 _PR_SET_PDEATHSIG = 1
 _ROOM = 2 * 2**30
+_VIEWS = """
+SELECT c.relname FROM pg_class c
+WHERE c.relkind = 'v' AND c.relname LIKE 'money\\_%'
+  AND coalesce(obj_description(c.oid, 'pg_class'), '') NOT LIKE 'at rest%' ORDER BY c.relname
+"""
+UNCHECKED = "unchecked_money"
+"""The mark of a test that writes rows past the rules, and so leaves money that does not add up."""
 _FLAGS = {
     "autovacuum": "off",  # a test that wants statistics runs ANALYZE itself
     "fsync": "off",
@@ -67,6 +74,7 @@ class Cluster:
         self.settings = {**_FLAGS, **(settings or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._names = count(1)
+        self._views: list[str] | None = None
 
     @property
     def data(self) -> Path:
@@ -153,6 +161,15 @@ class Cluster:
     def drop_database(self, name: str) -> None:
         """Drop a database, cutting whatever is still connected to it."""
         self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def broken_invariants(self, name: str) -> str:
+        """What the money views that hold at every commit list in this database, a line each."""
+        if self._views is None:
+            self._views = self.sql(_VIEWS, self.template()).split()
+        listed = " UNION ALL ".join(
+            f"SELECT '{view}: ' || subject || ' ' || problem FROM {view}" for view in self._views
+        )
+        return self.sql(listed, name)
 
     def template(self) -> str:
         """The name of a database with the current schema, created as a test database; built once per cluster."""
@@ -253,11 +270,20 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def database_dsn(cluster: Cluster) -> Iterator[str]:
-    """The DSN of a fresh database with the current schema, created as a test database; dropped afterwards."""
+def database_dsn(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
+    """The DSN of a fresh database with the current schema, created as a test database; dropped afterwards.
+
+    Whatever the test did there, every money view that holds at each commit must be empty at its end, unless the test is
+    marked ``unchecked_money``, with the reason.
+    """
     name = cluster.create_database(cluster.template())
     yield cluster.dsn(name)
-    cluster.drop_database(name)
+    try:
+        if request.node.get_closest_marker(UNCHECKED) is None:
+            broken = cluster.broken_invariants(name)
+            assert broken == "", f"the test leaves money that does not add up:\n{broken}"
+    finally:
+        cluster.drop_database(name)
 
 
 @pytest.fixture

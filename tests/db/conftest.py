@@ -15,15 +15,6 @@ from tests.postgres_cluster import empty_database_dsn as empty_database_dsn
 async def database(database_dsn: str) -> AsyncIterator[Database]:
     """A migrated test database; what the test leaves behind must satisfy every invariant that holds at each commit."""
     async with trio_asyncio.open_loop():
-        database = Database(database_dsn)
-        yield database
-        assert await database.broken_invariants() == []
-
-
-@pytest.fixture
-async def unchecked_database(database_dsn: str) -> AsyncIterator[Database]:
-    """A migrated test database for tests that write rows past the rules."""
-    async with trio_asyncio.open_loop():
         yield Database(database_dsn)
 
 

@@ -16,7 +16,7 @@ async def credit(database: Database, customer_id: int, amount: int, key: str = "
 async def test_a_journal_moves_the_balance_by_its_postings(database: Database) -> None:
     customer = await database.add_customer()
     await credit(database, customer.id, 5000)
-    await database.run(post, Journal("balance_purchase", "buy", move(customer.id, "revenue", Money(2000))))
+    await database.run(post, Journal("admin_adjust", "buy", move(customer.id, "revenue", Money(2000))))
     assert await database.run(balance, customer.id) == Money(3000)
 
 
@@ -24,7 +24,7 @@ async def test_a_balance_never_falls_below_its_floor(database: Database) -> None
     customer = await database.add_customer()
     await credit(database, customer.id, 5000)
     with pytest.raises(InsufficientFunds, match=r"50\.01 RUB"):
-        await database.run(post, Journal("balance_purchase", "buy", move(customer.id, "revenue", Money(5001))))
+        await database.run(post, Journal("admin_adjust", "buy", move(customer.id, "revenue", Money(5001))))
     assert await database.run(balance, customer.id) == Money(5000)
 
 
@@ -36,7 +36,7 @@ async def test_parallel_debits_never_overdraw(database: Database) -> None:
     async def debit(number: int) -> None:
         try:
             await database.run(
-                post, Journal("balance_purchase", f"buy-{number}", move(customer.id, "revenue", Money(3000)))
+                post, Journal("admin_adjust", f"buy-{number}", move(customer.id, "revenue", Money(3000)))
             )
         except InsufficientFunds:
             return

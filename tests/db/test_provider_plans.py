@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from db.claims import Owner
 from db.invoices import claim_invoices
 from db.provider_events import claim_events
@@ -32,8 +34,9 @@ ANALYZE;
 OWNER = Owner("main/payment_watcher", 1)
 
 
-async def test_claims_of_the_payment_watcher_read_no_more_than_what_is_due(unchecked_database: Database) -> None:
-    async with unchecked_database.connect() as connection:
+@pytest.mark.unchecked_money("bulk rows, written past the rules")
+async def test_claims_of_the_payment_watcher_read_no_more_than_what_is_due(database: Database) -> None:
+    async with database.connect() as connection:
         await connection.execute(FILL)
         explaining = Explaining(connection.raw)
         for mode in ("force_custom_plan", "force_generic_plan"):

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from db.claims import Owner
 from db.keys import claim_activations, claim_removals
 from db.outbox import Message, claim_messages, spread_messages
@@ -80,8 +82,9 @@ HOT: list[tuple[str, Callable[[Tx], Awaitable[object]]]] = [
 ]
 
 
-async def test_hot_statements_read_no_more_than_what_is_due(unchecked_database: Database) -> None:
-    async with unchecked_database.connect() as connection:
+@pytest.mark.unchecked_money("bulk rows, written past the rules")
+async def test_hot_statements_read_no_more_than_what_is_due(database: Database) -> None:
+    async with database.connect() as connection:
         await connection.execute(FILL)
         explaining = Explaining(connection.raw)
         for name, run in HOT:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import pytest
+
 from db.entitlements import follow_tariffs
 from db.housekeeping import prune_messages
 from db.orders import expire_orders
@@ -78,8 +80,9 @@ HOT: list[tuple[str, Callable[[Tx], Awaitable[object]]]] = [
 ]
 
 
-async def test_recurring_statements_read_no_more_than_what_is_due(unchecked_database: Database) -> None:
-    async with unchecked_database.connect() as connection:
+@pytest.mark.unchecked_money("bulk rows, written past the rules")
+async def test_recurring_statements_read_no_more_than_what_is_due(database: Database) -> None:
+    async with database.connect() as connection:
         await connection.execute(FILL)
         assert await connection.fetchval("SELECT count(*) FROM renewal_schedule WHERE due_at < now()") == DUE
         explaining = ExplainingAll(connection.raw)

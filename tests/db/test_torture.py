@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.db.database import Database
-from tests.db.torture import Mix, Torture, approve_all, prepare, totals
+from tests.db.torture import Torture
+from tests.db.torture_mix import Mix, finish, prepare, totals
 from tests.postgres_cluster import Cluster
 
 SEED = int(os.environ.get("ATLAS_TORTURE_SEED", "20260101"))
@@ -27,7 +28,7 @@ async def campaign(database: Database, *, serializable: bool) -> tuple[Mix, Tort
     torture = Torture(database, SEED, serializable=serializable)
     began = time.monotonic()
     await torture.run(mix.jobs)
-    await database.run(approve_all)
+    await finish(database, mix)
     isolation = "SERIALIZABLE" if serializable else "READ COMMITTED"
     print(f"{isolation}: {len(mix.jobs)} jobs in {time.monotonic() - began:.1f} s, {dict(torture.seen)}")
     return mix, torture

@@ -78,9 +78,9 @@ ANALYZE;
 
 
 async def test_every_view_reads_the_tables_a_few_times_at_most_and_finds_a_large_shop_in_order(
-    unchecked_database: Database,
+    database: Database,
 ) -> None:
-    async with unchecked_database.connect() as connection:
+    async with database.connect() as connection:
         await connection.execute(FILL.replace(":customers", str(CUSTOMERS)))
         rows = await connection.fetchval("SELECT sum(reltuples) FROM pg_class WHERE relkind = 'r' AND reltuples > 0")
         for view, _ in await list_invariants(connection):

@@ -21,6 +21,19 @@ REPOSITORY = Path(__file__).parent.parent.parent
 ATLAS = [sys.executable, "-m", "runtime.cli.main"]
 READY = "\nnext:\n"
 "The heading that the start screen ends with; once it is printed, everything is up."
+MOVES_MONEY = {
+    "buy",
+    "buy-from-balance",
+    "topup",
+    "grant",
+    "trial",
+    "refund",
+    "adjust",
+    "withdrawals",
+    "cases",
+    "compensate",
+    "revoke",
+}
 
 
 @attrs.frozen
@@ -50,9 +63,12 @@ class Stack:
     log: str = ""
     prefix: tuple[str, ...] = ()
     """Put before every command, such as to run it as another user."""
+    moves_money: bool = False
+    """A command that moves money was given here: the money views are looked at before the end."""
 
     async def atlas(self, *arguments: str, within: float = 30.0) -> Outcome:
         """Run one operator command to its end."""
+        self.moves_money = self.moves_money or arguments[0] in MOVES_MONEY
         with trio.fail_after(within):
             done = await trio.run_process(
                 [*self.prefix, *ATLAS, *arguments],
@@ -95,6 +111,9 @@ class Stack:
                 assert not patience.cancelled_caught, f"no start screen after {within} s:\n{self.log}"
                 assert READY in self.screen, f"ended instead of starting:\n{self.log}"
                 yield supervisor
+                if self.moves_money and supervisor.returncode is None:
+                    looked = await self.atlas("verify")
+                    assert looked.status != os.EX_DATAERR, f"money does not add up:\n{looked.stdout}"
             finally:
                 with trio.CancelScope(shield=True):
                     await supervisor.stop(signal.SIGINT, grace=30)

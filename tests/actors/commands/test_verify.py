@@ -27,6 +27,7 @@ def test_a_sound_database_holds_and_progress_goes_to_stderr(atlas: Atlas, capsys
     assert lines[0].startswith("[ 1/")
 
 
+@pytest.mark.unchecked_money("it breaks a balance")
 def test_a_violation_is_65_and_shows_examples(
     atlas: Atlas, cluster: Cluster, database_dsn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
