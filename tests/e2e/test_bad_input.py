@@ -8,10 +8,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import cast
 
+import httpx
 import pytest
 import trio
 
+from db.embedded import EmbeddedSettings, embedded_dsn
 from tests.e2e.changes import watch
 from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import BUY, assert_bought_once
@@ -198,9 +201,19 @@ async def test_an_unreachable_database_is_named_and_keeps_no_command_waiting() -
 
 async def test_an_unreachable_database_is_a_state_of_the_running_system_not_its_end() -> None:
     async with stack({"ATLAS__DATABASE__DSN": NOWHERE}) as here, here.running():
-        shown = await here.ok("status")
-        assert "pool.main" in shown.stdout
+        shown = await here.ok("status", "--json")
+        pool = next(
+            child for child in cast("list[dict[str, object]]", shown.json["children"]) if child["name"] == "pool.main"
+        )
+        assert (pool["state"], pool["incarnation"], pool["ready"]) == ("running", 1, False)
+        assert "127.0.0.1:1" in str(pool["why_not_ready"])
         assert "database.dsn" in here.log
+        facts = cast("dict[str, str]", (await here.ok("inspect", "admin", "--json")).json["facts"])
+        async with httpx.AsyncClient(trust_env=False) as browser:
+            assert (await browser.get(f"{facts['listening']}/livez")).status_code == 200
+            unready = await browser.get(f"{facts['listening']}/readyz")
+        assert unready.status_code == 503
+        assert "pool.main" in unready.json()["not_ready"]
 
 
 async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
@@ -213,7 +226,16 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
         assert bought.json["result"] == "entitlement"
         shown = await here.ok("subscription", "42", "--json")
         assert shown.json["state"] == "activating"
-        assert "127.0.0.1:1" in here.log
+        status = await here.ok("status", "--json")
+        node = next(
+            child for child in cast("list[dict[str, object]]", status.json["children"]) if child["name"] == "node.local"
+        )
+        assert (node["state"], node["incarnation"], node["ready"]) == ("running", 1, False)
+        assert "127.0.0.1:1" in str(node["why_not_ready"])
+        assert (await here.ok(*BUY, "--amount", "14900", "--json")).json["replayed"] is True
+        async with watch(embedded_dsn(EmbeddedSettings(data_dir=here.home / "data"))) as seen:
+            assert await seen.value("SELECT count(*) FROM money_in") == 1
+            assert await seen.value("SELECT max(attempts) FROM vpn_keys") == 0, "an outage costs no attempt"
 
 
 @pytest.mark.parametrize(
