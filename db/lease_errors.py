@@ -59,7 +59,7 @@ class DatabaseBusy(LeaseError):
     """The server broke the transaction off for now: a lock or a statement took too long, or two transactions were in each
     other's way. Nothing was committed: safe to repeat after a moment."""
 
-    exit_code: ClassVar[int] = 69
+    exit_code: ClassVar[int] = 75
 
 
 class DatabaseUnable(LeaseError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple
+from typing import ClassVar, TypeVar, TypeVarTuple
 
 import attrs
 import click
 import trio
 
-from db.classify import Fault, classify, is_driver_error, sqlstate
+from db.classify import is_driver_error, sqlstate
 from db.connection import SessionLimits
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.errors import BusinessError
@@ -18,7 +18,7 @@ from db.migrate import check_schema
 from db.session import Session, open_session
 from db.settings import DatabaseSettings
 from db.tx import Tx
-from runtime.cli.exit_codes import GAVE_UP, UNSTOPPED
+from runtime.cli.exit_codes import GAVE_UP
 from runtime.cli.options import load_config
 from runtime.config.config import Config
 from runtime.errors import AtlasError
@@ -38,9 +38,7 @@ _NO_SUCH_THING = "42"
 class DatabaseAway(AtlasError):
     """The database did not serve the command, and nothing was changed."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # one error, two codes: the class only holds the default
+    exit_code: ClassVar[int] = GAVE_UP
 
 
 def in_transaction(
@@ -50,7 +48,8 @@ def in_transaction(
 
     Works whether or not the supervisor runs, as long as the database does. Raises DatabaseUnreachable (exit code 69) or
     DatabaseUnusable (78), which name the address and the setting, MigrationError (78) if the schema is not this program's,
-    BusinessError (65) for a value that the server refuses, and what the function raises.
+    BusinessError (65) for a value that the server refuses, DatabaseBusy (75) and DatabaseUnable (69) when nothing is wrong
+    with the command but its moment, and what the function raises.
     """
     limits = SessionLimits()
     if within > limits.statement:  # what may take long in all may do so in one statement
@@ -92,11 +91,6 @@ async def _in_words(session: Session, label: str, error: Exception) -> Exception
         return BusinessError(f"the database refuses a value of {label!r}: {first}; nothing was changed")
     if code.startswith(_NO_SUCH_THING):
         await session.run("check schema", check_schema)  # says which migrations it lacks
-    fault = classify(error)
-    if fault is Fault.TRANSIENT:
-        return DatabaseAway(f"{label!r} was not done, nothing was changed: {first}; try again", UNSTOPPED)
-    if fault is Fault.DOWN:
-        return DatabaseAway(f"{label!r} was not done, nothing was changed: the database says {first}", GAVE_UP)
     return error
 
 
@@ -108,6 +102,5 @@ def _embedded_is_away(config: Config, error: DatabaseUnreachable) -> DatabaseAwa
         why = "it runs as long as `atlas run` does: start that, and repeat the command"
     return DatabaseAway(
         f"the embedded database does not answer; {why}. Its data is in {settings.data_dir.absolute()} "
-        "(setting embedded.data_dir); a database of your own is named by database.dsn",
-        GAVE_UP,
+        "(setting embedded.data_dir); a database of your own is named by database.dsn"
     )

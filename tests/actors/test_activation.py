@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from actors.activation import Activation
-from actors.key_events import KeyFailed, KeyPostponed, KeysOverdue
+from actors.key_events import KeyFailed, KeyPostponed, KeySettled, KeysOverdue
 from db.keys import Applied, Owner, claim_activations, confirm_activation
 from db.subscriptions import mark_revoked
 from tests.actors.node_house import NEVER, NodeHouse, node_house
@@ -42,6 +42,21 @@ async def test_a_purchase_wakes_the_worker_and_the_key_is_live_long_before_the_n
     await house.until_status(1, "active")
     assert (await house.key(1)).key_id in await house.listed("oslo")
     assert await house.at_rest() == []
+
+
+async def test_how_long_a_key_took_is_told_by_the_databases_clock_alone(house: NodeHouse) -> None:
+    await house.move_clock(days=10)
+    await house.activation()
+    await house.node("oslo")
+    await house.buy(1)
+    await house.until_status(1, "active")
+
+    async def is_told() -> bool:
+        return any(isinstance(event, KeySettled) for event in house.pool.events)
+
+    await house.until(is_told)
+    [settled] = [event for event in house.pool.events if isinstance(event, KeySettled)]
+    assert 0 < settled.took < 60
 
 
 async def test_what_was_revoked_while_the_node_was_being_told_is_taken_off_again(house: NodeHouse) -> None:

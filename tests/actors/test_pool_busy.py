@@ -140,3 +140,7 @@ def _is_chained(error: BaseException, code: str) -> None:
     assert cause.sqlstate == code
     assert classify(error) is classify(cause), "the same means the same, under either name"
     assert classify(error) in (Fault.TRANSIENT, Fault.DOWN)
+    assert isinstance(error, DatabaseBusy | DatabaseUnable)
+    assert error.exit_code == (75 if classify(error) is Fault.TRANSIENT else 69), (
+        "of a command: try again, or put it right"
+    )
