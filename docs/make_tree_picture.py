@@ -1,10 +1,14 @@
-"""Draws docs/tree.svg, the picture of the tree in the README: `python docs/make_tree_picture.py`."""
+"""Draws docs/tree.svg, the picture of the tree in the README: `python docs/make_tree_picture.py`.
+
+Every actor of supervisor.toml has its place here, or there is no picture.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
-WIDTH, HEIGHT = 960, 470
+WIDTH, HEIGHT = 960, 560
 INK, SOFT, LINE, PAPER = "#1f2933", "#52606d", "#9aa5b1", "#ffffff"
 KINDS = {
     "root": "#243b53",
@@ -14,15 +18,64 @@ KINDS = {
     "edge": "#7c5e10",
     "child": "#5f3dc4",
 }
+COLUMN, GAP, TOP, ROW = 176, 12, 150, 44
+GROUPS = [
+    (
+        "the database",
+        "pool",
+        [
+            ("postgres", "embedded server"),
+            ("pool.main", "leases for workers"),
+            ("pool.gateway", "leases for HTTP"),
+            ("instance", "one process, or a standby"),
+        ],
+    ),
+    (
+        "nodes",
+        "node",
+        [
+            ("agent", "embedded node, one each"),
+            ("node", "calls and breaker, one each"),
+            ("reconcile", "nodes have what is wanted"),
+            ("canary", "real packets pass"),
+        ],
+    ),
+    (
+        "keys",
+        "worker",
+        [("activation", "what was paid goes live"), ("fast_expiry", "what ended is cut")],
+    ),
+    (
+        "money and time",
+        "worker",
+        [
+            ("payment_watcher", "late payments count"),
+            ("auto_renewal", "from the balance, once"),
+            ("reminders", "before an end"),
+            ("housekeeping", "does the money add up?"),
+        ],
+    ),
+    (
+        "the outside",
+        "edge",
+        [
+            ("gateway", "payments, shop, links"),
+            ("telegram_updates", "payments by polling"),
+            ("notifications", "messages to customers"),
+            ("healthcheck", "probes all of it"),
+            ("admin", "probes and metrics"),
+        ],
+    ),
+]
 
 
-def box(x: int, y: int, width: int, title: str, note: str, kind: str) -> str:
+def box(x: int, y: int, width: int, title: str, note: str, kind: str, height: int = 52) -> str:
     """A named part of the picture."""
-    height = 52
     return (
-        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="9" fill="{PAPER}" stroke="{KINDS[kind]}" stroke-width="2"/>'
-        f'<text x="{x + width / 2}" y="{y + 22}" class="title" fill="{KINDS[kind]}">{title}</text>'
-        f'<text x="{x + width / 2}" y="{y + 40}" class="note">{note}</text>'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="{PAPER}" '
+        f'stroke="{KINDS[kind]}" stroke-width="1.6"/>'
+        f'<text x="{x + width / 2}" y="{y + height / 2 - 4}" class="title" fill="{KINDS[kind]}">{title}</text>'
+        f'<text x="{x + width / 2}" y="{y + height / 2 + 13}" class="note">{note}</text>'
     )
 
 
@@ -41,43 +94,35 @@ def label(x: int, y: int, text: str, anchor: str = "middle") -> str:
 
 def picture() -> str:
     """The whole drawing."""
-    actors = [
-        (20, "postgres", "embedded server", "pool"),
-        (140, "pool.main", "leases", "pool"),
-        (260, "agent.local", "embedded node", "node"),
-        (380, "node.local", "calls, breaker", "node"),
-        (500, "activation", "keys go live", "worker"),
-        (620, "fast_expiry", "keys are cut", "worker"),
-        (740, "healthcheck", "probes", "worker"),
-        (860, "admin", "probes, metrics", "edge"),
+    parts = [
+        box(16, 20, 236, "atlas (operator)", "status · kill · buy · revoke · leases …", "edge"),
+        box(366, 20, 228, "supervisor", "one trio nursery, one process", "root"),
+        box(708, 20, 236, "watchdog thread", "event_loop · worker · healthcheck", "edge"),
+        line(252, 46, 362, 46, dashed=True),
+        line(708, 46, 598, 46, dashed=True),
+        label(307, 38, "unix socket"),
     ]
-    parts = [box(370, 20, 220, "supervisor", "one trio nursery, one process", "root")]
-    parts += [box(700, 20, 240, "watchdog thread", "event_loop · worker · healthcheck", "edge")]
-    parts += [line(700, 46, 594, 46, dashed=True)]
+    for number, (name, kind, actors) in enumerate(GROUPS):
+        x = 16 + number * (COLUMN + GAP)
+        parts += [line(480, 72, x + COLUMN // 2, TOP - 28), label(x + COLUMN // 2, TOP - 12, name)]
+        for row, (title, note) in enumerate(actors):
+            parts.append(box(x, TOP + row * (ROW + 8), COLUMN, title, note, kind, ROW))
+    below = TOP + 5 * (ROW + 8) + 40
     parts += [
-        box(20, 20, 240, "atlas (operator)", "status · kill · buy · revoke …", "edge"),
-        line(260, 46, 366, 46, dashed=True),
-    ]
-    parts += [label(313, 38, "unix socket")]
-    for x, title, note, kind in actors:
-        parts += [line(480, 72, x + 40, 136), box(x - 16, 140, 112, title, note, kind)]
-    parts += [
-        box(40, 290, 220, "PostgreSQL", "truth, queue, ledger", "child"),
-        box(300, 290, 200, "node agent", "keeps the keys on disk", "child"),
-        box(300, 390, 200, "Xray", "VLESS", "child"),
-        box(700, 390, 240, "customer", "a VLESS client made from the link", "edge"),
-        line(44, 192, 100, 286),
-        line(180, 192, 160, 286, dashed=True),
-        line(300, 192, 360, 286),
-        line(420, 192, 410, 286, dashed=True),
-        line(400, 342, 400, 386),
-        line(700, 416, 504, 416, dashed=True),
-        label(602, 408, "packets"),
-        label(176, 240, "leases", "start"),
-        label(426, 240, "HTTP", "start"),
-        label(560, 252, "activation and fast_expiry, in three phases:", "start"),
-        label(560, 272, "claim rows → ask the node, no lease held → confirm", "start"),
-        label(560, 292, "killed at any point, a purchase ends exactly once", "start"),
+        box(16, below, COLUMN, "PostgreSQL", "truth, queue, ledger", "child"),
+        box(204, below, COLUMN, "node agent → Xray", "keys on disk, VLESS", "child"),
+        box(392, below, COLUMN + 188, "customers", "VLESS clients made from the printed link", "edge"),
+        box(768, below, COLUMN, "providers, Telegram", "HTTP both ways", "edge"),
+        line(104, below - 84, 104, below - 4, dashed=True),
+        label(112, below - 40, "transactions", "start"),
+        line(292, below - 84, 292, below - 4, dashed=True),
+        label(300, below - 40, "HTTP", "start"),
+        line(856, below - 32, 856, below - 4, dashed=True),
+        line(392, below + 26, 384, below + 26, dashed=True),
+        label(392, TOP + 2 * (ROW + 8) + 22, "three phases: claim rows,", "start"),
+        label(392, TOP + 2 * (ROW + 8) + 40, "ask nodes with no lease held,", "start"),
+        label(392, TOP + 2 * (ROW + 8) + 58, "confirm. Killed at any point,", "start"),
+        label(392, TOP + 2 * (ROW + 8) + 76, "a purchase ends exactly once.", "start"),
     ]
     style = (
         ".title{font:600 14px system-ui,sans-serif;text-anchor:middle}"
@@ -93,5 +138,15 @@ def picture() -> str:
     )
 
 
+def main() -> None:
+    """Write the picture. Raises ValueError if it does not show the tree of supervisor.toml."""
+    here = Path(__file__).parent
+    declared = set(tomllib.loads((here.parent / "supervisor.toml").read_text(encoding="utf-8"))["actor"])
+    drawn = {name for _, _, actors in GROUPS for name, _ in actors}
+    if drawn != declared:
+        raise ValueError(f"the picture and supervisor.toml differ in {', '.join(sorted(drawn ^ declared))}")
+    (here / "tree.svg").write_text(picture(), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    Path(__file__).with_name("tree.svg").write_text(picture())
+    main()
