@@ -35,8 +35,8 @@ format: $(VENV)/dev.stamp  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/dev.stamp  ## measure against the targets
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/dev.stamp  ## measure against the targets; BENCH="leases --json FILE" for a part of it, or to keep the figures
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lock:  ## resolve pyproject.toml anew into the hashed locks (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \

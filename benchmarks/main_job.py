@@ -1,14 +1,15 @@
-"""How long the main job takes on the embedded stack: start, payment → packets, revocation → cut.
+"""How long the main job takes on the embedded stack: start, payment → packets, revocation → cut and refused.
 
-`python -m benchmarks.main_job [--rounds N]`. Payment and revocation are timed from the moment the operator's transaction has
-committed. Packets are a customer's own: a VLESS request on a fresh connection to the node, answered by a page behind it.
+The group `main_job`, or `python -m benchmarks.main_job [--rounds N]`. Payment and revocation are timed from the moment the
+operator's transaction has committed. Packets are a customer's own: a VLESS request on a fresh connection to the node, answered
+by a page behind it. After the revocation one connection is watched until it ends, while new ones are tried until one is
+refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
-import statistics
 import struct
 import sys
 import time
@@ -17,7 +18,11 @@ from uuid import UUID
 
 import attrs
 import trio
+from rich.console import Console
 
+from benchmarks import table
+from benchmarks.result import Result, figure
+from benchmarks.rounds import percentile
 from db.customers import add_customer
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.money import Money
@@ -28,16 +33,23 @@ from db.tx import Tx
 from tests.e2e.origin import Origin, origin
 from tests.e2e.stack import stack
 
+ROUNDS = 100
+QUICK_ROUNDS = 3
 PATIENCE = 10.0
 RETRY = 0.002
+MILLISECONDS = 1e3
 
 
 @attrs.define
 class Figures:
     """Seconds, one value a round."""
 
+    first_start: float = 0.0
+    """With initdb and all migrations."""
+    second_start: float = 0.0
     payment_to_packets: list[float] = attrs.field(factory=list)
     revoke_to_cut: list[float] = attrs.field(factory=list)
+    revoke_to_refused: list[float] = attrs.field(factory=list)
 
 
 async def open_tunnel(node: tuple[str, int], key: UUID, site: Origin) -> trio.SocketStream | None:
@@ -87,30 +99,36 @@ async def one_round(session: Session, telegram_id: int, node: tuple[str, int], s
     figures.payment_to_packets.append(time.perf_counter() - paid_at)
     await session.run("revoke", revoke, within=PATIENCE)
     revoked_at = time.perf_counter()
-    with trio.fail_after(PATIENCE):
+
+    async def watch() -> None:
         await until_cut(stream)
-    figures.revoke_to_cut.append(time.perf_counter() - revoked_at)
+        figures.revoke_to_cut.append(time.perf_counter() - revoked_at)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            while (new := await open_tunnel(node, key, site)) is not None:
+                await new.aclose()
+                await trio.sleep(RETRY)
+            figures.revoke_to_refused.append(time.perf_counter() - revoked_at)
 
 
-async def main(rounds: int) -> None:
-    """Measure and print."""
+async def scenario(rounds: int) -> Figures:
+    """All of it, with so many customers one after the other."""
     figures = Figures()
     async with stack() as here:
         began = time.perf_counter()
         async with here.running():
-            first = time.perf_counter() - began
+            figures.first_start = time.perf_counter() - began
         began = time.perf_counter()
         async with here.running(), origin() as site:
-            second = time.perf_counter() - began
+            figures.second_start = time.perf_counter() - began
             dsn = embedded_dsn(EmbeddedSettings(data_dir=Path(here.env["ATLAS__EMBEDDED__DATA_DIR"])))
             node = await _customers_address(here.screen)
             async with open_session(dsn, "atlas/bench") as session:
                 for number in range(1, rounds + 1):
                     await one_round(session, number, node, site, figures)
-    _print("start, the first time (initdb and migrations)", [first])
-    _print("start, the second time", [second])
-    _print("payment → packets", figures.payment_to_packets)
-    _print("revoke → cut", figures.revoke_to_cut)
+    return figures
 
 
 async def _customers_address(screen: str) -> tuple[str, int]:
@@ -119,19 +137,30 @@ async def _customers_address(screen: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _print(what: str, seconds: list[float]) -> None:
-    ordered = sorted(seconds)
-    if len(ordered) == 1:
-        sys.stdout.write(f"{what:<46}{ordered[0]:.2f} s\n")
-        return
-    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    sys.stdout.write(
-        f"{what:<46}p50 {statistics.median(ordered) * 1e3:6.1f} ms   p99 {p99 * 1e3:6.1f} ms   "
-        f"max {ordered[-1] * 1e3:6.1f} ms   n={len(ordered)}\n"
-    )
+def results(figures: Figures) -> list[Result]:
+    """As a report has them."""
+    lines = [
+        figure("start, the first time (makes the database)", figures.first_start, "s"),
+        figure("start, the second time", figures.second_start, "s", at_most=5.0),
+    ]
+    for what, seconds in (
+        ("payment recorded → the customer's packets pass", figures.payment_to_packets),
+        ("revoked → the open connection is cut", figures.revoke_to_cut),
+        ("revoked → new connections are refused", figures.revoke_to_refused),
+    ):
+        count = len(seconds)
+        lines.append(figure(f"{what}: p50 of {count}", percentile(seconds, 0.5) * MILLISECONDS, "ms"))
+        lines.append(figure(f"{what}: p99 of {count}", percentile(seconds, 0.99) * MILLISECONDS, "ms", at_most=1000.0))
+    return lines
+
+
+def measure(quick: bool) -> list[Result]:
+    """Every line of the group; `quick` does it with three customers."""
+    return results(trio.run(scenario, QUICK_ROUNDS if quick else ROUNDS))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    trio.run(main, parser.parse_args().rounds)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    found = results(trio.run(scenario, parser.parse_args().rounds))
+    table.show({"main_job": found}, Console(width=None if sys.stdout.isatty() else table.WIDTH))

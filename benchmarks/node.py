@@ -1,6 +1,7 @@
 """How long a change takes until customers notice, at a real node: PUT → packets pass, DELETE → cut.
 
-`python -m benchmarks.node [--rounds N]`. A real agent with a real Xray on loopback, driven by the backend's own client.
+The group `node`, or `python -m benchmarks.node [--rounds N]`. A real agent with a real Xray on loopback, driven by the
+backend's own client.
 Packets are a customer's: a VLESS request on a fresh connection, answered by a page behind the node. Both figures run
 from the moment the call is sent: the first until the first byte came through on a connection that was opened after the
 call returned, the second until an open stream saw its end. The calls themselves, as the backend waits for them, are
@@ -10,7 +11,6 @@ beside them.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
@@ -19,16 +19,22 @@ from uuid import UUID
 
 import attrs
 import trio
+from rich.console import Console
 
+from benchmarks import table
 from benchmarks.main_job import open_tunnel, until_cut
+from benchmarks.result import Result, figure
 from benchmarks.rounds import percentile
 from tests.e2e.origin import Origin, origin
 from tests.vpn.agents import RunningAgent, key, running_agent
 from vpn.client import AgentClient
 from vpn.protocol import KeySpec
 
+ROUNDS = 200
+QUICK_ROUNDS = 3
 PATIENCE = 10.0
 WARM_UP = 5
+MILLISECONDS = 1e3
 
 
 @attrs.define
@@ -73,8 +79,8 @@ async def _expect_refused(node: tuple[str, int], uuid: UUID, site: Origin) -> No
         raise RuntimeError("the node serves a key that it should not")
 
 
-async def main(rounds: int) -> None:
-    """Measure and print."""
+async def scenario(rounds: int) -> Figures:
+    """So many keys, one after the other, after a few that are not counted."""
     figures = Figures()
     with tempfile.TemporaryDirectory() as directory:
         async with running_agent(Path(directory) / "node") as agent, agent.client() as client, origin() as site:
@@ -83,20 +89,32 @@ async def main(rounds: int) -> None:
                     figures = Figures()
                 with trio.fail_after(PATIENCE):
                     await one_round(client, agent, site, key(f"customer-{number}"), figures)
-    _print("PUT answered", figures.put)
-    _print("PUT → packets pass", figures.put_to_packets)
-    _print("DELETE answered", figures.delete)
-    _print("DELETE → open stream cut", figures.delete_to_cut)
+    return figures
 
 
-def _print(what: str, seconds: list[float]) -> None:
-    sys.stdout.write(
-        f"{what:<28}p50 {statistics.median(seconds) * 1e3:6.1f} ms   p99 {percentile(seconds, 0.99) * 1e3:6.1f} ms   "
-        f"max {max(seconds) * 1e3:6.1f} ms   n={len(seconds)}\n"
-    )
+def results(figures: Figures) -> list[Result]:
+    """As a report has them."""
+    lines = []
+    for what, seconds, limit in (
+        ("PUT answered", figures.put, None),
+        ("PUT → packets pass", figures.put_to_packets, 1000.0),
+        ("DELETE answered", figures.delete, None),
+        ("DELETE → open stream cut", figures.delete_to_cut, 1000.0),
+    ):
+        lines.append(figure(f"{what}: p50 of {len(seconds)}", percentile(seconds, 0.5) * MILLISECONDS, "ms"))
+        lines.append(
+            figure(f"{what}: p99 of {len(seconds)}", percentile(seconds, 0.99) * MILLISECONDS, "ms", at_most=limit)
+        )
+    return lines
+
+
+def measure(quick: bool) -> list[Result]:
+    """Every line of the group; `quick` does it with three keys."""
+    return results(trio.run(scenario, QUICK_ROUNDS if quick else ROUNDS))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    trio.run(main, parser.parse_args().rounds)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    found = results(trio.run(scenario, parser.parse_args().rounds))
+    table.show({"node": found}, Console(width=None if sys.stdout.isatty() else table.WIDTH))

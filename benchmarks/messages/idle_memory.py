@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 import trio.testing
 
 from benchmarks.messages.counter import Counter
+from benchmarks.messages.resident import rss
 from benchmarks.messages.supervised import supervisor
 from runtime.address import Address
 from runtime.services import Services
@@ -19,7 +18,7 @@ from runtime.services import Services
 
 def resident(count: int, *, is_supervised: bool = False) -> float:
     """Bytes of resident memory (RSS) per idle actor; its supervisor's share included if it has one."""
-    return trio.run(_grown, count, is_supervised, _rss)
+    return trio.run(_grown, count, is_supervised, rss)
 
 
 def allocated(count: int, *, is_supervised: bool = False) -> float:
@@ -54,7 +53,3 @@ async def _grown(count: int, is_supervised: bool, read: Callable[[], int]) -> fl
         grown = (read() - before) / count
         nursery.cancel_scope.cancel(reason="measured")
     return grown
-
-
-def _rss() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -11,7 +11,7 @@ from runtime.testing import actor_system
 
 
 def tell(count: int, burst: int) -> float:
-    """Seconds for one message told and handled, in bursts that are waited for."""
+    """Seconds for one message told and handled, in bursts that are waited for and that the mailbox has just room for."""
     return trio.run(_tells, count, burst)
 
 

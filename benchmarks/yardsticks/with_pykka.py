@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pykka
+
+from benchmarks.messages.resident import rss
 
 
 class _Counter(pykka.ThreadingActor):
@@ -56,3 +59,19 @@ def spawn(count: int) -> float:
     for ref in refs:
         ref.stop()
     return took / count
+
+
+def idle_actor_memory(count: int) -> float:
+    """Bytes of resident memory per actor that waits, its thread's used stack included."""
+    refs = [_Counter.start()]
+    refs[0].ask("total", timeout=60)
+    gc.collect()
+    before = rss()
+    for _ in range(count):
+        refs.append(_Counter.start())
+        refs[-1].ask("total", timeout=60)
+    gc.collect()
+    grown = (rss() - before) / count
+    for ref in refs:
+        ref.stop()
+    return grown
