@@ -41,6 +41,15 @@ needs = ["deep"]
 """
 
 
+SABOTEUR = """
+[actor.saboteur]
+actor = "{actors}:Sender"
+args = {{ to = "first", count = 1, message = "explode" }}
+needs = ["first"]
+"""
+"""Crashes `first` each time that it starts; an operator's kill would be no restart attempt."""
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     with short_directory() as directory:
@@ -92,11 +101,11 @@ def test_a_crash_takes_along_those_of_its_group_that_were_started_after_it_and_n
 
 # S-1110 S-517
 def test_a_group_that_gives_up_is_restarted_as_one_child_and_the_others_serve_on(launch: Launch) -> None:
-    process = launch(TREE)
-    for incarnation in (2, 3):
-        process.call("kill", name="first")
-        process.until(f"first started (incarnation {incarnation}")
-    process.call("kill", name="first")
+    process = launch(TREE + SABOTEUR)
+    process.saw("first started (incarnation 2")
+    process.call("restart", name="saboteur")
+    process.until("first started (incarnation 3")
+    process.call("restart", name="saboteur")
     process.until("line gave up because of first")
     process.saw("line started (incarnation 2")
     states = shown(process)

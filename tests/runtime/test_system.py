@@ -279,7 +279,7 @@ needs = ["echo"]
 """
 
 
-# S-610
+# S-610 S-611
 def test_a_signal_that_comes_after_the_tree_is_down_changes_nothing(place: Path, full_pipe: int) -> None:
     write_config(place, EXPLODING)
     process = AtlasProcess(place, stdout=full_pipe)
