@@ -16,8 +16,11 @@ class Event:
 
 async def deliver(url: str, event: Event, *, timeout: float = 15.0) -> httpx.Response:
     """Send it once. Raises httpx.HTTPError when no answer comes."""
+    # As bytes: a header may hold what is no ASCII.
+    headers = {"content-type": "application/json", **event.headers}
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
     async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
-        return await client.post(url, content=event.body, headers={"content-type": "application/json", **event.headers})
+        return await client.post(url, content=event.body, headers=sent)
 
 
 async def deliver_until_taken(url: str, event: Event, *, attempts: int = 20) -> int:
