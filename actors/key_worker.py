@@ -52,7 +52,7 @@ class KeyWorker(PeriodicWorker):
     "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
     node_patience: float = 5.0
     "How long a node may take for one key, its actor's restarts included."
-    concurrency: int = 16
+    concurrency: int = 64
     "Keys that are told to one node at the same time."
     alert_after: float = attrs.field(default=1800.0, validator=gt(0))
     "Seconds that a key may wait before that is an alert."

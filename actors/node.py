@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import attrs
 import trio
 
 from actors.health_conditions import Condition, Conditions
+from actors.node_changes import Change, NodeChanges, Outcome, change
 from actors.node_endpoint import Locate
 from actors.node_events import CLOCK_SKEW, NodeAway, NodeBack
 from actors.node_messages import ChangeKeys, ListKeys, PutKey, ReadKey, ReadState, RemoveKey, ReplaceKeys, RestoreKeys
@@ -25,7 +26,7 @@ from runtime.message import Request, WakeUp
 from vpn.breaker import Breaker
 from vpn.client import AgentClient
 from vpn.errors import NodeError, NodeUnavailable
-from vpn.protocol import Applied, InboundFacts, KeyPage, NodeKey, NodeState, Removed, SyncOutcome, VpnNode
+from vpn.protocol import Applied, InboundFacts, KeyPage, NodeKey, NodeState, Removal, Removed, SyncOutcome, VpnNode
 from vpn.readable import readable
 from vpn.settings import NodeSettings
 
@@ -43,8 +44,9 @@ class NodeActor(Actor):
 
     Role: bounds the calls to the node, breaks the circuit while it is away, and keeps the database's facts about it fresh.
     Owns: the HTTP client and the breaker. Receives: the requests of `actors.node_messages`; each is answered by a task of its
-    own, so a slow node delays nobody's mailbox. Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers
-    when the node comes back or was started anew, after making due whatever waits for it.
+    own, so a slow node delays nobody's mailbox. Puts and removals that arrive while others are on their way are sent together.
+    Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the node comes back or was started anew,
+    after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them is idempotent, so callers repeat them.
     Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
     seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes
@@ -76,11 +78,13 @@ class NodeActor(Actor):
     _away_since: float | None = attrs.field(init=False, default=None)
     _wakes_are_due: bool = attrs.field(init=False, default=False)
     _conditions: Conditions = attrs.field(init=False)
+    _changes: NodeChanges = attrs.field(init=False)
     _skew: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._slots = trio.CapacityLimiter(self.concurrency)
         self._conditions = Conditions(self.cooldown)
+        self._changes = NodeChanges(self._start, self._change)
 
     async def on_start(self) -> None:
         self.context.ready(False, "not reached yet")
@@ -88,17 +92,15 @@ class NodeActor(Actor):
 
     @handler
     async def put_key(self, message: PutKey) -> Deferred[Applied]:
-        async def put(node: VpnNode) -> Applied:
-            return await node.put(message.spec)
-
-        return self._answer(message, put)
+        deferred = self.context.defer(message)
+        self._changes.add(message.spec, deferred)
+        return deferred
 
     @handler
     async def remove_key(self, message: RemoveKey) -> Deferred[Removed]:
-        async def remove(node: VpnNode) -> Removed:
-            return await node.remove(message.key_id, message.generation)
-
-        return self._answer(message, remove)
+        deferred = self.context.defer(message)
+        self._changes.add(Removal(message.key_id, message.generation), deferred)
+        return deferred
 
     @handler
     async def read_state(self, message: ReadState) -> Deferred[NodeState]:
@@ -109,10 +111,10 @@ class NodeActor(Actor):
 
     @handler
     async def change_keys(self, message: ChangeKeys) -> Deferred[tuple[Applied | Removed | NodeError, ...]]:
-        async def change(node: VpnNode) -> tuple[Applied | Removed | NodeError, ...]:
+        async def batch(node: VpnNode) -> tuple[Applied | Removed | NodeError, ...]:
             return await node.batch(message.changes)
 
-        return self._answer(message, change)
+        return self._answer(message, batch)
 
     @handler
     async def restore_keys(self, message: RestoreKeys) -> Deferred[SyncOutcome]:
@@ -149,6 +151,7 @@ class NodeActor(Actor):
             "url": None if self._client is None else self._client.url,
             "breaker": None if breaker is None else breaker.state.value,
             "calls": self._slots.borrowed_tokens,
+            "changes_waiting": self._changes.waiting,
             "keys": None if self._state is None else self._state.count,
             "boot": None if self._state is None else self._state.boot_id,
             "conditions": self._conditions.inspect(trio.current_time()),
@@ -160,21 +163,34 @@ class NodeActor(Actor):
         return deferred
 
     async def _call(self, message: Request[R], deferred: Deferred[R], call: _Call[R]) -> None:
-        client = self._client
         try:
-            if client is None:
-                raise NodeUnavailable(self.key, "its agent has not been found yet")
-            if self._away_since is not None and not isinstance(message, ReadState):
-                away = trio.current_time() - self._away_since
-                raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
-            async with self._slots:
-                self.context.failpoint("calling")
-                answer = await call(client)
-            self.context.failpoint("called")
+            answer = await self._reach(call, although_away=isinstance(message, ReadState))
         except NodeError as error:
             deferred.fail(error)
         else:
             deferred.reply(answer)
+
+    async def _change(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        async def call(node: VpnNode) -> Sequence[Outcome]:
+            return await change(node, changes, self.node.within)
+
+        return await self._reach(call)
+
+    async def _reach(self, call: _Call[R], *, although_away: bool = False) -> R:
+        client = self._client
+        if client is None:
+            raise NodeUnavailable(self.key, "its agent has not been found yet")
+        if self._away_since is not None and not although_away:
+            away = trio.current_time() - self._away_since
+            raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
+        async with self._slots:
+            self.context.failpoint("calling")
+            answer = await call(client)
+        self.context.failpoint("called")
+        return answer
+
+    def _start(self, fly: Callable[[], Awaitable[None]]) -> None:
+        self.context.start_task(fly, name="change keys", inherit_deadline=False)
 
     async def _work(self) -> None:
         settings = await self._locate()

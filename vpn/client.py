@@ -136,7 +136,9 @@ class AgentClient:
             return Removed(key_id, True, 0)
         return self._read(wire.removed_from_json, answer)
 
-    async def batch(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
+    async def batch(
+        self, changes: Sequence[KeySpec | Removal], within: float | None = None
+    ) -> tuple[Applied | Removed | NodeError, ...]:
         """See VpnNode.batch. Idempotent."""
         if len(changes) > MAX_BATCH:
             raise ValueError(f"a batch of {len(changes)} changes is refused: at most {MAX_BATCH}")
@@ -144,7 +146,9 @@ class AgentClient:
             raise ValueError("a batch with two changes of one key is refused")
         content = json.dumps({"changes": [wire.change_to_json(change) for change in changes]}).encode()
         try:
-            answer = await self._caller.call("batch", "POST", "/v1/batch", content=content, within=_BATCH_SECONDS)
+            answer = await self._caller.call(
+                "batch", "POST", "/v1/batch", content=content, within=within or _BATCH_SECONDS
+            )
         except NodeRefused as error:
             if error.status not in _NO_SUCH_ROUTE:
                 raise

@@ -263,11 +263,13 @@ class VpnNode(Protocol):
         """Do not want this key, up to and including `generation`; cuts its connections. Idempotent; a key that was
         never there is remembered as removed. NodeConflict if a newer generation is wanted."""
 
-    async def batch(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
-        """Puts and removals, at most MAX_BATCH, in one request; the outcomes in the same order, each as `put` or `remove`
-        would have returned or raised it. They are written down in their order (a UUID may move from a removed key to a
-        later one), and one change's failure spoils no other. Idempotent. Raises NodeError if nothing is known of any,
-        ValueError for too many, or for two of one key."""
+    async def batch(
+        self, changes: Sequence[KeySpec | Removal], within: float | None = None
+    ) -> tuple[Applied | Removed | NodeError, ...]:
+        """Puts and removals, at most MAX_BATCH, in one request of at most `within` seconds (default 60); the outcomes in the
+        same order, each as `put` or `remove` would have returned or raised it. They are written down in their order (a UUID
+        may move from a removed key to a later one), and one change's failure spoils no other. Idempotent. Raises NodeError
+        if nothing is known of any, ValueError for too many, or for two of one key."""
 
     async def get(self, key_id: str) -> NodeKey | None:
         """One key, or None if it is not wanted on the node. Idempotent."""

@@ -21,7 +21,9 @@ Lie = Callable[[str, bytes], "bytes | None"]
 @attrs.define(eq=False)
 class LyingProxy:
     """Truthful until `lie` is set. `lied` counts the answers that were changed; they get `status`, if it is set.
-    Answers to requests that begin with `withheld` never come; requests that begin with `refused` never arrive.
+
+    Answers to requests that begin with `withheld` do not come until `release`, and `held` counts them; requests that begin with
+    `refused` never arrive.
     """
 
     url: str
@@ -31,6 +33,14 @@ class LyingProxy:
     status: bytes | None = None
     withheld: str | None = None
     refused: str | None = None
+    held: int = 0
+    requests: list[str] = attrs.field(factory=list)
+    _released: trio.Event = attrs.field(factory=trio.Event)
+
+    def release(self) -> None:
+        """Let the withheld answers go, and withhold no more."""
+        self.withheld = None
+        self._released.set()
 
     async def serve(self, client: trio.SocketStream) -> None:
         """One connection: one request, one answer."""
@@ -40,13 +50,15 @@ class LyingProxy:
                 if not head:
                     return
                 lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+                self.requests.append(lines[0].decode())
                 if self.refused is not None and lines[0].decode().startswith(self.refused):
                     return
                 async with await trio.open_tcp_stream("127.0.0.1", self.target) as agent:
                     await agent.send_all(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
                     answer_head, answer = await _message(agent)
                 if self.withheld is not None and lines[0].decode().startswith(self.withheld):
-                    await trio.sleep_forever()
+                    self.held += 1
+                    await self._released.wait()
                 told: bytes | None = answer
                 if self.lie is not None:
                     told = self.lie(lines[0].decode(), answer)

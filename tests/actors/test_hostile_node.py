@@ -76,7 +76,6 @@ async def behind(
         name,
         settings,
         wakes=("activation",),
-        concurrency=concurrency,
         probe_interval=0.1,
         first_pause=0.1,
         longest_pause=0.1,
@@ -160,17 +159,17 @@ async def test_a_node_that_claims_the_last_generation_there_is_breaks_no_worker(
 
 
 async def test_calls_that_hang_in_every_slot_do_not_make_the_node_seem_away(database_dsn: str, tmp_path: Path) -> None:
-    async with node_house(database_dsn, tmp_path) as house:
-        ref, proxy = await behind(house, "oslo", concurrency=1)
+    async with workers(database_dsn, tmp_path) as house:
+        ref, proxy = await behind(house, "oslo")
         await house.until_back("oslo")
         proxy.withheld = "GET /v1/users"
         async with trio.open_nursery() as nursery:
-            for _ in range(2):
+            for _ in range(20):
                 nursery.start_soon(partial(ref.ask, ListKeys("", 10), within=60.0))
             seen = await house.value("SELECT last_seen_at FROM vpn_nodes")
 
             async def is_seen_again() -> bool:
-                assert ref.address.inspect()["actor"]["calls"] == 1  # type: ignore[index]  # the actor's own facts
+                assert ref.address.inspect()["actor"]["calls"] == 16  # type: ignore[index]  # the actor's own facts
                 return await house.value("SELECT last_seen_at FROM vpn_nodes") != seen
 
             await house.until(is_seen_again, within=2.0)
