@@ -79,10 +79,9 @@ async def test_a_pool_that_stops_waits_for_holders_and_for_who_waits_also_behind
         unused.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop)
-        await trio.testing.wait_all_tasks_blocked()
         only.driver.tainted = True
         books.give_back(first)
+        nursery.start_soon(stop)
         assert not await _is_done(nursery, unused), "its connection is being cleaned, and somebody waits for it"
         only.driver.tainted = False
         books.cleaned(only, clean=True)
