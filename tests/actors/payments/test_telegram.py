@@ -76,6 +76,19 @@ async def test_a_checkout_of_an_order_that_has_ended_is_answered_no(database_dsn
         assert "Срок оплаты истёк" in str((await telegram.answer_to(query))["error_message"])
 
 
+async def test_a_checkout_that_cannot_be_read_is_answered_no_and_is_a_case(database_dsn: str) -> None:
+    async with house(database_dsn) as here:
+        telegram = here.outside.telegram
+        update = telegram.check_out(1001, await ordered(here))
+        query = update["pre_checkout_query"]
+        assert isinstance(query, dict)
+        query["from"] = {"is_bot": False, "language_code": "en"}
+        answer = await here.deliver("telegram", telegram.event(update))
+        assert (answer.status_code, answer.json()["state"]) == (200, "failed")
+        assert "You were not charged" in str((await telegram.answer_to(update))["error_message"])
+        assert await here.counts() == (0, 0, 1)
+
+
 async def test_a_checkout_is_answered_in_time_although_telegram_stumbles(database_dsn: str) -> None:
     async with house(database_dsn) as here:
         telegram = here.outside.telegram
