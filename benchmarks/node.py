@@ -1,19 +1,22 @@
-"""How long a change takes until customers notice, at a real node: PUT → packets pass, DELETE → cut.
+"""How long a change takes until customers notice, at a real node: PUT → packets pass, DELETE → cut, end → cut.
 
 The group `node`, or `python -m benchmarks.node [--rounds N]`. A real agent with a real Xray on loopback, driven by the
 backend's own client.
-Packets are a customer's: a VLESS request on a fresh connection, answered by a page behind the node. Both figures run
+Packets are a customer's: a VLESS request on a fresh connection, answered by a page behind the node. These figures run
 from the moment the call is sent: the first until the first byte came through on a connection that was opened after the
 call returned, the second until an open stream saw its end. The calls themselves, as the backend waits for them, are
-beside them.
+beside them. The last runs from the moment that a key's time is over, without anybody telling the node; twenty end together.
+After every removal and every end, a new connection has to be refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -34,6 +37,8 @@ ROUNDS = 200
 QUICK_ROUNDS = 3
 PATIENCE = 10.0
 WARM_UP = 5
+TOGETHER = 20
+BEFORE_THE_END = 2.0
 MILLISECONDS = 1e3
 
 
@@ -45,6 +50,7 @@ class Figures:
     put_to_packets: list[float] = attrs.field(factory=list)
     delete: list[float] = attrs.field(factory=list)
     delete_to_cut: list[float] = attrs.field(factory=list)
+    end_to_cut: list[float] = attrs.field(factory=list)
 
 
 async def one_round(client: AgentClient, agent: RunningAgent, site: Origin, spec: KeySpec, figures: Figures) -> None:
@@ -72,6 +78,30 @@ async def one_round(client: AgentClient, agent: RunningAgent, site: Origin, spec
     await _expect_refused(node, spec.uuid, site)
 
 
+async def ends_together(client: AgentClient, agent: RunningAgent, site: Origin, number: int, figures: Figures) -> None:
+    """Some keys, each with an open stream, whose time is over at the same second."""
+    node = (agent.facts.host, agent.facts.port)
+    end = math.ceil(time.time() + BEFORE_THE_END)
+    specs = [key(f"ending-{number}-{one}", expires_at=datetime.fromtimestamp(end, UTC)) for one in range(TOGETHER)]
+    streams = []
+    for spec in specs:
+        await client.put(spec)
+        stream = await open_tunnel(node, spec.uuid, site)
+        if stream is None:
+            raise RuntimeError("the node refuses a key whose time is not over")
+        streams.append(stream)
+
+    async def watch(stream: trio.SocketStream) -> None:
+        await until_cut(stream)
+        figures.end_to_cut.append(time.time() - end)
+
+    async with trio.open_nursery() as nursery:
+        for stream in streams:
+            nursery.start_soon(watch, stream)
+    for spec in specs:
+        await _expect_refused(node, spec.uuid, site)
+
+
 async def _expect_refused(node: tuple[str, int], uuid: UUID, site: Origin) -> None:
     stream = await open_tunnel(node, uuid, site)
     if stream is not None:
@@ -89,6 +119,9 @@ async def scenario(rounds: int) -> Figures:
                     figures = Figures()
                 with trio.fail_after(PATIENCE):
                     await one_round(client, agent, site, key(f"customer-{number}"), figures)
+            for number in range(math.ceil(rounds / TOGETHER)):
+                with trio.fail_after(PATIENCE):
+                    await ends_together(client, agent, site, number, figures)
     return figures
 
 
@@ -100,6 +133,7 @@ def results(figures: Figures) -> list[Result]:
         ("PUT → packets pass", figures.put_to_packets, 1000.0),
         ("DELETE answered", figures.delete, None),
         ("DELETE → open stream cut", figures.delete_to_cut, 1000.0),
+        ("end of a key → open stream cut", figures.end_to_cut, 1000.0),
     ):
         lines.append(figure(f"{what}: p50 of {len(seconds)}", percentile(seconds, 0.5) * MILLISECONDS, "ms"))
         lines.append(
