@@ -148,4 +148,4 @@ def not_now(error: BaseException, label: str) -> DatabaseBusy | DatabaseUnable |
     said = str(error).partition("\n")[0]  # what follows may repeat values of a row
     why = f"{said} ({code})" + (f"; {cure}" if cure else "")
     kind = DatabaseBusy if fault is Fault.TRANSIENT else DatabaseUnable
-    return kind(f'the database does not do "{label}" now: {why}. Nothing was changed; it may be repeated')
+    return kind(f'the database does not do "{label}" now: {why}; nothing was changed, it may be repeated')

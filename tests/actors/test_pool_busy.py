@@ -55,7 +55,7 @@ async def test_what_passes_is_not_now_and_not_the_holders_error(
 ) -> None:
     async with pool_house(empty_database_dsn) as house:
         await house.pool.run("create", _table)
-        with pytest.raises(kind, match=f'does not do "buy" now: .*{code}.*Nothing was changed') as caught:
+        with pytest.raises(kind, match=f'does not do "buy" now: .*{code}.*nothing was changed') as caught:
             await house.pool.run("buy", _after_a_write(*statements))
         _is_chained(caught.value, code)
         assert await house.pool.run("count", _count) == 1
