@@ -75,8 +75,8 @@ class Holder:
                 told = _told(lock.fileno())
             if told is not None:
                 self._pidfd = os.pidfd_open(told[0])
-        except OSError:
-            pass  # there is none, or it has ended
+        except (OSError, ValueError):
+            pass  # there is none, it has ended, or the path names no file
 
     def __enter__(self) -> Holder:
         return self
