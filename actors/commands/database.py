@@ -13,12 +13,12 @@ from db.classify import is_driver_error, sqlstate
 from db.connection import SessionLimits
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.errors import BusinessError
-from db.lease_errors import DatabaseUnreachable
+from db.lease_errors import AmbiguousCommit, DatabaseUnreachable, LeaseError, LeaseMisused
 from db.migrate import check_schema
 from db.session import Session, open_session
 from db.settings import DatabaseSettings
 from db.tx import Tx
-from runtime.cli.exit_codes import GAVE_UP
+from runtime.cli.exit_codes import GAVE_UP, UNSTOPPED, WEDGED
 from runtime.cli.options import load_config
 from runtime.config.config import Config
 from runtime.errors import AtlasError
@@ -36,9 +36,15 @@ _NO_SUCH_THING = "42"
 
 
 class DatabaseAway(AtlasError):
-    """The database did not serve the command, and nothing was changed."""
+    """The database did not serve the command; the text says what is known."""
 
     exit_code: ClassVar[int] = GAVE_UP
+
+
+class CommitUnknown(AtlasError):
+    """The answer to COMMIT was lost; the same command again finds out and does nothing twice."""
+
+    exit_code: ClassVar[int] = UNSTOPPED
 
 
 def in_transaction(
@@ -48,8 +54,8 @@ def in_transaction(
 
     Works whether or not the supervisor runs, as long as the database does. Raises DatabaseUnreachable (exit code 69) or
     DatabaseUnusable (78), which name the address and the setting, MigrationError (78) if the schema is not this program's,
-    BusinessError (65) for a value that the server refuses, DatabaseBusy (75) and DatabaseUnable (69) when nothing is wrong
-    with the command but its moment, and what the function raises.
+    BusinessError (65) for a value that the server refuses, DatabaseBusy (75), DatabaseUnable (69) and DatabaseAway (69) when
+    nothing is wrong with the command but its moment, CommitUnknown (75), and what the function raises.
     """
     limits = SessionLimits()
     if within > limits.statement:  # what may take long in all may do so in one statement
@@ -81,6 +87,13 @@ def in_session(config: Config, use: Callable[[Session], Awaitable[T]], limits: S
         if own:
             raise
         raise _embedded_is_away(config, error) from error
+    except AmbiguousCommit as error:
+        again = "repeat the command as it is: what was done is not done twice, and it says what became of it"
+        raise CommitUnknown(f"{error}; {again}") from error
+    except LeaseError as error:
+        if isinstance(error, LeaseMisused) or error.exit_code != WEDGED:
+            raise  # a defect of ours, or an error that knows its code
+        raise DatabaseAway(str(error)) from error
 
 
 async def _in_words(session: Session, label: str, error: Exception) -> Exception:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.cli.parameters import Seconds
+from runtime.cli.parameters import FilePath, Seconds
 
 if TYPE_CHECKING:
     from runtime.config.config import Config
@@ -61,7 +61,7 @@ def control_options(command: F) -> F:
     )(command)
     command = click.option(
         "--socket",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="PATH",
         expose_value=False,
         callback=_keep(_SOCKET),

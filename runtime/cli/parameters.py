@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from pathlib import Path
 
 import click
 
@@ -44,6 +46,20 @@ class Word(Text):
         if self._pattern.fullmatch(text) is None:
             self.fail(f"{text!r} is not {self._form}", param, ctx)
         return text
+
+
+class FilePath(click.Path):
+    """A path that can be a file's: not empty, and no directory. Given to the command as a `pathlib.Path`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, readable=False)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if not os.fspath(value):
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Seconds(click.FloatRange):

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseExpired, LeaseMisused
 from db.migrate import load_migrations
 from runtime.cli.main import run
 from tests.actors.commands.conftest import Atlas
@@ -56,7 +57,28 @@ def test_a_server_that_takes_no_writes_is_not_a_defect(atlas: Atlas, cluster: Cl
     cluster.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on", name)
     refused = atlas("customer", "add", "42", fails=os.EX_UNAVAILABLE)
     assert "read-only" in refused
-    assert "nothing was changed" in refused
+    assert "othing was changed" in refused
+    assert "Traceback" not in refused
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (AmbiguousCommit("COMMIT was not answered"), os.EX_TEMPFAIL, "repeat the command as it is"),
+        (LeaseExpired("not done within 10 s"), os.EX_UNAVAILABLE, "not done within 10 s"),
+        (ConnectionLost("the connection broke"), os.EX_UNAVAILABLE, "the connection broke"),
+        (LeaseMisused("used by a task of ours"), os.EX_SOFTWARE, "used by a task of ours"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_became_of_a_command_that_lost_its_connection_is_said(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str
+) -> None:
+    async def lose(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("db.session.transact", lose)
+    assert words in atlas("customer", "add", "42", fails=code)
 
 
 def test_an_embedded_database_that_does_not_run_says_how_to_start_it(
