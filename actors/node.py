@@ -12,7 +12,18 @@ from actors.health_conditions import Condition, Conditions
 from actors.node_changes import Change, NodeChanges, Outcome, change
 from actors.node_endpoint import Locate
 from actors.node_events import CLOCK_SKEW, NodeAway, NodeBack
-from actors.node_messages import ChangeKeys, ListKeys, PutKey, ReadKey, ReadState, RemoveKey, ReplaceKeys, RestoreKeys
+from actors.node_messages import (
+    ChangeKeys,
+    KickKey,
+    ListKeys,
+    PutKey,
+    ReadKey,
+    ReadState,
+    ReadUsage,
+    RemoveKey,
+    ReplaceKeys,
+    RestoreKeys,
+)
 from actors.pool_client import pool_of
 from db.classify import sqlstate
 from db.lease_errors import LeaseError
@@ -26,7 +37,19 @@ from runtime.message import Request, WakeUp
 from vpn.breaker import Breaker
 from vpn.client import AgentClient
 from vpn.errors import NodeError, NodeUnavailable
-from vpn.protocol import Applied, InboundFacts, KeyPage, NodeKey, NodeState, Removal, Removed, SyncOutcome, VpnNode
+from vpn.protocol import (
+    Applied,
+    InboundFacts,
+    KeyPage,
+    Kicked,
+    NodeKey,
+    NodeState,
+    Removal,
+    Removed,
+    SyncOutcome,
+    Usage,
+    VpnNode,
+)
 from vpn.readable import readable
 from vpn.settings import NodeSettings
 
@@ -47,7 +70,7 @@ class NodeActor(Actor):
     own, so a slow node delays nobody's mailbox. Puts and removals that arrive while others are on their way are sent together.
     Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the node comes back or was started anew,
     after making due whatever waits for it.
-    On crash: open requests fail with ActorCrashed; every one of them is idempotent, so callers repeat them.
+    On crash: open requests fail with ActorCrashed; every one of them but a kick is idempotent, so callers repeat them.
     Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
     seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes
     or has a wrong clock, is a condition and not away: it is asked as before.
@@ -144,6 +167,20 @@ class NodeActor(Actor):
             return await node.list(message.after, message.limit)
 
         return self._answer(message, read)
+
+    @handler
+    async def read_usage(self, message: ReadUsage) -> Deferred[Usage]:
+        async def read(node: VpnNode) -> Usage:
+            return await node.usage(message.since, after=message.after, limit=message.limit)
+
+        return self._answer(message, read)
+
+    @handler
+    async def kick_key(self, message: KickKey) -> Deferred[Kicked]:
+        async def kick(node: VpnNode) -> Kicked:
+            return await node.kick(message.key_id)
+
+        return self._answer(message, kick)
 
     def inspect(self) -> dict[str, object]:
         breaker = None if self._client is None else self._client.breaker

@@ -1,4 +1,4 @@
-"""What a node actor is asked. Each request is idempotent, so it may be repeated after any failure."""
+"""What a node actor is asked. Each request but KickKey is idempotent, so it may be repeated after any failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 
 from runtime.message import Request
 from vpn.errors import NodeError
-from vpn.protocol import Applied, KeyPage, KeySpec, NodeKey, NodeState, Removal, Removed, SyncOutcome
+from vpn.protocol import Applied, KeyPage, KeySpec, Kicked, NodeKey, NodeState, Removal, Removed, SyncOutcome, Usage
 
 
 @attrs.frozen
@@ -72,3 +72,19 @@ class ListKeys(Request[KeyPage]):
 
     after: str
     limit: int
+
+
+@attrs.frozen
+class ReadUsage(Request[Usage]):
+    """A page of traffic counters after this key id, of the keys that moved after the mark `since`; "" for all."""
+
+    since: str
+    after: str
+    limit: int
+
+
+@attrs.frozen
+class KickKey(Request[Kicked]):
+    """Cut the customer's open connections; the key stays. Not idempotent: repeated, it cuts the new connections too."""
+
+    key_id: str

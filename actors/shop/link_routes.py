@@ -18,6 +18,7 @@ from db.customers import find_customer
 from db.subscription_links import owner_of_token
 from db.subscriptions import SubscriptionView, get_subscription
 from db.tx import Tx
+from db.usage import Traffic, usage_of
 from vpn.errors import LinkError
 from vpn.link import VlessLink
 from vpn.subscription.formats import Format, UnknownFormat, choose_format
@@ -57,12 +58,12 @@ def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:
     return [Route("/s/{token}", answer, methods=["GET"]), Route("/s/{token}/{form}", answer, methods=["GET"])]
 
 
-async def _find(tx: Tx, token: str) -> tuple[str, SubscriptionView | None] | None:
+async def _find(tx: Tx, token: str) -> tuple[str, SubscriptionView | None, Traffic] | None:
     owner = await owner_of_token(tx, token)
     if owner is None:
         return None
     customer = await find_customer(tx, owner)
-    return customer.language, await get_subscription(tx, owner)
+    return customer.language, await get_subscription(tx, owner), await usage_of(tx, owner)
 
 
 def _can_say(form: Format, link: VlessLink, url: str) -> bool:
@@ -78,7 +79,9 @@ def _can_say(form: Format, link: VlessLink, url: str) -> bool:
     return True
 
 
-def _render(shop: ShopSettings, form: Format, token: str, language: str, found: SubscriptionView | None) -> Response:
+def _render(
+    shop: ShopSettings, form: Format, token: str, language: str, found: SubscriptionView | None, traffic: Traffic
+) -> Response:
     links = links_of(found)
     url = f"{shop.public_url}/s/{token}" if shop.public_url else ""
     if form is Format.QR and not url and not links:
@@ -93,6 +96,8 @@ def _render(shop: ShopSettings, form: Format, token: str, language: str, found: 
         Facts(
             title=shop.title,
             expires_at=None if found is None else found.expires_at,
+            upload=traffic.uploaded,
+            download=traffic.downloaded,
             update_hours=shop.update_hours,
             support_url=shop.support_url,
             page_url=url,

@@ -12,7 +12,16 @@ from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import dsn_of
 
 POOL = "pool.main"
-BACKGROUND = ("fast_expiry", "housekeeping", "reconcile", "reminders", "notifications", "auto_renewal", "canary")
+BACKGROUND = (
+    "fast_expiry",
+    "housekeeping",
+    "reconcile",
+    "reminders",
+    "notifications",
+    "auto_renewal",
+    "canary",
+    "usage",
+)
 """Nobody awaits their answers."""
 
 
