@@ -98,7 +98,7 @@ async def _ours(dsn: str, keys: int) -> float:
         async with node_house(dsn, Path(directory)) as house:
             await _fill(house, keys)
             await house.node(NODE, wakes=())
-            worker = Activation(interval=NEVER, start_jitter=(NEVER, NEVER), page_size=PAGE, budget=NEVER)
+            worker = Activation(interval=NEVER, start_jitter=(NEVER, NEVER), page_size=PAGE, budget=15.0)
             done = trio.Event()
             left = keys
 
