@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -153,6 +156,36 @@ def test_long_waits_far_apart_are_no_overload() -> None:
     for hour in range(5):
         codel.observe(0.5, hour * 3600.0)
     assert not codel.slow
+
+
+def test_an_overload_with_lulls_is_served_at_capacity_and_the_rest_is_told_in_half_their_patience() -> None:
+    """Ten connections, 10 ms of work each, asked for 1.5 × what they can do, with a pause of 0.2 s now and then."""
+    chance = random.Random(1)
+    queue: LeaseQueue[str] = LeaseQueue(limit=500)
+    free, served_in_all, lull = 10, 0, 3.0
+    shed: list[float] = []
+    events: list[tuple[float, int, str]] = [(0.0, 0, "asks"), (0.1, 1, "ticks")]
+    numbers = itertools.count(2)
+    while events[0][0] < 30.0:
+        now, _, what = heapq.heappop(events)
+        if what == "asks":
+            queue.put(waiter(since=now))
+            due = now + chance.expovariate(1500)
+            if due > lull:
+                due, lull = due + 0.2, lull + chance.uniform(1.5, 4.5)
+            heapq.heappush(events, (due, next(numbers), "asks"))
+        elif what == "ticks":
+            hopeless = queue.hopeless(now)
+            shed += [now - each.since for each in hopeless if now > 3.0]  # by then it is known to be slow
+            heapq.heappush(events, (now + 0.1, next(numbers), "ticks"))
+        else:
+            free += 1
+        while free and queue.take(now) is not None:
+            free, served_in_all = free - 1, served_in_all + 1
+            heapq.heappush(events, (now + 0.01, next(numbers), "done"))
+    assert served_in_all > 0.95 * 1000 * 30
+    assert len(shed) > 5_000
+    assert sorted(shed)[int(0.99 * len(shed))] < 0.3
 
 
 @given(st.lists(st.tuples(ANY_LANE, st.booleans()), max_size=60))
