@@ -214,7 +214,8 @@ async def test_an_order_that_somebody_keeps_locked_delays_no_other_payment_and_c
 ) -> None:
     async with house(database_dsn) as here:
         first = await here.invoice("yookassa", await here.order("yookassa", key="1"))
-        second = await here.invoice("stripe", await here.order("stripe", key="2"))
+        # Somebody else's: what one customer pays waits for the customer's own row.
+        second = await here.invoice("stripe", await here.order("stripe", key="2", telegram_id=1002))
         here.outside.yookassa.pay(first.invoice_id or "")
         here.outside.stripe.pay(second.invoice_id or "")
         watcher = await here.watcher()
