@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -18,10 +19,12 @@ from actors.reconcile_events import PassStopped
 from tests.actors.lying_proxy import LyingProxy, lists, loses, lying_proxy
 from tests.actors.node_house import NodeHouse, node_house
 from tests.vpn.agents import key
-from tests.vpn.origin import Origin, origin_server
+from tests.vpn.origin import PAGE, Origin, origin_server
 from tests.vpn.streams import open_stream, read_more
-from tests.vpn.test_agent_faults import limit_files
+from tests.vpn.test_agent_faults import limit_files, xray_of
 from vpn.digest import expiry_seconds
+from vpn.errors import TunnelError
+from vpn.protocol import KeySpec
 from vpn.tunnel import open_tunnel
 
 
@@ -66,7 +69,8 @@ async def serve(house: NodeHouse, *telegram_ids: int) -> None:
 
 
 async def converged(house: NodeHouse, *nodes: str) -> None:
-    """Wait until everything is at rest; then the nodes have exactly the keys that are active, as the database has them."""
+    """Wait until everything is at rest; then the nodes have exactly the keys that are active, as the database has them: their
+    agents, their Xrays, and packets, which pass with a key that is paid for and with none that ended."""
 
     async def is_at_rest() -> bool:
         return await house.at_rest() == []
@@ -83,6 +87,19 @@ async def converged(house: NodeHouse, *nodes: str) -> None:
         assert {
             key_id: (found.spec.uuid, expiry_seconds(found.spec.expires_at)) for key_id, found in listed.items()
         } == wanted, name
+        async with xray_of(house.agents[name]) as xray:
+            users = {(user.email, user.uuid) for user in await xray.list_users("vless")}
+        assert users == {(key_id, uuid) for key_id, (uuid, _) in wanted.items()}, name
+    ended = await house.value("SELECT array_agg(uuid) FROM vpn_keys WHERE activation_status = 'removed'")
+    async with origin_server() as site:
+        for name in nodes:
+            for key_id, (uuid, _) in [*wanted.items()][:1]:
+                async with open_tunnel(house.agents[name].link(KeySpec(key_id, uuid))) as tunnel:
+                    assert (await tunnel.fetch(site.url)).body == PAGE, name
+            for uuid in [*(ended or [])][:1]:  # type: ignore[misc]  # a list, or none
+                async with open_tunnel(house.agents[name].link(KeySpec("ended", UUID(str(uuid))))) as tunnel:
+                    with pytest.raises(TunnelError):
+                        await tunnel.fetch(site.url)
     assert await house.value("SELECT coalesce(max(attempts), 0) FROM vpn_keys") == 0
 
 
