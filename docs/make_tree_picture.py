@@ -43,7 +43,11 @@ GROUPS = [
     (
         "keys",
         "worker",
-        [("activation", "what was paid goes live"), ("fast_expiry", "what ended is cut")],
+        [
+            ("activation", "what was paid goes live"),
+            ("fast_expiry", "what ended is cut"),
+            ("usage", "what customers move"),
+        ],
     ),
     (
         "money and time",
@@ -119,10 +123,10 @@ def picture() -> str:
         label(300, below - 40, "HTTP", "start"),
         line(856, below - 32, 856, below - 4, dashed=True),
         line(392, below + 26, 384, below + 26, dashed=True),
-        label(392, TOP + 2 * (ROW + 8) + 22, "three phases: claim rows,", "start"),
-        label(392, TOP + 2 * (ROW + 8) + 40, "ask nodes with no lease held,", "start"),
-        label(392, TOP + 2 * (ROW + 8) + 58, "confirm. Killed at any point,", "start"),
-        label(392, TOP + 2 * (ROW + 8) + 76, "a purchase ends exactly once.", "start"),
+        label(392, TOP + 3 * (ROW + 8) + 22, "three phases: claim rows,", "start"),
+        label(392, TOP + 3 * (ROW + 8) + 40, "ask nodes with no lease held,", "start"),
+        label(392, TOP + 3 * (ROW + 8) + 58, "confirm. Killed at any point,", "start"),
+        label(392, TOP + 3 * (ROW + 8) + 76, "a purchase ends exactly once.", "start"),
     ]
     style = (
         ".title{font:600 14px system-ui,sans-serif;text-anchor:middle}"

@@ -185,7 +185,7 @@ def test_the_aligned_workers_are_judged_by_waits_refusals_and_all_three_beats(tm
     lines = {line["name"]: line for line in json.loads(file.read_text(encoding="utf-8"))["groups"]["alignment"]}
     assert lines["… leases"]["value"] > 0
     assert {name for name, line in lines.items() if line["target"]} == {
-        "9 workers due at once, 1,000 subscriptions, 15 connections: leases that waited at most 50 ms",
+        "10 workers due at once, 1,000 subscriptions, 15 connections: leases that waited at most 50 ms",
         "… requests that got no connection",
         *(f"… oldest {beat} beat" for beat in ("event_loop", "worker", "healthcheck")),
         "… restarts by the watchdog",
