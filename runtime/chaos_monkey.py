@@ -234,11 +234,8 @@ class ChaosMonkey:
 
 
 def _handled_by(address: Address) -> Iterable[type[Message]]:
-    if not address.handled:
-        raise ValueError(
-            f"{address.name!r} handles nothing ({address.state.value}): start the system before the campaign, and choose "
-            "victims that have handlers"
-        )
+    if address.state is not State.UP:
+        raise ValueError(f"{address.name!r} is {address.state.value}: start the system before the campaign")
     return address.handled
 
 
