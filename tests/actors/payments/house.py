@@ -264,7 +264,8 @@ async def house(
         providers.settings = change(providers.settings)
         events: list[Event] = []
         system.services.events.subscribe(events.append)
-        await start_pool(system, dsn, "pool.main")
+        # One for what a test holds locked, one for who waits for that, one in reserve, and some for the others.
+        await start_pool(system, dsn, "pool.main", size=5)
         await start_pool(system, dsn, "pool.gateway")
         contexts: list[Context] = []
         await system.start(Holder(contexts.append), name="test")
