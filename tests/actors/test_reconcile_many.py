@@ -67,6 +67,7 @@ async def lose_the_disk(house: NodeHouse) -> None:
     assert (await house.agent("oslo")).url == agent.url
 
 
+@pytest.mark.unchecked_money("bulk rows, written past the rules")
 async def test_all_keys_are_put_on_a_new_node_found_equal_lost_and_put_back(
     database_dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

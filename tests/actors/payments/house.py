@@ -266,7 +266,7 @@ async def house(
         system.services.events.subscribe(events.append)
         # One for what a test holds locked, one for who waits for that, one in reserve, and some for the others.
         await start_pool(system, dsn, "pool.main", size=5)
-        await start_pool(system, dsn, "pool.gateway")
+        await start_pool(system, dsn, "pool.gateway", size=5)
         contexts: list[Context] = []
         await system.start(Holder(contexts.append), name="test")
         ref = await system.start(
