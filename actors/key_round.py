@@ -37,6 +37,8 @@ class Round:
 
     budget: Budget
     overdue: Overdue
+    at_the_database: trio.CapacityLimiter
+    "Keys whose outcome may be written down at the same time."
     claimed_at: float = attrs.field(factory=trio.current_time)
     "On trio's clock: what the claims know of the database's clock was so at this moment."
     is_whole: bool = True

@@ -54,6 +54,8 @@ class KeyWorker(PeriodicWorker):
     "How long a node may take for one key, its actor's restarts included."
     concurrency: int = 64
     "Keys that are told to one node at the same time."
+    leases: int = attrs.field(default=4, validator=ge(1))
+    "Connections at a time, so that a page of keys does not queue in front of everybody else."
     alert_after: float = attrs.field(default=1800.0, validator=gt(0))
     "Seconds that a key may wait before that is an alert."
     alert_attempts: int = attrs.field(default=2, validator=ge(1))
@@ -81,7 +83,7 @@ class KeyWorker(PeriodicWorker):
                 return Iteration(done=budget.done, more=True)
             owner, claims = await self._claim(pool, owner)
             self.context.failpoint("claimed")
-            round_ = Round(budget, Overdue(self.alert_after, self.alert_attempts))
+            round_ = Round(budget, Overdue(self.alert_after, self.alert_attempts), trio.CapacityLimiter(self.leases))
             async with trio.open_nursery() as nursery:
                 for claim in claims:
                     nursery.start_soon(self._settle, pool, claim, round_)
@@ -188,7 +190,8 @@ class KeyWorker(PeriodicWorker):
         self, pool: Pool, claim: KeyClaim, applied: Sequence[Applied], round_: Round, troubles: list[Exception]
     ) -> None:
         try:
-            outcome = await self.confirm(pool, claim, applied)
+            async with round_.at_the_database:
+                outcome = await self.confirm(pool, claim, applied)
         except DatabaseBusy as error:
             troubles.append(error)  # this key's alone: somebody keeps a row of it locked
             return
@@ -200,7 +203,8 @@ class KeyWorker(PeriodicWorker):
 
     async def _fail(self, pool: Pool, claim: KeyClaim, round_: Round, error: Exception) -> None:
         known = error.generation if isinstance(error, NodeConflict) else -1
-        outcome = await self.fail(pool, claim, str(error), known)
+        async with round_.at_the_database:
+            outcome = await self.fail(pool, claim, str(error), known)
         self.context.failpoint("failed")
         is_outdated = claim.attempts == 0 and known >= claim.generation
         self.context.after(0.0 if is_outdated else longest_retry(claim.attempts), WakeUp())
@@ -220,8 +224,9 @@ class KeyWorker(PeriodicWorker):
 
     async def _postpone(self, pool: Pool, claim: KeyClaim, round_: Round, error: Exception) -> None:
         delay = retry_delay(round_.waited(claim))
-        if not await self.postpone(pool, claim, delay, str(error)):
-            round_.is_whole = False
+        async with round_.at_the_database:
+            is_ours = await self.postpone(pool, claim, delay, str(error))
+        round_.is_whole = round_.is_whole and is_ours
         self.context.failpoint("postponed")
         self._try_again(claim, round_, delay, str(error))
         KEYS.labels(self.context.name, "postponed").inc()
