@@ -14,6 +14,23 @@ async def touch_contact(tx: Tx, telegram_id: int) -> bool:
     return tag == "UPDATE 1"
 
 
+async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
+    """The same without waiting: a row that another transaction has locked is left as it is. ``False`` for an unknown one."""
+    row = await tx.fetchrow(
+        """
+        WITH free AS MATERIALIZED (
+            SELECT id FROM customers WHERE telegram_id = $1 FOR NO KEY UPDATE SKIP LOCKED
+        ), touched AS (
+            UPDATE customers c SET is_reachable = true FROM free WHERE c.id = free.id
+        )
+        SELECT EXISTS (SELECT FROM customers WHERE telegram_id = $1) AS is_known
+        """,
+        telegram_id,
+    )
+    assert row is not None, "EXISTS has one row"
+    return bool(row["is_known"])
+
+
 async def note_unreachable(tx: Tx, customer_id: int, since: datetime) -> bool:
     """Note that a message that was on its way at ``since`` was refused for good. ``False``: the customer has been heard
     of after that, and nothing was written."""

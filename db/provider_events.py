@@ -16,6 +16,7 @@ from db.audit import record
 from db.cases import open_case
 from db.checkout import Verdict, check_checkout
 from db.claims import Owner
+from db.contacts import touch_contact_unless_busy
 from db.customers import add_customer
 from db.invoices import close_invoice, mark_invoice_paid
 from db.provider_facts import Captured, Checkout, Contact, Fact, InvoiceClosed, Nothing, Reversed
@@ -208,7 +209,7 @@ async def _book(tx: Tx, event: StoredEvent, fact: Fact) -> tuple[EventState, dic
                 "replayed": outcome.replayed,
             }
         case Checkout():
-            await _greet(tx, fact.contact)
+            await _greet_in_passing(tx, fact.contact)
             verdict = await check_checkout(tx, fact)
             return "ignored" if verdict is Verdict.FINE else "processed", {
                 "result": "checkout",
@@ -250,6 +251,12 @@ async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
         details={"charge": fact.charge_id, "amount": fact.amount},
     )
     return case_id
+
+
+async def _greet_in_passing(tx: Tx, contact: Contact | None) -> None:
+    """A checkout has seconds: it does not wait for a payment of the same customer that is being booked."""
+    if contact is not None and not await touch_contact_unless_busy(tx, contact.telegram_id):
+        await _greet(tx, contact)
 
 
 async def _greet(tx: Tx, contact: Contact | None) -> None:

@@ -1,7 +1,9 @@
 """A refused message makes a customer unreachable, a contact makes it reachable again, and the later of the two counts."""
 
+import trio
+
 from db.claims import enlist_owner
-from db.contacts import touch_contact
+from db.contacts import touch_contact, touch_contact_unless_busy
 from db.customers import find_customer
 from db.outbox import Message, add_message, claim_messages, mark_undeliverable, postpone_message
 from tests.db.database import Database
@@ -70,3 +72,18 @@ async def test_a_postponed_message_costs_no_attempt_and_waits(database: Database
     await database.move_clock(seconds=31)
     [again] = await database.run(claim_messages, owner, 10, 60.0)
     assert again.attempts == 0
+
+
+async def test_a_contact_in_passing_waits_for_nobody(database: Database) -> None:
+    message = await claimed(database)
+    await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
+    async with database.connect() as other:
+        await other.execute("BEGIN")
+        await other.execute("SELECT FROM customers FOR UPDATE")
+        with trio.fail_after(10):
+            assert await database.run(touch_contact_unless_busy, 1001)
+        await other.execute("ROLLBACK")
+    assert not await is_reachable(database)
+    assert await database.run(touch_contact_unless_busy, 1001)
+    assert await is_reachable(database)
+    assert not await database.run(touch_contact_unless_busy, 999)
