@@ -25,6 +25,8 @@ STATEMENT_CACHE = 100
 """Prepared statements kept by a connection."""
 _CANCEL_GRACE = 0.25
 """Seconds that a cancelled operation on the loop gets to end by itself before its connection is cut."""
+_LAST_TURN = 0.1
+"""Seconds that a loop has for its last turn."""
 
 
 @asynccontextmanager
@@ -44,7 +46,15 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
     try:
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(log_only)
-            yield loop
+            try:
+                yield loop
+            finally:
+                # A cancel at the wrong moment of connecting leaves a transport that nobody else knows any more.
+                for transport in tuple(getattr(loop, "_transports", {}).values()):
+                    transport.abort()
+                # What is closed or cut gives its socket back in a turn of the loop, which ends with this block.
+                with trio.move_on_after(_LAST_TURN, shield=True):
+                    await loop.synchronize()
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
