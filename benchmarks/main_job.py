@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks import table
 from benchmarks.result import Result, figure
-from benchmarks.rounds import percentile
+from benchmarks.spread import spread
 from db.customers import add_customer
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.money import Money
@@ -37,7 +37,6 @@ ROUNDS = 100
 QUICK_ROUNDS = 3
 PATIENCE = 10.0
 RETRY = 0.002
-MILLISECONDS = 1e3
 
 
 @attrs.define
@@ -148,9 +147,7 @@ def results(figures: Figures) -> list[Result]:
         ("revoked → the open connection is cut", figures.revoke_to_cut),
         ("revoked → new connections are refused", figures.revoke_to_refused),
     ):
-        count = len(seconds)
-        lines.append(figure(f"{what}: p50 of {count}", percentile(seconds, 0.5) * MILLISECONDS, "ms"))
-        lines.append(figure(f"{what}: p99 of {count}", percentile(seconds, 0.99) * MILLISECONDS, "ms", at_most=1000.0))
+        lines += spread(what, seconds, at_most=1000.0)
     return lines
 
 

@@ -26,8 +26,8 @@ from rich.console import Console
 
 from benchmarks import table
 from benchmarks.main_job import open_tunnel, until_cut
-from benchmarks.result import Result, figure
-from benchmarks.rounds import percentile
+from benchmarks.result import Result
+from benchmarks.spread import spread
 from tests.e2e.origin import Origin, origin
 from tests.vpn.agents import RunningAgent, key, running_agent
 from vpn.client import AgentClient
@@ -39,7 +39,6 @@ PATIENCE = 10.0
 WARM_UP = 5
 TOGETHER = 20
 BEFORE_THE_END = 3.0
-MILLISECONDS = 1e3
 
 
 @attrs.define
@@ -127,7 +126,7 @@ async def scenario(rounds: int) -> Figures:
 
 def results(figures: Figures) -> list[Result]:
     """As a report has them."""
-    lines = []
+    lines: list[Result] = []
     for what, seconds, limit in (
         ("PUT answered", figures.put, None),
         ("PUT → packets pass", figures.put_to_packets, 1000.0),
@@ -135,10 +134,7 @@ def results(figures: Figures) -> list[Result]:
         ("DELETE → open stream cut", figures.delete_to_cut, 1000.0),
         ("end of a key → open stream cut", figures.end_to_cut, 1000.0),
     ):
-        lines.append(figure(f"{what}: p50 of {len(seconds)}", percentile(seconds, 0.5) * MILLISECONDS, "ms"))
-        lines.append(
-            figure(f"{what}: p99 of {len(seconds)}", percentile(seconds, 0.99) * MILLISECONDS, "ms", at_most=limit)
-        )
+        lines += spread(what, seconds, at_most=limit)
     return lines
 
 

@@ -58,7 +58,10 @@ def _value(line: dict[str, Any]) -> str:
 
 
 def _beside(line: dict[str, Any]) -> str:
-    return "" if line["ratio"] is None else f", {line['ratio']:.3g} {line['ratio_means']} of {line['yardstick']}"
+    if line["ratio"] is None:
+        return ""
+    joined = "than" if line["ratio_means"].endswith("faster") else "of"
+    return f", {line['ratio']:.3g} {line['ratio_means']} {joined} {line['yardstick']}"
 
 
 def _amount(value: float, unit: str) -> str:
