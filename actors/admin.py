@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import os
 import socket
-from typing import cast
 
-import anycorn
 import attrs
 import trio
-from anycorn.typing import Framework
+from attrs.validators import ge, le
+from starlette.types import ASGIApp
 
 from actors.admin_routes import admin_app
 from runtime.actor import Actor
@@ -20,19 +17,24 @@ from runtime.child import StopReason
 from runtime.config.secret import Secret
 from runtime.config.settings import settings
 from runtime.errors import StartRefused
+from runtime.http import HttpServer, LimitedApp, LocalHosts, RequestLimits, is_loopback, listen, url_of
+from runtime.logs import get_logger
 
-_BACKLOG = 64
+_log = get_logger("admin")
 
 
 @settings("admin")
 @attrs.frozen
-class AdminSettings:
-    """Where the admin listener listens."""
+class AdminSettings(RequestLimits):
+    """Where the admin listener listens, and what a stranger may cost it."""
 
     host: str = "127.0.0.1"
     "The address. Anything but loopback needs a token."
-    port: int = attrs.field(default=8600, validator=[attrs.validators.ge(0), attrs.validators.le(65535)])
+    port: int = attrs.field(default=8600, validator=[ge(0), le(65535)])
     "The TCP port; 0 takes a free one, shown by `atlas status`."
+    hosts: tuple[str, ...] = ()
+    """Names, without a port, that it answers to on loopback besides `localhost` and loopback addresses: those by which a proxy on
+    this machine passes requests on. Any other name gets 421, so that no foreign page can read it through a browser."""
     token: Secret = attrs.field(factory=lambda: Secret(""))
     "If set, `/metrics` is answered only with `Authorization: Bearer <token>`. The probes are always open."
 
@@ -43,7 +45,8 @@ class Admin(Actor):
 
     Role: the eyes of load balancers, Kubernetes and Prometheus. Owns: one listening socket. Receives and sends nothing.
     On crash: the socket is closed and opened again; no other actor notices.
-    Invariants: an answer never waits for the database, a node or another actor; malformed HTTP ends its own connection.
+    Invariants: an answer never waits for the database, a node or another actor; malformed HTTP ends its own connection, and a
+    client that does not read holds up nothing.
     """
 
     admin: AdminSettings
@@ -51,61 +54,39 @@ class Admin(Actor):
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
+        app = self._app()
         listener = _listen(self.admin)
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        url = url_of(listener)
         self.context.describe(listening=url, probes=f"{url}/readyz", metrics=f"{url}/metrics")
-        self._server = self.context.start_task(self._serve, listener, name="serve http", inherit_deadline=False)
+        self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
         self._stop.set()
         if self._server is not None:
             await self._server.wait()
 
-    async def _serve(self, listener: socket.socket) -> None:
-        config = anycorn.Config()
-        # The server closes the descriptor that it is given: this one is its own.
-        config.bind = [f"fd://{os.dup(listener.fileno())}"]
-        config.accesslog = None
-        config.errorlog = None
-        config.graceful_timeout = 1.0
-        config.h11_max_incomplete_size = 16 * 1024
-        app = admin_app(self.context.services, self.admin.token)
+    def _app(self) -> LimitedApp:
+        app: ASGIApp = admin_app(self.context.services, self.admin.token)
+        if is_loopback(self.admin.host):
+            app = LocalHosts(app, self.admin.hosts, setting="admin.hosts")
         try:
-            await anycorn.serve(cast("Framework", app), config, shutdown_trigger=self._stop.wait)
-        finally:
-            # Also if the server was cancelled before it closed its own: nobody must be let in whom nobody answers.
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
+            return LimitedApp(app, self.admin, name="admin", crashed=self._note_crash)
+        except ValueError as error:
+            raise StartRefused(f"admin.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
+
+    async def _serve(self, app: LimitedApp, listener: socket.socket) -> None:
+        await HttpServer("admin", app, self.admin, self._note_crash).run(listener, self._stop)
+
+    def _note_crash(self, error: str) -> None:
+        _log.error("a request or its connection failed", actor=self.context.name, what=error)
 
 
 def _listen(admin: AdminSettings) -> socket.socket:
     """The listening socket. Raises `StartRefused` if it cannot or must not be opened."""
-    if not admin.token and not _is_loopback(admin.host):
+    if not admin.token and not is_loopback(admin.host):
         raise StartRefused(
             f"admin.host = {admin.host!r} can be reached from other machines, and admin.token_file is not set: metrics "
             "would be open to all; set it, or listen on 127.0.0.1",
             exit_code=os.EX_CONFIG,
         )
-    family = socket.AF_INET6 if ":" in admin.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((admin.host, admin.port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise StartRefused(
-            f"the admin listener cannot listen on {admin.host} port {admin.port}: {error.strerror}; "
-            "stop the program that has it, or set admin.port to another (0 takes a free one)",
-            exit_code=os.EX_UNAVAILABLE,
-        ) from error
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return listen("admin", admin.host, admin.port)

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from runtime.config.secret import Secret
+from runtime.http import route
 from runtime.services import Services
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -46,8 +47,8 @@ def admin_app(services: Services, token: Secret) -> Starlette:
             return PlainTextResponse("a bearer token is needed\n", 401, headers={"www-authenticate": "Bearer"})
         return Response(services.metrics.render(), media_type=_METRICS_TYPE)
 
-    return Starlette(
-        routes=[
+    return route(
+        [
             Route("/livez", livez),
             Route("/startupz", startupz),
             Route("/readyz", readyz),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 
 import attrs
@@ -20,6 +19,7 @@ from db.lease_errors import LeaseError
 from db.lease_queue import Lane
 from runtime.config.settings import settings
 from runtime.errors import AskError
+from runtime.http import is_loopback
 from runtime.logs import get_logger
 from runtime.worker import Budget, Iteration, PeriodicWorker
 from vpn.errors import LinkError, NodeConflict, NodeError, TunnelError, XrayError
@@ -148,7 +148,7 @@ class Canary(PeriodicWorker):
     async def _send_packets(self, name: str, key: CanaryKey, inbound: InboundFacts, origin: Origin) -> tuple[str, str]:
         url, wanted = self.origin.url, None
         if not url:
-            if not _is_here(inbound.host):
+            if not is_loopback(inbound.host):
                 return "not tried", ""
             url, wanted = origin.url, origin.body
         began = trio.current_time()
@@ -174,10 +174,3 @@ def _serves(found: NodeKey | None, key: CanaryKey) -> bool:
 
 def _spec(key: CanaryKey) -> KeySpec:
     return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import attrs
 import trio
-from attrs.validators import ge, gt, le
-from starlette.applications import Starlette
+from attrs.validators import ge, le
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from actors.gateway_limits import LimitedApp, Limits
-from actors.gateway_listener import HttpServer, listen, url_of
 from actors.payments.intake import Intake
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.routes import payment_routes
@@ -35,6 +31,7 @@ from runtime.child import StopReason
 from runtime.config.secret import Secret
 from runtime.config.settings import settings
 from runtime.errors import Killed, StartRefused
+from runtime.http import HttpServer, LimitedApp, RequestLimits, listen, route, url_of
 from runtime.logs import get_logger
 
 _log = get_logger("gateway")
@@ -42,36 +39,12 @@ _log = get_logger("gateway")
 
 @settings("gateway")
 @attrs.frozen
-class GatewaySettings:
+class GatewaySettings(RequestLimits):
     """Where the gateway listens, and what a stranger may cost it. Put a proxy that speaks TLS in front of it."""
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=8610, validator=[ge(0), le(65535)])
     "The TCP port; 0 takes a free one, shown by `atlas status`."
-    trusted_proxies: tuple[str, ...] = ()
-    "Networks of our own proxies: what they say in X-Forwarded-For is believed."
-    max_body: int = attrs.field(default=256 * 1024, validator=[ge(1024), le(16 * 1024 * 1024)])
-    "Bytes of a request's body; a larger one gets 413."
-    max_header: int = attrs.field(default=16 * 1024, validator=[ge(1024), le(256 * 1024)])
-    "Bytes of a request's head; a larger one gets 431."
-    head_seconds: float = attrs.field(default=5.0, validator=gt(0))
-    "A connection without a whole request head is closed after so long."
-    request_seconds: float = attrs.field(default=20.0, validator=gt(0))
-    "A request that takes longer gets 408 or 503. An answer that its client does not read ends the connection."
-    max_connections: int = attrs.field(default=512, validator=ge(1))
-    "Connections at a time; one more is closed at once."
-    max_connections_per_source: int = attrs.field(default=128, validator=ge(1))
-    "Connections at a time of one source that is none of `trusted_proxies`; one more is closed at once."
-    max_requests: int = attrs.field(default=64, validator=ge(1))
-    "Requests in progress; the next one gets 503."
-    rate: float = attrs.field(default=50.0, validator=gt(0))
-    "Requests a second of one source; beyond that it gets 429."
-    burst: int = attrs.field(default=200, validator=ge(1))
-    "Requests that one source may send at once."
-
-    def limits(self) -> Limits:
-        """The limits of requests."""
-        return Limits(self.max_header, self.max_body, self.request_seconds, self.max_requests, self.rate, self.burst)
 
 
 @attrs.define(eq=False)
@@ -98,31 +71,35 @@ class Gateway(Actor):
     _told: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
-        trusted = _networks(self.gateway.trusted_proxies)
         keys = _keys(self.shop)
         self._providers = open_providers(self.payments)
+        app = self._app(keys)
         listener = listen("gateway", self.gateway.host, self.gateway.port)
         url = url_of(listener)
         self.context.describe(listening=url, providers=", ".join(sorted(self._providers)) or "none")
         if keys:
             self.context.describe(shop=f"{url}{PREFIX}, for {', '.join(sorted(keys))}")
-        app = LimitedApp(
-            Starlette(routes=self.routes(keys), exception_handlers={HTTPException: on_http_exception}),
-            self.gateway.limits(),
-            trusted,
-            refusal=refusal,
-            crashed=self._note_crash,
-            killed=self._die,
-        )
         self.context.start_task(self._die_when_told, name="die when told", inherit_deadline=False)
-        self._server = self.context.start_task(
-            self._serve, app, listener, trusted, name="serve http", inherit_deadline=False
-        )
+        self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
         self._stop.set()
         if self._server is not None:
             await self._server.wait()
+
+    def _app(self, keys: Mapping[str, Secret]) -> LimitedApp:
+        routed = route(self.routes(keys), {HTTPException: on_http_exception})
+        try:
+            return LimitedApp(
+                routed,
+                self.gateway,
+                name="gateway",
+                crashed=self._note_crash,
+                killed=self._die,
+                refusal=refusal,
+            )
+        except ValueError as error:
+            raise StartRefused(f"gateway.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
 
     def routes(self, keys: Mapping[str, Secret]) -> Sequence[BaseRoute]:
         """Everything that is served."""
@@ -143,20 +120,9 @@ class Gateway(Actor):
         answer = {"ready": is_ready, "why": why, "providers": sorted(self._providers)}
         return JSONResponse(answer, 200 if is_ready else 503)
 
-    async def _serve(
-        self, app: LimitedApp, listener: socket.socket, trusted: Sequence[IPv4Network | IPv6Network]
-    ) -> None:
+    async def _serve(self, app: LimitedApp, listener: socket.socket) -> None:
         try:
-            server = HttpServer(
-                app,
-                self._note_crash,
-                patience=self.gateway.head_seconds,
-                header_bytes=self.gateway.max_header,
-                connections=self.gateway.max_connections,
-                of_one_source=self.gateway.max_connections_per_source,
-                trusted=trusted,
-            )
-            await server.run(listener, self._stop)
+            await HttpServer("gateway", app, self.gateway, self._note_crash).run(listener, self._stop)
         finally:
             with trio.CancelScope(shield=True):
                 await close_providers(self._providers)
@@ -181,10 +147,3 @@ def _keys(shop: ShopSettings) -> Mapping[str, Secret]:
         return read_keys(shop.keys.reveal())
     except ValueError as error:
         raise StartRefused(f"shop.keys: {error}", exit_code=os.EX_CONFIG) from error
-
-
-def _networks(texts: Sequence[str]) -> list[IPv4Network | IPv6Network]:
-    try:
-        return [ip_network(text) for text in texts]
-    except ValueError as error:
-        raise StartRefused(f"gateway.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error

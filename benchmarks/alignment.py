@@ -26,8 +26,8 @@ from db.money import Money
 from db.purchases import record_manual_topup
 from db.session import open_session
 from db.tx import Tx
+from runtime.http import new_client
 from tests.e2e.stack import REPOSITORY, Stack, stack
-from vpn.http import new_client
 
 CONNECTIONS = 15
 WAIT = 0.05

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
 
-import anycorn
 import trio
-from anycorn.typing import Framework
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-
-def without_lifespan(app: Starlette) -> ASGIApp:
-    """The app without start and end: being cancelled is no failure of it then."""
-
-    async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        while (message := await receive())["type"] != "lifespan.shutdown":
-            await send({"type": f"{message['type']}.complete"})
-        await send({"type": "lifespan.shutdown.complete"})
-
-    return served
+from runtime.http import ConnectionLimits, HttpServer, open_listener, url_of
 
 
 @asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
-    """Serve the app for the length of the block; the value is its URL."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(64)
-    port = listener.getsockname()[1]
-    config = anycorn.Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.accesslog = None
-    config.errorlog = None
-    config.graceful_timeout = 0.01
+async def serving(app: Starlette, limits: ConnectionLimits | None = None) -> AsyncIterator[str]:
+    """Serve the app for the length of the block; the value is its URL. What the app raises is shown on standard error."""
+    app.router.redirect_slashes = False  # as everything that listens here
+    listener = open_listener("127.0.0.1", 0)
+    server = HttpServer("simulator", app, limits or ConnectionLimits(), _show, grace=0.01)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-
-        async def run() -> None:
-            await anycorn.serve(cast("Framework", without_lifespan(app)), config, shutdown_trigger=stop.wait)
-
-        nursery.start_soon(run)
+        nursery.start_soon(server.run, listener, stop)
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield url_of(listener)
         finally:
             stop.set()
+
+
+def _show(error: str) -> None:
+    sys.stderr.write(f"simulator: {error}\n")

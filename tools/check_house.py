@@ -41,9 +41,9 @@ TEST = "tests/tools/test_check_house.py"
 RULES = (
     Rule(
         rf"httpx\.{_HTTP}\(|from httpx import .*\b{_HTTP}\b",
-        "a bare HTTP client escapes the lease guard; build it with vpn.http.new_client",
+        "a bare HTTP client escapes the lease guard; build it with runtime.http.new_client",
         files=ROOMS,
-        allowed=("vpn/http.py",),
+        allowed=("runtime/http/client.py",),
     ),
     Rule(
         r"pg_(try_)?advisory_lock(_shared)?\(",

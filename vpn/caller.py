@@ -12,6 +12,7 @@ import attrs
 import httpx
 import trio
 
+from runtime.http import Timeouts, reason_of
 from vpn.breaker import Breaker, BreakerState
 from vpn.errors import (
     BreakerOpen,
@@ -27,7 +28,6 @@ from vpn.errors import (
     NodeUnknownKey,
     NodeUnreachable,
 )
-from vpn.http import Timeouts, reason_of
 from vpn.protocol import BELIEVED_GENERATION, IDEMPOTENT
 from vpn.readable import readable
 

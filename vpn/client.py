@@ -14,11 +14,11 @@ import httpx
 import trio
 
 from runtime.config.secret import Secret
+from runtime.http import Timeouts, new_client
 from vpn import wire
 from vpn.breaker import Breaker
 from vpn.caller import Caller
 from vpn.errors import NodeAmbiguous, NodeCannotList, NodeError, NodeProtocolError, NodeRefused, NodeUnknownKey
-from vpn.http import Timeouts, new_client
 from vpn.protocol import (
     CAN_EXTEND_HEADER,
     MAX_BATCH,

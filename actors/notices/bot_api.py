@@ -15,7 +15,7 @@ import httpx
 import trio
 
 from actors.notices.settings import TelegramSettings
-from vpn.http import Timeouts, new_client
+from runtime.http import Timeouts, new_client
 
 _MAX_ANSWER: Final = 64 * 1024
 _DEFAULT_RETRY_AFTER: Final = 5.0

@@ -41,7 +41,7 @@ from db.orders import ORDER_LIFETIME, Quote
 from db.payment import FinalizePurchase
 from db.provider_events import StoredEvent
 from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing
-from vpn.http import new_client
+from runtime.http import new_client
 
 NAME = "cryptobot"
 SIGNATURE = "crypto-pay-api-signature"

@@ -76,9 +76,12 @@ class DeliveryRefused(Event):
     provider: str
     source: str
     why: str
+    left_out: int = 0
+    "Deliveries of this source that were refused since the last such line; there is one a minute at most."
 
     def line(self) -> str:
-        return f"{self.provider}: a delivery from {self.source} was refused: {self.why}"
+        others = f" ({self.left_out} more of this source since the last such line)" if self.left_out else ""
+        return f"{self.provider}: a delivery from {self.source} was refused: {self.why}{others}"
 
 
 @attrs.frozen

@@ -13,24 +13,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from actors.gateway_limits import source_of
 from actors.payments.events import DELIVERIES, DeliveryRefused, DeliveryUnread
 from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import Delivery, NotAuthentic, NotUnderstood, Provider
 from actors.payments.registry import Providers
+from runtime.http import site_of, source_of
+from runtime.log_limit import LogLimit
 
 _RETRY_AFTER = {"retry-after": "10"}
 
 
 def payment_routes(intake: Intake, providers: Providers) -> list[Route]:
-    """One route for each provider that is on."""
+    """One route for each provider that is on. Of refused deliveries one a minute, provider and source is reported."""
+    refused = LogLimit()
     return [
-        Route(f"/payments/{name}", _endpoint(intake, provider), methods=["POST"])
+        Route(f"/payments/{name}", _endpoint(intake, provider, refused), methods=["POST"])
         for name, provider in providers.items()
     ]
 
 
-def _endpoint(intake: Intake, provider: Provider) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(intake: Intake, provider: Provider, refused: LogLimit) -> Callable[[Request], Awaitable[Response]]:
     context = intake.context
 
     async def deliver(request: Request) -> Response:
@@ -39,7 +41,10 @@ def _endpoint(intake: Intake, provider: Provider) -> Callable[[Request], Awaitab
             event_id = provider.authenticate(delivery)
         except NotAuthentic as error:
             DELIVERIES.labels(provider.name, "refused").inc()
-            context.emit(DeliveryRefused(context.name, provider.name, str(delivery.source), error.why))
+            left_out = refused.admit((provider.name, site_of(delivery.source)))
+            if left_out is not None:
+                source = str(delivery.source)
+                context.emit(DeliveryRefused(context.name, provider.name, source, error.why, left_out))
             return JSONResponse({"error": "not authentic"}, error.status)
         except NotUnderstood as error:
             context.emit(DeliveryUnread(context.name, provider.name, str(error)))

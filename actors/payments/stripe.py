@@ -36,7 +36,7 @@ from db.orders import Quote
 from db.payment import FinalizePurchase
 from db.provider_events import StoredEvent
 from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
-from vpn.http import new_client
+from runtime.http import new_client
 
 NAME = "stripe"
 TOLERANCE_SECONDS = 300

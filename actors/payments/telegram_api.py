@@ -9,7 +9,7 @@ from actors.payments.calls import call, refuse
 from actors.payments.fields import Fields, maybe_text
 from actors.payments.provider import ProviderRefused, ProviderUnavailable
 from runtime.config.secret import Secret
-from vpn.http import Timeouts, new_client
+from runtime.http import Timeouts, new_client
 
 NAME = "telegram"
 _CONNECTIONS = 100

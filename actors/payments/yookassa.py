@@ -33,7 +33,7 @@ from db.orders import Quote
 from db.payment import FinalizePurchase
 from db.provider_events import StoredEvent
 from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
-from vpn.http import new_client
+from runtime.http import new_client
 
 NAME = "yookassa"
 _LOOK = "look at payments.yookassa.shop_id and secret_key_file"

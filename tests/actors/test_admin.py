@@ -85,6 +85,31 @@ async def test_with_a_token_metrics_are_for_whoever_has_it_and_probes_for_all() 
         assert (await browser.get("/livez")).status_code == 200
 
 
+async def test_on_loopback_it_answers_to_this_machines_names_and_to_those_of_its_proxies() -> None:
+    """A page of a stranger's can send a browser here under its own name (DNS rebinding)."""
+    async with serving(AdminSettings(port=0, hosts=("atlas.example",))) as (_, _, browser):
+        for host in (
+            "localhost",
+            "LOCALHOST:8600",
+            "127.0.0.1:1",
+            "127.1.2.3",
+            "[::1]:8600",
+            "Atlas.Example",
+            "atlas.example:443",
+        ):
+            assert (await browser.get("/metrics", headers={"host": host})).status_code == 200, host
+        for host in (
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:8600",
+            "192.0.2.1",
+            "[2001:db8::1]",
+            "",
+        ):
+            refused = await browser.get("/metrics", headers={"host": host})
+            assert refused.status_code == 421 and "admin.hosts" in refused.text, host
+
+
 async def test_a_taken_port_refuses_the_start_and_names_the_setting() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -17,9 +17,9 @@ from actors.pool import ForeignAwait, NestedLease, PoolSettings
 from db.lease_errors import LeaseError, LeaseMisused, TransactionLost
 from db.tx import Tx
 from runtime.errors import LeaseHeldAcrossCall
+from runtime.http import new_client
 from runtime.message import Inspect
 from tests.actors.pool_house import PoolHouse, pool_house
-from vpn.http import new_client
 
 SMALL = PoolSettings(size=2, reserved=0)
 Cheat = Callable[[Tx], Awaitable[None]]

@@ -52,7 +52,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str, expe
     ("path", "line"),
     [
         ("actors/x.py", "from httpx import HTTPError, Response"),
-        ("vpn/http.py", "return httpx.AsyncClient(transport=guarded)"),
+        ("runtime/http/client.py", "return httpx.AsyncClient(transport=guarded)"),
         ("db/x.py", "SELECT pg_advisory_xact_lock($1, $2)"),
         ("runtime/x.py", "await trio.sleep(1)"),
         ("tests/x.py", "async def test_x(autojump_clock):\n    await trio.sleep(1)"),

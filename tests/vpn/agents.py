@@ -17,9 +17,9 @@ import trio
 
 from runtime.child_process import PIPE, ChildProcess, spawn
 from runtime.config.secret import Secret
+from runtime.http import new_client
 from tests.vpn.fork_server import ForkServer
 from vpn.client import AgentClient
-from vpn.http import new_client
 from vpn.link import VlessLink, link_for
 from vpn.protocol import InboundFacts, KeySpec
 from vpn.wire import inbound_from_json

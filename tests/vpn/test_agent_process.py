@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.vpn.agents import RunningAgent, arguments, gone, key, running_agent
+from tests.vpn.agents import TOKEN, RunningAgent, arguments, gone, key, running_agent
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from vpn.protocol import NodeState
@@ -55,6 +55,19 @@ async def test_a_killed_xray_comes_back_with_every_key(agent: RunningAgent, orig
         assert after.boot_id != before.boot_id
         assert (after.serving, after.pending) == (21, 0)
         assert (await tunnel.fetch(origin.url)).body == PAGE
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(agent: RunningAgent) -> None:
+    ask = f"GET /v1/state HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {TOKEN}\r\n\r\n".encode() * 100
+    with socket.create_connection(("127.0.0.1", int(agent.url.rpartition(":")[2]))) as reader:
+        reader.setblocking(False)
+        with trio.move_on_after(1.0):
+            while True:  # until its answers fill every buffer on the way, and it reads no further request
+                await trio.lowlevel.wait_writable(reader)
+                reader.send(ask)
+        agent.child.send_signal(signal.SIGTERM)
+        with trio.fail_after(5):
+            assert await agent.child.wait() == 0
 
 
 async def test_the_end_of_standard_input_ends_agent_and_xray(agent: RunningAgent) -> None:

@@ -13,13 +13,13 @@ import trio
 from click.testing import CliRunner, Result
 
 from runtime.config.secret import Secret
+from runtime.http import new_client
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, running_agent
 from tests.vpn.certificate import Authority
 from tests.vpn.fork_server import ForkServer
 from vpn.cli import node
 from vpn.client import AgentClient
 from vpn.errors import NodeAmbiguous, NodeError, NodeRefused, NodeUnauthorized, NodeUnreachable
-from vpn.http import new_client
 from vpn.settings import NodeSettings
 
 

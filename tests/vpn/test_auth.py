@@ -14,10 +14,12 @@ from starlette.routing import Route
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from runtime.config.secret import Secret
-from vpn.agent.auth import MAX_AT_ONCE, REQUEST_SECONDS, Gate
+from vpn.agent.auth import Gate
 from vpn.agent.bodies import MAX_BODY, SLOW_BODY, read_body, read_lines
 from vpn.agent.failures import BadRequest
+from vpn.agent.settings import HttpSettings
 
+LIMITS = HttpSettings()
 TOKEN = "a-token-for-tests-only"
 WITH_TOKEN = {"authorization": f"Bearer {TOKEN}"}
 
@@ -37,7 +39,7 @@ def client() -> httpx.AsyncClient:
     """A client of a gate, without a network between them."""
     app = Starlette(routes=[Route("/slow", answer_slowly), Route("/", answer)])
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(Gate(app, Secret(TOKEN), lambda: None)), base_url="http://node"
+        transport=httpx.ASGITransport(Gate(app, Secret(TOKEN), LIMITS, lambda: None)), base_url="http://node"
     )
 
 
@@ -50,7 +52,7 @@ async def test_more_than_the_limit_at_once_are_told_to_come_back_and_others_are_
         async def ask() -> None:
             await http.get("/slow", headers=WITH_TOKEN, timeout=None)
 
-        for _ in range(MAX_AT_ONCE):
+        for _ in range(LIMITS.max_requests):
             nursery.start_soon(ask)
         await wait_all_tasks_blocked()
         refused = await http.get("/", headers=WITH_TOKEN)
@@ -62,7 +64,7 @@ async def test_more_than_the_limit_at_once_are_told_to_come_back_and_others_are_
 
 async def test_requests_without_the_token_take_no_place_from_those_with_it() -> None:
     async with client() as http:
-        for _ in range(MAX_AT_ONCE + 1):
+        for _ in range(LIMITS.max_requests + 1):
             assert (await http.get("/slow")).status_code == 401
         assert (await http.get("/", headers=WITH_TOKEN)).text == "done"
 
@@ -72,7 +74,7 @@ async def test_a_request_that_takes_too_long_is_answered_so(autojump_clock: Mock
         began = trio.current_time()
         late = await http.get("/slow", headers=WITH_TOKEN, timeout=None)
         assert (late.status_code, late.json()["error"]["code"]) == (504, "too_slow")
-        assert trio.current_time() - began == pytest.approx(REQUEST_SECONDS)
+        assert trio.current_time() - began == pytest.approx(LIMITS.request_seconds)
 
 
 def request_of(*parts: bytes, pause: float = 0.0) -> Request:

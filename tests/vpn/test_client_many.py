@@ -8,6 +8,7 @@ import attrs
 import pytest
 import trio
 
+from runtime.http import Timeouts, new_client
 from tests.vpn.agents import TOKEN, RunningAgent, key
 from tests.vpn.faulty import Fault, FaultyProxy, faulty_proxy
 from tests.vpn.origin import Origin
@@ -16,7 +17,6 @@ from vpn.breaker import Breaker
 from vpn.caller import Caller
 from vpn.digest import digest
 from vpn.errors import NodeAmbiguous, NodeCannotList, NodeConflict, NodeRefused, NodeUnreachable
-from vpn.http import Timeouts, new_client
 from vpn.protocol import CAN_BATCH, CAN_LIST, MAX_BATCH, Applied, KeySpec, KeyState, Removal, Removed
 from vpn.tunnel import open_tunnel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.vpn.agents import key
-from vpn.agent.settings import is_loopback, load_settings, read_token
+from vpn.agent.settings import load_settings, read_token
 from vpn.errors import AgentMisconfigured
 from vpn.link import link_for, parse_link
 from vpn.xray import x25519
@@ -85,24 +85,6 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(AgentMisconfigured) as caught:
         load(tmp_path, GOOD + 'listen = 1\nbogus = 2\n[inbound]\nport = "a"\n')
     assert all(named in str(caught.value) for named in ("listen", "bogus", "port"))
-
-
-@pytest.mark.parametrize(
-    ("host", "is_it"),
-    [
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("127.8.9.10", True),
-        ("::1", True),
-        ("0.0.0.0", False),  # noqa: S104  # judged, not bound
-        ("127.example.com", False),
-        ("192.0.2.1", False),
-        ("localhost.example.com", False),
-        ("", False),
-    ],
-)
-def test_only_this_machine_is_loopback(host: str, is_it: bool) -> None:
-    assert is_loopback(host) is is_it
 
 
 @pytest.mark.parametrize(

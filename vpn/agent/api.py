@@ -8,7 +8,6 @@ from typing import Final
 
 import attrs
 import trio
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -16,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from runtime.config.secret import Secret
+from runtime.http import ConnectionLimits, route
 from runtime.logs import get_logger
 from runtime.metrics import METRICS
 from vpn.agent.auth import Gate, error_response
@@ -43,7 +43,7 @@ MAX_PAGE: Final = 10_000
 _BATCH_BYTES: Final = 1024 * 1024
 
 
-def make_app(node: Node, reporter: Reporter, token: Secret) -> ASGIApp:
+def make_app(node: Node, reporter: Reporter, token: Secret, limits: ConnectionLimits) -> ASGIApp:
     """The interface of xray nodes under /v1, and /metrics. Everything needs the token."""
     api = _Api(node, reporter)
     routes = [
@@ -65,8 +65,7 @@ def make_app(node: Node, reporter: Reporter, token: Secret) -> ASGIApp:
         ClientDisconnect: _gone,
         Exception: _unexpected,
     }
-    app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]  # each takes its own exception
-    return Gate(app, token, reporter.heard)
+    return Gate(route(routes, handlers), token, limits, reporter.heard)
 
 
 @attrs.frozen

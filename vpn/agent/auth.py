@@ -13,11 +13,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.config.secret import Secret
+from runtime.http import ConnectionLimits, head_size
 from vpn.agent.metrics import REQUESTS
 from vpn.protocol import CAN_EXTEND_HEADER
 
-MAX_AT_ONCE: Final = 128
-REQUEST_SECONDS: Final = 120.0
 _CAN_EXTEND: Final = CAN_EXTEND_HEADER.encode()
 _BODY_UNREAD: Final = ("unauthorized", "busy", "too_slow", "too_large", "http")
 
@@ -32,27 +31,23 @@ def error_response(status: int, code: str, message: str, **facts: object) -> JSO
 
 
 class Gate:
-    """Lets only requests with the right token through, at most 128 at once (503 above), each for at most two minutes (504).
+    """Lets only requests with the right token through, at most `limits.max_requests` at once (503 above), each for at most
+    `limits.request_seconds` (504).
 
     The comparison takes the same time for every wrong token. Nothing of the body is read before it, and requests without
     the token take no place from those with it. `heard` is told of every request that says it comes from the backend
     (`vpn.protocol.CAN_EXTEND_HEADER`).
     """
 
-    def __init__(self, app: ASGIApp, token: Secret, heard: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, token: Secret, limits: ConnectionLimits, heard: Callable[[], None]) -> None:
         self._app = app
+        self._limits = limits
         self._heard = heard
         self._expected = hashlib.sha256(token.reveal().encode()).digest()
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; refuses websockets."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
+        """Serve one request."""
         began = time.perf_counter()
         status = 0
 
@@ -63,11 +58,12 @@ class Gate:
             await send(message)
 
         try:
-            with trio.move_on_after(REQUEST_SECONDS) as limit:
+            with trio.move_on_after(self._limits.request_seconds) as limit:
                 await self._serve(scope, receive, note)
             if limit.cancelled_caught and not status:
+                seconds = self._limits.request_seconds
                 late = error_response(
-                    504, "too_slow", f"not done within {REQUEST_SECONDS:g} s; what was begun goes on, read it back"
+                    504, "too_slow", f"not done within {seconds:g} s; what was begun goes on, read it back"
                 )
                 await late(scope, receive, note)
         finally:
@@ -77,8 +73,12 @@ class Gate:
         if not self._authorized(scope):
             refusal = error_response(401, "unauthorized", "this node wants: Authorization: Bearer TOKEN")
             await refusal(scope, receive, send)
-        elif self._inside >= MAX_AT_ONCE:
-            busy = error_response(503, "busy", f"more than {MAX_AT_ONCE} requests at once; try again in a moment")
+        elif head_size(scope) > self._limits.max_header:
+            large = error_response(431, "too_large", f"the head is larger than {self._limits.max_header} bytes")
+            await large(scope, receive, send)
+        elif self._inside >= self._limits.max_requests:
+            most = self._limits.max_requests
+            busy = error_response(503, "busy", f"more than {most} requests at once; try again in a moment")
             await busy(scope, receive, send)
         else:
             self._inside += 1
@@ -95,15 +95,6 @@ class Gate:
         # hashed, so that neither its length nor its beginning shows in the time
         matches = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self._expected)
         return matches and kind.lower() == b"bearer"
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    # answered here: nothing begins or ends with the interface, and the framework takes a cancellation for a failure
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 def _method(scope: Scope) -> str:

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
 import ssl
 import sys
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
-import anycorn
 import attrs
 import trio
-from anycorn.typing import Framework
 
 from runtime import logs
 from runtime.config.secret import Secret
 from runtime.errors import AtlasError
+from runtime.http import HttpServer, open_listener, url_of
 from runtime.logs import get_logger
 from runtime.systemd import Systemd
 from vpn.agent import files
 from vpn.agent.api import make_app
 from vpn.agent.clock import NodeClock
-from vpn.agent.handshakes import count_failed_handshakes
+from vpn.agent.handshakes import count_failed_handshake
 from vpn.agent.heard import HeardFile
 from vpn.agent.identity import load_identity, save_identity
 from vpn.agent.keeper import Keeper
 from vpn.agent.node import Node
 from vpn.agent.report import Reporter
-from vpn.agent.settings import TAG, AgentSettings, check_settings, check_tls, read_token
+from vpn.agent.settings import TAG, AgentSettings, check_settings, read_token, tls_context
 from vpn.agent.store import open_store
 from vpn.agent.watch import Watch
 from vpn.errors import ListenRefused
@@ -45,6 +43,7 @@ log = get_logger(__name__)
 _KEPT_PORT_SECONDS: Final = 2.0
 _LOOK_AGAIN: Final = 0.02
 _DAY: Final = 86_400.0
+_STOP_SECONDS: Final = 1.0
 
 
 async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
@@ -57,8 +56,7 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
     """
     check_settings(settings)
     token = read_token(settings.token_file)
-    if settings.tls is not None:
-        check_tls(settings.tls)
+    tls = None if settings.tls is None else tls_context(settings.tls)
     files.make_private_directory(settings.data_dir)
     lock = files.lock_directory(settings.data_dir)
     systemd = Systemd.from_environment()
@@ -67,7 +65,7 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
             await nursery.start(_until_signal, nursery.cancel_scope)
             if parent_stdin:
                 nursery.start_soon(_until_end_of_input, nursery.cancel_scope)
-            await _serve(settings, token, systemd)
+            await _serve(settings, token, tls, systemd)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise sole(group) from None
@@ -77,7 +75,7 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
         os.close(lock)
 
 
-async def _serve(settings: AgentSettings, token: Secret, systemd: Systemd) -> None:
+async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | None, systemd: Systemd) -> None:
     identity = load_identity(settings.data_dir)
     clock = NodeClock(settings.clock_offset)
     store, remark = open_store(settings.data_dir, clock.now)
@@ -113,10 +111,17 @@ async def _serve(settings: AgentSettings, token: Secret, systemd: Systemd) -> No
             await nursery.start(keeper.run)
             nursery.start_soon(node.run)
             nursery.start_soon(Watch(node, settings.verify_every).run)
-            app = make_app(node, reporter, token)
-            (listening,) = await nursery.start(
-                partial(anycorn.serve, cast("Framework", app), _server_config(settings, listener), mode="asgi")
+            server = HttpServer(
+                "agent",
+                make_app(node, reporter, token, settings.http),
+                settings.http,
+                _note_crash,
+                tls=tls,
+                handshake_failed=count_failed_handshake,
+                grace=_STOP_SECONDS,
             )
+            listening = url_of(listener, "http" if tls is None else "https")
+            nursery.start_soon(server.run, listener, trio.Event())
             _announce({"listening": listening, "inbound": attrs.asdict(facts), "pid": os.getpid()})
             systemd.status(f"customers on {facts.host}:{facts.port}, the backend on {listening}")
             systemd.ready()
@@ -149,22 +154,15 @@ async def _until_end_of_input(scope: trio.CancelScope) -> None:
 
 def _listen(settings: AgentSettings, kept: int) -> socket.socket:
     host, asked = settings.listen_host, settings.listen_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # a port that was chosen here may be chosen anew, one that was asked for may not
     for port in (asked,) if asked else (kept, 0) if kept else (choose_lasting(host), 0):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
-            listener.listen(128)
+            return open_listener(host, port)
         except OSError as error:
-            listener.close()
             if asked:
                 raise ListenRefused(
                     f"cannot listen on {settings.listen}: {error.strerror}; stop what uses it, or change `listen` (--listen)"
                 ) from error
-            continue
-        return listener
     raise ListenRefused(f"cannot listen on {host}: no port is free")
 
 
@@ -187,26 +185,8 @@ def _is_free(host: str, port: int) -> bool:
         raise ListenRefused(f"cannot listen on {host}:{port}: {error.strerror}; correct inbound.listen") from error
 
 
-def _server_config(settings: AgentSettings, listener: socket.socket) -> anycorn.Config:
-    config = anycorn.Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.accesslog = None
-    config.errorlog = logging.getLogger("anycorn.error")
-    config.errorlog.setLevel(logging.WARNING)
-    config.include_server_header = False
-    # also how long an unfinished request may hold a connection; our clients give theirs up after five seconds
-    config.keep_alive_timeout = 15
-    config.keep_alive_max_requests = 1_000_000
-    config.graceful_timeout = 1.0
-    config.ssl_handshake_timeout = 10.0
-    if settings.tls is not None:
-        count_failed_handshakes()
-        config.certfile = str(settings.tls.certificate)
-        config.keyfile = str(settings.tls.key)
-        if settings.tls.client_ca is not None:
-            config.ca_certs = str(settings.tls.client_ca)
-            config.verify_mode = ssl.CERT_REQUIRED
-    return config
+def _note_crash(error: str) -> None:
+    log.error("a request or its connection failed", what=error)
 
 
 def _announce(facts: dict[str, object]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import ssl
 import tomllib
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
 import attrs
 import cattrs
+from attrs.validators import ge, gt
 
 from runtime.config.secret import Secret
+from runtime.http import ConnectionLimits, is_loopback
 from vpn.errors import AgentMisconfigured
 from vpn.link import is_host
 from vpn.protocol import FLOW_NONE, FLOW_VISION, InboundFacts
@@ -60,6 +62,18 @@ class ExpirySettings:
 
 
 @attrs.frozen
+class HttpSettings(ConnectionLimits):
+    """`[http]`: what strangers may cost the HTTP interface. The bodies of requests have limits of their own (docs/node.md).
+
+    Its `head_seconds` is longer than the backend keeps idle connections, and `request_seconds` fits a whole synchronisation.
+    """
+
+    head_seconds: float = attrs.field(default=15.0, validator=gt(0))
+    request_seconds: float = attrs.field(default=120.0, validator=gt(0))
+    max_requests: int = attrs.field(default=128, validator=ge(1))
+
+
+@attrs.frozen
 class AgentSettings:
     """All of the agent's configuration. `listen` is HOST:PORT of its HTTP interface, port 0 = choose and keep.
 
@@ -74,6 +88,7 @@ class AgentSettings:
     listen: str = "127.0.0.1:0"
     inbound: InboundSettings = attrs.field(factory=InboundSettings)
     tls: TlsSettings | None = None
+    http: HttpSettings = attrs.field(factory=HttpSettings)
     expiry: ExpirySettings = attrs.field(factory=ExpirySettings)
     clock_offset: float | None = None
     reaches: tuple[str, ...] = ()
@@ -173,6 +188,8 @@ def check_settings(settings: AgentSettings) -> None:
         is_loopback(settings.listen_host) or settings.tls is not None,
         f"listen: {settings.listen} is not loopback, and without [tls] the token would cross the network readable",
     )
+    for network in settings.http.trusted_proxies:
+        _require(_is_network(network), f"http.trusted_proxies: {network!r} is not a network like 10.8.0.0/16")
     for network in settings.reaches:
         _require(_is_network(network), f"reaches: {network!r} is not a network like 10.8.0.0/16")
     _require(settings.verify_every > 0, "verify_every: seconds, more than 0")
@@ -226,17 +243,11 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this host is this machine only. A name like 127.example.com is somebody else's."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_tls(tls: TlsSettings) -> None:
-    """Raise AgentMisconfigured if the certificate, its key or the authority cannot be used."""
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """What the HTTP interface is served with. Raises AgentMisconfigured if the certificate, its key or the authority cannot be
+    used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
     for name, path in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
         try:
             if path is not None:
@@ -251,10 +262,12 @@ def check_tls(tls: TlsSettings) -> None:
     try:
         if tls.client_ca is not None:
             context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
     except OSError as error:
         raise AgentMisconfigured(
             f"tls.client_ca: {tls.client_ca} holds no certificate that can be used: {error}"
         ) from error
+    return context
 
 
 def read_token(path: Path) -> Secret:

@@ -19,8 +19,8 @@ from jsonschema.validators import Draft202012Validator
 from actors.shop.description import load
 from actors.shop.settings import ShopSettings
 from runtime.config.secret import Secret
+from runtime.http import new_client
 from tests.actors.payments.house import House, house
-from vpn.http import new_client
 
 SECRET = "the-front-end-and-the-gateway-know-it"
 OTHER_SECRET = "the-next-one-while-keys-are-rotated-0"
