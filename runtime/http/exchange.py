@@ -129,8 +129,8 @@ class Exchange:
 
     async def _until_client_ends(self) -> None:
         """Wait until the client has hung up or the answer is complete. A request that comes meanwhile waits for its turn."""
-        while not self._client_ended and not self._watch.cancel_called:
-            with self._watch:
+        with trio.CancelScope() as self._watch:
+            while not self._client_ended:
                 if self._protocol.trailing_data[0]:
                     await trio.sleep_forever()
                 try:

@@ -271,6 +271,35 @@ async def test_requests_sent_together_are_answered_in_order_also_behind_a_stream
         assert answer.count(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n") == 11
 
 
+async def test_a_request_that_comes_amid_a_stream_is_answered_after_it() -> None:
+    came, go_on = trio.Event(), trio.Event()
+
+    async def patient(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)  # waits for the end of the client, as a stream does
+            came.set()
+            await go_on.wait()
+            await send({"type": "http.response.body", "body": b"last"})
+
+    async with serving(patient, ConnectionLimits(head_seconds=30)) as here:
+        async with await trio.open_tcp_stream("127.0.0.1", here.port) as stream:
+            await stream.send_all(GET)
+            await came.wait()
+            await stream.send_all(GET)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            go_on.set()
+            answer = b""
+            with trio.fail_after(10):
+                while answer.count(b"last") < 2:
+                    found = await stream.receive_some()
+                    assert found, "the connection was closed"
+                    answer += found
+        assert answer.count(b"first") == 2 and here.crashes == []
+
+
 async def test_without_file_descriptors_it_waits_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answering(hello)) as here:
         refused = iter([OSError(24, "Too many open files")] * 3)
