@@ -21,6 +21,7 @@ from runtime.http.limited_app import LimitedApp as LimitedApp
 from runtime.http.limits import Buckets as Buckets
 from runtime.http.limits import ConnectionLimits as ConnectionLimits
 from runtime.http.limits import RequestLimits as RequestLimits
+from runtime.http.limits import has_controls as has_controls
 from runtime.http.limits import head_size as head_size
 from runtime.http.listener import listen as listen
 from runtime.http.listener import open_listener as open_listener

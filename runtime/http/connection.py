@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, MutableSet
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote
 
 import attrs
 import h11
@@ -87,12 +86,4 @@ def _refusal_of(request: h11.Request) -> int | None:
         return HTTPStatus.BAD_REQUEST
     if not request.target.startswith(b"/") or request.method == b"CONNECT":
         return HTTPStatus.BAD_REQUEST
-    path, _, query = request.target.partition(b"?")
-    if _has_controls(path) or _has_controls(query):
-        return HTTPStatus.BAD_REQUEST
     return None
-
-
-def _has_controls(part: bytes) -> bool:
-    """Whether it holds, written as %xx, a character that no path or name has and no database takes."""
-    return b"%" in part and not unquote(part.decode("ascii")).isprintable()

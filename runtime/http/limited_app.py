@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.errors import Killed
-from runtime.http.limits import LIMITED, REQUESTS, Buckets, RequestLimits, head_size
+from runtime.http.limits import LIMITED, REQUESTS, Buckets, RequestLimits, has_controls, head_size
 from runtime.http.sources import SOURCE, find_source
 
 Refusal = Callable[[str, int, str, Mapping[str, str]], Response]
@@ -24,7 +24,7 @@ def plain_refusal(_path: str, status: int, why: str, headers: Mapping[str, str])
 
 
 class LimitedApp:
-    """An ASGI app that answers 408, 413, 429, 431 and 503 by itself.
+    """An ASGI app that answers 400, 408, 413, 429, 431 and 503 by itself.
 
     It reads the whole body before the app sees anything of it. `name` is the listener's, in metrics and in refusals.
     `refusal` makes the answers. `crashed(text)` is told of an exception that the app let out; its client gets a 500.
@@ -60,6 +60,8 @@ class LimitedApp:
             await self._refuse("head", 431, scope, receive, send, {"connection": "close"})
         elif wait:
             await self._refuse("rate", 429, scope, receive, send, {"retry-after": str(int(wait) + 1)})
+        elif has_controls(scope):
+            await self._say(400, "the path or the query has characters of control", scope, receive, send, {})
         elif self._running >= self._limits.max_requests:
             await self._refuse("at_once", 503, scope, receive, send, {"retry-after": "1"})
         else:

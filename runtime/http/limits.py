@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from ipaddress import IPv6Network, ip_network
 from typing import Final
+from urllib.parse import unquote
 
 import attrs
 from attrs.validators import ge, gt, le
@@ -69,6 +70,12 @@ class RequestLimits(ConnectionLimits):
 def head_size(scope: Scope) -> int:
     """Bytes of names and values in a request's head."""
     return len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
+
+
+def has_controls(scope: Scope) -> bool:
+    """Whether the path or the query holds, written as %xx, a character that no name has and no database takes, such as NUL."""
+    query = unquote(scope["query_string"].decode("latin-1"))
+    return not (scope["path"].isprintable() and query.isprintable())
 
 
 class Buckets:

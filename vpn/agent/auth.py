@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.config.secret import Secret
-from runtime.http import ConnectionLimits, head_size
+from runtime.http import ConnectionLimits, has_controls, head_size
 from vpn.agent.metrics import REQUESTS
 from vpn.protocol import CAN_EXTEND_HEADER
 
@@ -76,6 +76,9 @@ class Gate:
         elif head_size(scope) > self._limits.max_header:
             large = error_response(431, "too_large", f"the head is larger than {self._limits.max_header} bytes")
             await large(scope, receive, send)
+        elif has_controls(scope):
+            wrong = error_response(400, "invalid", "the path or the query has characters of control")
+            await wrong(scope, receive, send)
         elif self._inside >= self._limits.max_requests:
             most = self._limits.max_requests
             busy = error_response(503, "busy", f"more than {most} requests at once; try again in a moment")
