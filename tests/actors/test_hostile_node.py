@@ -64,9 +64,7 @@ async def refuse_a_boot(tx: Tx) -> None:
     await tx.execute("ALTER TABLE vpn_nodes ADD CONSTRAINT no_such_boot CHECK (boot_id <> 'refused')")
 
 
-async def behind(
-    house: NodeHouse, name: str, lie: Lie | None = None, *, within: float = 5.0
-) -> tuple[Ref, LyingProxy]:
+async def behind(house: NodeHouse, name: str, lie: Lie | None = None, *, within: float = 5.0) -> tuple[Ref, LyingProxy]:
     """A node's actor in front of a node that lies from the beginning; it fails the test if it crashes.
 
     `within` is the limit of a call to the node, in seconds.
