@@ -72,29 +72,30 @@ class Debian:
 def debian() -> Iterator[Debian]:
     """One server for these tests."""
     root = temporary_root()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     certificate, key = make_certificate(root, "localhost")
-    settings = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "ssl": "on",
-        "ssl_cert_file": str(certificate),
-        "ssl_key_file": str(key),
-    }
-    key.chmod(0o600)
-    server = Cluster(root, binaries=BINARIES, settings=settings)
-    if server.user is not None:
-        os.chown(certificate, server.user.pw_uid, server.user.pw_gid)
-        os.chown(key, server.user.pw_uid, server.user.pw_gid)
-    try:
-        server.initialise()
-        server.start()
-        yield Debian(server, certificate)
-    finally:
-        server.stop()
-        shutil.rmtree(root, ignore_errors=True)
+    # Kept until the server is gone, so that nobody else is given the port: it may be bound twice, and listened on once.
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(reserved.getsockname()[1]),
+            "ssl": "on",
+            "ssl_cert_file": str(certificate),
+            "ssl_key_file": str(key),
+        }
+        key.chmod(0o600)
+        server = Cluster(root, binaries=BINARIES, settings=settings)
+        if server.user is not None:
+            os.chown(certificate, server.user.pw_uid, server.user.pw_gid)
+            os.chown(key, server.user.pw_uid, server.user.pw_gid)
+        try:
+            server.initialise()
+            server.start()
+            yield Debian(server, certificate)
+        finally:
+            server.stop()
+            shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture
