@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pwd
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,8 +33,9 @@ def of_another_machine(directory: Path) -> None:
             raise KeyError(name)
         return pwd.struct_passwd((name, "x", 1000 - len(lines), 1000 - len(lines), "", "/", "/bin/false"))
 
-    account.pwd = type("Accounts", (), {"getpwnam": staticmethod(getpwnam)})  # type: ignore[assignment]  # all that it uses
-    account.shutil = type("Programs", (), {"which": staticmethod(lambda *_, **__: str(directory / "useradd"))})  # type: ignore[assignment]  # as above
+    # All that it uses of either module.
+    vars(account)["pwd"] = SimpleNamespace(getpwnam=getpwnam)
+    vars(account)["shutil"] = SimpleNamespace(which=lambda *_, **__: str(directory / "useradd"))
 
 
 def ask(directory: Path) -> Account:
@@ -54,7 +57,7 @@ def test_what_useradd_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.Monk
     useradd = tmp_path / "useradd"
     useradd.write_text("#!/bin/sh\necho no room for anybody >&2\nexit 1\n")
     useradd.chmod(0o755)
-    monkeypatch.setattr(account.shutil, "which", lambda *_, **__: str(useradd))
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: str(useradd))
     with pytest.raises(ClusterError, match="no room for anybody") as refused:
         ensure_account("atlas-nobody-has-this-name")
     assert refused.value.exit_code == os.EX_NOUSER
