@@ -26,6 +26,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from db.embedded.account import ensure_account
+from db.embedded.errors import ClusterError
 from tests.postgres_template import build_template
 
 _SUPERUSER = "atlas"
@@ -198,15 +200,10 @@ def _service_user() -> pwd.struct_passwd | None:
     """PostgreSQL refuses to run as root: then the service account runs it, created if it is missing."""
     if os.geteuid() != 0:
         return None
-    with contextlib.suppress(KeyError):
+    with contextlib.suppress(ClusterError):
+        ensure_account("atlas")
         return pwd.getpwnam("atlas")
-    useradd = shutil.which("useradd")
-    if useradd is not None:
-        subprocess.run([useradd, "--system", "--no-create-home", "atlas"], capture_output=True, check=False)
-    try:
-        return pwd.getpwnam("atlas")
-    except KeyError:
-        return pwd.getpwnam("nobody")
+    return pwd.getpwnam("nobody")
 
 
 def _usable_binaries(root: Path, user: pwd.struct_passwd | None) -> Path:

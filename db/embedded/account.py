@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pwd
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 
 from db.embedded.errors import ClusterError
+
+_PASSWD = Path("/etc/passwd")
 
 
 @attrs.frozen
@@ -21,7 +27,11 @@ class Account:
 
 
 def ensure_account(name: str) -> Account:
-    """The system account `name`, created if this machine does not have it. Raises `ClusterError` if it cannot be."""
+    """The system account `name`, created if this machine does not have it. Raises `ClusterError` if it cannot be.
+
+    Blocks while another process of ours creates it: `useradd` looks for the name before it takes its own lock, so of two at
+    the same time the later one gives the name to another number, and what the first already owns belongs to nobody.
+    """
     found = _look_up(name)
     if found is not None:
         return found
@@ -33,15 +43,29 @@ def ensure_account(name: str) -> Account:
             exit_code=os.EX_NOUSER,
         )
     command = [useradd, "--system", "--no-create-home", "--home-dir", "/", "--shell", "/usr/sbin/nologin", name]
-    created = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    found = _look_up(name)
+    said = ""
+    with _one_at_a_time():
+        found = _look_up(name)
+        if found is None:
+            created = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+            said = created.stderr.strip()
+            found = _look_up(name)
     if found is None:  # an account made by someone else meanwhile is as good
         raise ClusterError(
-            f"useradd could not create the account {name!r} that runs PostgreSQL: {created.stderr.strip()}; "
+            f"useradd could not create the account {name!r} that runs PostgreSQL: {said}; "
             "create it, or set embedded.service_user to one that exists",
             exit_code=os.EX_NOUSER,
         )
     return found
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    # Locked is the file itself, whose name every process knows. It is replaced by each change: a process that waited on
+    # the old one finds the account when its turn comes, as everybody does who comes later.
+    with _PASSWD.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _look_up(name: str) -> Account | None:

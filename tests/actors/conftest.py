@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.actors.pool_house import BRIDGE, wanted_bridges
+from tests.conftest import count_bridges
 from tests.postgres_cluster import cluster as cluster
 from tests.postgres_cluster import database_dsn as database_dsn
 from tests.postgres_cluster import empty_database_dsn as empty_database_dsn
@@ -27,7 +28,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(_FIXTURE, wanted_bridges(), indirect=True)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if BRIDGE.taken:
-        ran = ", ".join(f"{name} {count} times" for name, count in sorted(BRIDGE.taken.items()))
-        terminalreporter.write_line(f"driver bridges that pools ran on: {ran}")
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    count_bridges(session.config, BRIDGE.taken)

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
-import pytest
 
 from actors.activation import Activation
 from actors.auto_renewal import AutoRenewal
@@ -337,7 +336,7 @@ async def campaign(dsn: str, directory: Path) -> AsyncIterator[Campaign]:
 
 
 async def test_every_worker_may_die_at_every_point_that_its_code_names(
-    database_dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database_dsn: str, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     listed = [(worker, point) for worker, point in failpoints() if worker not in ELSEWHERE]
     assert {worker for worker, _ in listed} <= {*SCENARIOS}, "a worker has no scenario here and is named nowhere else"
@@ -356,8 +355,7 @@ async def test_every_worker_may_die_at_every_point_that_its_code_names(
         except AssertionError as error:
             raise AssertionError("\n".join(await here.house.run(broken))) from error
     assert here.killed == listed
-    with capsys.disabled():
-        print(f"\nkilled at {len(listed)} points: " + ", ".join(f"{worker}/{point}" for worker, point in listed))
+    tell(f"killed at {len(listed)} points: " + ", ".join(f"{worker}/{point}" for worker, point in listed))
 
 
 async def broken(tx: Tx) -> list[str]:

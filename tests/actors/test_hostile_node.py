@@ -64,14 +64,15 @@ async def refuse_a_boot(tx: Tx) -> None:
     await tx.execute("ALTER TABLE vpn_nodes ADD CONSTRAINT no_such_boot CHECK (boot_id <> 'refused')")
 
 
-async def behind(
-    house: NodeHouse, name: str, lie: Lie | None = None, *, concurrency: int = 16
-) -> tuple[Ref, LyingProxy]:
-    """A node's actor in front of a node that lies from the beginning; it fails the test if it crashes."""
+async def behind(house: NodeHouse, name: str, lie: Lie | None = None, *, within: float = 5.0) -> tuple[Ref, LyingProxy]:
+    """A node's actor in front of a node that lies from the beginning; it fails the test if it crashes.
+
+    `within` is the limit of a call to the node, in seconds.
+    """
     agent = await house.agent(name)
     proxy = await house.stack.enter_async_context(lying_proxy(agent.url))
     proxy.lie = lie
-    settings = NodeSettings(url=proxy.url, token=Secret(TOKEN), within=5.0)
+    settings = NodeSettings(url=proxy.url, token=Secret(TOKEN), within=within)
     actor = NodeActor(
         name,
         settings,
@@ -160,19 +161,25 @@ async def test_a_node_that_claims_the_last_generation_there_is_breaks_no_worker(
 
 async def test_calls_that_hang_in_every_slot_do_not_make_the_node_seem_away(database_dsn: str, tmp_path: Path) -> None:
     async with workers(database_dsn, tmp_path) as house:
-        ref, proxy = await behind(house, "oslo")
+        ref, proxy = await behind(house, "oslo", within=60.0)
         await house.until_back("oslo")
         proxy.withheld = "GET /v1/users"
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(partial(ref.ask, ListKeys("", 10), within=60.0))
+
+            async def every_slot_is_taken() -> bool:
+                return proxy.held == 16
+
+            await house.until(every_slot_is_taken)
             seen = await house.value("SELECT last_seen_at FROM vpn_nodes")
 
             async def is_seen_again() -> bool:
-                assert ref.address.inspect()["actor"]["calls"] == 16  # type: ignore[index]  # the actor's own facts
                 return await house.value("SELECT last_seen_at FROM vpn_nodes") != seen
 
-            await house.until(is_seen_again, within=2.0)
+            await house.until(is_seen_again)
+            assert proxy.held == 16, "it was seen only when a call had given up its slot"
+            assert ref.address.inspect()["actor"]["calls"] == 16  # type: ignore[index]  # the actor's own facts
             assert ref.address.readiness[0]
             nursery.cancel_scope.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ async def lose_the_disk(house: NodeHouse) -> None:
 
 @pytest.mark.unchecked_money("bulk rows, written past the rules")
 async def test_all_keys_are_put_on_a_new_node_found_equal_lost_and_put_back(
-    database_dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database_dsn: str, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     async with node_house(database_dsn, tmp_path) as house, origin_server() as site:
 
@@ -90,7 +91,6 @@ async def test_all_keys_are_put_on_a_new_node_found_equal_lost_and_put_back(
         spec = next(iter(listed.values())).spec
         async with open_tunnel(link_for(spec, house.agents["oslo"].facts)) as tunnel:
             assert (await tunnel.fetch(site.url)).body == PAGE
-    with capsys.disabled():
-        print(f"\n{KEYS} keys: placed in {placed:.2f} s, equal in {equal:.2f} s, lost and back in {lost:.2f} s")
+    tell(f"{KEYS} keys: placed in {placed:.2f} s, equal in {equal:.2f} s, lost and back in {lost:.2f} s")
     assert equal < EQUAL_WITHIN
     assert lost < BACK_WITHIN

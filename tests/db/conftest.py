@@ -15,7 +15,11 @@ from tests.postgres_cluster import empty_database_dsn as empty_database_dsn
 async def database(database_dsn: str) -> AsyncIterator[Database]:
     """A migrated test database; what the test leaves behind must satisfy every invariant that holds at each commit."""
     async with trio_asyncio.open_loop():
-        yield Database(database_dsn)
+        opened = Database(database_dsn, keeps=True)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 @pytest.fixture

@@ -51,19 +51,23 @@ class Database:
     """A fresh database with the current schema."""
 
     dsn: str
+    keeps: bool = False
+    """Keep connections whose transaction went well for the next one, until `close`: to open one takes longer than most
+    transactions here."""
+    _idle: list[Connection] = attrs.field(factory=list, init=False)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """A connection outside any transaction."""
-        raw = await trio_asyncio.aio_as_trio(asyncpg.connect)(self.dsn)
+        """A new connection outside any transaction."""
+        connection = await self._open()
         try:
-            yield Connection(raw)
+            yield connection
         finally:
-            raw.terminate()
+            connection.raw.terminate()
 
     async def run(self, function: Callable[Concatenate[Tx, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a business function in a transaction of its own connection; commit, or roll back if it raises."""
-        async with self.connect() as connection:
+        async with self._lent() as connection:
             await connection.execute("BEGIN")
             result = await function(connection, *args, **kwargs)
             await connection.execute("COMMIT")
@@ -71,8 +75,29 @@ class Database:
 
     async def fetchval(self, query: str, *args: object) -> Any:
         """One value, outside any business function."""
-        async with self.connect() as connection:
+        async with self._lent() as connection:
             return await connection.fetchval(query, *args)
+
+    def close(self) -> None:
+        """Cut the connections that were kept."""
+        while self._idle:
+            self._idle.pop().raw.terminate()
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        connection = self._idle.pop() if self._idle else await self._open()
+        went_well = False
+        try:
+            yield connection
+            went_well = self.keeps
+        finally:
+            if went_well:
+                self._idle.append(connection)
+            else:
+                connection.raw.terminate()
+
+    async def _open(self) -> Connection:
+        return Connection(await trio_asyncio.aio_as_trio(asyncpg.connect)(self.dsn))
 
     async def count(self, table: str) -> int:
         """How many rows a table has."""

@@ -30,11 +30,15 @@ def bridge_type(request: pytest.FixtureRequest) -> type[Bridge]:
 
 
 async def with_connection(
-    bridge_type: type[Bridge], dsn: str, use: Callable[[DriverConnection], Awaitable[None]]
+    bridge_type: type[Bridge],
+    dsn: str,
+    use: Callable[[DriverConnection], Awaitable[None]],
+    *,
+    within: float = 20.0,
 ) -> list[str]:
-    """Run `use` with an open connection and return what the loop complained about."""
+    """Run `use` with an open connection and return what the loop complained about; `within` seconds, or it hangs."""
     complaints: list[str] = []
-    with trio.fail_after(20):
+    with trio.fail_after(within):
         async with open_loop(complaints.append) as loop:
             connection = await bridge_type(loop).connect(dsn, settings={"application_name": "atlas/test"})
             try:
@@ -110,18 +114,21 @@ async def test_cancels_at_random_points_never_give_a_wrong_result(
 
     async def use(connection: DriverConnection) -> None:
         nonlocal cancelled
+        longest = 0.002  # seconds
         for n in range(600):
-            with trio.move_on_after(chance.uniform(0, 0.002)) as scope:
+            with trio.move_on_after(chance.uniform(0, longest)) as scope:
                 # It lasts about as long as the patience: a statement of 70 us is over before a deadline is looked at.
                 lasts = chance.uniform(0, 0.002)
                 query = "SELECT $1::int FROM (SELECT pg_sleep($2)) AS slept"
                 assert await connection.step(connection.raw.fetchval(query, n, lasts)) == n
+            # About half of them are cancelled, at whatever point, however fast the bridge and busy the machine.
+            longest *= 1.1 if scope.cancelled_caught else 1 / 1.1
             if scope.cancelled_caught:
                 cancelled += 1
                 await connection.over_loop(connection.raw.execute("ROLLBACK"))
             assert connection.is_idle()
 
-    assert await with_connection(bridge_type, empty_database_dsn, use) == []
+    assert await with_connection(bridge_type, empty_database_dsn, use, within=120) == []
     assert 60 < cancelled < 540
 
 

@@ -148,9 +148,12 @@ async def test_whoever_is_cancelled_while_connecting_leaves_no_socket_to_the_gar
 ) -> None:
     chance = random.Random(1)
     opened = 0
+    longest = 0.012  # seconds
     for _ in range(400):
-        with trio.move_on_after(chance.uniform(0, 0.012)):
+        with trio.move_on_after(chance.uniform(0, longest)) as scope:
             async with open_session(empty_database_dsn, "atlas/test"):
                 opened += 1
+        # About half of them are cancelled, at whatever point, however busy the machine.
+        longest *= 1.1 if scope.cancelled_caught else 1 / 1.1
     gc.collect()  # an open transport that nobody holds is a warning, which is an error here
     assert 0 < opened < 400

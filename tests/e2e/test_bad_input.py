@@ -238,32 +238,25 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
             assert await seen.value("SELECT max(attempts) FROM vpn_keys") == 0, "an outage costs no attempt"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        (("buy", "--customer", "7", "--tariff", "basic", "--days", "30"), 67, ("no customer", "7")),
-        (("buy", "--customer", "42", "--tariff", "basik", "--days", "30"), 65, ("basik", "basic", "plus")),
-        (("buy", "--customer", "42", "--tariff", "basic", "--days", "31"), 65, ("31", "30 d", "365 d")),
-    ],
-)
-async def test_an_unknown_customer_tariff_or_period_is_named_with_what_there_is(
-    running_stack: Stack, arguments: tuple[str, ...], status: int, words: tuple[str, ...]
-) -> None:
-    await running_stack.ok("customer", "add", "42")
-    refused = await running_stack.atlas(*arguments, "--provider", "manual", "--charge", "c-1", "--amount", "14900")
-    assert refused.status == status, refused.stderr
-    for word in words:
-        assert word in refused.stderr
-
-
-async def test_an_unknown_subscription_is_named(running_stack: Stack) -> None:
-    for command in ("subscription", "revoke"):
-        refused = await running_stack.atlas(command, "4711")
-        assert refused.status == 67
-        assert "4711" in refused.stderr
-
-
-async def test_a_wrong_option_is_a_usage_error(running_stack: Stack) -> None:
-    refused = await running_stack.atlas("buy", "--customer", "forty-two")
-    assert refused.status == 64
-    assert "forty-two" in refused.stderr
+async def test_what_there_is_not_is_named_with_what_there_is() -> None:
+    """One installation answers for all of them: each only asks, and none changes what another sees."""
+    payment = ("--provider", "manual", "--charge", "c-1", "--amount", "14900")
+    async with stack() as here, here.running():
+        await here.ok("customer", "add", "42")
+        for customer, tariff, days, status, words in (
+            ("7", "basic", "30", 67, ("no customer", "7")),
+            ("42", "basik", "30", 65, ("basik", "basic", "plus")),
+            ("42", "basic", "31", 65, ("31", "30 d", "365 d")),
+        ):
+            bought = ("buy", "--customer", customer, "--tariff", tariff, "--days", days)
+            refused = await here.atlas(*bought, *payment)
+            assert refused.status == status, refused.stderr
+            for word in words:
+                assert word in refused.stderr
+        for command in ("subscription", "revoke"):
+            refused = await here.atlas(command, "4711")
+            assert refused.status == 67
+            assert "4711" in refused.stderr
+        refused = await here.atlas("buy", "--customer", "forty-two")
+        assert refused.status == 64, "a wrong option is a usage error"
+        assert "forty-two" in refused.stderr

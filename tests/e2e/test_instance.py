@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import pytest
 import trio
 
 from runtime.child_process import lines
@@ -76,7 +75,7 @@ async def test_a_second_run_refuses_to_start_and_names_the_first(empty_database_
 
 
 async def test_a_standby_works_within_three_seconds_after_a_sigkill(
-    empty_database_dsn: str, capsys: pytest.CaptureFixture[str]
+    empty_database_dsn: str, tell: Callable[[str], None]
 ) -> None:
     async with (
         two(empty_database_dsn, "standby") as (first, second),
@@ -95,8 +94,7 @@ async def test_a_standby_works_within_three_seconds_after_a_sigkill(
         killed_at = trio.current_time()
         await seen.until_status(42, "active", within=20)
         took = trio.current_time() - killed_at
-        with capsys.disabled():
-            print(f"\nSIGKILL → a waiting purchase is live on the standby: {took:.2f} s")
+        tell(f"SIGKILL → a waiting purchase is live on the standby: {took:.2f} s")
         assert took <= TAKEOVER_SECONDS
         await assert_bought_once(seen, 42)
         await assert_money_holds(seen)

@@ -1,6 +1,7 @@
 """Break promises on purpose, each in a copy of the source, and look whether the test that cites it turns red.
 
-    python -m tests.promises.run [S-305 …]
+    make proofs                                             (all of them, on all cores)
+    python -m tests.promises.run [--at-once N] [S-305 …]
 
 `patches/S-NN.patch`, or `S-NN-what.patch` where several break one promise, begins with the header
 `Turns red: tests/…::test_name`; the rest is a unified diff with little context, as `git diff -U2` prints it. The cited tests must
@@ -10,6 +11,7 @@ that cannot even be imported or does not end, are not the proof and are reported
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -27,7 +29,6 @@ PATCHES = Path(__file__).resolve().parent / "patches"
 COPIED = ("runtime", "tests/__init__.py", "tests/conftest.py", "tests/runtime", "pyproject.toml")
 """What the cited tests need; all of them are tests of the runtime."""
 HEADER = "Turns red: "
-AT_ONCE = 2
 PATIENCE = 60.0
 """Seconds for one run of pytest; they take one or two."""
 PASSED, FAILED = 0, 1
@@ -104,21 +105,34 @@ def _copy() -> Iterator[Path]:
         yield copy
 
 
+def applies(patch: Patch) -> str:
+    """Why the patch does not apply to the source as it lies here; empty if it does."""
+    return _git_apply(patch, ROOT, "--check")
+
+
 def _apply(patch: Patch, copy: Path) -> None:
-    # The temporary directory may lie inside somebody's repository; git would then look for the files there.
-    env = os.environ | {"GIT_CEILING_DIRECTORIES": str(copy.parent)}
-    command = ["git", "apply", "--unidiff-zero", str(patch.file)]
-    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NoProof(
-            f"{patch.file.name} does not apply any more: make the change that breaks {patch.promise} in the present code "
-            f"and keep its `git diff -U2`\n{done.stderr}"
-        )
+    if wrong := _git_apply(patch, copy):
+        raise NoProof(wrong)
+
+
+def _git_apply(patch: Patch, source: Path, *options: str) -> str:
+    # The source may lie inside somebody's repository; git would then look for the files there.
+    env = os.environ | {"GIT_CEILING_DIRECTORIES": str(source.parent)}
+    command = ["git", "apply", "--unidiff-zero", *options, str(patch.file)]
+    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return ""
+    return (
+        f"{patch.file.name} does not apply any more: make the change that breaks {patch.promise} in the present code "
+        f"and keep its `git diff -U2`\n{done.stderr}"
+    )
 
 
 def _pytest(copy: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", *tests]
-    env = os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "1000"}
+    # Of the plugins that are installed only this one is needed here: to load all of them takes longer than the test.
+    plugins = ["-p", "pytest_trio.plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-rf", "--tb=short", *plugins, *tests]
+    env = os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "1000", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     env.pop("PYTEST_ADDOPTS", None)
     try:
         return subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
@@ -127,21 +141,26 @@ def _pytest(copy: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prove all patches, or those named; prints a line for each and returns 1 if one proves nothing."""
+    """Prove all patches, or those named; prints a line for each and a count, and returns 1 if one proves nothing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, metavar="N", help="proofs at the same time")
+    parser.add_argument("promises", nargs="*", metavar="S-305", help="a promise, or the name of one patch")
+    wanted = parser.parse_args(arguments)
     found = patches()
-    unknown = set(arguments) - {patch.promise for patch in found} - {patch.name for patch in found}
+    unknown = set(wanted.promises) - {patch.promise for patch in found} - {patch.name for patch in found}
     if unknown:
         sys.stderr.write(f"no patch for {', '.join(sorted(unknown))}\n")
         return 2
-    chosen = [patch for patch in found if not arguments or {patch.promise, patch.name} & set(arguments)]
+    chosen = [patch for patch in found if not wanted.promises or {patch.promise, patch.name} & set(wanted.promises)]
     unpatched = passing(chosen)
     bad = 0
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(wanted.at_once) as pool:
         for patch, proof in [(patch, pool.submit(prove, patch, unpatched)) for patch in chosen]:
             wrong = proof.exception()
             bad += wrong is not None
             sys.stdout.write(f"{wrong or f'{patch.name}: {patch.test} turns red'}\n")
             sys.stdout.flush()
+    sys.stdout.write(f"{len(chosen) - bad} passed, {bad} failed\n")
     return 1 if bad else 0
 
 

@@ -1,15 +1,16 @@
-"""Each kept patch breaks the promise that it is named for, and the test that cites that promise notices."""
+"""Each kept patch names a test that cites its promise, and applies; a patch that proves nothing is told as such.
+
+That each of them turns its test red is proved by `make proofs`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.promises import run
-from tests.promises.run import AT_ONCE, NoProof, Patch, passing, patches, prove
+from tests.promises.run import NoProof, Patch, applies, passing, patches, prove
 from tools.check_promises import all_citations
 
 ALL = patches()
@@ -17,24 +18,8 @@ LEAST = 25
 """Patches that there must be."""
 
 
-@pytest.fixture(scope="module")
-def proofs(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
-    """What becomes of each chosen patch, several at once in the background."""
-    chosen = [
-        item.callspec.params.get("patch")
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")
-    ]
-    wanted = [patch for patch in ALL if patch in chosen]
-    unpatched = passing(wanted)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {patch.name: pool.submit(prove, patch, unpatched) for patch in wanted}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize("patch", ALL, ids=lambda patch: patch.name)
-def test_the_patch_turns_its_test_red(patch: Patch, proofs: dict[str, Future[None]]) -> None:
-    proofs[patch.name].result()
+def test_each_patch_still_applies() -> None:
+    assert [wrong for wrong in map(applies, ALL) if wrong] == []
 
 
 def test_each_patch_names_a_test_that_cites_its_promise() -> None:
