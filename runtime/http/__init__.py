@@ -28,7 +28,7 @@ from runtime.http.listener import open_listener as open_listener
 from runtime.http.listener import url_of as url_of
 from runtime.http.routing import route as route
 from runtime.http.server import HttpServer as HttpServer
-from runtime.http.sources import Address as Address
+from runtime.http.sources import IpAddress as IpAddress
 from runtime.http.sources import read_address as read_address
 from runtime.http.sources import site_of as site_of
 from runtime.http.sources import source_of as source_of

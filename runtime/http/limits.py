@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import ge, gt, le
 from starlette.types import Scope
 
-from runtime.http.sources import Address, Networks, site_of
+from runtime.http.sources import IpAddress, Networks, site_of
 from runtime.metrics import counter
 
 _AMID: Final = 3
@@ -85,12 +85,12 @@ class Buckets:
         self._rate = rate
         self._burst = burst
         self._sources = sources
-        self._buckets: OrderedDict[Address | IPv6Network, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[IpAddress | IPv6Network, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, source: Address, now: float) -> float:
+    def take(self, source: IpAddress, now: float) -> float:
         """Seconds until this source may send a request; 0.0: now, and it is counted."""
         key = site_of(source)
         tokens, then = self._buckets.pop(key, (float(self._burst), now))

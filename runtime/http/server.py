@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from runtime.http.connection import HttpConnection
 from runtime.http.limits import LIMITED, ConnectionLimits
-from runtime.http.sources import Address, Networks, read_address, site_of
+from runtime.http.sources import IpAddress, Networks, read_address, site_of
 from runtime.http.wire import ClientLost, ClientStream, Wire
 from runtime.log_limit import LogLimit
 
@@ -50,7 +50,7 @@ class HttpServer:
     open: int = attrs.field(init=False, default=0)
     """Connections now."""
     _trusted: Networks = attrs.field(init=False)
-    _by_source: Counter[Address | IPv6Network | None] = attrs.field(init=False, factory=Counter)
+    _by_source: Counter[IpAddress | IPv6Network | None] = attrs.field(init=False, factory=Counter)
     _idle: set[trio.CancelScope] = attrs.field(init=False, factory=set)
     _shortage: LogLimit = attrs.field(init=False, factory=LogLimit)
     _is_stopping: bool = attrs.field(init=False, default=False)
@@ -101,7 +101,7 @@ class HttpServer:
         LIMITED.labels(self.name, limit).inc()
         connection.close()
 
-    def _source_of(self, host: str) -> Address | IPv6Network | None:
+    def _source_of(self, host: str) -> IpAddress | IPv6Network | None:
         """Whose connections a connection counts among; None if it is a proxy of ours, which speaks for many."""
         address = read_address(host)
         if address is None or any(address in network for network in self._trusted):
@@ -109,7 +109,7 @@ class HttpServer:
         return site_of(address)
 
     async def _serve(
-        self, connection: trio.socket.SocketType, peer: tuple[str, int], source: Address | IPv6Network | None
+        self, connection: trio.socket.SocketType, peer: tuple[str, int], source: IpAddress | IPv6Network | None
     ) -> None:
         try:
             with connection:

@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-Address = IPv4Address | IPv6Address
+IpAddress = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
 
 SOURCE: Final = "atlas.source"
@@ -19,7 +19,7 @@ _SITE_BITS: Final = 64
 _PROXIES_AT_MOST: Final = 8
 
 
-def read_address(text: str) -> Address | None:
+def read_address(text: str) -> IpAddress | None:
     """The address that the text is, an IPv4 address inside IPv6 as itself; None if it is none."""
     try:
         address = ipaddress.ip_address(text)
@@ -28,14 +28,14 @@ def read_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def site_of(source: Address) -> Address | IPv6Network:
+def site_of(source: IpAddress) -> IpAddress | IPv6Network:
     """What counts as one source: an IPv4 address, or a /64 of IPv6, of which one customer has all."""
     if isinstance(source, IPv4Address):
         return source
     return IPv6Network((source, _SITE_BITS), strict=False)
 
 
-def find_source(scope: Scope, trusted: Networks) -> Address:
+def find_source(scope: Scope, trusted: Networks) -> IpAddress:
     """The peer; or, if that is a proxy of ours, the last address in X-Forwarded-For that is none. At most eight are read."""
     client = scope.get("client")
     source = read_address(client[0]) if client else None
@@ -52,7 +52,7 @@ def find_source(scope: Scope, trusted: Networks) -> Address:
     return source
 
 
-def source_of(scope: Scope) -> Address:
+def source_of(scope: Scope) -> IpAddress:
     """Who sent the request that `LimitedApp` passed on."""
     source = scope.get(SOURCE, _UNKNOWN)
     assert isinstance(source, IPv4Address | IPv6Address)
