@@ -21,19 +21,19 @@ from typing import Any
 import attrs
 import trio
 
-from actors.activation import Activation
+from actors.keys.activation import Activation
 from benchmarks.filling import execute_script
 from benchmarks.leases import server
 from benchmarks.leasing.workload import CONNECTIONS
 from benchmarks.result import Result, share
 from benchmarks.rounds import medians
-from db.activation import claim_activations, confirm_activation
-from db.claims import Owner
-from db.key_claims import Applied
-from db.nodes import register_node
-from db.session import open_session
+from db.driver.session import open_session
+from db.keys.activation import claim_activations, confirm_activation
+from db.keys.claims import NodeConfirmation
+from db.keys.nodes import register_node
 from db.tx import Row, Tx
-from tests.actors.node_house import NEVER, NodeHouse, node_house
+from db.work.claims import Claimer
+from tests.actors.node_fixtures import NEVER, NodeHarness, node_harness
 from tests.postgres_cluster import Cluster
 
 PAGE = 50
@@ -95,9 +95,9 @@ def measure(quick: bool) -> list[Result]:
 async def _ours(dsn: str, keys: int) -> float:
     """Seconds from waking the worker until every key is active."""
     with tempfile.TemporaryDirectory() as directory:
-        async with node_house(dsn, Path(directory)) as house:
-            await _fill(house, keys)
-            await house.node(NODE, wakes=())
+        async with node_harness(dsn, Path(directory)) as harness:
+            await _fill(harness, keys)
+            await harness.node(NODE, wakes=())
             worker = Activation(interval=NEVER, start_jitter=(NEVER, NEVER), page_size=PAGE, budget=15.0)
             done = trio.Event()
             left = keys
@@ -109,20 +109,20 @@ async def _ours(dsn: str, keys: int) -> float:
                     if left == 0:
                         done.set()
 
-            unsubscribe = house.pool.system.services.events.subscribe(note)
+            unsubscribe = harness.pool.system.services.events.subscribe(note)
             began = time.perf_counter()
-            await house.pool.system.start(worker, name="activation")
+            await harness.pool.system.start(worker, name="activation")
             with trio.fail_after(300):
                 await done.wait()
             seconds = time.perf_counter() - began
             unsubscribe()
-            active = await house.value("SELECT count(*) FROM vpn_keys WHERE activation_status = 'active'")
+            active = await harness.value("SELECT count(*) FROM vpn_keys WHERE activation_status = 'active'")
             assert active == keys, f"{active} of {keys} keys are active"
     return seconds
 
 
-async def _fill(house: NodeHouse, keys: int) -> None:
-    await house.pool.pool.run("fill", execute_script, FILL.format(count=keys), hold=120.0)
+async def _fill(harness: NodeHarness, keys: int) -> None:
+    await harness.pool.pool.run("fill", execute_script, FILL.format(count=keys), hold=120.0)
 
 
 def _pgbench(cluster: Cluster, dsn: str, keys: int) -> float:
@@ -194,9 +194,9 @@ async def _record(dsn: str, keys: int) -> tuple[str, str]:
     async def look(tx: Tx) -> None:
         claims = _Recorder(tx)
         # The last of the page: its id is that of its customer and of nothing else here (the first one's is 1).
-        last = (await claim_activations(claims, Owner(_NAME, 1), PAGE, 600.0))[-1]
+        last = (await claim_activations(claims, Claimer(_NAME, 1), PAGE, 600.0))[-1]
         confirmation = _Recorder(tx)
-        await confirm_activation(confirmation, last, [Applied(NODE)])
+        await confirm_activation(confirmation, last, [NodeConfirmation(NODE)])
         scripts.append(_script(claims.said, None))
         scripts.append(_script(confirmation.said, last.row))
         raise _Undo

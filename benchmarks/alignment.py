@@ -21,10 +21,10 @@ import trio
 
 from benchmarks.filling import execute_script
 from benchmarks.result import Result, figure
+from db.billing.purchases import record_manual_topup
+from db.driver.session import open_session
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.money import Money
-from db.purchases import record_manual_topup
-from db.session import open_session
 from db.tx import Tx
 from runtime.http import new_client
 from tests.e2e.stack import REPOSITORY, Stack, stack

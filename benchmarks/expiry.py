@@ -16,7 +16,7 @@ import trio_asyncio
 from benchmarks.filling import execute_script
 from benchmarks.leases import server
 from benchmarks.result import Result, Sense, Target
-from db.subscriptions import expire_page
+from db.access.subscriptions import expire_page
 from tests.db.database import Database
 from tests.postgres_cluster import Cluster
 

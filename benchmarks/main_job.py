@@ -23,12 +23,12 @@ from rich.console import Console
 from benchmarks import table
 from benchmarks.result import Result, figure
 from benchmarks.spread import spread
+from db.access.subscriptions import get_subscription, mark_revoked
+from db.billing.purchases import record_manual_purchase
 from db.customers import add_customer
+from db.driver.session import Session, open_session
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.money import Money
-from db.purchases import record_manual_purchase
-from db.session import Session, open_session
-from db.subscriptions import get_subscription, mark_revoked
 from db.tx import Tx
 from tests.e2e.origin import Origin, origin
 from tests.e2e.stack import stack

@@ -21,7 +21,7 @@ from benchmarks.processes import OwnProcess
 from benchmarks.result import Result, faster, figure, share
 from benchmarks.rounds import medians, percentile
 from benchmarks.yardsticks import plain_asyncio, plain_trio, with_pykka
-from runtime.mailbox import DEFAULT_CAPACITY
+from runtime import DEFAULT_CAPACITY
 
 MICROSECONDS = 1e6
 MILLISECONDS = 1e3

@@ -30,7 +30,7 @@ from benchmarks.result import Result
 from benchmarks.spread import spread
 from tests.e2e.origin import Origin, origin
 from tests.vpn.agents import RunningAgent, key, running_agent
-from vpn.client import AgentClient
+from vpn.node.client import AgentClient
 from vpn.protocol import KeySpec
 
 ROUNDS = 200

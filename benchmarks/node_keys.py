@@ -28,11 +28,11 @@ from tests.vpn.agents import RunningAgent, key, running_agent
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin, origin_server
 from tests.vpn.streams import open_stream, read_more
-from vpn.client import AgentClient
 from vpn.digest import digest
 from vpn.errors import NodeAmbiguous
+from vpn.node.client import AgentClient
 from vpn.protocol import KeySpec
-from vpn.tunnel import open_tunnel
+from vpn.xray.tunnel import open_tunnel
 
 KEYS = 50_000
 QUICK_KEYS = 2_000

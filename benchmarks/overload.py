@@ -17,14 +17,14 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from actors.pool import Pool
+from actors.pool.pool import Pool
 from benchmarks.leases import server
-from benchmarks.leasing.house import pool_on
+from benchmarks.leasing.harness import pool_on
 from benchmarks.leasing.workload import CONNECTIONS
 from benchmarks.processes import OwnProcess
 from benchmarks.result import Result, figure, share
 from benchmarks.rounds import percentile
-from db.lease_errors import LeaseShed, LeaseTimeout
+from db.errors import LeaseShed, LeaseTimeout
 from db.tx import Tx
 
 WORK_SECONDS = 0.01

@@ -6,13 +6,13 @@ from functools import partial
 
 import attrs
 
-from db.cases import open_case
-from db.entitlements import follow_tariffs
-from db.epochs import Epoch
-from db.orders import expire_orders
-from db.reconcile import check_epoch
-from db.shop_nonces import prune_nonces
+from db.access.entitlements import follow_tariffs
+from db.billing.cases import open_case
+from db.billing.orders import expire_orders
+from db.keys.reconcile import check_epoch
 from db.tx import Tx
+from db.work.epochs import Epoch
+from db.work.nonces import prune_nonces
 
 NONCES_FOR = timedelta(hours=1)
 """How long nonces of signed requests are kept; their signatures are refused after 5 minutes."""

@@ -2,8 +2,7 @@
 
 import attrs
 
-from runtime.config.secret import Secret
-from runtime.config.settings import settings
+from runtime.config import Secret, settings
 
 
 @settings("database")

@@ -1,12 +1,14 @@
-"""What a business function may do with a transaction: four ways to run a statement, and nothing else.
+"""What a business function may do with a transaction: four ways to run a statement, a lock until the end, and nothing
+else.
 
 Every business function of this room is ``async def f(tx: Tx, ...)`` and awaits ``tx`` alone. The caller owns the
 transaction: it opened it (READ COMMITTED), it commits it, and it rolls it back when the function raises. That is what
 lets the pool run the function on a leased connection, a session run it for an operator, and a test run it on a plain
-``asyncpg.Connection``.
+``asyncpg.Connection``. Advisory locks are always transaction-level and always in the two-integer form.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, Protocol
 
 
@@ -37,3 +39,25 @@ class Tx(Protocol):
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag, such as ``UPDATE 1``."""
+
+
+_INT4_MAX = 2**31 - 1
+
+
+class LockSpace(IntEnum):
+    """The first integer of an advisory lock says what the second one counts."""
+
+    MIGRATION = 0x4154_4C00
+    """One lock: bringing the schema up to date."""
+    KEY = 0x4154_4C01
+    """A row of ``vpn_keys``, by id."""
+    EPOCH = 0x4154_4C02
+    """A row of ``epochs`` that may not exist yet, by hash of its name."""
+
+
+async def lock_for_transaction(tx: Tx, space: LockSpace, number: int) -> None:
+    """Wait for the lock (bounded by the session's ``lock_timeout``) and keep it until the transaction ends.
+
+    Numbers beyond 31 bits share locks with smaller ones: that costs a wait now and then, never an exclusion.
+    """
+    await tx.execute("SELECT pg_advisory_xact_lock($1, $2)", int(space), number & _INT4_MAX)

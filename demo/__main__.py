@@ -26,7 +26,7 @@ from demo.packets import site
 from demo.people import Town, town
 from demo.providers import providers
 from demo.summary import WIDTH, differences, show
-from vpn.groups import sole
+from vpn.errors import unwrap_group
 
 CUSTOMERS: Final = 150
 QUICK_CUSTOMERS: Final = 6
@@ -50,7 +50,7 @@ def main(seed: int, customers: int | None, quick: bool) -> None:
     try:
         wrong = trio.run(_until_told, people, seed, console, strict_exception_groups=True)
     except* Exception as group:  # noqa: BLE001  one error is told, not the groups around it
-        error = sole(group)
+        error = unwrap_group(group)
         if not isinstance(error, DemoFailed):
             raise error from None
         console.print(f"WRONG  {error}", style="red", markup=False)

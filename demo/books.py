@@ -13,13 +13,13 @@ from typing import Any, Final, Protocol, cast
 import attrs
 import trio
 
-from db.clock import set_clock_offset
-from db.session import Session, open_session
+from db.driver.session import Session, open_session
+from db.schema.clock import set_clock_offset
 from db.tx import Tx
 from demo.errors import DemoFailed
 from demo.installation import WOKEN_BY_TIME
-from runtime.config.secret import Secret
-from vpn.client import AgentClient
+from runtime.config import Secret
+from vpn.node.client import AgentClient
 
 _LOOK_AGAIN: Final = 0.03
 _WAKE_AGAIN: Final = 1.0

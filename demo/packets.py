@@ -12,7 +12,7 @@ import trio
 
 from vpn.errors import TunnelError
 from vpn.link import parse_link
-from vpn.tunnel import Tunnel, open_tunnel
+from vpn.xray.tunnel import Tunnel, open_tunnel
 
 _PAGE: Final = b"packets pass\n"
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"

@@ -1,6 +1,6 @@
 """A supervised actor runtime on trio. The public names, flat; the modules behind them are of concern to nobody else.
 
-Tests of actors use `runtime.testing` as well.
+Tests of actors use `runtime.testing.system` as well.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from runtime.actor import Actor, handler
-    from runtime.actor_task import ActorTask
     from runtime.child import (
         Activity,
         AutoShutdown,
@@ -24,9 +22,22 @@ if TYPE_CHECKING:
         StopReason,
         Strategy,
     )
-    from runtime.context import Context
-    from runtime.deadletters import DeadLetter, DeadLetters
-    from runtime.deferred import Deferred
+    from runtime.core.actor import Actor, handler
+    from runtime.core.address import Address, AddressState
+    from runtime.core.ask import Deferred
+    from runtime.core.beats import WorkerBeat
+    from runtime.core.budget import Budget
+    from runtime.core.context import Context
+    from runtime.core.deadletters import DeadLetter, DeadLetters
+    from runtime.core.failpoints import Failpoints
+    from runtime.core.incarnation import ActorTask
+    from runtime.core.lease_guard import LeaseMarker, current_lease, refuse_if_leased
+    from runtime.core.mailbox import DEFAULT_CAPACITY, MailboxStatistics, Overflow
+    from runtime.core.ref import Monitor, Ref
+    from runtime.core.services import Registry, Services
+    from runtime.core.timers import Timer, clock_reader
+    from runtime.core.worker import Iteration, PeriodicWorker, watch_mailbox
+    from runtime.correlation import correlated
     from runtime.errors import (
         ActorCrashed,
         ActorDead,
@@ -46,10 +57,9 @@ if TYPE_CHECKING:
         UnknownActor,
         WouldDeadlock,
     )
-    from runtime.events import Event, EventBus
-    from runtime.failpoints import Failpoints
-    from runtime.lease_guard import LeaseMarker, current_lease, refuse_if_leased
-    from runtime.mailbox import MailboxStatistics, Overflow
+    from runtime.events import Event, EventBus, EventRecord
+    from runtime.log.logs import get_logger
+    from runtime.log.redaction import redact
     from runtime.message import (
         POSTPONE,
         Control,
@@ -64,14 +74,26 @@ if TYPE_CHECKING:
         Suspend,
         WakeUp,
     )
-    from runtime.monitor import Monitor
-    from runtime.ref import Ref
-    from runtime.registry import Registry
-    from runtime.services import Services
-    from runtime.supervisor import DynamicSupervisor, Supervisor
-    from runtime.timers import Timer
+    from runtime.restart_limits import NO_BACKOFF, Backoff
+    from runtime.supervision.child_run import open_tree_nursery
+    from runtime.supervision.children import ChildCounts, ChildInfo, ChildState
+    from runtime.supervision.errors import (
+        AdministrationError,
+        ChildrenUnstopped,
+        ChildStartFailed,
+        RefusalReason,
+        RepairIntensityExceeded,
+        RestartIntensityExceeded,
+        SpecError,
+    )
+    from runtime.supervision.events import ChildStarted
+    from runtime.supervision.supervisor import DynamicSupervisor, Supervisor
+    from runtime.system.system import System, run_system, running_system
+    from runtime.watchdog.systemd import Systemd
 
 __all__ = [
+    "DEFAULT_CAPACITY",
+    "NO_BACKOFF",
     "POSTPONE",
     "Activity",
     "Actor",
@@ -79,12 +101,23 @@ __all__ = [
     "ActorDead",
     "ActorRestarting",
     "ActorTask",
+    "Address",
+    "AddressState",
+    "AdministrationError",
     "AskError",
     "AskTimeout",
     "AtlasError",
     "AutoShutdown",
+    "Backoff",
+    "Budget",
     "Child",
+    "ChildCounts",
+    "ChildInfo",
     "ChildSpec",
+    "ChildStartFailed",
+    "ChildStarted",
+    "ChildState",
+    "ChildrenUnstopped",
     "ConfigError",
     "Context",
     "Control",
@@ -96,6 +129,7 @@ __all__ = [
     "DynamicSupervisor",
     "Event",
     "EventBus",
+    "EventRecord",
     "Exit",
     "ExitReason",
     "Failpoints",
@@ -103,6 +137,7 @@ __all__ = [
     "GiveUp",
     "Ignore",
     "Inspect",
+    "Iteration",
     "Killed",
     "LeaseHeldAcrossCall",
     "LeaseMarker",
@@ -111,13 +146,18 @@ __all__ = [
     "Message",
     "Monitor",
     "Overflow",
+    "PeriodicWorker",
     "Postponed",
     "Ref",
+    "RefusalReason",
     "Registry",
+    "RepairIntensityExceeded",
     "Request",
     "Restart",
+    "RestartIntensityExceeded",
     "Resume",
     "Services",
+    "SpecError",
     "StartRefused",
     "Stop",
     "StopCause",
@@ -125,81 +165,123 @@ __all__ = [
     "Strategy",
     "Supervisor",
     "Suspend",
+    "System",
+    "Systemd",
     "Timer",
     "TooManyPostponed",
     "Unhandled",
     "UnknownActor",
     "WakeUp",
+    "WorkerBeat",
     "WouldDeadlock",
+    "clock_reader",
+    "correlated",
     "current_lease",
+    "get_logger",
     "handler",
+    "open_tree_nursery",
+    "redact",
     "refuse_if_leased",
+    "run_system",
+    "running_system",
+    "watch_mailbox",
 ]
 
 # Found when they are first asked for: `atlas --help` needs none of them, and would wait for all.
 _HOME: Final = {
     "Activity": "runtime.child",
-    "Actor": "runtime.actor",
+    "Actor": "runtime.core.actor",
     "ActorCrashed": "runtime.errors",
     "ActorDead": "runtime.errors",
     "ActorRestarting": "runtime.errors",
-    "ActorTask": "runtime.actor_task",
+    "ActorTask": "runtime.core.incarnation",
+    "Address": "runtime.core.address",
+    "AddressState": "runtime.core.address",
+    "AdministrationError": "runtime.supervision.errors",
     "AskError": "runtime.errors",
     "AskTimeout": "runtime.errors",
     "AtlasError": "runtime.errors",
     "AutoShutdown": "runtime.child",
+    "Backoff": "runtime.restart_limits",
+    "Budget": "runtime.core.budget",
     "Child": "runtime.child",
+    "ChildCounts": "runtime.supervision.children",
+    "ChildInfo": "runtime.supervision.children",
     "ChildSpec": "runtime.child",
+    "ChildStartFailed": "runtime.supervision.errors",
+    "ChildStarted": "runtime.supervision.events",
+    "ChildState": "runtime.supervision.children",
+    "ChildrenUnstopped": "runtime.supervision.errors",
     "ConfigError": "runtime.errors",
-    "Context": "runtime.context",
+    "Context": "runtime.core.context",
     "Control": "runtime.message",
-    "DeadLetter": "runtime.deadletters",
-    "DeadLetters": "runtime.deadletters",
-    "Deferred": "runtime.deferred",
+    "DEFAULT_CAPACITY": "runtime.core.mailbox",
+    "DeadLetter": "runtime.core.deadletters",
+    "DeadLetters": "runtime.core.deadletters",
+    "Deferred": "runtime.core.ask",
     "Delivery": "runtime.message",
     "Down": "runtime.message",
-    "DynamicSupervisor": "runtime.supervisor",
+    "DynamicSupervisor": "runtime.supervision.supervisor",
     "Event": "runtime.events",
     "EventBus": "runtime.events",
+    "EventRecord": "runtime.events",
     "Exit": "runtime.child",
     "ExitReason": "runtime.child",
-    "Failpoints": "runtime.failpoints",
+    "Failpoints": "runtime.core.failpoints",
     "Fatal": "runtime.errors",
     "GiveUp": "runtime.child",
     "Ignore": "runtime.errors",
     "Inspect": "runtime.message",
+    "Iteration": "runtime.core.worker",
     "Killed": "runtime.errors",
     "LeaseHeldAcrossCall": "runtime.errors",
-    "LeaseMarker": "runtime.lease_guard",
+    "LeaseMarker": "runtime.core.lease_guard",
     "MailboxFull": "runtime.errors",
-    "MailboxStatistics": "runtime.mailbox",
+    "MailboxStatistics": "runtime.core.mailbox",
     "Message": "runtime.message",
-    "Monitor": "runtime.monitor",
-    "Overflow": "runtime.mailbox",
+    "Monitor": "runtime.core.ref",
+    "NO_BACKOFF": "runtime.restart_limits",
+    "Overflow": "runtime.core.mailbox",
     "POSTPONE": "runtime.message",
+    "PeriodicWorker": "runtime.core.worker",
     "Postponed": "runtime.message",
-    "Ref": "runtime.ref",
-    "Registry": "runtime.registry",
+    "Ref": "runtime.core.ref",
+    "RefusalReason": "runtime.supervision.errors",
+    "Registry": "runtime.core.services",
+    "RepairIntensityExceeded": "runtime.supervision.errors",
     "Request": "runtime.message",
     "Restart": "runtime.child",
+    "RestartIntensityExceeded": "runtime.supervision.errors",
     "Resume": "runtime.message",
-    "Services": "runtime.services",
+    "Services": "runtime.core.services",
+    "SpecError": "runtime.supervision.errors",
     "StartRefused": "runtime.errors",
     "Stop": "runtime.message",
     "StopCause": "runtime.child",
     "StopReason": "runtime.child",
     "Strategy": "runtime.child",
-    "Supervisor": "runtime.supervisor",
+    "Supervisor": "runtime.supervision.supervisor",
     "Suspend": "runtime.message",
-    "Timer": "runtime.timers",
+    "System": "runtime.system.system",
+    "Systemd": "runtime.watchdog.systemd",
+    "Timer": "runtime.core.timers",
     "TooManyPostponed": "runtime.errors",
     "Unhandled": "runtime.errors",
     "UnknownActor": "runtime.errors",
     "WakeUp": "runtime.message",
+    "WorkerBeat": "runtime.core.beats",
     "WouldDeadlock": "runtime.errors",
-    "current_lease": "runtime.lease_guard",
-    "handler": "runtime.actor",
-    "refuse_if_leased": "runtime.lease_guard",
+    "clock_reader": "runtime.core.timers",
+    "correlated": "runtime.correlation",
+    "current_lease": "runtime.core.lease_guard",
+    "get_logger": "runtime.log.logs",
+    "handler": "runtime.core.actor",
+    "open_tree_nursery": "runtime.supervision.child_run",
+    "redact": "runtime.log.redaction",
+    "refuse_if_leased": "runtime.core.lease_guard",
+    "run_system": "runtime.system.system",
+    "running_system": "runtime.system.system",
+    "watch_mailbox": "runtime.core.worker",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import attrs
 import trio
 
-from runtime.backoff import Backoff
+from runtime.restart_limits import Backoff
 
 
 class Restart(enum.StrEnum):

@@ -16,9 +16,9 @@ from typing import ClassVar
 import attrs
 
 from runtime.correlation import correlation_id
-from runtime.logs import log_event
+from runtime.log.logs import log_event
 
-RING = 1000
+KEPT_EVENTS = 1000
 """Events kept by a bus unless told otherwise."""
 
 
@@ -90,7 +90,7 @@ class EventBus:
     """
 
     def __init__(
-        self, *, ring: int = RING, log: LogSink | None = log_event, clock: Callable[[], float] = time.time
+        self, *, ring: int = KEPT_EVENTS, log: LogSink | None = log_event, clock: Callable[[], float] = time.time
     ) -> None:
         self._ring: deque[EventRecord] = deque(maxlen=ring)
         self._subscribers: list[Subscriber] = []
@@ -125,10 +125,10 @@ class EventBus:
 
         return unsubscribe
 
-    def recent(self, n: int = RING) -> list[Event]:
+    def recent(self, n: int = KEPT_EVENTS) -> list[Event]:
         """The last `n` events, oldest first."""
         return [record.event for record in self.records(n)]
 
-    def records(self, n: int = RING) -> list[EventRecord]:
+    def records(self, n: int = KEPT_EVENTS) -> list[EventRecord]:
         """The last `n` events with their time and sequence number, oldest first."""
         return list(self._ring)[-n:] if n > 0 else []

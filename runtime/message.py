@@ -1,4 +1,10 @@
-"""Messages: frozen values between actors, requests that are answered, and the control messages of the runtime."""
+"""Messages: frozen values between actors, requests that are answered, the control messages of the runtime, and the
+envelope that carries a message's correlation id.
+
+Only a message that was told under a correlation id travels in an envelope; any other lies in its lane as it is, which
+keeps
+the hottest call of the system cheap.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,8 @@ from collections.abc import Mapping
 from typing import ClassVar, Final, Generic, TypeVar
 
 import attrs
+
+from runtime.correlation import correlation_id
 
 R = TypeVar("R")
 
@@ -100,3 +108,29 @@ class Postponed(enum.Enum):
 POSTPONE: Final = Postponed.POSTPONE
 """Returned by a handler that cannot deal with a message in its present state: it is kept, in order, and handled again
 after `context.unpostpone()`."""
+
+
+current_correlation = correlation_id.get
+
+
+class Envelope:
+    """The envelope of one told message."""
+
+    __slots__ = ("correlation", "message")
+
+    def __init__(self, message: Message, correlation: str) -> None:
+        self.message = message
+        self.correlation = correlation
+
+
+def enveloped(message: Message) -> Message | Envelope:
+    """The message as it travels: in a letter if the caller works under a correlation id."""
+    correlation = current_correlation()
+    return Envelope(message, correlation) if correlation else message
+
+
+def told_message(item: object) -> Message | None:
+    """The told message in an item of a lane; None if the item is a request that was asked."""
+    if isinstance(item, Envelope):
+        return item.message
+    return item if isinstance(item, Message) else None

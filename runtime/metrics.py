@@ -29,7 +29,7 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*\Z")
 
 Labels = tuple[str, ...]
-Source = Callable[[], Iterable[tuple[Labels, float]]]
+SampleSource = Callable[[], Iterable[tuple[Labels, float]]]
 
 
 class CounterSeries:
@@ -170,7 +170,7 @@ class _Sampled(Instrument[N]):
     def __init__(self, name: str, help: str, labels: Labels = ()) -> None:  # noqa: A002  Prometheus calls it help
         super().__init__(name, help, labels)
         self._callbacks: dict[Labels, Callable[[], float]] = {}
-        self._source: Source | None = None
+        self._source: SampleSource | None = None
 
     def from_callback(self, values: Labels, callback: Callable[[], float]) -> None:
         """Read the series with these label values by calling `callback` at each rendering; a later call replaces it.
@@ -180,7 +180,7 @@ class _Sampled(Instrument[N]):
         self._check(values)
         self._callbacks[values] = callback
 
-    def from_source(self, source: Source | None) -> None:
+    def from_source(self, source: SampleSource | None) -> None:
         """Read any number of series, as (label values, figure), by calling `source` at each rendering; None ends it."""
         self._source = source
 

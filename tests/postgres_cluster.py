@@ -2,7 +2,7 @@
 
 ``cluster`` and ``database_dsn`` are fixtures; a room's ``conftest.py`` imports them by name::
 
-    from tests.postgres_cluster import cluster as cluster, database_dsn as database_dsn
+    from tests.postgres_cluster import cluster, database_dsn
 
 The server runs in the foreground as our own child on a unix socket in a short temporary directory and dies with us.
 Durability is switched off: a test may kill backends, not the machine. ``ATLAS_TEST_POSTGRES_BIN`` names another
@@ -26,8 +26,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from db.embedded.account import ensure_account
-from db.embedded.errors import ClusterError
+from db.embedded.cluster import ensure_account
+from db.embedded.settings import ClusterError
 from tests.postgres_template import build_template
 
 _SUPERUSER = "atlas"

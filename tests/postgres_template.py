@@ -3,7 +3,7 @@
 import asyncpg
 import trio_asyncio
 
-from db.migrate import migrate
+from db.schema.migrate import migrate
 
 
 def build_template(dsn: str) -> None:

@@ -9,7 +9,7 @@
   Xray are processes of their own: of them, only what this process does to speak to them is counted.
 
 `tell` and `crash` run in the system of `atlas run`, in a tree of one actor; `lease` and `purchase` in the system that tests use,
-so that `runtime.testing` stands in their paths where the supervisor would.
+so that `runtime.testing.system` stands in their paths where the supervisor would.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ import trio.testing
 
 # Everything that is known here of the tree: where a name moves, this list is what changes.
 # isort: off
-from runtime import Actor, Event, Message, Ref, WakeUp, handler, logs
-from runtime.config.loader import load_text
-from runtime.system import System
-from actors.key_events import KeySettled
+from runtime import Actor, Event, Message, Ref, WakeUp, handler
+from runtime.log import logs
+from runtime.config import load_text
+from runtime import System
+from actors.keys.events import KeySettled
 from db.customers import add_customer
 from db.money import Money
-from db.purchases import record_manual_purchase
+from db.billing.purchases import record_manual_purchase
 from benchmarks.leases import server
-from tests.actors.node_house import NEVER, node_house
-from tests.actors.pool_house import pool_house
+from tests.actors.node_fixtures import NEVER, node_harness
+from tests.actors.pool_fixtures import pool_harness
 
 # isort: on
 from tools.moves import MoveCounter
@@ -129,11 +130,11 @@ async def tell(counter: MoveCounter) -> AsyncIterator[Trip]:
 async def lease(counter: MoveCounter) -> AsyncIterator[Trip]:
     """lease → release."""
     with server() as cluster:
-        async with pool_house(cluster.dsn()) as house:
+        async with pool_harness(cluster.dsn()) as harness:
 
             async def trip() -> None:
                 counter.begin()
-                async with house.pool.lease("trip") as lease:
+                async with harness.pool.lease("trip") as lease:
                     await lease.fetchval("SELECT 1")
                 counter.end()
 
@@ -159,10 +160,10 @@ async def purchase(counter: MoveCounter) -> AsyncIterator[Trip]:
     """purchase → key active."""
     with server() as cluster, tempfile.TemporaryDirectory() as directory, _running_log():
         template = await trio.to_thread.run_sync(cluster.template)
-        async with node_house(cluster.dsn(cluster.create_database(template)), Path(directory)) as house:
-            await house.pool.system.start(Bystander(counter), name="notifications")
-            await house.activation()
-            await house.node("oslo", probe=NEVER)
+        async with node_harness(cluster.dsn(cluster.create_database(template)), Path(directory)) as harness:
+            await harness.pool.system.start(Bystander(counter), name="notifications")
+            await harness.activation()
+            await harness.node("oslo", probe=NEVER)
             is_active = trio.Event()
             customer = 0
 
@@ -174,14 +175,14 @@ async def purchase(counter: MoveCounter) -> AsyncIterator[Trip]:
             async def trip() -> None:
                 nonlocal is_active, customer
                 is_active, customer = trio.Event(), customer + 1
-                await house.run(add_customer, customer)
+                await harness.run(add_customer, customer)
                 await trio.testing.wait_all_tasks_blocked(_QUIET)
                 counter.begin()
-                await house.run(record_manual_purchase, customer, "basic", 30, "trips", f"charge-{customer}", _PRICE)
+                await harness.run(record_manual_purchase, customer, "basic", 30, "trips", f"charge-{customer}", _PRICE)
                 await is_active.wait()
                 await trio.testing.wait_all_tasks_blocked(_QUIET)
 
-            unsubscribe = house.pool.system.services.events.subscribe(note)
+            unsubscribe = harness.pool.system.services.events.subscribe(note)
             yield trip
             unsubscribe()
 

@@ -1,7 +1,8 @@
 """What can go wrong between ATLAS and a VPN node, sorted by what the caller may do about it.
 
 `NodeUnreachable`, `NodeUnavailable`, `NodeReadOnly` and `BreakerOpen`: nothing is wrong with the key, try again later.
-`NodeAmbiguous`: the change may have happened; read it back or send the same change again. `NodeConflict`: somebody wrote a newer
+`NodeAmbiguous`: the change may have happened; read it back or send the same change again. `NodeConflict`: somebody
+wrote a newer
 generation; read the desired state again. `NodeRefused`: the node will never accept this request as it is.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from runtime.errors import AtlasError
+from runtime import AtlasError
 
 
 class NodeError(AtlasError):
@@ -186,3 +187,10 @@ class ListenRefused(AgentError):
     """A port the agent needs is taken or not allowed."""
 
     exit_code: ClassVar[int] = 69
+
+
+def unwrap_group(error: BaseException) -> BaseException:
+    """The one exception inside a group, however deep; the group itself if there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

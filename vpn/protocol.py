@@ -221,7 +221,7 @@ class KeyUsage:
 
 
 @attrs.frozen
-class Usage:
+class UsagePage:
     """Absolute counters: store (boot_id, last value) per key and add the difference; never resets on reading.
 
     `mark`, of the first page, is what to pass as `since` next time: then only keys whose counters moved are told. A mark
@@ -293,6 +293,6 @@ class VpnNode(Protocol):
     async def kick(self, key_id: str) -> Kicked:
         """Cut the customer's open connections and let them connect again. Not idempotent."""
 
-    async def usage(self, since: str = "", *, after: str = "", limit: int = 1000) -> Usage:
+    async def usage(self, since: str = "", *, after: str = "", limit: int = 1000) -> UsagePage:
         """A page of traffic counters in order of key id: of all keys that ever had traffic in this life of the VPN process,
         or of those whose counters moved after the mark `since`. Idempotent: nothing is reset by reading."""

@@ -8,11 +8,10 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import KOPECKS, NUMBER, PAGE_SIZE, PAGE_START, REASON, TELEGRAM_ID
-from db.cases import Case, CaseState, close_case, credit_case, find_case, list_cases
+from db.billing.cases import Case, CaseState, close_case, credit_case, find_case, list_cases
 from db.money import Money
 from db.tx import Tx
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit, table
+from runtime.cli import config_option, emit, json_option, table
 
 
 @click.group()

@@ -6,14 +6,13 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import LANGUAGE, PERCENT, TELEGRAM_ID
+from db.billing.ledger import balance
+from db.billing.pricing import set_personal_discount, set_vip
+from db.billing.referrals import ReferralStanding, referral_standing
 from db.customers import Customer, add_customer, find_customer
-from db.discounts import set_personal_discount, set_vip
-from db.ledger import balance
 from db.money import Money
-from db.referrals import Standing, referral_standing
 from db.tx import Tx
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit
+from runtime.cli import config_option, emit, json_option
 
 
 @click.group()
@@ -47,7 +46,7 @@ def add(ctx: click.Context, telegram_id: int, language: str, referrer: int | Non
 def show(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     """Show balance, discounts and referrals of customer TELEGRAM_ID."""
 
-    async def run(tx: Tx) -> tuple[Customer, Money, Standing]:
+    async def run(tx: Tx) -> tuple[Customer, Money, ReferralStanding]:
         found = await find_customer(tx, telegram_id)
         return found, await balance(tx, found.id), await referral_standing(tx, found.id)
 

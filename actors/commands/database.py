@@ -9,19 +9,18 @@ import attrs
 import click
 import trio
 
-from db.classify import is_driver_error, sqlstate
-from db.connection import SessionLimits
+from db.driver.classify import is_driver_error, sqlstate
+from db.driver.connection import SessionLimits
+from db.driver.session import Session, open_session
 from db.embedded import EmbeddedSettings, embedded_dsn
-from db.errors import BusinessError
-from db.lease_errors import AmbiguousCommit, DatabaseUnreachable, LeaseError, LeaseMisused
-from db.migrate import check_schema
-from db.session import Session, open_session
+from db.errors import AmbiguousCommit, BusinessError, DatabaseUnreachable, LeaseError, LeaseMisused
+from db.schema.migrate import check_schema
 from db.settings import DatabaseSettings
 from db.tx import Tx
-from runtime.cli.exit_codes import GAVE_UP, UNSTOPPED, WEDGED
-from runtime.cli.options import load_config
-from runtime.config.config import Config
-from runtime.errors import AtlasError
+from runtime import AtlasError
+from runtime.cli import load_config
+from runtime.config import Config
+from runtime.exit_codes import GAVE_UP, UNSTOPPED, WEDGED
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

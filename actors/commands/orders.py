@@ -8,11 +8,9 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import DAYS, NAME, NUMBER, PAGE_SIZE, TELEGRAM_ID
-from db.order_list import ListedOrder, OrderState, list_orders
-from db.orders import Order, cancel_order, open_order
+from db.billing.orders import ListedOrder, Order, OrderState, cancel_order, list_orders, open_order
 from db.tx import Tx
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit, table
+from runtime.cli import config_option, emit, json_option, table
 
 
 @click.group()

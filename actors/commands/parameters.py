@@ -6,8 +6,8 @@ import re
 
 import click
 
-from db.payment import PROVIDER as PROVIDER_NAME
-from runtime.cli.parameters import Text, Word
+from db.billing.payments import PROVIDER as PROVIDER_NAME
+from runtime.cli import Text, Word
 
 _BIGINT = 2**63 - 1
 _LARGEST = 100_000_000_00

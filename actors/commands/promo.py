@@ -8,10 +8,9 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import NAME, PERCENT, USES
-from db.promos import Promo, add_promo, list_promos, stop_promo
+from db.billing.promos import Promo, add_promo, list_promos, stop_promo
 from db.tx import Tx
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit, table
+from runtime.cli import config_option, emit, json_option, table
 
 
 @click.group()

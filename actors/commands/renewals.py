@@ -1,4 +1,4 @@
-"""`atlas renewals …`: what will be bought again from customers' balances."""
+"""`atlas renewals …`, `atlas auto-renew`: what will be bought again from customers' balances, and for whom."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import PAGE_SIZE, TELEGRAM_ID
-from db.renewal_list import Attempt, RenewalState, ScheduledRenewal, list_renewals, renew_now
-from db.renewals import RenewalResult
+from db.billing.renewal_schedule import RenewalAttempt, RenewalState, ScheduledRenewal, list_renewals, renew_now
+from db.billing.renewals import RenewalResult, set_auto_renew
 from db.tx import Tx
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit, table
+from runtime.cli import config_option, emit, json_option, table
 
 
 @click.group()
@@ -77,7 +76,7 @@ def now(ctx: click.Context, telegram_id: int, starts: datetime, as_json: bool) -
     Also tries one again that failed. A period is bought once: repeating it changes nothing.
     """
 
-    async def run(tx: Tx) -> Attempt:
+    async def run(tx: Tx) -> RenewalAttempt:
         return await renew_now(tx, telegram_id, starts.date(), actor=OPERATOR)
 
     attempt = in_transaction(ctx, "renewals.now", run)
@@ -93,7 +92,7 @@ def now(ctx: click.Context, telegram_id: int, starts: datetime, as_json: bool) -
     emit(data, as_json, lambda: _sentence(attempt, telegram_id))
 
 
-def _sentence(attempt: Attempt, telegram_id: int) -> str:
+def _sentence(attempt: RenewalAttempt, telegram_id: int) -> str:
     outcome = attempt.outcome
     if outcome.result is RenewalResult.RENEWED:
         again = " (renewed before; nothing was changed)" if attempt.replayed else ""
@@ -117,3 +116,26 @@ def _data(one: ScheduledRenewal) -> dict[str, object]:
         "failures": one.failures,
         "last_error": one.last_error,
     }
+
+
+@click.command(name="auto-renew")
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.argument("switch", type=click.Choice(["on", "off"]))
+@config_option
+@json_option
+@click.pass_context
+def auto_renew(ctx: click.Context, telegram_id: int, switch: str, as_json: bool) -> None:
+    """Switch the automatic renewal of customer TELEGRAM_ID on or off.
+
+    The plan bought last is bought again from the balance, at the price of that day, first tried 6 hours before the end.
+    Repeating it changes nothing.
+    """
+    enabled = switch == "on"
+
+    async def run(tx: Tx) -> bool:
+        return await set_auto_renew(tx, telegram_id, enabled, actor=OPERATOR)
+
+    changed = in_transaction(ctx, "auto-renew", run)
+    was = f"is {switch} now" if changed else f"was {switch} before; nothing was changed"
+    data = {"telegram_id": telegram_id, "auto_renew": enabled, "changed": changed}
+    emit(data, as_json, lambda: f"automatic renewal of customer {telegram_id} {was}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import in_session, in_transaction
-from db.migrate import check_schema, load_migrations, migrate
-from db.session import Session
+from db.driver.session import Session
+from db.schema.migrate import check_schema, load_migrations, migrate
 from db.settings import DatabaseSettings
-from runtime.cli.options import config_option, json_option, load_config
-from runtime.cli.output import emit
+from runtime.cli import config_option, emit, json_option, load_config
 
 
 @click.group()

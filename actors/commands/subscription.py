@@ -7,17 +7,15 @@ from collections.abc import Mapping
 
 import click
 
-from actors.access_view import links_of, state_of
 from actors.commands.database import in_transaction
 from actors.commands.parameters import TELEGRAM_ID
+from actors.nodes.links import subscription_state, working_links
+from db.access.subscriptions import SubscriptionView, get_subscription
 from db.errors import BusinessError
-from db.subscriptions import SubscriptionView, get_subscription
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit
+from runtime.cli import config_option, emit, json_option
 from vpn.link import VlessLink
-from vpn.subscription.formats import Format
 from vpn.subscription.qr import qr_terminal
-from vpn.subscription.render import render
+from vpn.subscription.render import Format, render
 
 
 @click.command()
@@ -41,14 +39,14 @@ def subscription(ctx: click.Context, telegram_id: int, form: str | None, as_json
         raise BusinessError(
             f"customer {telegram_id} never had a subscription; `atlas buy --customer {telegram_id} …` records one"
         )
-    working = links_of(found)
+    working = working_links(found)
     if form is not None:
         _print_links(telegram_id, working, Format(form))
         return
     links = [link.render() for link in working]
     data = {
         "telegram_id": found.telegram_id,
-        "state": state_of(found),
+        "state": subscription_state(found),
         "tariff": found.tariff,
         "source": found.source,
         "expires_at": found.expires_at.isoformat(),

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import click
 
 from actors.commands.database import in_transaction
-from db.migrate import check_schema
+from db.billing.invariants import Invariant
+from db.billing.invariants import check_invariants as verify_views
+from db.schema.migrate import check_schema
 from db.tx import Tx
-from db.verify import Invariant
-from db.verify import verify as verify_views
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit
-from runtime.cli.parameters import Seconds
+from runtime.cli import Seconds, config_option, emit, json_option
 
 VIOLATED = 65
 "An invariant that holds at every commit does not (sysexits: the data is wrong)."

@@ -8,9 +8,7 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import KOPECKS, NAME, NUMBER, PAGE_SIZE, REASON, TELEGRAM_ID
-from db.money import Money
-from db.tx import Tx
-from db.withdrawals import (
+from db.billing.withdrawals import (
     Withdrawal,
     WithdrawalState,
     approve_withdrawal,
@@ -20,8 +18,9 @@ from db.withdrawals import (
     reject_withdrawal,
     request_withdrawal,
 )
-from runtime.cli.options import config_option, json_option
-from runtime.cli.output import emit, table
+from db.money import Money
+from db.tx import Tx
+from runtime.cli import config_option, emit, json_option, table
 
 
 @click.group()

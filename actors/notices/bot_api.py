@@ -14,7 +14,7 @@ import attrs
 import httpx
 import trio
 
-from actors.notices.settings import TelegramSettings
+from actors.notices.settings import TelegramNoticeSettings
 from runtime.http import Timeouts, new_client
 
 _MAX_ANSWER: Final = 64 * 1024
@@ -30,7 +30,7 @@ _NO_CHAT: Final = (
 )
 
 
-class Outcome(enum.Enum):
+class SendResult(enum.Enum):
     """What became of a message."""
 
     SENT = "sent"
@@ -51,10 +51,10 @@ class Outcome(enum.Enum):
 
 
 @attrs.frozen
-class Answer:
+class BotAnswer:
     """What Telegram said. `why` is short and repeats neither token nor text."""
 
-    outcome: Outcome
+    outcome: SendResult
     why: str = ""
     retry_after: float = 0.0
     moved_to: int = 0
@@ -63,7 +63,7 @@ class Answer:
 class BotApi:
     """A client of the Bot API. `aclose()` it."""
 
-    def __init__(self, telegram: TelegramSettings) -> None:
+    def __init__(self, telegram: TelegramNoticeSettings) -> None:
         self._path = f"/bot{telegram.token.reveal()}/sendMessage"
         self._within = telegram.within
         self._client = new_client(
@@ -75,26 +75,26 @@ class BotApi:
         """Close its connections."""
         await self._client.aclose()
 
-    async def send(self, chat: int, text: str) -> Answer:
+    async def send(self, chat: int, text: str) -> BotAnswer:
         """Send a message as plain text, without previews of links. Never raises for what Telegram or the network does."""
         body = {"chat_id": chat, "text": text, "link_preview_options": {"is_disabled": True}}
         try:
             with trio.fail_after(self._within):
                 response = await self._client.post(self._path, json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            return Answer(Outcome.NOT_SENT, f"no connection to Telegram: {type(error).__name__}")
+            return BotAnswer(SendResult.NOT_SENT, f"no connection to Telegram: {type(error).__name__}")
         except trio.TooSlowError:
-            return Answer(Outcome.UNKNOWN, f"no answer from Telegram within {self._within:g} s")
+            return BotAnswer(SendResult.UNKNOWN, f"no answer from Telegram within {self._within:g} s")
         except httpx.HTTPError as error:
-            return Answer(Outcome.UNKNOWN, f"the connection to Telegram broke: {type(error).__name__}")
+            return BotAnswer(SendResult.UNKNOWN, f"the connection to Telegram broke: {type(error).__name__}")
         return read_answer(response.status_code, response.content)
 
 
-def read_answer(status: int, content: bytes) -> Answer:
+def read_answer(status: int, content: bytes) -> BotAnswer:
     """What an answer of `sendMessage` means. What cannot be understood, or is not Telegram's, means that nobody knows."""
     fields = _object(content)
     if fields.get("ok") is True and status == httpx.codes.OK:
-        return Answer(Outcome.SENT)
+        return BotAnswer(SendResult.SENT)
     said = fields.get("description")
     description = said[:200] if isinstance(said, str) else ""
     why = f"Telegram answered {status}: {description}" if description else f"Telegram answered {status}"
@@ -104,19 +104,19 @@ def read_answer(status: int, content: bytes) -> Answer:
         case httpx.codes.TOO_MANY_REQUESTS:
             seconds = parameters.get("retry_after")
             waits = float(seconds) if type(seconds) is int and seconds >= 0 else _DEFAULT_RETRY_AFTER
-            return Answer(Outcome.TOO_FAST, why, retry_after=waits)
+            return BotAnswer(SendResult.TOO_FAST, why, retry_after=waits)
         case httpx.codes.UNAUTHORIZED | httpx.codes.NOT_FOUND:
-            return Answer(Outcome.NO_ACCESS, f"{why}; it does not know the bot: correct telegram.token_file")
+            return BotAnswer(SendResult.NO_ACCESS, f"{why}; it does not know the bot: correct telegram.token_file")
         case httpx.codes.FORBIDDEN if fields.get("ok") is False:
-            return Answer(Outcome.UNREACHABLE, why)
+            return BotAnswer(SendResult.UNREACHABLE, why)
         case httpx.codes.BAD_REQUEST if fields.get("ok") is False:
             moved_to = parameters.get("migrate_to_chat_id")
             if type(moved_to) is int:
-                return Answer(Outcome.MOVED, why, moved_to=moved_to)
+                return BotAnswer(SendResult.MOVED, why, moved_to=moved_to)
             if any(phrase in description.lower() for phrase in _NO_CHAT):
-                return Answer(Outcome.UNREACHABLE, why)
-            return Answer(Outcome.REFUSED, why)
-    return Answer(Outcome.UNKNOWN, why)
+                return BotAnswer(SendResult.UNREACHABLE, why)
+            return BotAnswer(SendResult.REFUSED, why)
+    return BotAnswer(SendResult.UNKNOWN, why)
 
 
 def _object(content: bytes) -> dict[str, object]:

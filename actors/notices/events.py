@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import attrs
 
-from runtime.events import Event
+from runtime import Event
 from runtime.metrics import SECONDS, counter, histogram
 from runtime.wording import duration
 

@@ -7,13 +7,12 @@ from typing import Literal
 import attrs
 from attrs.validators import ge, gt, matches_re
 
-from runtime.config.secret import Secret
-from runtime.config.settings import settings
+from runtime.config import Secret, settings
 
 
 @settings("telegram")
 @attrs.frozen
-class TelegramSettings:
+class TelegramNoticeSettings:
     """Which bot sends notices, and how fast. Times in seconds. Payments by Telegram have settings of their own."""
 
     token: Secret = attrs.field(factory=Secret)

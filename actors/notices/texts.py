@@ -10,8 +10,8 @@ from typing import Final
 from actors.notices.english import ENGLISH
 from actors.notices.language import Language
 from actors.notices.russian import RUSSIAN
-from db.notices import NOTICE_KINDS, Fact, NoticeKind, payload_problems
-from runtime.errors import AtlasError
+from db.work.notices import NOTICE_KINDS, NoticeKind, PayloadType, payload_problems
+from runtime import AtlasError
 
 LANGUAGES: Final[Mapping[str, Language]] = {language.code: language for language in (RUSSIAN, ENGLISH)}
 LEFT: Final = "left"
@@ -52,7 +52,7 @@ def text_of(
     values = dict.fromkeys(known.optional, "")
     for name, fact in known.facts.items():
         value = payload.get(name)
-        if value is not None and fact is not Fact.FLAG:
+        if value is not None and fact is not PayloadType.FLAG:
             shown = _shown(language, name, fact, value, currency)
             values[name] = language.clauses[name].format(**{name: shown}) if name in known.optional else shown
     if known.useful_until:
@@ -76,16 +76,16 @@ def _template(kind: NoticeKind, payload: Mapping[str, object], language: Languag
     return language.texts.get(f"{kind.name}.{chosen}") or language.texts.get(kind.name)
 
 
-def _shown(language: Language, name: str, fact: Fact, value: object, currency: str) -> str:
+def _shown(language: Language, name: str, fact: PayloadType, value: object, currency: str) -> str:
     match fact, value:
-        case ((Fact.AMOUNT | Fact.CHANGE), int()):
-            return language.money(value, currency, signed=fact is Fact.CHANGE)
-        case Fact.COUNT, int():
+        case ((PayloadType.AMOUNT | PayloadType.CHANGE), int()):
+            return language.money(value, currency, signed=fact is PayloadType.CHANGE)
+        case PayloadType.COUNT, int():
             return language.count(name, value)
-        case Fact.PERCENT, int():
+        case PayloadType.PERCENT, int():
             return language.percent(value)
-        case Fact.MOMENT, str():
+        case PayloadType.MOMENT, str():
             return language.moment(datetime.fromisoformat(value))
-        case Fact.WORD, str():
+        case PayloadType.WORD, str():
             return language.word(value)
     return str(value)[:_MAX_TEXT]

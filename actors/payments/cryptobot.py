@@ -11,36 +11,37 @@ import math
 import attrs
 import httpx
 
-from actors.payments.calls import call, refuse
-from actors.payments.fields import (
-    Fields,
-    decimal_text,
-    identifier,
-    maybe_text,
-    order_of,
-    order_tag,
-    read_object,
-    sub,
-    text,
-)
 from actors.payments.provider import (
-    Delivery,
     NewInvoice,
     NotAuthentic,
     NotUnderstood,
     NotYet,
     ProviderUnavailable,
     StillOpen,
+    WebhookDelivery,
+    quote_in,
 )
-from actors.payments.quotes import quote_in
-from actors.payments.secrets import in_use, signs
 from actors.payments.settings import CryptoBotSettings
-from db.invoices import Invoice
+from actors.payments.wire import (
+    Fields,
+    call_provider,
+    decimal_text,
+    identifier,
+    in_use,
+    maybe_text,
+    order_of,
+    order_tag,
+    provider_refused,
+    read_object,
+    signs,
+    sub,
+    text,
+)
+from db.billing.invoices import Invoice
+from db.billing.orders import ORDER_LIFETIME, Quote
+from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact
+from db.billing.provider_events import StoredEvent
 from db.money import Money
-from db.orders import ORDER_LIFETIME, Quote
-from db.payment import FinalizePurchase
-from db.provider_events import StoredEvent
-from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing
 from runtime.http import new_client
 
 NAME = "cryptobot"
@@ -75,7 +76,7 @@ class CryptoBot:
     def quote(self, price: Money) -> Quote:
         return quote_in(price, self.settings.asset, self.settings.rate, "payments.cryptobot.rate")
 
-    def authenticate(self, delivery: Delivery) -> str:
+    def authenticate(self, delivery: WebhookDelivery) -> str:
         given = delivery.headers.get(SIGNATURE, "")
         tokens = in_use(self.settings.token, self.settings.previous_token)
         keys = [hashlib.sha256(token.reveal().encode()).digest() for token in tokens]
@@ -84,10 +85,10 @@ class CryptoBot:
         update = read_object(delivery.body)
         return f"{text(update, 'update_type')}:{identifier(sub(update, 'payload'), 'invoice_id')}"
 
-    async def understand(self, body: bytes) -> Fact:
+    async def understand(self, body: bytes) -> ProviderFact:
         update = read_object(body)
         if text(update, "update_type") != "invoice_paid":
-            return Nothing(f"an update of type {maybe_text(update, 'update_type')[:40]}")
+            return NothingToBook(f"an update of type {maybe_text(update, 'update_type')[:40]}")
         return _captured(sub(update, "payload"))
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
@@ -130,7 +131,7 @@ class CryptoBot:
         await self.client.aclose()
 
     async def _api(self, method: str, *, body: object = None, params: dict[str, str] | None = None) -> Fields:
-        status, answer = await call(
+        status, answer = await call_provider(
             self.client,
             NAME,
             "GET" if body is None else "POST",
@@ -142,7 +143,7 @@ class CryptoBot:
         )
         if answer.get("ok") is True:
             return _result(answer)
-        raise refuse(NAME, method, status, str(answer.get("error", "")), "payments.cryptobot")
+        raise provider_refused(NAME, method, status, str(answer.get("error", "")), "payments.cryptobot")
 
 
 def _result(answer: Fields) -> Fields:

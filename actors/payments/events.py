@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import attrs
 
-from runtime.events import Event
+from runtime import Event
 from runtime.metrics import SECONDS, counter, histogram
 
 DELIVERIES = counter(
@@ -15,7 +15,7 @@ DELIVERIES = counter(
     "Providers' events by what they led to: processed, ignored, failed, replayed, refused, postponed.",
     labels=("provider", "outcome"),
 )
-SETTLE_SECONDS = histogram(
+EVENT_SETTLE_SECONDS = histogram(
     "atlas_provider_event_seconds",
     "From the arrival of a provider's event to its booking, where that was done at once.",
     buckets=SECONDS,

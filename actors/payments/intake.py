@@ -9,17 +9,15 @@ import trio
 
 from actors.payments.events import (
     DELIVERIES,
-    SETTLE_SECONDS,
+    EVENT_SETTLE_SECONDS,
     EventFailed,
     EventPostponed,
     EventSettled,
     ProviderAway,
 )
 from actors.payments.provider import NotUnderstood, NotYet, PaymentError, Provider, ProviderRefused, ProviderUnavailable
-from actors.pool_client import Pool, pool_of
-from db.classify import Fault, classify
-from db.errors import BusinessError
-from db.provider_events import (
+from actors.pool.client import Pool, pool_of
+from db.billing.provider_events import (
     MAX_ATTEMPTS,
     StoredEvent,
     fail_event,
@@ -27,8 +25,9 @@ from db.provider_events import (
     settle_event,
     store_event,
 )
-from runtime.context import Context
-from runtime.errors import Killed
+from db.driver.classify import Fault, classify
+from db.errors import BusinessError
+from runtime import Context, Killed
 
 _WITHIN = 2.5
 """Seconds for a connection, and again for a transaction. What a provider waits for has a deadline of its own."""
@@ -74,7 +73,7 @@ class Intake:
                     DELIVERIES.labels(provider.name, "replayed").inc()
                 else:
                     event = await self._book(provider, attrs.evolve(event, body=body))
-                    SETTLE_SECONDS.labels(provider.name).observe(trio.current_time() - began)
+                    EVENT_SETTLE_SECONDS.labels(provider.name).observe(trio.current_time() - began)
         except Unsettled:
             await self._tell_without_verdict(provider, body)
             raise

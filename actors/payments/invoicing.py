@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from actors.payments.events import INVOICES
 from actors.payments.provider import Provider, ProviderRefused, ProviderUnavailable
-from actors.pool_client import Pool
-from db.invoices import Invoice, open_invoice, reserve_invoice
+from actors.pool.client import Pool
+from db.billing.invoices import Invoice, open_invoice, reserve_invoice
 from db.tx import Tx
 
 

@@ -1,20 +1,21 @@
-"""What the gateway and the watcher know of a payment provider."""
+"""What the gateway and the watcher know of a payment provider, its errors, and a price in its asset."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Protocol
 
 import attrs
 
+from db.billing.invoices import Invoice
+from db.billing.orders import Quote
+from db.billing.payments import Captured, InvoiceClosed, ProviderFact
+from db.billing.provider_events import StoredEvent
 from db.errors import BusinessError
-from db.invoices import Invoice
-from db.money import Money
-from db.orders import Quote
-from db.provider_events import StoredEvent
-from db.provider_facts import Captured, Fact, InvoiceClosed
-from runtime.errors import AtlasError
+from db.money import DIGITS, Money
+from runtime import AtlasError
 
 
 class PaymentError(AtlasError):
@@ -50,7 +51,7 @@ class ProviderRefused(BusinessError):
 
 
 @attrs.frozen
-class Delivery:
+class WebhookDelivery:
     """A request to a provider's path, as it came."""
 
     body: bytes = attrs.field(repr=False)
@@ -95,11 +96,11 @@ class Provider(Protocol):
         """What it would charge for a price in roubles. Raises BusinessError without a configured rate."""
         ...
 
-    def authenticate(self, delivery: Delivery) -> str:
+    def authenticate(self, delivery: WebhookDelivery) -> str:
         """The event's id, if it is authentic. Raises NotAuthentic, or NotUnderstood for an authentic body without one."""
         ...
 
-    async def understand(self, body: bytes) -> Fact:
+    async def understand(self, body: bytes) -> ProviderFact:
         """What an authentic body says. Raises NotUnderstood, and NotYet or ProviderUnavailable if it had to ask."""
         ...
 
@@ -127,3 +128,28 @@ class Provider(Protocol):
     async def aclose(self) -> None:
         """Close its connections."""
         ...
+
+
+_SHOWN_DIGITS = 2
+"""Crypto amounts are rounded up to as many decimals as people read."""
+
+
+def quote_in(price: Money, asset: str, rate: str, setting: str) -> Quote:
+    """`price` in `asset` at `rate` roubles for one whole unit, rounded up. Raises BusinessError without a usable rate."""
+    if asset == price.currency:
+        return Quote(price, Decimal(1))
+    if asset not in DIGITS:
+        raise BusinessError(
+            f"{setting.rpartition('.')[0]}.asset = {asset!r} is no known asset; known are {', '.join(DIGITS)}"
+        )
+    try:
+        value = Decimal(rate)
+    except InvalidOperation:
+        value = Decimal(0)
+    if not value.is_finite() or value <= 0:
+        raise BusinessError(
+            f'there is no rate for {asset}: set {setting} to the roubles for one whole unit, such as "92.50"'
+        )
+    whole = Decimal(price.amount).scaleb(-DIGITS[price.currency]) / value
+    digits = min(DIGITS[asset], _SHOWN_DIGITS)
+    return Quote(Money.parse(whole.quantize(Decimal(1).scaleb(-digits), ROUND_CEILING), asset), value)

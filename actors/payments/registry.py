@@ -11,7 +11,7 @@ from actors.payments.settings import PaymentSettings
 from actors.payments.stripe import Stripe
 from actors.payments.telegram import Telegram
 from actors.payments.yookassa import YooKassa
-from runtime.errors import StartRefused
+from runtime import StartRefused
 
 Providers = dict[str, Provider]
 

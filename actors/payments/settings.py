@@ -6,12 +6,11 @@ from typing import Literal
 
 import attrs
 
-from runtime.config.secret import Secret
-from runtime.config.settings import settings
+from runtime.config import Secret, settings
 
 
 @attrs.frozen
-class TelegramSettings:
+class TelegramPaymentSettings:
     """`[payments.telegram]`: Telegram Payments and Stars."""
 
     token: Secret = attrs.field(factory=Secret)
@@ -100,7 +99,7 @@ class StripeSettings:
 class PaymentSettings:
     """`[payments]`: the providers. Each is off until it has its credentials."""
 
-    telegram: TelegramSettings = attrs.field(factory=TelegramSettings)
+    telegram: TelegramPaymentSettings = attrs.field(factory=TelegramPaymentSettings)
     cryptobot: CryptoBotSettings = attrs.field(factory=CryptoBotSettings)
     yookassa: YooKassaSettings = attrs.field(factory=YooKassaSettings)
     stripe: StripeSettings = attrs.field(factory=StripeSettings)

@@ -13,29 +13,29 @@ from collections.abc import Callable
 import attrs
 import httpx
 
-from actors.payments.calls import call, refuse
-from actors.payments.fields import (
+from actors.payments.provider import NewInvoice, NotAuthentic, NotYet, StillOpen, WebhookDelivery, quote_in
+from actors.payments.settings import StripeSettings
+from actors.payments.wire import (
     Fields,
+    call_provider,
+    in_use,
     maybe_sub,
     maybe_text,
     minor_units,
     order_of,
     order_tag,
+    provider_refused,
     read_object,
+    signs,
     sub,
     text,
     whole,
 )
-from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotYet, StillOpen
-from actors.payments.quotes import quote_in
-from actors.payments.secrets import in_use, signs
-from actors.payments.settings import StripeSettings
-from db.invoices import Invoice
+from db.billing.invoices import Invoice
+from db.billing.orders import Quote
+from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.provider_events import StoredEvent
 from db.money import Money
-from db.orders import Quote
-from db.payment import FinalizePurchase
-from db.provider_events import StoredEvent
-from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
 from runtime.http import new_client
 
 NAME = "stripe"
@@ -76,7 +76,7 @@ class Stripe:
     def quote(self, price: Money) -> Quote:
         return quote_in(price, self.settings.asset, self.settings.rate, "payments.stripe.rate")
 
-    def authenticate(self, delivery: Delivery) -> str:
+    def authenticate(self, delivery: WebhookDelivery) -> str:
         said, signatures = _parts(delivery.headers.get(_SIGNATURE, ""))
         if not said.isascii() or not said.isdigit() or len(said) > 12 or not signatures:
             raise NotAuthentic(NAME, "its Stripe-Signature has no t and v1")
@@ -91,12 +91,12 @@ class Stripe:
             raise NotAuthentic(NAME, f"it was signed more than {TOLERANCE_SECONDS} s away from our clock")
         return text(read_object(delivery.body), "id")
 
-    async def understand(self, body: bytes) -> Fact:
+    async def understand(self, body: bytes) -> ProviderFact:
         event = read_object(body)
         kind, thing = text(event, "type"), sub(sub(event, "data"), "object")
         if kind in _PAID:
             if maybe_text(thing, "payment_status") != "paid":
-                return Nothing(f"a session whose payment is {maybe_text(thing, 'payment_status')[:40] or 'none'}")
+                return NothingToBook(f"a session whose payment is {maybe_text(thing, 'payment_status')[:40] or 'none'}")
             return _session(thing)
         if kind == "payment_intent.succeeded":
             return _intent(thing)
@@ -108,7 +108,7 @@ class Stripe:
         if kind == "charge.dispute.created":
             said = f"{whole(thing, 'amount')} {text(thing, 'currency').upper()} in the smallest unit"
             return Reversed(_intent_of(thing), "dispute", text(thing, "id"), said)
-        return Nothing(f"an event of type {kind[:60]}")
+        return NothingToBook(f"an event of type {kind[:60]}")
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
         return
@@ -133,7 +133,7 @@ class Stripe:
             "success_url": self.settings.success_url,
             "cancel_url": self.settings.cancel_url,
         }
-        status, session = await call(
+        status, session = await call_provider(
             self.client,
             NAME,
             "POST",
@@ -149,7 +149,7 @@ class Stripe:
 
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         path = f"/v1/checkout/sessions/{invoice.invoice_id}"
-        status, session = await call(self.client, NAME, "GET", path, what="show a session", repeat=True)
+        status, session = await call_provider(self.client, NAME, "GET", path, what="show a session", repeat=True)
         if status == httpx.codes.NOT_FOUND:
             raise NotYet("Stripe does not know this session; look at payments.stripe.secret_key_file")
         if status != httpx.codes.OK:
@@ -196,7 +196,7 @@ def _intent_of(thing: Fields) -> str:
 
 def _refused(what: str, status: int, answer: Fields) -> Exception:
     why = maybe_text(maybe_sub(answer, "error") or {}, "message")
-    return refuse(NAME, what, status, why, "payments.stripe")
+    return provider_refused(NAME, what, status, why, "payments.stripe")
 
 
 def _product(invoice: Invoice) -> str:

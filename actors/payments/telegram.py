@@ -1,8 +1,8 @@
 """Telegram Payments and Stars: updates by webhook or by long polling, both read here.
 
 Authentic is what carries our secret token, or what came by asking with the bot's token. Money is named by
-`telegram_payment_charge_id`, because one invoice can be paid twice. A `pre_checkout_query` has to be answered within ten
-seconds; only `successful_payment` is money.
+`telegram_payment_charge_id`, because one invoice can be paid twice. A `pre_checkout_query` has to be answered within
+ten seconds; only `successful_payment` is money.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ import attrs
 import httpx
 import trio
 
-from actors.payments.checkout_words import refusal
-from actors.payments.fields import (
+from actors.payments.provider import NewInvoice, NotAuthentic, NotUnderstood, StillOpen, WebhookDelivery, quote_in
+from actors.payments.settings import TelegramPaymentSettings
+from actors.payments.telegram_api import TelegramApi
+from actors.payments.wire import (
     Fields,
+    equals_any,
+    in_use,
     maybe_sub,
     maybe_text,
     minor_units,
@@ -26,19 +30,63 @@ from actors.payments.fields import (
     sub,
     whole,
 )
-from actors.payments.fields import text as text_of
-from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotUnderstood, StillOpen
-from actors.payments.quotes import quote_in
-from actors.payments.secrets import equals_any, in_use
-from actors.payments.settings import TelegramSettings
-from actors.payments.telegram_api import TelegramApi
-from db.checkout import Verdict
-from db.invoices import Invoice
+from actors.payments.wire import text as text_of
+from db.billing.checkout import CheckoutVerdict
+from db.billing.invoices import Invoice
+from db.billing.orders import Quote
+from db.billing.payments import (
+    Captured,
+    Checkout,
+    Contact,
+    FinalizePurchase,
+    InvoiceClosed,
+    NothingToBook,
+    ProviderFact,
+    Reversed,
+)
+from db.billing.provider_events import StoredEvent
 from db.money import Money
-from db.orders import Quote
-from db.payment import FinalizePurchase
-from db.provider_events import StoredEvent
-from db.provider_facts import Captured, Checkout, Contact, Fact, InvoiceClosed, Nothing, Reversed
+
+_CHECKOUT_REFUSALS: dict[CheckoutVerdict | None, tuple[str, str]] = {
+    CheckoutVerdict.UNKNOWN_ORDER: (
+        "Этот счёт больше не действует. Выберите тариф ещё раз.",
+        "This invoice is not valid any more. Please choose a plan again.",
+    ),
+    CheckoutVerdict.NOT_YOURS: (
+        "Этот счёт выставлен другому человеку. Откройте бота и выберите тариф сами.",
+        "This invoice belongs to somebody else. Please open the bot and choose a plan yourself.",
+    ),
+    CheckoutVerdict.PAID: ("Этот счёт уже оплачен.", "This invoice has been paid already."),
+    CheckoutVerdict.ENDED: (
+        "Срок оплаты истёк. Выберите тариф ещё раз.",
+        "The time to pay is over. Please choose a plan again.",
+    ),
+    CheckoutVerdict.AMOUNT: (
+        "Сумма не совпадает с заказом. Выберите тариф ещё раз.",
+        "The amount is not that of your order. Please choose a plan again.",
+    ),
+    CheckoutVerdict.NOT_SOLD: (
+        "Этот тариф больше не продаётся. Выберите другой.",
+        "This plan is not sold any more. Please choose another one.",
+    ),
+    CheckoutVerdict.SOLD_OUT: (
+        "Сейчас нет свободных мест. Попробуйте позже.",
+        "There is no room for new customers right now. Please try again later.",
+    ),
+    None: (
+        "Сейчас оплату принять не получается. Деньги не списаны, попробуйте через минуту.",
+        "We cannot take a payment right now. You were not charged; please try again in a minute.",
+    ),
+}
+
+
+def checkout_refusal(verdict: CheckoutVerdict | None, language: str) -> str:
+    """The reason in the customer's language, empty if he may pay. `None`: nobody could judge."""
+    if verdict is CheckoutVerdict.FINE:
+        return ""
+    russian, english = _CHECKOUT_REFUSALS[verdict]
+    return english if language and not language.startswith("ru") else russian
+
 
 NAME = "telegram"
 _HEADER = "x-telegram-bot-api-secret-token"
@@ -57,11 +105,11 @@ _BEYOND_ALL_NUMBERS = 2**63
 class Telegram:
     """The adapter of Telegram."""
 
-    settings: TelegramSettings
+    settings: TelegramPaymentSettings
     api: TelegramApi
 
     @classmethod
-    def of(cls, settings: TelegramSettings) -> Telegram:
+    def of(cls, settings: TelegramPaymentSettings) -> Telegram:
         """With a client of its own."""
         return cls(settings, TelegramApi.of(settings.url, settings.token))
 
@@ -80,7 +128,7 @@ class Telegram:
     def quote(self, price: Money) -> Quote:
         return quote_in(price, self.settings.asset, self.settings.rate, "payments.telegram.rate")
 
-    def authenticate(self, delivery: Delivery) -> str:
+    def authenticate(self, delivery: WebhookDelivery) -> str:
         secrets = in_use(self.settings.webhook_secret, self.settings.previous_webhook_secret)
         if not equals_any(delivery.headers.get(_HEADER, ""), secrets):
             raise NotAuthentic(NAME, "its secret token is not ours")
@@ -97,7 +145,7 @@ class Telegram:
             raise NotUnderstood("the number of an update is beyond all that Telegram gives")
         return f"{self.settings.token.reveal().partition(':')[0]}:{_subject(update) or number}"
 
-    async def understand(self, body: bytes) -> Fact:
+    async def understand(self, body: bytes) -> ProviderFact:
         update = read_object(body)
         query = maybe_sub(update, "pre_checkout_query")
         if query is not None:
@@ -111,7 +159,7 @@ class Telegram:
             said = f"{whole(refund, 'total_amount')} {text_of(refund, 'currency')} in the smallest unit"
             charge = text_of(refund, "telegram_payment_charge_id")
             return Reversed(charge, "refund", charge, said)
-        return Nothing("no payment", _anybody(update))
+        return NothingToBook("no payment", _anybody(update))
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
         """Answer a checkout as it was judged first. A query that is too old is refused by Telegram, and let go."""
@@ -119,7 +167,7 @@ class Telegram:
         if isinstance(verdict, str):
             query = sub(read_object(body), "pre_checkout_query")
             language = maybe_text(sub(query, "from"), "language_code")
-            await self._answer(text_of(query, "id"), refusal(Verdict(verdict), language))
+            await self._answer(text_of(query, "id"), checkout_refusal(CheckoutVerdict(verdict), language))
 
     def judge_within(self, body: bytes) -> float:
         return JUDGE_WITHIN if read_object(body).get("pre_checkout_query") is not None else math.inf
@@ -128,7 +176,9 @@ class Telegram:
         """Refuse a checkout that cannot be judged: no money is taken then, and the customer is told to try again."""
         query = maybe_sub(read_object(body), "pre_checkout_query")
         if query is not None:
-            await self._answer(text_of(query, "id"), refusal(None, maybe_text(sub(query, "from"), "language_code")))
+            await self._answer(
+                text_of(query, "id"), checkout_refusal(None, maybe_text(sub(query, "from"), "language_code"))
+            )
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
         title = "Balance" if invoice.kind == "topup" else f"{invoice.tariff}, {invoice.days} d"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import attrs
 import httpx
 
-from actors.payments.calls import call, refuse
-from actors.payments.fields import Fields, maybe_text
 from actors.payments.provider import ProviderRefused, ProviderUnavailable
-from runtime.config.secret import Secret
+from actors.payments.wire import Fields, call_provider, maybe_text, provider_refused
+from runtime.config import Secret
 from runtime.http import Timeouts, new_client
 
 NAME = "telegram"
@@ -61,7 +60,7 @@ class TelegramApi:
 
     def refused(self, method: str, status: int, why: str = "") -> ProviderRefused:
         """The error for an answer that says no."""
-        return refuse(NAME, method, status, why, "payments.telegram")
+        return provider_refused(NAME, method, status, why, "payments.telegram")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -69,4 +68,6 @@ class TelegramApi:
 
     async def _call(self, method: str, body: object, within: float, *, repeat: bool = False) -> tuple[int, Fields]:
         path = f"/bot{self.token.reveal()}/{method}"
-        return await call(self.client, NAME, "POST", path, what=method, body=body, repeat=repeat, within=within)
+        return await call_provider(
+            self.client, NAME, "POST", path, what=method, body=body, repeat=repeat, within=within
+        )

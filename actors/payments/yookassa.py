@@ -12,27 +12,34 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 import attrs
 import httpx
 
-from actors.payments.calls import call, refuse
-from actors.payments.fields import (
+from actors.payments.provider import (
+    NewInvoice,
+    NotAuthentic,
+    NotUnderstood,
+    NotYet,
+    StillOpen,
+    WebhookDelivery,
+    quote_in,
+)
+from actors.payments.settings import YooKassaSettings
+from actors.payments.wire import (
     Fields,
+    call_provider,
     decimal_text,
     maybe_sub,
     maybe_text,
     order_of,
     order_tag,
+    provider_refused,
     read_object,
     sub,
     text,
 )
-from actors.payments.provider import Delivery, NewInvoice, NotAuthentic, NotUnderstood, NotYet, StillOpen
-from actors.payments.quotes import quote_in
-from actors.payments.settings import YooKassaSettings
-from db.invoices import Invoice
+from db.billing.invoices import Invoice
+from db.billing.orders import Quote
+from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.provider_events import StoredEvent
 from db.money import Money
-from db.orders import Quote
-from db.payment import FinalizePurchase
-from db.provider_events import StoredEvent
-from db.provider_facts import Captured, Fact, InvoiceClosed, Nothing, Reversed
 from runtime.http import new_client
 
 NAME = "yookassa"
@@ -70,20 +77,20 @@ class YooKassa:
     def quote(self, price: Money) -> Quote:
         return quote_in(price, "RUB", "", "payments.yookassa.rate")
 
-    def authenticate(self, delivery: Delivery) -> str:
+    def authenticate(self, delivery: WebhookDelivery) -> str:
         if not any(delivery.source in network for network in self.networks):
             raise NotAuthentic(NAME, f"{delivery.source} is in none of payments.yookassa.networks", status=403)
         event, identifier = _named(read_object(delivery.body))
         return f"{event}:{identifier}"
 
-    async def understand(self, body: bytes) -> Fact:
+    async def understand(self, body: bytes) -> ProviderFact:
         event, identifier = _named(read_object(body))
         match event.partition(".")[0]:
             case "payment":
                 return await self._payment(identifier, event)
             case "refund":
                 return await self._refund(identifier, event)
-        return Nothing(f"an event of type {event[:40]}")
+        return NothingToBook(f"an event of type {event[:40]}")
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
         return
@@ -102,7 +109,7 @@ class YooKassa:
             "description": _description(invoice),
             "metadata": {"order": order_tag(invoice.order_id)},
         }
-        status, payment = await call(
+        status, payment = await call_provider(
             self.client,
             NAME,
             "POST",
@@ -113,7 +120,9 @@ class YooKassa:
             repeat=True,
         )
         if status != httpx.codes.OK:
-            raise refuse(NAME, "to create a payment", status, maybe_text(payment, "description"), "payments.yookassa")
+            raise provider_refused(
+                NAME, "to create a payment", status, maybe_text(payment, "description"), "payments.yookassa"
+            )
         confirmation = maybe_sub(payment, "confirmation") or {}
         return NewInvoice(text(payment, "id"), text(confirmation, "confirmation_url"))
 
@@ -129,7 +138,7 @@ class YooKassa:
     async def aclose(self) -> None:
         await self.client.aclose()
 
-    async def _payment(self, identifier: str, event: str) -> Fact:
+    async def _payment(self, identifier: str, event: str) -> ProviderFact:
         payment = await self._get("payments", identifier)
         status = "unknown" if payment is None else text(payment, "status")
         if payment is not None and status == "succeeded":
@@ -139,28 +148,28 @@ class YooKassa:
             raise NotYet(f"YooKassa says that a payment succeeded, and shows it as {status[:40]}; {_LOOK}")
         if status == "canceled":
             return InvoiceClosed(identifier, "canceled")
-        return Nothing(f"a payment that is {status[:40]}")
+        return NothingToBook(f"a payment that is {status[:40]}")
 
-    async def _refund(self, identifier: str, event: str) -> Fact:
+    async def _refund(self, identifier: str, event: str) -> ProviderFact:
         refund = await self._get("refunds", identifier)
         status = "unknown" if refund is None else text(refund, "status")
         if refund is None or status != "succeeded":
             if event == "refund.succeeded" and status != "canceled":
                 raise NotYet(f"YooKassa says that a refund succeeded, and shows it as {status[:40]}; {_LOOK}")
-            return Nothing(f"a refund that is {status[:40]}")
+            return NothingToBook(f"a refund that is {status[:40]}")
         amount = sub(refund, "amount")
         said = f"{text(amount, 'value')} {text(amount, 'currency')}"
         return Reversed(text(refund, "payment_id"), "refund", identifier, said)
 
     async def _get(self, kind: str, identifier: str) -> Fields | None:
-        status, found = await call(
+        status, found = await call_provider(
             self.client, NAME, "GET", f"/v3/{kind}/{identifier}", what=f"show one of its {kind}", repeat=True
         )
         if status == httpx.codes.NOT_FOUND:
             return None
         if status != httpx.codes.OK:
             why = maybe_text(found, "description")
-            raise refuse(NAME, f"to show one of its {kind}", status, why, "payments.yookassa")
+            raise provider_refused(NAME, f"to show one of its {kind}", status, why, "payments.yookassa")
         if text(found, "id") != identifier:
             raise NotUnderstood(f"YooKassa was asked about one of its {kind} and showed another")
         return found

@@ -36,7 +36,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, some ten ti
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
-class Malformed(Exception):
+class MalformedRequest(Exception):
     """A request is not what the description says. The text names the place and what is allowed there."""
 
 
@@ -57,7 +57,7 @@ class Operation:
     def check_parameter(self, name: str, text: str) -> int:
         """A path parameter's value. Raises Malformed."""
         if not text.isascii() or not text.isdigit() or len(text) > 19:
-            raise Malformed(f"{name}: {text[:40]!r} is not a whole number")
+            raise MalformedRequest(f"{name}: {text[:40]!r} is not a whole number")
         _check(self.parameters[name], int(text), name)
         return int(text)
 
@@ -77,7 +77,7 @@ class Description:
     operations: Mapping[str, Operation]
 
 
-def load() -> Description:
+def load_description() -> Description:
     """Read the description that is part of this program. Its schemas are checked here, so that none can fail later."""
     document = yaml.load(resources.files("actors.shop").joinpath(_FILE).read_bytes(), _Loader)  # noqa: S506  # one of the safe ones
     operations = {}
@@ -139,7 +139,7 @@ def _check(validator: Any, value: object, what: str) -> None:
     if error is None:
         return
     place = ".".join([what, *map(str, error.absolute_path)])
-    raise Malformed(f"{place}: {_said(error)}")
+    raise MalformedRequest(f"{place}: {_said(error)}")
 
 
 def _said(error: jsonschema.ValidationError) -> str:

@@ -8,33 +8,31 @@ from typing import Any, Final
 
 import attrs
 
-from actors.access_view import links_of, state_of
+from actors.nodes.links import subscription_state, working_links
 from actors.payments.provider import Provider
-from db.access import grant_trial
-from db.balance_purchases import finalize_balance_purchase
+from db.access.subscriptions import get_subscription, link_token, reset_link_token
+from db.billing.balance_purchases import finalize_balance_purchase
+from db.billing.grants import grant_trial
+from db.billing.ledger import balance
+from db.billing.orders import Order, find_order, find_order_by_key, open_order, open_topup
+from db.billing.pricing import price_list, quote_plan
+from db.billing.promos import usable_promo
+from db.billing.referrals import referral_standing
+from db.billing.renewals import set_auto_renew
+from db.billing.withdrawals import request_withdrawal
 from db.customers import Customer, add_customer, find_customer
 from db.errors import BusinessError, UnknownOrder
-from db.ledger import balance
+from db.keys.reissue import request_reissue
 from db.money import Money
-from db.orders import Order, find_order, find_order_by_key, open_order, open_topup
-from db.plans import price_list
-from db.promos import usable_promo
-from db.quotes import quote_plan
-from db.referrals import referral_standing
-from db.reissue import request_reissue
-from db.renewals import set_auto_renew
-from db.subscription_links import link_token, reset_link_token
-from db.subscriptions import get_subscription
 from db.tx import Tx
-from db.withdrawals import request_withdrawal
 
-Answer = dict[str, Any]
-ACTOR: Final = "shop"
+ShopAnswer = dict[str, Any]
+AUDIT_ACTOR: Final = "shop"
 "Who the audit trail says it was; the key's name follows."
 
 
 @attrs.frozen
-class Call:
+class ShopRequest:
     """A request that is authentic and well formed."""
 
     key_id: str
@@ -51,7 +49,7 @@ class Call:
     @property
     def actor(self) -> str:
         """Who asked."""
-        return f"{ACTOR}:{self.key_id}"
+        return f"{AUDIT_ACTOR}:{self.key_id}"
 
     def provider(self, name: str) -> Provider:
         """A provider that is on. Raises BusinessError, naming those that are."""
@@ -62,19 +60,19 @@ class Call:
             raise BusinessError(f"no payment provider {name!r} is on; on are {on}") from None
 
 
-async def list_plans(tx: Tx, _: Call) -> Answer:
+async def list_plans(tx: Tx, _: ShopRequest) -> ShopAnswer:
     """The price list."""
     return {
         "plans": [{"tariff": plan.tariff, "days": plan.days, **_money(plan.price)} for plan in await price_list(tx)]
     }
 
 
-async def get_customer(tx: Tx, call: Call) -> Answer:
+async def get_customer(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """The customer, with the balance."""
     return await _customer(tx, await find_customer(tx, call.telegram_id))
 
 
-async def note_contact(tx: Tx, call: Call) -> Answer:
+async def note_contact(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Add the customer, or make them reachable again."""
     customer = await add_customer(
         tx,
@@ -85,7 +83,7 @@ async def note_contact(tx: Tx, call: Call) -> Answer:
     return await _customer(tx, customer)
 
 
-async def quote_price(tx: Tx, call: Call) -> Answer:
+async def quote_price(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """What a plan costs this customer now."""
     found = await quote_plan(
         tx, call.telegram_id, call.body["tariff"], call.body["days"], promo_code=call.body.get("promo")
@@ -101,10 +99,10 @@ async def quote_price(tx: Tx, call: Call) -> Answer:
     }
 
 
-async def place_order(tx: Tx, call: Call) -> Answer:
+async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Open an order for a plan or a top-up, to be paid in the asset of a provider."""
     body = call.body
-    key = f"{ACTOR}:{body['idempotency_key']}"
+    key = f"{AUDIT_ACTOR}:{body['idempotency_key']}"
     customer = await find_customer(tx, call.telegram_id)
     # What was quoted first stays: a repeated request is not priced anew.
     provider = None
@@ -122,7 +120,7 @@ async def place_order(tx: Tx, call: Call) -> Answer:
     return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, quote=quote))
 
 
-async def get_order(tx: Tx, call: Call) -> Answer:
+async def get_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """An order of this customer."""
     order = await find_order(tx, call.parameters["order_id"])
     if order.customer_id != (await find_customer(tx, call.telegram_id)).id:
@@ -130,7 +128,7 @@ async def get_order(tx: Tx, call: Call) -> Answer:
     return _order(order)
 
 
-async def buy_from_balance(tx: Tx, call: Call) -> Answer:
+async def buy_plan_from_balance(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Buy a plan from the balance."""
     body = call.body
     bought = await finalize_balance_purchase(
@@ -150,13 +148,13 @@ async def buy_from_balance(tx: Tx, call: Call) -> Answer:
     }
 
 
-async def find_subscription(tx: Tx, call: Call) -> Answer:
+async def find_subscription(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """What the customer has now."""
     found = await get_subscription(tx, call.telegram_id)
     if found is None:
         return {"state": "none", "tariff": None, "expires_at": None, "auto_renew": None, "source": None}
     return {
-        "state": state_of(found),
+        "state": subscription_state(found),
         "tariff": found.tariff,
         "expires_at": _time(found.expires_at),
         "auto_renew": found.auto_renew,
@@ -164,42 +162,42 @@ async def find_subscription(tx: Tx, call: Call) -> Answer:
     }
 
 
-async def find_link(tx: Tx, call: Call) -> Answer:
+async def find_link(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """The subscription link and what it leads to now."""
     return await _link(tx, call, await link_token(tx, call.telegram_id))
 
 
-async def reset_link(tx: Tx, call: Call) -> Answer:
+async def reset_link(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Another subscription link; the old one is void."""
     return await _link(tx, call, await reset_link_token(tx, call.telegram_id, actor=call.actor))
 
 
-async def reissue(tx: Tx, call: Call) -> Answer:
+async def reissue_key(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Replace the key."""
     key = await request_reissue(tx, call.telegram_id, actor=call.actor, idempotency_key=call.body["idempotency_key"])
     return {"key": key}
 
 
-async def switch_auto_renew(tx: Tx, call: Call) -> Answer:
+async def switch_auto_renew(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Renew from the balance, or not."""
     await set_auto_renew(tx, call.telegram_id, call.body["enabled"], actor=call.actor)
     return {"enabled": call.body["enabled"]}
 
 
-async def start_trial(tx: Tx, call: Call) -> Answer:
+async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """The trial, once."""
     entitlement = await grant_trial(tx, call.telegram_id, actor=call.actor)
     return {"tariff": entitlement.tariff, "expires_at": _time(entitlement.new_end)}
 
 
-async def check_promo(tx: Tx, call: Call) -> Answer:
+async def check_promo_code(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Whether this customer can use a code now."""
     customer = await find_customer(tx, call.telegram_id)
     found = await usable_promo(tx, call.body["promo"], customer.id)
     return {"promo": call.body["promo"].lower(), "percent": found.percent}
 
 
-async def find_referral(tx: Tx, call: Call) -> Answer:
+async def find_referral(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Friends, percent, earnings."""
     standing = await referral_standing(tx, (await find_customer(tx, call.telegram_id)).id)
     return {
@@ -210,7 +208,7 @@ async def find_referral(tx: Tx, call: Call) -> Answer:
     }
 
 
-async def withdraw(tx: Tx, call: Call) -> Answer:
+async def withdraw(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Reserve money of the balance to be paid out."""
     body = call.body
     found = await request_withdrawal(
@@ -223,7 +221,7 @@ async def withdraw(tx: Tx, call: Call) -> Answer:
     return {"withdrawal_id": found.id, **_money(found.amount), "state": found.state}
 
 
-OPERATIONS: Final[Mapping[str, Callable[[Tx, Call], Awaitable[Answer]]]] = {
+OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer]]]] = {
     "list_plans": list_plans,
     "find_customer": get_customer,
     "note_contact": note_contact,
@@ -231,21 +229,21 @@ OPERATIONS: Final[Mapping[str, Callable[[Tx, Call], Awaitable[Answer]]]] = {
     "open_order": place_order,
     "find_order": get_order,
     "open_invoice": get_order,
-    "buy_from_balance": buy_from_balance,
+    "buy_from_balance": buy_plan_from_balance,
     "find_subscription": find_subscription,
     "find_link": find_link,
     "reset_link": reset_link,
-    "reissue": reissue,
+    "reissue": reissue_key,
     "set_auto_renew": switch_auto_renew,
     "start_trial": start_trial,
-    "check_promo": check_promo,
+    "check_promo": check_promo_code,
     "find_referral": find_referral,
     "request_withdrawal": withdraw,
 }
 "By the `operationId` of the description."
 
 
-async def _customer(tx: Tx, customer: Customer) -> Answer:
+async def _customer(tx: Tx, customer: Customer) -> ShopAnswer:
     held = await balance(tx, customer.id)
     return {
         "telegram_id": customer.telegram_id,
@@ -256,12 +254,12 @@ async def _customer(tx: Tx, customer: Customer) -> Answer:
     }
 
 
-async def _link(tx: Tx, call: Call, token: str) -> Answer:
+async def _link(tx: Tx, call: ShopRequest, token: str) -> ShopAnswer:
     found = await get_subscription(tx, call.telegram_id)
-    return {"subscription_path": f"/s/{token}", "links": [link.render() for link in links_of(found)]}
+    return {"subscription_path": f"/s/{token}", "links": [link.render() for link in working_links(found)]}
 
 
-def _order(order: Order) -> Answer:
+def _order(order: Order) -> ShopAnswer:
     return {
         "order_id": order.id,
         "kind": order.kind,
@@ -276,7 +274,7 @@ def _order(order: Order) -> Answer:
     }
 
 
-def _money(money: Money) -> Answer:
+def _money(money: Money) -> ShopAnswer:
     return {"amount": money.amount, "currency": money.currency}
 
 

@@ -11,11 +11,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.payments.provider import ProviderUnavailable
-from actors.shop.description import PREFIX, Malformed
+from actors.shop.description import PREFIX, MalformedRequest
 from actors.shop.signature import SignatureRefused
-from db.classify import Fault, classify, is_driver_error
-from db.errors import BusinessError, InsufficientFunds, OrderConflict, UnknownCustomer, UnknownOrder
-from db.lease_errors import LeaseError, LeaseMisused
+from db.driver.classify import Fault, classify, is_driver_error
+from db.errors import (
+    BusinessError,
+    InsufficientFunds,
+    LeaseError,
+    LeaseMisused,
+    OrderConflict,
+    UnknownCustomer,
+    UnknownOrder,
+)
 
 RETRY_SECONDS: Final = 1
 _STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
@@ -25,7 +32,7 @@ _STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
     (UnknownOrder, HTTPStatus.NOT_FOUND),
     (OrderConflict, HTTPStatus.CONFLICT),
     (BusinessError, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Malformed, HTTPStatus.BAD_REQUEST),
+    (MalformedRequest, HTTPStatus.BAD_REQUEST),
 )
 
 
@@ -41,7 +48,7 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
     return JSONResponse(content, int(status), headers, media_type="application/problem+json")
 
 
-def refusal(path: str, status: int, detail: str, headers: Mapping[str, str]) -> Response:
+def refusal_response(path: str, status: int, detail: str, headers: Mapping[str, str]) -> Response:
     """What whoever asked for `path` is told by what stands before the operations: for a front end in the form of its answers."""
     if path == PREFIX or path.startswith(f"{PREFIX}/"):
         return problem(HTTPStatus(status), detail, headers)
@@ -51,7 +58,7 @@ def refusal(path: str, status: int, detail: str, headers: Mapping[str, str]) -> 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """The answer to a path or a method that nothing is served for."""
     assert isinstance(error, HTTPException)
-    return refusal(request.url.path, error.status_code, error.detail, error.headers or {})
+    return refusal_response(request.url.path, error.status_code, error.detail, error.headers or {})
 
 
 def problem_of(error: Exception) -> JSONResponse | None:

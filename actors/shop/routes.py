@@ -16,15 +16,15 @@ from starlette.routing import Route
 
 from actors.payments.invoicing import open_invoice_for
 from actors.payments.provider import Provider
-from actors.pool_client import Pool
-from actors.shop.description import PREFIX, Description, Malformed, Operation
-from actors.shop.operations import OPERATIONS, Answer, Call
+from actors.pool.client import Pool
+from actors.shop.description import PREFIX, Description, MalformedRequest, Operation
+from actors.shop.operations import OPERATIONS, ShopAnswer, ShopRequest
 from actors.shop.problems import NonceUsed, problem, problem_of
-from actors.shop.signature import Signed, verify
+from actors.shop.signature import Signed, verify_signature
 from db.errors import BusinessError
-from db.shop_nonces import use_nonce
 from db.tx import Tx
-from runtime.config.secret import Secret
+from db.work.nonces import use_nonce
+from runtime.config import Secret
 
 BODY_LIMIT: Final = 16 * 1024
 "Bytes. The largest legal body has a few hundred."
@@ -66,7 +66,9 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
             body = await _read(request)
             if body is None:
                 return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes")
-            signed = verify(shop.keys, request.headers, request.method, _target(request), body, now=shop.clock())
+            signed = verify_signature(
+                shop.keys, request.headers, request.method, _target(request), body, now=shop.clock()
+            )
             call = attrs.evolve(_call(operation, request, signed, body), providers=shop.providers)
             said = await shop.pool().run(f"shop.{operation.name}", _carry_out, operation, call, signed)
             if isinstance(said, BusinessError):
@@ -83,13 +85,13 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
     return answer
 
 
-async def _invoice(shop: Shop, call: Call) -> Answer:
+async def _invoice(shop: Shop, call: ShopRequest) -> ShopAnswer:
     provider = call.provider(call.body["provider"])
     invoice = await open_invoice_for(shop.pool(), provider, call.parameters["order_id"])
     return {"provider": provider.name, "invoice_id": invoice.invoice_id, "pay_url": invoice.pay_url}
 
 
-async def _carry_out(tx: Tx, operation: Operation, call: Call, signed: Signed) -> Answer | BusinessError:
+async def _carry_out(tx: Tx, operation: Operation, call: ShopRequest, signed: Signed) -> ShopAnswer | BusinessError:
     """The answer; or what a rule has against it, with the nonce kept: who overheard the request must not repeat it once the
     rule has nothing against it any more."""
     if not await use_nonce(tx, signed.key_id, signed.nonce):
@@ -104,22 +106,22 @@ async def _carry_out(tx: Tx, operation: Operation, call: Call, signed: Signed) -
         return error
 
 
-def _call(operation: Operation, request: Request, signed: Signed, body: bytes) -> Call:
+def _call(operation: Operation, request: Request, signed: Signed, body: bytes) -> ShopRequest:
     parameters = {name: operation.check_parameter(name, text) for name, text in request.path_params.items()}
     if operation.body is None:
         if body:
-            raise Malformed("body: this operation takes none")
-        return Call(signed.key_id, parameters)
+            raise MalformedRequest("body: this operation takes none")
+        return ShopRequest(signed.key_id, parameters)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Malformed("body: it is sent as application/json")
-    return Call(signed.key_id, parameters, operation.check_body(_json(body)))
+        raise MalformedRequest("body: it is sent as application/json")
+    return ShopRequest(signed.key_id, parameters, operation.check_body(_json(body)))
 
 
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"body: not JSON as RFC 8259 has it: {type(error).__name__}") from error
+        raise MalformedRequest(f"body: not JSON as RFC 8259 has it: {type(error).__name__}") from error
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

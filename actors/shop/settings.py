@@ -5,8 +5,7 @@ from __future__ import annotations
 import attrs
 from attrs.validators import ge, le, matches_re, max_len
 
-from runtime.config.secret import Secret
-from runtime.config.settings import settings
+from runtime.config import Secret, settings
 
 _ADDRESS = r"(https?://[!-~]+[^/])?"
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from runtime.config.secret import Secret
+from runtime.config import Secret
 
 WINDOW_SECONDS: Final = 300
 "A request older or younger than this is refused."
@@ -45,13 +45,13 @@ class Signed:
     nonce: str
 
 
-def sign(secret: Secret, timestamp: int, nonce: str, method: str, target: str, body: bytes) -> str:
+def sign_request(secret: Secret, timestamp: int, nonce: str, method: str, target: str, body: bytes) -> str:
     """The signature in lower-case hexadecimal. `target` is the path as sent, with its query."""
     head = f"{timestamp}\n{nonce}\n{method.upper()}\n{target}\n".encode()
     return hmac.new(secret.reveal().encode(), head + body, hashlib.sha256).hexdigest()
 
 
-def verify(
+def verify_signature(
     keys: Mapping[str, Secret], headers: Mapping[str, str], method: str, target: str, body: bytes, *, now: float
 ) -> Signed:
     """Check a request against the keys by their names; every key that is there is accepted, which is how keys rotate.
@@ -67,7 +67,7 @@ def verify(
             f"a request needs the headers {KEY_HEADER}, {TIMESTAMP_HEADER} (Unix seconds), {NONCE_HEADER} (16 to 64 of "
             f"A-Z a-z 0-9 _ -) and {SIGNATURE_HEADER}"
         )
-    expected = sign(keys.get(key_id, Secret("nobody")), int(stamp), nonce, method, target, body)
+    expected = sign_request(keys.get(key_id, Secret("nobody")), int(stamp), nonce, method, target, body)
     is_right = hmac.compare_digest(expected.encode(), given.encode())
     if not is_right or key_id not in keys:
         raise SignatureRefused("the signature does not fit the request")

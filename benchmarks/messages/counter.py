@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from runtime.actor import Actor, handler
-from runtime.message import Message, Request
+from runtime import Actor, Message, Request, handler
 
 
 @attrs.frozen

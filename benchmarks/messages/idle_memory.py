@@ -12,8 +12,7 @@ import trio.testing
 from benchmarks.messages.counter import Counter
 from benchmarks.messages.resident import rss
 from benchmarks.messages.supervised import supervisor
-from runtime.address import Address
-from runtime.services import Services
+from runtime import Address, Services
 
 
 def resident(count: int, *, is_supervised: bool = False) -> float:

@@ -8,8 +8,7 @@ import attrs
 import trio
 
 from benchmarks.rounds import percentile
-from runtime.actor import Actor, handler
-from runtime.message import Message
+from runtime import Actor, Message, handler
 from runtime.testing import actor_system
 
 NAP = 0.002

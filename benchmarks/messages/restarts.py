@@ -9,10 +9,8 @@ import attrs
 import trio
 
 from benchmarks.messages.supervised import supervisor
-from runtime import logs
-from runtime.actor import Actor, handler
-from runtime.message import Message
-from runtime.services import Services
+from runtime import Actor, Message, Services, handler
+from runtime.log import logs
 
 
 class CrashOnPurpose(Exception):

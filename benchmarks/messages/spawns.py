@@ -8,7 +8,7 @@ import trio
 
 from benchmarks.messages.counter import Counter
 from benchmarks.messages.supervised import supervisor
-from runtime.services import Services
+from runtime import Services
 
 
 def spawn(count: int) -> float:

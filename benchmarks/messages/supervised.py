@@ -7,12 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from runtime.actor import Actor
-from runtime.address import Address
-from runtime.backoff import NO_BACKOFF
-from runtime.child import ChildSpec, GiveUp, StopCause, StopReason
-from runtime.services import Services
-from runtime.supervisor import DynamicSupervisor
+from runtime import NO_BACKOFF, Actor, Address, ChildSpec, DynamicSupervisor, GiveUp, Services, StopCause, StopReason
 
 
 def spec(name: str, make: Callable[[], Actor], services: Services) -> ChildSpec:

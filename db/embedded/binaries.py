@@ -11,9 +11,8 @@ from pathlib import Path
 
 import attrs
 
-from db.embedded.errors import ClusterError
 from db.embedded.layout import Layout, reachable_by_others
-from db.embedded.settings import EmbeddedSettings
+from db.embedded.settings import ClusterError, EmbeddedSettings
 
 _OLDEST_MAJOR = 15
 _WHEEL_TREE = "pginstall18"

@@ -1,4 +1,4 @@
-"""What an operator can say about the embedded database and node."""
+"""What an operator can say about the embedded database and node, and the error of what cannot be prepared or started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from pathlib import Path
 
 import attrs
 
-from runtime.config.settings import settings
+from runtime import StartRefused
+from runtime.config import settings
+
+
+class ClusterError(StartRefused):
+    """The embedded PostgreSQL cannot be prepared or started; the text says why and which setting changes it."""
 
 
 @settings("embedded")

@@ -3,9 +3,7 @@
 import attrs
 import trio
 
-from runtime.actor import Actor, handler
-from runtime.logs import get_logger
-from runtime.message import Message, Request
+from runtime import Actor, Message, Request, get_logger, handler
 
 
 @attrs.frozen

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from runtime.worker import Budget, Iteration, PeriodicWorker
+from runtime import Budget, Iteration, PeriodicWorker
 
 
 @attrs.define(eq=False)

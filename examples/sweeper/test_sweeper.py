@@ -5,7 +5,7 @@ from pathlib import Path
 import trio.testing
 
 from examples.sweeper.sweeper import Sweeper
-from runtime.message import WakeUp
+from runtime import WakeUp
 from runtime.testing import actor_system
 
 

@@ -37,15 +37,15 @@ def examine(config: Config) -> dict[str, object]:
     from runtime.child import ChildSpec  # as above
     from runtime.config.groups import GroupPlan  # as above
     from runtime.config.tree import never_started  # as above
-    from runtime.control.socket_path import socket_path  # as above
-    from runtime.supervision_limits import Plan, time_to_give_up, worst_case_shutdown  # as above
+    from runtime.control.socket import socket_path  # as above
+    from runtime.supervision.spec_checks import SpecTree, time_to_give_up, worst_case_shutdown  # as above
 
     root = config.supervisor
     groups = {group.name: group for group in config.groups}
 
-    def place(plan: ChildPlan | GroupPlan) -> Plan:
+    def place(plan: ChildPlan | GroupPlan) -> SpecTree:
         below = () if not isinstance(plan, GroupPlan) else tuple(place(each) for each in config.below(plan.name))
-        return Plan(plan.spec(never_started), below)
+        return SpecTree(plan.spec(never_started), below)
 
     def limits(plan: ChildPlan | GroupPlan, above: str | None) -> dict[str, object]:
         spec = plan.spec(never_started)
@@ -86,7 +86,7 @@ def examine(config: Config) -> dict[str, object]:
         }
 
     plans = tuple(place(plan) for plan in config.below(None))
-    tree = Plan(ChildSpec(root.name, never_started, shutdown=root.shutdown_budget, kind="supervisor"), plans)
+    tree = SpecTree(ChildSpec(root.name, never_started, shutdown=root.shutdown_budget, kind="supervisor"), plans)
     return {
         "config": None if config.path is None else str(config.path),
         "name": root.name,

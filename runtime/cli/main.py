@@ -1,17 +1,61 @@
-"""`atlas`: finds the commands of all rooms by entry point and turns errors into messages and exit codes."""
+"""`atlas`: finds the commands of all rooms by entry point, shows their help without importing them, and turns errors
+into
+messages and exit codes.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from runtime.cli.docstring import short_help
-from runtime.cli.exit_codes import CONFIG, INTERRUPTED, OK, USAGE, WEDGED
+from runtime.exit_codes import CONFIG, INTERRUPTED, OK, USAGE, WEDGED
+
+
+def short_help(target: str) -> str | None:
+    """The first sentence of the docstring (or of `help=`) of `module:name`; None when the source does not tell.
+
+    Imports the packages above the module, which are light, and not the module itself.
+    """
+    module, _, name = target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return None
+        tree = ast.parse(Path(spec.origin).read_bytes())
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            text = ast.get_docstring(node) or next((_help(call) for call in node.decorator_list if _help(call)), None)
+            return _first_sentence(text) if text else None
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                text = _help(node.value)
+                return _first_sentence(text) if text else None
+    return None
+
+
+def _help(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Call):
+        for keyword in node.keywords:
+            if keyword.arg in ("help", "short_help") and isinstance(keyword.value, ast.Constant):
+                return str(keyword.value.value)
+    return None
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.strip().split("\n\n", 1)[0].split())
+    return paragraph.split(". ", 1)[0].rstrip(".") + "."
+
 
 GROUP: Final = "atlas.commands"
 """Entry points of this group (name -> `module:command`) are commands."""
@@ -22,18 +66,18 @@ DEBUG: Final = "ATLAS_DEBUG"
 OWN: Final = {
     "run": "runtime.cli.run:run",
     "check": "runtime.cli.check:check",
-    "status": "runtime.cli.status:status",
-    "inspect": "runtime.cli.look:inspect",
-    "deadletters": "runtime.cli.look:deadletters",
-    "events": "runtime.cli.look:events",
-    "failpoints": "runtime.cli.look:failpoints",
-    "kill": "runtime.cli.act:kill",
-    "restart": "runtime.cli.act:restart",
-    "stop": "runtime.cli.act:stop",
-    "drain": "runtime.cli.act:drain",
-    "pause": "runtime.cli.act:pause",
-    "resume": "runtime.cli.act:resume",
-    "reload": "runtime.cli.act:reload",
+    "status": "runtime.cli.show:status",
+    "inspect": "runtime.cli.show:inspect",
+    "deadletters": "runtime.cli.show:deadletters",
+    "events": "runtime.cli.show:events",
+    "failpoints": "runtime.cli.show:failpoints",
+    "kill": "runtime.cli.operate:kill",
+    "restart": "runtime.cli.operate:restart",
+    "stop": "runtime.cli.operate:stop",
+    "drain": "runtime.cli.operate:drain",
+    "pause": "runtime.cli.operate:pause",
+    "resume": "runtime.cli.operate:resume",
+    "reload": "runtime.cli.operate:reload",
     "completion": "runtime.cli.completion:completion",
 }
 """The commands of the runtime itself: they are there however it was installed."""
@@ -94,7 +138,7 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from runtime.config.nearest import did_you_mean  # only an error needs it
+            from runtime.wording import did_you_mean  # only an error needs it
 
             if args and args[0] not in self.targets:
                 raise click.UsageError(
@@ -127,7 +171,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    code = run(arguments)
+    code = run_command_line(arguments)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -135,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run_command_line(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are printed to stderr."""
     try:
         result = cli.main(arguments, prog_name="atlas", standalone_mode=False)
@@ -167,7 +211,7 @@ def _tell(error: Exception) -> int:
         error = error.exceptions[0]
     if not isinstance(error, AtlasError):
         return _tell_unexpected(error, whole)
-    from runtime.printable import one_line  # as above
+    from runtime.log.redaction import one_line  # as above
 
     for line in str(error).splitlines():
         click.echo(f"error: {one_line(line)}", err=True)
@@ -178,7 +222,7 @@ def _tell(error: Exception) -> int:
 
 def _tell_unexpected(error: Exception, whole: Exception) -> int:
     """One line instead of a traceback, which may show values that are nobody's business and tells an operator nothing."""
-    from runtime.redaction import redact  # as above
+    from runtime.log.redaction import redact  # as above
 
     if os.environ.get(DEBUG):
         import traceback  # as above

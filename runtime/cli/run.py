@@ -25,9 +25,9 @@ def run(ctx: click.Context, *, quiet: bool) -> None:
     config = load_config(ctx)
     import trio  # a configuration with errors is reported without it
 
-    from runtime import logs  # as above
     from runtime.errors import AtlasError  # as above
-    from runtime.system import run_system  # as above
+    from runtime.log import logs  # as above
+    from runtime.system.system import run_system  # as above
 
     writer = logs.start(config.log.level, config.log.format)
     try:

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import attrs
 
-from runtime.actor import Actor
-from runtime.config.invalid import Invalid
-from runtime.config.nearest import did_you_mean
+from runtime.config.errors import Invalid
+from runtime.core.actor import Actor
+from runtime.wording import did_you_mean
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -21,7 +21,7 @@ _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def actor_class(path: str) -> type[Actor]:
     """Import the class. Raises Invalid when there is no such module or name, its import fails or it is no actor."""
     if not _DOTTED.fullmatch(path):
-        raise Invalid([((), f'expected "package.module:Class", e.g. "actors.pool:PoolActor", got "{path}"')])
+        raise Invalid([((), f'expected "package.module:Class", e.g. "actors.pool.pool:PoolActor", got "{path}"')])
     module_name, _, name = path.partition(":")
     module = _import(module_name)
     found = getattr(module, name, None)
@@ -29,7 +29,7 @@ def actor_class(path: str) -> type[Actor]:
         classes = [key for key, value in vars(module).items() if _is_actor(value)]
         raise Invalid([((), f'module {module_name} has no "{name}"{did_you_mean(name, classes)}')])
     if not _is_actor(found):
-        raise Invalid([((), f"{path} is not an actor: it must be a subclass of runtime.actor.Actor")])
+        raise Invalid([((), f"{path} is not an actor: it must be a subclass of runtime.core.actor.Actor")])
     if "__attrs_attrs__" not in vars(found) and inspect.get_annotations(found):
         raise Invalid([((), f"{path} is not an attrs class: put @attrs.define above class {name}")])
     checked: type[Actor] = found

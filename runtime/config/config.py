@@ -8,16 +8,15 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from runtime.config.fresh_secrets import with_fresh_secrets
 from runtime.config.groups import GroupPlan, ancestors
-from runtime.config.secret import Secret
-from runtime.config.sections import (
+from runtime.config.runtime_sections import (
     ChaosSettings,
     ControlSettings,
     LogSettings,
     SupervisorSettings,
     WatchdogSettings,
 )
+from runtime.config.secret import Secret, with_new_secrets
 from runtime.config.tree import ChildPlan
 
 T = TypeVar("T")
@@ -65,7 +64,7 @@ class Config:
 
     def take_secrets(self, fresh: Config) -> Config:
         """This one with the secrets of another one wherever both have one; everything else stays."""
-        sections = {cls: with_fresh_secrets(value, fresh._sections.get(cls)) for cls, value in self._sections.items()}
+        sections = {cls: with_new_secrets(value, fresh._sections.get(cls)) for cls, value in self._sections.items()}
         return attrs.evolve(self, secrets=fresh.secrets, sections=sections)
 
     def section(self, cls: type[T]) -> T:

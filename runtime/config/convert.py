@@ -19,11 +19,11 @@ import attrs
 import cattrs
 
 from runtime.config.describe import describe_type, describe_value, enum_words, is_union
-from runtime.config.invalid import Invalid
+from runtime.config.errors import Invalid
 from runtime.config.location import KeyPath
-from runtime.config.nearest import nearest
 from runtime.config.secret import Secret
 from runtime.config.table import read_table
+from runtime.wording import nearest
 
 T = TypeVar("T")
 

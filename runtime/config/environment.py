@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from runtime.config.convert import EnvText
+from runtime.config.errors import Place, Problem
 from runtime.config.location import KeyPath
-from runtime.config.nearest import did_you_mean
-from runtime.config.problem import Place, Problem
-from runtime.config.source import Source, dotted, parse_dotted
+from runtime.config.raw_config import RawConfig, dotted, parse_dotted
+from runtime.wording import did_you_mean
 
 PREFIX: Final = "ATLAS__"
 
@@ -25,7 +25,7 @@ def variable_for(path: KeyPath) -> str:
     return PREFIX + "__".join(_normal(str(part)).upper() for part in path)
 
 
-def apply_environment(source: Source, env: Mapping[str, str]) -> None:
+def apply_environment(source: RawConfig, env: Mapping[str, str]) -> None:
     """Lay aliases and then `ATLAS__…` variables over the file. Problems are noted in `source`, not raised."""
     for name, path in alias_targets(source):
         if name in env:
@@ -39,7 +39,7 @@ def apply_environment(source: Source, env: Mapping[str, str]) -> None:
                 _blame(source, name, "an override names a table and a key, e.g. ATLAS__POOL__SIZE=20")
 
 
-def alias_targets(source: Source, *, blame: bool = True) -> list[tuple[str, KeyPath]]:
+def alias_targets(source: RawConfig, *, blame: bool = True) -> list[tuple[str, KeyPath]]:
     """Every alias with each key that it sets; wrong ones are left out and, with `blame`, noted in `source`."""
     note = source.blame if blame else _ignore
     found: list[tuple[str, KeyPath]] = []
@@ -63,7 +63,7 @@ def _ignore(_path: KeyPath, _message: str) -> None:
     pass
 
 
-def _unknown_actor(source: Source, name: str) -> str:
+def _unknown_actor(source: RawConfig, name: str) -> str:
     return f'there is no actor "{name}"{did_you_mean(name, source.data.get("actor", {}))}'
 
 
@@ -77,11 +77,11 @@ def _normal(key: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", key.lower())
 
 
-def _blame(source: Source, name: str, message: str) -> None:
+def _blame(source: RawConfig, name: str, message: str) -> None:
     source.problems.append(Problem(Place(source.path, variable=name), "", message))
 
 
-def _override(source: Source, parts: list[str], name: str, value: str) -> None:
+def _override(source: RawConfig, parts: list[str], name: str, value: str) -> None:
     path: KeyPath = ()
     at: Any = source.data
     for part in parts:
@@ -100,7 +100,7 @@ def _override(source: Source, parts: list[str], name: str, value: str) -> None:
     _set(source, path, name, value)
 
 
-def _set(source: Source, path: KeyPath, name: str, value: str) -> None:
+def _set(source: RawConfig, path: KeyPath, name: str, value: str) -> None:
     at: Any = source.data
     for length, part in enumerate(path[:-1], start=1):
         at = at.setdefault(str(part), {})

@@ -14,13 +14,13 @@ import attrs
 
 from runtime.child import Child, ChildSpec
 from runtime.config.convert import convert
-from runtime.config.invalid import Invalid
-from runtime.config.nearest import did_you_mean
+from runtime.config.errors import Invalid
+from runtime.config.raw_config import RawConfig
+from runtime.config.runtime_sections import GroupTable
 from runtime.config.section_reader import is_name, is_table
-from runtime.config.sections import GroupTable
-from runtime.config.source import Source
+from runtime.wording import did_you_mean
 
-LEFT_TO_ITS_CHILDREN = 0.5
+CHILDREN_SHARE = 0.5
 """Seconds by which a group that was cancelled outlasts the slowest of its children, whose report it has to pass on."""
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class GroupPlan:
             restart=self.table.restart,
             significant=self.table.significant,
             shutdown=math.inf,
-            kill_grace=longest_kill + LEFT_TO_ITS_CHILDREN,
+            kill_grace=longest_kill + CHILDREN_SHARE,
             start_timeout=math.inf,
             backoff=self.table.backoff,
             give_up=self.table.give_up,
@@ -60,7 +60,7 @@ class GroupPlan:
         )
 
 
-def read_groups(source: Source) -> dict[str, GroupPlan]:
+def read_groups(source: RawConfig) -> dict[str, GroupPlan]:
     """Every group by its name, without what it waits for. Errors are noted in `source`; a wrong group is left out."""
     found: dict[str, GroupPlan] = {}
     for name in source.table(("group",)):
@@ -98,10 +98,10 @@ def ancestors(name: str | None, groups: Mapping[str, GroupPlan]) -> list[str]:
     return found
 
 
-class Forest:
+class GroupTree:
     """Who lives where, and in which order siblings start."""
 
-    def __init__(self, source: Source, groups: Mapping[str, GroupPlan], home: Mapping[str, str | None]) -> None:
+    def __init__(self, source: RawConfig, groups: Mapping[str, GroupPlan], home: Mapping[str, str | None]) -> None:
         """`home` gives the group of each child that is no group, in the order of the file."""
         self._source = source
         self._groups = groups
@@ -180,5 +180,5 @@ def longest_kills(groups: Iterable[GroupPlan], kills: Sequence[tuple[str | None,
     found = dict.fromkeys(by_name, 0.0)
     for group, seconds in kills:
         for depth, name in enumerate(ancestors(group, by_name)):
-            found[name] = max(found[name], seconds + depth * LEFT_TO_ITS_CHILDREN)
+            found[name] = max(found[name], seconds + depth * CHILDREN_SHARE)
     return found

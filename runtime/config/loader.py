@@ -1,20 +1,22 @@
-"""From a TOML file and the environment to a checked Config, or to all that is wrong with them."""
+"""Find the configuration file, and make a checked Config of it and the environment, or a list of all that is wrong with
+them.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from runtime.backoff import Backoff
+import runtime
 from runtime.config.config import Config
 from runtime.config.environment import alias_targets, apply_environment
+from runtime.config.errors import ConfigErrors
 from runtime.config.location import KeyPath
-from runtime.config.nearest import did_you_mean
 from runtime.config.plan_reader import PlanReader
-from runtime.config.problem import ConfigErrors
-from runtime.config.section_reader import SectionReader
-from runtime.config.sections import (
+from runtime.config.raw_config import RawConfig, dotted, parse_raw_config, read_raw_config
+from runtime.config.runtime_sections import (
     OWN_SECTIONS,
     ActorTable,
     ChaosSettings,
@@ -25,10 +27,36 @@ from runtime.config.sections import (
     SupervisorSettings,
     WatchdogSettings,
 )
-from runtime.config.settings import section_of
-from runtime.config.source import Source, dotted, parse_source, read_source
+from runtime.config.section import section_of
+from runtime.config.section_reader import SectionReader
 from runtime.config.table import field_types, unknown_key
 from runtime.config.tree import DeclaredTree, check_against_supervisor
+from runtime.errors import ConfigError
+from runtime.restart_limits import Backoff
+from runtime.wording import did_you_mean
+
+CONFIG_VARIABLE: Final = "ATLAS_CONFIG"
+CONFIG_FILE: Final = "supervisor.toml"
+
+
+def find_config(given: Path | None, env: Mapping[str, str], directory: Path | None = None) -> Path:
+    """The file to load: `given`, else $ATLAS_CONFIG, else ./supervisor.toml, else the copy shipped beside the packages.
+
+    A file that was asked for is returned even if it does not exist (loading it says so). Raises ConfigError when none was
+    asked for and none is found.
+    """
+    if given is not None:
+        return given
+    if env.get(CONFIG_VARIABLE):
+        return Path(env[CONFIG_VARIABLE])
+    here = (directory or Path.cwd()) / CONFIG_FILE
+    shipped = Path(runtime.__file__).resolve().parent.parent / CONFIG_FILE
+    for candidate in (here, shipped):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        f"there is no configuration: neither {here} nor {shipped} exists; pass --config FILE or set {CONFIG_VARIABLE}"
+    )
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
@@ -36,12 +64,12 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
 
     `env` defaults to the process's environment. Raises ConfigErrors (exit code 78) with every error at once.
     """
-    return _load(read_source(path), os.environ if env is None else env)
+    return _load(read_raw_config(path), os.environ if env is None else env)
 
 
 def load_text(text: str, env: Mapping[str, str] | None = None, *, path: Path = Path("supervisor.toml")) -> Config:
     """Like `load`, for a text at hand; `path` is what errors name and secret files are relative to. `env` is empty."""
-    return _load(parse_source(text, path), env or {})
+    return _load(parse_raw_config(text, path), env or {})
 
 
 def load_control(path: Path, env: Mapping[str, str] | None = None) -> Config:
@@ -50,7 +78,7 @@ def load_control(path: Path, env: Mapping[str, str] | None = None) -> Config:
     Errors elsewhere in the file are ignored, so that an operator can reach a system whose file is being edited.
     """
     env = os.environ if env is None else env
-    source = read_source(path)
+    source = read_raw_config(path)
     apply_environment(source, env)
     source.problems.clear()
     sections = SectionReader(source, env)
@@ -59,7 +87,7 @@ def load_control(path: Path, env: Mapping[str, str] | None = None) -> Config:
     return Config(path=path, supervisor=supervisor, control=control)
 
 
-def _load(source: Source, env: Mapping[str, str]) -> Config:
+def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
     apply_environment(source, env)
     sections = SectionReader(source, env)
     for cls in OWN_SECTIONS:
@@ -91,12 +119,12 @@ def _load(source: Source, env: Mapping[str, str]) -> Config:
     )
 
 
-def _raise(source: Source) -> None:
+def _raise(source: RawConfig) -> None:
     if source.problems:
         raise ConfigErrors(source.problems)
 
 
-def _check_healthcheck(source: Source, watchdog: WatchdogSettings, tree: DeclaredTree) -> None:
+def _check_healthcheck(source: RawConfig, watchdog: WatchdogSettings, tree: DeclaredTree) -> None:
     """A name that nobody has would leave a frozen health check unseen; only the default may be nobody's."""
     names = [plan.name for plan in tree.actors]
     if watchdog.healthcheck not in names and "healthcheck" in source.table(("watchdog",)):
@@ -104,7 +132,7 @@ def _check_healthcheck(source: Source, watchdog: WatchdogSettings, tree: Declare
         source.blame(("watchdog", "healthcheck"), message)
 
 
-def _check_aliases(source: Source, sections: SectionReader, actors: PlanReader) -> None:
+def _check_aliases(source: RawConfig, sections: SectionReader, actors: PlanReader) -> None:
     """An alias for a key that nothing reads would do nothing, silently, on the day when its variable is set."""
     for name, path in alias_targets(source, blame=False):
         known = _keys_at(path[:-1], sections, actors)

@@ -8,27 +8,27 @@ from typing import Any, get_args, get_origin
 
 import attrs
 
-from runtime.actor import Actor
 from runtime.config.actor_class import actor_class
 from runtime.config.convert import convert
 from runtime.config.describe import is_union
+from runtime.config.errors import Invalid
 from runtime.config.groups import read_groups
-from runtime.config.invalid import Invalid
 from runtime.config.location import KeyPath
-from runtime.config.nearest import did_you_mean
-from runtime.config.secrets import resolve_secrets
+from runtime.config.raw_config import RawConfig
+from runtime.config.runtime_sections import ActorTable
+from runtime.config.secret_sources import resolve_secrets
+from runtime.config.section import section_of
 from runtime.config.section_reader import SectionReader, is_name, is_table
-from runtime.config.sections import ActorTable
-from runtime.config.settings import section_of
-from runtime.config.source import Source
 from runtime.config.table import bad_values, build, field_types, read_arguments
 from runtime.config.tree import ChildPlan, DeclaredTree, resolve_needs
+from runtime.core.actor import Actor
+from runtime.wording import did_you_mean
 
 
 class PlanReader:
     """Reads the actor tables. Errors are noted in the source; a table with errors gives no plan."""
 
-    def __init__(self, source: Source, sections: SectionReader, env: Mapping[str, str]) -> None:
+    def __init__(self, source: RawConfig, sections: SectionReader, env: Mapping[str, str]) -> None:
         self._source = source
         self._sections = sections
         self._env = env

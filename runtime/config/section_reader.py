@@ -11,14 +11,13 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 
 from runtime.config.convert import convert
-from runtime.config.invalid import Invalid
+from runtime.config.errors import ConfigErrors, Invalid
 from runtime.config.location import KeyPath
-from runtime.config.nearest import did_you_mean
-from runtime.config.problem import ConfigErrors
-from runtime.config.secrets import resolve_secrets
-from runtime.config.sections import NAME, OWN_TABLES
-from runtime.config.settings import section_of
-from runtime.config.source import Source
+from runtime.config.raw_config import RawConfig
+from runtime.config.runtime_sections import NAME, OWN_TABLES
+from runtime.config.secret_sources import resolve_secrets
+from runtime.config.section import section_of
+from runtime.wording import did_you_mean
 
 T = TypeVar("T")
 
@@ -29,7 +28,7 @@ SETTINGS_GROUP: Final = "atlas.settings"
 class SectionReader:
     """Reads sections by class. Errors are noted in the source, once."""
 
-    def __init__(self, source: Source, env: Mapping[str, str]) -> None:
+    def __init__(self, source: RawConfig, env: Mapping[str, str]) -> None:
         self._source = source
         self._env = env
         self.read: dict[type, object] = {}
@@ -112,10 +111,10 @@ class SectionReader:
                 self._source.blame((*path, *below), message)
             self.wrong.add(cls)
             return None
-        return anchored(value, self._source.path.parent)
+        return with_absolute_paths(value, self._source.path.parent)
 
 
-def anchored(value: Any, directory: Path) -> object:
+def with_absolute_paths(value: Any, directory: Path) -> object:
     """The settings with every relative path, defaults included, taken as relative to the configuration file."""
     paths = {
         field.alias: (directory / path).absolute()
@@ -125,7 +124,7 @@ def anchored(value: Any, directory: Path) -> object:
     return attrs.evolve(value, **paths) if paths else value
 
 
-def is_name(source: Source, path: KeyPath) -> bool:
+def is_name(source: RawConfig, path: KeyPath) -> bool:
     """Whether the last part is a legal name; blamed if not."""
     if re.fullmatch(NAME, str(path[-1])):
         return True
@@ -133,7 +132,7 @@ def is_name(source: Source, path: KeyPath) -> bool:
     return False
 
 
-def is_table(source: Source, path: KeyPath) -> bool:
+def is_table(source: RawConfig, path: KeyPath) -> bool:
     """Whether a table stands at `path`; blamed if not."""
     at: Any = source.data
     for part in path:

@@ -12,9 +12,9 @@ import attrs
 from attrs import validators
 
 from runtime.config.describe import describe_type
-from runtime.config.invalid import Invalid
+from runtime.config.errors import Invalid
 from runtime.config.location import KeyPath
-from runtime.config.nearest import did_you_mean
+from runtime.wording import did_you_mean
 
 T = TypeVar("T")
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from runtime.actor import Actor
 from runtime.child import Child, ChildSpec
-from runtime.config.groups import Forest, GroupPlan
-from runtime.config.nearest import did_you_mean
-from runtime.config.sections import ActorTable, SupervisorSettings
-from runtime.config.source import Source
+from runtime.config.groups import GroupPlan, GroupTree
+from runtime.config.raw_config import RawConfig
+from runtime.config.runtime_sections import ActorTable, SupervisorSettings
+from runtime.core.actor import Actor
 from runtime.supervision.errors import SpecError
-from runtime.supervision_limits import check_combination, check_limit
+from runtime.supervision.spec_checks import check_combination, check_limit
+from runtime.wording import did_you_mean
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ class DeclaredTree:
 
 
 def resolve_needs(
-    source: Source,
+    source: RawConfig,
     plans: Sequence[ChildPlan],
     tables: Mapping[str, ActorTable],
     groups: Mapping[str, GroupPlan],
@@ -104,13 +104,13 @@ def _spelt_out(needs: Sequence[str], members: Mapping[str, Sequence[str]]) -> tu
 
 
 def _in_start_order(
-    source: Source,
+    source: RawConfig,
     plans: Sequence[ChildPlan],
     groups: Mapping[str, GroupPlan],
     members: Mapping[str, Sequence[str]],
 ) -> DeclaredTree:
     by_name = {plan.name: plan for plan in plans}
-    forest = Forest(source, groups, {name: plan.table.group for name, plan in by_name.items()})
+    forest = GroupTree(source, groups, {name: plan.table.group for name, plan in by_name.items()})
     wanted = [(("actor", plan.declared), plan.name, plan.needs) for plan in plans]
     wanted += [(("group", name), name, _spelt_out(group.table.needs, members)) for name, group in groups.items()]
     blamed: set[tuple[str, str]] = set()
@@ -135,7 +135,7 @@ def _in_start_order(
     )
 
 
-def check_against_supervisor(source: Source, tree: DeclaredTree, root: SupervisorSettings) -> None:
+def check_against_supervisor(source: RawConfig, tree: DeclaredTree, root: SupervisorSettings) -> None:
     """Note in `source` every child that contradicts its supervisor: limits that could never be reached, times too long."""
     groups = {group.name: group for group in tree.groups}
     first_of_each = {plan.declared: plan for plan in reversed(tree.actors)}.values()

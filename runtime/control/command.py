@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import attrs
 
 from runtime.config.convert import convert
-from runtime.config.invalid import Invalid
-from runtime.config.nearest import did_you_mean
-from runtime.config.source import dotted
+from runtime.config.errors import Invalid
+from runtime.config.raw_config import dotted
 from runtime.control.protocol import USAGE, ControlError
+from runtime.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from runtime.system import System
+    from runtime.system.system import System
 
 A = TypeVar("A")
 
@@ -22,7 +22,7 @@ SendItem: TypeAlias = Callable[[object], Awaitable[None]]
 
 
 @attrs.frozen
-class Caller:
+class Operator:
     """Who sits at the other end of the socket, as the kernel says."""
 
     pid: int
@@ -30,11 +30,11 @@ class Caller:
 
 
 @attrs.frozen
-class Call:
+class ControlCall:
     """One request that is being served."""
 
     system: System
-    caller: Caller
+    caller: Operator
     item: SendItem
     """Send one `item` line; only for commands that stream."""
 
@@ -46,7 +46,7 @@ class ControlCommand:
     name: str
     arguments: type
     """An attrs class; what the client sends is checked against it."""
-    run: Callable[[Call, Any], Awaitable[object]]
+    run: Callable[[ControlCall, Any], Awaitable[object]]
     """Returns what the client gets as `result`: values that JSON knows, attrs instances, enums."""
     streams: bool = False
     """It sends items until it is done or the client hangs up, which cancels it."""
@@ -65,7 +65,7 @@ COMMANDS: Final[dict[str, ControlCommand]] = {}
 
 def control_command(
     name: str, arguments: type[A], *, streams: bool = False, changes: bool = True
-) -> Callable[[Callable[[Call, A], Awaitable[object]]], Callable[[Call, A], Awaitable[object]]]:
+) -> Callable[[Callable[[ControlCall, A], Awaitable[object]]], Callable[[ControlCall, A], Awaitable[object]]]:
     """Add a command to every control socket of this process; the module must be imported by then.
 
     An actor's module is imported when the configuration names the actor, so a room's commands exist where its actors run.
@@ -76,7 +76,7 @@ def control_command(
             return await call.system.registry.lookup("pool.main").ask(Holders(), within=2.0)
     """
 
-    def add(run: Callable[[Call, A], Awaitable[object]]) -> Callable[[Call, A], Awaitable[object]]:
+    def add(run: Callable[[ControlCall, A], Awaitable[object]]) -> Callable[[ControlCall, A], Awaitable[object]]:
         known = COMMANDS.get(name)
         if known is not None and (known.run.__module__, known.run.__qualname__) != (run.__module__, run.__qualname__):
             raise ValueError(f"a control command {name!r} exists already, from {known.run.__module__}")

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, ClassVar
 import attrs
 import trio
 
-from runtime.config.sections import ControlSettings
-from runtime.control.command import COMMANDS, Call, Caller, ControlCommand, check_arguments, find_command
+from runtime.config.runtime_sections import ControlSettings
+from runtime.control.command import COMMANDS, ControlCall, ControlCommand, Operator, check_arguments, find_command
 from runtime.control.protocol import UNAVAILABLE, USAGE, ControlError, decode_request, encode, error_line
 from runtime.correlation import correlated
 from runtime.errors import StartRefused
 from runtime.events import Event
-from runtime.logs import get_logger
+from runtime.log.logs import get_logger
 
 if TYPE_CHECKING:
-    from runtime.system import System
+    from runtime.system.system import System
 
 _CHUNK = 65536
 _log = get_logger("atlas.control")
@@ -149,7 +149,7 @@ class ControlServer:
                 return None
             buffer += chunk
 
-    async def _answer(self, stream: trio.SocketStream, caller: Caller, line: bytes) -> None:
+    async def _answer(self, stream: trio.SocketStream, caller: Operator, line: bytes) -> None:
         name, target, command = "?", "", None
         try:
             name, arguments = decode_request(line)
@@ -169,11 +169,13 @@ class ControlServer:
             )
         await self._send(stream, answer)
 
-    async def _run(self, stream: trio.SocketStream, caller: Caller, command: ControlCommand, checked: object) -> object:
+    async def _run(
+        self, stream: trio.SocketStream, caller: Operator, command: ControlCommand, checked: object
+    ) -> object:
         async def item(value: object) -> None:
             await self._send(stream, {"item": value})
 
-        call = Call(self._system, caller, item)
+        call = ControlCall(self._system, caller, item)
         if not command.streams:
             return await command.run(call, checked)
         outcome: list[object] = []
@@ -206,11 +208,11 @@ async def _until_hung_up(stream: trio.SocketStream, scope: trio.CancelScope) -> 
     scope.cancel(reason="the client hung up")
 
 
-def _peer(stream: trio.SocketStream) -> Caller:
+def _peer(stream: trio.SocketStream) -> Operator:
     raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     assert isinstance(raw, bytes)
     pid, uid, _ = struct.unpack("3i", raw)
-    return Caller(pid, uid)
+    return Operator(pid, uid)
 
 
 def _bind(path: Path) -> socket.socket:

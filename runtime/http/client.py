@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import attrs
 import httpx
 
-from runtime.lease_guard import refuse_if_leased
+from runtime.core.lease_guard import refuse_if_leased
 
 
 def reason_of(error: BaseException) -> str:

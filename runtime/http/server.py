@@ -21,7 +21,7 @@ from runtime.http.connection import HttpConnection
 from runtime.http.limits import LIMITED, ConnectionLimits
 from runtime.http.sources import IpAddress, Networks, read_address, site_of
 from runtime.http.wire import ClientLost, ClientStream, Wire
-from runtime.log_limit import LogLimit
+from runtime.log.limit import LogLimit
 
 _GRACE: Final = 2.0
 _PAUSE: Final = 0.1

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.errors import AtlasError
-from runtime.stop_ladder import Unstopped
+from runtime.supervision.stop_ladder import Unstopped
 
 if TYPE_CHECKING:
-    from runtime.incarnation import Incarnation
+    from runtime.supervision.child_run import ChildRun
 
 
 class EndedInOrder(AtlasError):
@@ -59,7 +59,7 @@ class ChildrenUnstopped(AtlasError):
 
     exit_code: ClassVar[int] = 75
 
-    def __init__(self, supervisor: str, reports: Sequence[Unstopped], incarnations: Sequence[Incarnation] = ()) -> None:
+    def __init__(self, supervisor: str, reports: Sequence[Unstopped], incarnations: Sequence[ChildRun] = ()) -> None:
         self.reports = tuple(reports)
         self.incarnations = tuple(incarnations)
         """The incarnations that still exist; nothing may take their place before they are gone."""
@@ -73,7 +73,7 @@ class ChildrenUnstopped(AtlasError):
         )
 
 
-class Answer(enum.StrEnum):
+class RefusalReason(enum.StrEnum):
     """Why an administrative call is refused; the first six are OTP's words."""
 
     RUNNING = "running"
@@ -93,7 +93,7 @@ class AdministrationError(AtlasError):
 
     exit_code: ClassVar[int] = 64
 
-    def __init__(self, answer: Answer, supervisor: str, child: str, explanation: str) -> None:
+    def __init__(self, answer: RefusalReason, supervisor: str, child: str, explanation: str) -> None:
         self.answer = answer
         self.supervisor = supervisor
         self.child = child

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.actors.pool_house import BRIDGE, wanted_bridges
+from tests.actors.pool_fixtures import BRIDGE, wanted_bridges
 from tests.conftest import count_bridges
 from tests.postgres_cluster import cluster as cluster
 from tests.postgres_cluster import database_dsn as database_dsn
@@ -23,7 +23,7 @@ def pool_bridge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    of_the_pool = metafunc.module.__name__.rpartition(".")[2].startswith("test_pool")
+    of_the_pool = metafunc.module.__name__.startswith("tests.actors.pool.")
     if of_the_pool and not _SERVERS.isdisjoint(metafunc.fixturenames):
         metafunc.parametrize(_FIXTURE, wanted_bridges(), indirect=True)
 

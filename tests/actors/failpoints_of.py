@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from actors.healthcheck import Healthcheck
-from actors.instance import Instance
-from actors.node import NodeActor
-from runtime.config.loader import load
-from runtime.worker import PeriodicWorker
+from actors.health.healthcheck import Healthcheck
+from actors.leadership.instance import Instance
+from actors.nodes.node import NodeActor
+from runtime import PeriodicWorker
+from runtime.config import load
 
 REPOSITORY = Path(__file__).parents[2]
 Failpoint = tuple[str, str]

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from actors.pool_client import Pool
+from actors.pool.client import Pool
 from db.settings import DatabaseSettings
 
 IMPATIENT: Final = DatabaseSettings(purpose="test", lock_timeout=0.2)

@@ -23,10 +23,9 @@ import actors
 import db
 import runtime
 import vpn
-from runtime.control.commands import as_item
-from runtime.control.protocol import encode
-from runtime.events import Event, EventRecord
-from runtime.log_record import Record, as_json, as_text
+from runtime import Event, EventRecord
+from runtime.control import as_item, encode
+from runtime.log import Record, as_json, as_text
 
 UUID = "0f4cd2ab-1f8e-4f6a-9d25-7d3a2b1c0e9f"
 HOSTILE = (
@@ -92,7 +91,7 @@ def made(kind: type[Any]) -> Any:
 
 # S-903 S-904
 @pytest.mark.parametrize("kind", event_classes(), ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
-def test_an_event_is_one_printable_line_without_secrets_wherever_it_leaves_the_process(kind: type[Event]) -> None:
+def test_an_event_leaves_the_process_as_one_printable_line_without_secrets(kind: type[Event]) -> None:
     assert kind.level in LEVELS
     event = made(kind)
     answer = encode({"item": as_item(EventRecord(1, 0.0, event))}, redacted=True).decode()

@@ -9,12 +9,13 @@ import asyncpg
 import attrs
 import trio_asyncio
 
-from db.clock import set_clock_offset
+from db.billing.invariants import check_invariants
+from db.billing.orders import open_order
+from db.billing.payments import FinalizePurchase, PurchaseOutcome
+from db.billing.purchases import finalize_purchase
 from db.customers import Customer, add_customer
-from db.orders import open_order
-from db.purchases import FinalizePurchase, PurchaseOutcome, finalize_purchase
+from db.schema.clock import set_clock_offset
 from db.tx import Row, Tx
-from db.verify import verify
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class Database:
     async def broken_invariants(self, *, at_rest: bool = False) -> list[str]:
         """What the money views list; those that hold only at rest are looked at on demand."""
         found = []
-        for invariant in await self.run(verify):
+        for invariant in await self.run(check_invariants):
             if at_rest or not invariant.at_rest:
                 found += [f"{invariant.name}: {subject} {problem}" for subject, problem in invariant.sample]
         return found

@@ -3,8 +3,10 @@
 import pytest
 import trio
 
-from db.customers import add_customer, find_customer
+from db.customers import add_customer, find_customer, touch_contact, touch_contact_unless_busy
 from db.errors import BusinessError, UnknownCustomer
+from db.work.claims import enlist_claimer
+from db.work.outbox import OutboxMessage, add_message, claim_messages, mark_undeliverable, postpone_message
 from tests.db.database import Database
 
 
@@ -35,3 +37,83 @@ async def test_who_is_unknown_is_named_by_telegram_id(database: Database) -> Non
         await database.run(find_customer, 77)
     with pytest.raises(BusinessError, match="positive"):
         await database.run(add_customer, -5)
+
+
+async def claimed(database: Database) -> OutboxMessage:
+    """A message to a customer, on its way."""
+    customer = await database.add_customer()
+    await database.run(add_message, "key_active", "key:1", customer_id=customer.id)
+    owner = await database.run(enlist_claimer, "main/notifications")
+    [message] = await database.run(claim_messages, owner, 10, 60.0)
+    return message
+
+
+async def is_reachable(database: Database) -> bool:
+    return (await database.run(find_customer, 1001)).is_reachable
+
+
+async def test_a_blocked_customer_is_unreachable_until_the_next_contact(database: Database) -> None:
+    message = await claimed(database)
+    assert await is_reachable(database)
+    assert await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
+    assert not await is_reachable(database)
+    assert await database.run(touch_contact, 1001)
+    assert await is_reachable(database)
+
+
+async def test_who_wrote_after_the_message_had_left_stays_reachable(database: Database) -> None:
+    message = await claimed(database)
+    await database.run(touch_contact, 1001)
+    assert await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
+    assert await is_reachable(database)
+
+
+async def test_coming_back_as_a_customer_is_a_contact_too(database: Database) -> None:
+    message = await claimed(database)
+    await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
+    await database.add_customer()
+    assert await is_reachable(database)
+
+
+async def test_whoever_lost_the_claim_says_nothing_about_the_customer(database: Database) -> None:
+    message = await claimed(database)
+    successor = await database.run(enlist_claimer, "main/notifications")
+    await database.run(claim_messages, successor, 10, 60.0)
+    assert not await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
+    assert not await database.run(postpone_message, message, 5.0)
+    assert await is_reachable(database)
+
+
+async def test_a_message_that_cannot_be_told_says_nothing_about_the_customer(database: Database) -> None:
+    message = await claimed(database)
+    assert await database.run(mark_undeliverable, message, "no such kind")
+    assert await is_reachable(database)
+
+
+async def test_a_stranger_is_nobody(database: Database) -> None:
+    assert not await database.run(touch_contact, 424242)
+
+
+async def test_a_postponed_message_costs_no_attempt_and_waits(database: Database) -> None:
+    message = await claimed(database)
+    assert await database.run(postpone_message, message, 30.0)
+    owner = await database.run(enlist_claimer, "main/notifications")
+    assert await database.run(claim_messages, owner, 10, 60.0) == []
+    await database.move_clock(seconds=31)
+    [again] = await database.run(claim_messages, owner, 10, 60.0)
+    assert again.attempts == 0
+
+
+async def test_a_contact_in_passing_waits_for_nobody(database: Database) -> None:
+    message = await claimed(database)
+    await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
+    async with database.connect() as other:
+        await other.execute("BEGIN")
+        await other.execute("SELECT FROM customers FOR UPDATE")
+        with trio.fail_after(10):
+            assert await database.run(touch_contact_unless_busy, 1001)
+        await other.execute("ROLLBACK")
+    assert not await is_reachable(database)
+    assert await database.run(touch_contact_unless_busy, 1001)
+    assert await is_reachable(database)
+    assert not await database.run(touch_contact_unless_busy, 999)

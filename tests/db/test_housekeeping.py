@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from db.epochs import Epoch, acquire_epoch, release_epoch
+from db.billing.orders import open_order
 from db.housekeeping import Chore, chores, do_page
-from db.orders import open_order
-from db.outbox import add_message
-from db.reconcile import LostEpoch
-from db.shop_nonces import use_nonce
+from db.keys.reconcile import LostEpoch
+from db.work.epochs import Epoch, acquire_epoch, release_epoch
+from db.work.nonces import use_nonce
+from db.work.outbox import add_message
 from tests.db.database import Database
 
 MONTH = timedelta(days=30)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from db.claims import Owner
-from db.keys import claim_activations, claim_removals
-from db.outbox import Message, claim_messages, spread_messages
-from db.reconcile import expected_page
-from db.subscriptions import expire_page
+from db.access.subscriptions import expire_page
+from db.keys.activation import claim_activations
+from db.keys.reconcile import expected_page
+from db.keys.removal import claim_removals
 from db.tx import Row, Tx
+from db.work.claims import Claimer
+from db.work.outbox import OutboxMessage, claim_messages, spread_messages
 from tests.db.database import Connection, Database
 
 CUSTOMERS = 60_000  # as in FILL
@@ -68,8 +69,8 @@ def steps(plan: Any) -> Iterator[Any]:
         yield from steps(child)
 
 
-OWNER = Owner("main/test", 1)
-MESSAGE = Message(4, 1, 4, 4, "ru", "purchase", "order:4", {}, 0, datetime.now(UTC), datetime.now(UTC))
+OWNER = Claimer("main/test", 1)
+MESSAGE = OutboxMessage(4, 1, 4, 4, "ru", "purchase", "order:4", {}, 0, datetime.now(UTC), datetime.now(UTC))
 HOT: list[tuple[str, Callable[[Tx], Awaitable[object]]]] = [
     ("claim_activations", lambda tx: claim_activations(tx, OWNER, 50, 60.0)),
     ("claim_removals", lambda tx: claim_removals(tx, OWNER, 50, 60.0)),

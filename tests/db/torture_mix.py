@@ -5,21 +5,22 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from db.access import grant_trial
-from db.adjustments import adjust_balance
-from db.balance_purchases import finalize_balance_purchase
-from db.cases import credit_case
-from db.claims import Owner, enlist_owner
-from db.compensation import compensate
+from db.access.subscriptions import expire_page
+from db.billing.adjustments import adjust_balance
+from db.billing.balance_purchases import finalize_balance_purchase
+from db.billing.cases import credit_case
+from db.billing.compensation import compensate
+from db.billing.grants import grant_trial
+from db.billing.orders import open_order, open_topup
+from db.billing.payments import FinalizePurchase
+from db.billing.promos import add_promo
+from db.billing.purchases import finalize_purchase
+from db.billing.refunds import refund_charge
+from db.billing.renewals import RenewalClaim, claim_renewals, renew, set_auto_renew
+from db.billing.withdrawals import approve_withdrawal, list_withdrawals, reject_withdrawal, request_withdrawal
 from db.money import Money
-from db.orders import open_order, open_topup
-from db.promos import add_promo
-from db.purchases import FinalizePurchase, finalize_purchase
-from db.refunds import refund_charge
-from db.renewals import RenewalClaim, claim_renewals, renew, set_auto_renew
-from db.subscriptions import expire_page
 from db.tx import Tx
-from db.withdrawals import approve_withdrawal, list_withdrawals, reject_withdrawal, request_withdrawal
+from db.work.claims import Claimer, enlist_claimer
 from tests.db.database import Database
 from tests.db.torture import Work
 
@@ -136,7 +137,7 @@ async def _renewed(database: Database, size: int, add: Add, count: Count, claims
         count("auto_renewal", 1, customer=-14_900, revenue=14_900)
         count("", 1, renewals=1)
     for worker in range(5):
-        add(2, _claim(await database.run(enlist_owner, f"worker-{worker}"), claims))
+        add(2, _claim(await database.run(enlist_claimer, f"worker-{worker}"), claims))
 
 
 async def _lapsed(database: Database, size: int, add: Add, count: Count) -> None:
@@ -250,7 +251,7 @@ async def mark_ended(tx: Tx) -> None:
     await expire_page(tx, 0, 1000)
 
 
-def _claim(owner: Owner, claims: dict[int, RenewalClaim]) -> Work:
+def _claim(owner: Claimer, claims: dict[int, RenewalClaim]) -> Work:
     """A lease that is over at once: every later claim takes the renewal over and fences this one."""
 
     async def work(tx: Tx) -> None:
@@ -272,7 +273,7 @@ async def finish(database: Database, mix: Mix) -> None:
     """What a worker does at its next round: whatever is due still."""
     await database.run(settle_all)
     await database.run(mark_ended)
-    await database.run(_claim(await database.run(enlist_owner, "last"), mix.claims))
+    await database.run(_claim(await database.run(enlist_claimer, "last"), mix.claims))
     for claim in mix.claims.values():
         await database.run(renew, claim)
 

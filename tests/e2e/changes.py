@@ -10,7 +10,7 @@ import attrs
 import trio
 import trio_asyncio
 
-from db.verify import Invariant, verify
+from db.billing.invariants import Invariant, check_invariants
 
 _ANNOUNCE = """
 CREATE OR REPLACE FUNCTION announce_key() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -50,7 +50,7 @@ class Watch:
 
     async def broken_invariants(self) -> list[Invariant]:
         """The money invariants that do not hold."""
-        checked = await trio_asyncio.aio_as_trio(verify)(self._connection)
+        checked = await trio_asyncio.aio_as_trio(check_invariants)(self._connection)
         return [invariant for invariant in checked if not invariant.holds]
 
     async def status_of(self, telegram_id: int) -> str | None:

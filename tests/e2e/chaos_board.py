@@ -9,8 +9,7 @@ import attrs
 import trio
 
 from db.tx import Tx
-from runtime.events import Event
-from runtime.system import System
+from runtime import Event, System
 from tests.e2e.clerk import Away, Clerk
 
 

@@ -13,25 +13,18 @@ import attrs
 import httpx
 import trio
 
-from actors.node_endpoint import Locate
-from actors.node_messages import ChangeKeys, KickKey, ListKeys, ReadKey, RestoreKeys
-from db.clock import set_clock_offset
+from actors.nodes.messages import ChangeKeys, KickKey, ListKeys, Locate, ReadKey, RestoreKeys
+from db.access.subscriptions import mark_revoked
+from db.billing.invariants import check_invariants
+from db.billing.purchases import record_manual_purchase, record_manual_topup
+from db.billing.renewals import set_auto_renew
 from db.customers import add_customer
 from db.money import Money
-from db.purchases import record_manual_purchase, record_manual_topup
-from db.renewals import set_auto_renew
-from db.subscriptions import mark_revoked
+from db.schema.clock import set_clock_offset
 from db.tx import Tx
-from db.verify import verify
 from demo.front_end import Declined, FrontEnd
 from demo.providers import Providers
-from runtime.errors import AskError
-from runtime.events import Event
-from runtime.message import Request, WakeUp
-from runtime.supervision.errors import AdministrationError
-from runtime.supervision_events import ChildStarted
-from runtime.system import System
-from runtime.worker import PeriodicWorker
+from runtime import AdministrationError, AskError, ChildStarted, Event, PeriodicWorker, Request, System, WakeUp
 from simulators.delivery import Event as Delivery
 from tests.e2e.chaos_board import Board, News, board
 from tests.e2e.clerk import Away, Clerk, clerk
@@ -101,7 +94,7 @@ class Town:
         """The ledger is whole; every captured charge is one money-in, every purchase one journal and one entitlement."""
 
         async def look(tx: Tx) -> tuple[list[str], dict[str, int]]:
-            broken = [invariant.name for invariant in await verify(tx) if not invariant.holds]
+            broken = [invariant.name for invariant in await check_invariants(tx) if not invariant.holds]
             counts = await tx.fetchrow(
                 """
                 SELECT (SELECT count(*) FROM money_in) AS charges,

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from db.lease_errors import DatabaseUnreachable, LeaseError
-from db.session import Session, open_session
+from db.driver.session import Session, open_session
+from db.errors import DatabaseUnreachable, LeaseError
 from db.tx import Tx
 
 T = TypeVar("T")

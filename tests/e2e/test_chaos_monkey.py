@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from actors.key_events import KeySettled
+from actors.keys.events import KeySettled
 from db.embedded import EmbeddedSettings, embedded_dsn
 from demo.providers import providers
-from runtime.chaos_monkey import ChaosMonkey
-from runtime.config.loader import load
-from runtime.system import System
+from runtime import System
+from runtime.config import load
+from runtime.testing import ChaosMonkey
 from tests.e2e.chaos_board import News
 from tests.e2e.chaos_town import AT_ONCE, environment, town
 from tests.e2e.stack import Stack, stack

@@ -27,15 +27,15 @@ import pytest
 import trio
 
 from db.embedded import EmbeddedSettings, embedded_dsn, layout_of
-from runtime.config.secret import Secret
-from runtime.control.client import call
+from runtime.config import Secret
+from runtime.control import call
 from tests.e2e import socks
 from tests.e2e.changes import Watch, watch
 from tests.e2e.customer import client
 from tests.e2e.origin import PAGE, Origin, origin
 from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import assert_bought_once, assert_money_holds
-from vpn.client import AgentClient
+from vpn.node.client import AgentClient
 
 SEED = int(os.environ.get("ATLAS_TEST_SEED", "20261123"))
 VICTIMS = ("activation", "fast_expiry", "pool.main", "node.local")

@@ -6,7 +6,7 @@ import subprocess
 
 import trio
 
-from runtime.redaction import MASK
+from runtime.log import MASK
 from tests.e2e.stack import READY, stack
 
 BARE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -29,8 +29,8 @@ def test_each_patch_names_a_test_that_cites_its_promise() -> None:
 
 
 CAPACITY = """Turns red: {test}
---- a/runtime/mailbox.py
-+++ b/runtime/mailbox.py
+--- a/runtime/core/mailbox.py
++++ b/runtime/core/mailbox.py
 @@ -22 +22 @@
 -DEFAULT_CAPACITY = {before}
 +DEFAULT_CAPACITY = {after}
@@ -52,10 +52,10 @@ def test_a_patch_that_proves_nothing_is_told_from_one_that_does(
     file = tmp_path / "S-1.patch"
     line = next(
         n
-        for n, text in enumerate((run.ROOT / "runtime/mailbox.py").read_text().splitlines(), 1)
+        for n, text in enumerate((run.ROOT / "runtime/core/mailbox.py").read_text().splitlines(), 1)
         if text == "DEFAULT_CAPACITY = 64"
     )
-    text = CAPACITY.format(test=f"tests/runtime/test_mailbox.py::{test}", before=before, after=after)
+    text = CAPACITY.format(test=f"tests/runtime/core/test_mailbox.py::{test}", before=before, after=after)
     file.write_text(text.replace("-22 +22", f"-{line} +{line}"))
     patch = Patch.read(file)
     with pytest.raises(NoProof, match=said.replace(".", r"\.")):
@@ -64,7 +64,7 @@ def test_a_patch_that_proves_nothing_is_told_from_one_that_does(
 
 def test_a_test_that_fails_anyway_proves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "S-1.patch"
-    file.write_text("Turns red: tests/runtime/test_mailbox.py::test_that_is_not_there\n")
+    file.write_text("Turns red: tests/runtime/core/test_mailbox.py::test_that_is_not_there\n")
     patch = Patch.read(file)
     unpatched = passing([patch, ALL[0]])
     assert unpatched == {ALL[0].test}

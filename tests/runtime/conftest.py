@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.runtime.misbehaving import House
+from tests.runtime.supervision.misbehaving import Harness
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    """A house of misbehaving children; fails the test if one of them ever ran twice at once."""
-    house = House()
-    yield house
-    assert house.detonated == [], "a child ran twice at once"
+def harness() -> Iterator[Harness]:
+    """A harness of misbehaving children; fails the test if one of them ever ran twice at once."""
+    harness = Harness()
+    yield harness
+    assert harness.detonated == [], "a child ran twice at once"

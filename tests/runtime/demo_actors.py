@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from runtime.actor import Actor, handler
-from runtime.budget import Budget
 from runtime.child import StopReason
 from runtime.config import Secret
+from runtime.core.actor import Actor, handler
+from runtime.core.budget import Budget
+from runtime.core.worker import Iteration, PeriodicWorker
 from runtime.errors import Fatal, Ignore, StartRefused
-from runtime.logs import get_logger
+from runtime.log.logs import get_logger
 from runtime.message import Message
-from runtime.worker import Iteration, PeriodicWorker
 
 log = get_logger("demo")
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 import trio
 
-from runtime.actor import Actor, handler
 from runtime.child import StopReason
-from runtime.deferred import Deferred
+from runtime.core.actor import Actor, handler
+from runtime.core.ask import Deferred
+from runtime.core.ref import Ref
 from runtime.message import POSTPONE, Control, Message, Postponed, Request
-from runtime.ref import Ref
 
 
 @attrs.frozen

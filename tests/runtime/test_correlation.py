@@ -6,14 +6,14 @@ import attrs
 import trio
 import trio.testing
 
-from runtime.actor import Actor, handler
+from runtime.core.actor import Actor, handler
+from runtime.core.mailbox import Overflow
+from runtime.core.ref import Ref
 from runtime.correlation import correlated, correlation_id, new_correlation_id
 from runtime.events import Event
-from runtime.mailbox import Overflow
+from runtime.log.redaction import redact
 from runtime.message import POSTPONE, Control, Delivery, Message, Postponed, Request, Resume, Suspend, WakeUp
-from runtime.redaction import redact
-from runtime.ref import Ref
-from runtime.testing import OnCrash, actor_system
+from runtime.testing.system import OnCrash, actor_system
 
 
 def test_an_id_is_carried_inside_and_gone_outside() -> None:
@@ -115,7 +115,7 @@ def listener(**settings: bool) -> Listener:
 
 
 # S-315
-async def test_what_is_told_sent_or_asked_under_a_correlation_id_is_handled_under_it_and_passes_it_on() -> None:
+async def test_a_message_sent_under_a_correlation_id_is_handled_under_it_and_passes_it_on() -> None:
     first, second = listener(), listener()
     async with actor_system() as system:
         one, two = await system.start(first, name="one"), await system.start(second, name="two")

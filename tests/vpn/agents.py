@@ -16,13 +16,13 @@ import attrs
 import trio
 
 from runtime.child_process import PIPE, ChildProcess, spawn
-from runtime.config.secret import Secret
+from runtime.config import Secret
 from runtime.http import new_client
 from tests.vpn.fork_server import ForkServer
-from vpn.client import AgentClient
 from vpn.link import VlessLink, link_for
+from vpn.node.client import AgentClient
+from vpn.node.wire import inbound_from_json
 from vpn.protocol import InboundFacts, KeySpec
-from vpn.wire import inbound_from_json
 
 TOKEN = "a-token-for-tests-only"
 

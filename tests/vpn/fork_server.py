@@ -102,7 +102,7 @@ class ForkServer:
 
 def main() -> None:
     """Fork agents until the other end of the control socket is closed."""
-    import vpn.agent.command  # noqa: F401  # the point of all this
+    import vpn.agent.run  # noqa: F401  # the point of all this
 
     control = socket.socket(fileno=int(sys.argv[1]))
     reader, writer = os.pipe()

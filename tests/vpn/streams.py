@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import trio
 
 from tests.vpn.origin import Origin
-from vpn.tunnel import Tunnel
+from vpn.xray.tunnel import Tunnel
 
 
 @contextlib.asynccontextmanager

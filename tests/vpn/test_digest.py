@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpn.agent.desired import DesiredSet, Entry
+from vpn.agent.state.desired import DesiredSet, Entry
 from vpn.digest import EMPTY, digest, digest_text, expiry_seconds, key_digest
 from vpn.protocol import FLOW_VISION, KeySpec
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from runtime.actor import Actor, handler
-from runtime.budget import Budget
 from runtime.child import StopReason
-from runtime.logs import get_logger
+from runtime.core.actor import Actor, handler
+from runtime.core.budget import Budget
+from runtime.core.worker import Iteration, PeriodicWorker, watch_mailbox
+from runtime.log.logs import get_logger
 from runtime.message import Message
-from runtime.worker import Iteration, PeriodicWorker, watch_mailbox
 
 log = get_logger("demo")
 

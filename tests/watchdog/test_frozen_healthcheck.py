@@ -31,7 +31,7 @@ async def test_a_round_that_takes_less_than_the_limit_is_left_alone() -> None:
         assert process.complaints == []
 
 
-async def test_a_frozen_health_check_is_reported_and_restarted_alone_also_when_its_very_first_round_hangs() -> None:
+async def test_a_frozen_health_check_is_restarted_alone_even_if_its_first_round_hangs() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(frozen)
         nursery.start_soon(frozen_from_the_start)

@@ -33,7 +33,7 @@ async def short_block(how: str) -> None:
         assert process.complaints == []
 
 
-async def test_a_stale_loop_alone_is_reported_with_stack_actor_and_message_and_the_process_serves_on() -> None:
+async def test_a_stale_loop_is_reported_with_stack_actor_and_message_and_serves_on() -> None:
     """A loop that stands silences the worker and the health check with it, so that "the loop alone" is a matter of limits:
     the other two are given longer than the block. There is nothing to repair from within: it is reported."""
     await side_by_side(long_block, ("sleep",), ("lock",))
@@ -70,7 +70,7 @@ async def block_for_good(how: str) -> None:
         assert "restarting it" not in told, "nobody on a frozen loop is blamed"
 
 
-async def test_the_interpreter_held_for_a_while_is_noticed_after_it_and_for_good_ends_with_1() -> None:
+async def test_an_interpreter_held_for_a_while_is_noticed_and_for_good_ends_with_1() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(held_for_a_while)
         nursery.start_soon(held_for_good)

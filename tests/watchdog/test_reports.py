@@ -36,7 +36,7 @@ DETAILS = re.compile(
 )
 
 
-async def test_starving_workers_after_a_pool_wait_spike_tell_every_age_and_who_holds_and_who_waits() -> None:
+async def test_starving_workers_after_a_pool_wait_spike_tell_ages_holders_and_waiters() -> None:
     """The worker is not restarted here (its stale limit is far), or it would not get so stale."""
     async with watched(BUSY_POOL, worker_stale=LONG, worker_critical=1.0) as process:
         line = await process.err.until("workers starve")
@@ -105,7 +105,7 @@ def full_pipe() -> Iterator[int]:
         os.close(writer)
 
 
-async def test_a_blocked_stdout_stops_neither_the_loop_nor_the_watchdogs_repairs_nor_its_exit() -> None:
+async def test_a_blocked_stdout_stops_neither_the_loop_nor_the_watchdog_nor_the_exit() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(repaired_beside_a_blocked_stdout)
         nursery.start_soon(left_beside_a_blocked_stdout)
@@ -168,7 +168,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-async def test_systemd_is_kept_alive_while_all_is_fresh_and_left_to_act_while_a_beat_is_stale(manager: Manager) -> None:
+async def test_systemd_is_told_while_all_is_fresh_and_left_to_act_while_a_beat_is_stale(manager: Manager) -> None:
     """Every incarnation of this health check freezes, so that its beat cannot become fresh for long."""
     text = """
 [actor.healthcheck]

@@ -77,7 +77,7 @@ async def stale_worker(actor: str, why: str, message: str, where: str) -> None:
         assert await process.stop() == 0
 
 
-async def test_a_stuck_worker_and_a_frozen_health_check_are_both_restarted_and_the_process_lives() -> None:
+async def test_a_stuck_worker_and_a_frozen_health_check_restart_and_the_process_lives() -> None:
     """All three beats stale at once cannot be had from a stuck worker: while the loop turns its own beat is fresh. The
     nearest true thing is two stale beats beside a turning loop, and that is repaired, never left."""
     async with watched(STUCK.format(seconds=0) + FROZEN_HEALTHCHECK, others=False) as process:
@@ -88,7 +88,7 @@ async def test_a_stuck_worker_and_a_frozen_health_check_are_both_restarted_and_t
 
 
 # S-529
-async def test_more_stale_workers_at_once_than_the_restart_intensity_allows_do_not_end_the_process() -> None:
+async def test_more_stale_workers_than_the_restart_intensity_do_not_end_the_process() -> None:
     """A common cause makes many workers stale in one look. They are all repaired, and no attempt is charged for it."""
     names = [f"worker{number}" for number in range(3)]
     workers = "".join(STUCK.format(seconds=0).replace("activation", name) for name in names)

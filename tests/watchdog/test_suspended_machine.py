@@ -39,7 +39,7 @@ async def test_a_pause_shorter_than_any_limit_leaves_no_trace() -> None:
         assert process.complaints == []
 
 
-async def test_a_pause_longer_than_every_limit_is_forgiven_once_while_the_loop_does_not_turn() -> None:
+async def test_a_pause_beyond_every_limit_is_forgiven_once_while_the_loop_does_not_turn() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(everybody_serves_on)
         nursery.start_soon(a_loop_that_stands_is_forgiven_one_pause_and_not_the_next)

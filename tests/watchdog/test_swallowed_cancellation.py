@@ -26,7 +26,7 @@ async def test_one_that_ends_within_the_grace_is_restarted_like_any_other() -> N
         assert await process.stop() == 0
 
 
-async def test_one_that_does_not_end_is_reported_with_its_stack_and_parked_and_the_others_serve() -> None:
+async def test_one_that_does_not_end_is_reported_with_its_stack_and_parked_others_serve() -> None:
     async with watched(swallower(0), worker_stale=LONG) as process:
         await process.out.until("auto_renewal waits")
         await process.call("kill", name="auto_renewal")

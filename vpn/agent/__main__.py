@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from runtime.errors import AtlasError
-from vpn.agent.command import run
+from runtime import AtlasError
+from vpn.agent.run import run
 
 if __name__ == "__main__":
     try:

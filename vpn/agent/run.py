@@ -1,8 +1,9 @@
-"""The agent's process from start to end."""
+"""The agent's process from start to end, and `atlas node run`, which is it."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -10,31 +11,29 @@ import socket
 import ssl
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import attrs
+import click
 import trio
 
-from runtime import logs
-from runtime.config.secret import Secret
-from runtime.errors import AtlasError
+from runtime import AtlasError, Systemd, get_logger
+from runtime.config import Secret
 from runtime.http import HttpServer, open_listener, url_of
-from runtime.logs import get_logger
-from runtime.systemd import Systemd
-from vpn.agent import files
-from vpn.agent.api import make_app
-from vpn.agent.clock import NodeClock
-from vpn.agent.handshakes import count_failed_handshake
-from vpn.agent.heard import HeardFile
-from vpn.agent.identity import load_identity, save_identity
-from vpn.agent.keeper import Keeper
-from vpn.agent.node import Node
-from vpn.agent.report import Reporter
-from vpn.agent.settings import TAG, AgentSettings, check_settings, read_token, tls_context
-from vpn.agent.store import open_store
-from vpn.agent.watch import Watch
-from vpn.errors import ListenRefused
-from vpn.groups import sole
+from runtime.log import logs
+from vpn.agent.http.api import make_app
+from vpn.agent.http.auth import count_failed_handshake
+from vpn.agent.http.report import Reporter
+from vpn.agent.settings import TAG, AgentSettings, check_settings, load_settings, read_token, tls_context
+from vpn.agent.state import files
+from vpn.agent.state.expiry import LastContactFile, NodeClock
+from vpn.agent.state.identity import load_identity, save_identity
+from vpn.agent.state.store import open_store
+from vpn.agent.xray.background_checks import BackgroundChecks
+from vpn.agent.xray.node import AgentNode
+from vpn.agent.xray.supervisor import XraySupervisor
+from vpn.errors import AgentMisconfigured, ListenRefused, unwrap_group
 from vpn.ports import choose_lasting, is_free
 from vpn.xray.config import Inbound, Reality
 
@@ -68,7 +67,7 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
             await _serve(settings, token, tls, systemd)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise sole(group) from None
+        raise unwrap_group(group) from None
     finally:
         systemd.stopping()
         systemd.close()
@@ -94,7 +93,7 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
         reality = None
         if settings.inbound.security == "reality":
             reality = Reality(kept.private_key, kept.short_id, settings.inbound.target, settings.server_names)
-        keeper = Keeper(
+        keeper = XraySupervisor(
             directory=settings.data_dir,
             inbound=Inbound(TAG, settings.inbound.listen, inbound_port, reality),
             reaches=settings.private_networks,
@@ -102,15 +101,15 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
             on_access=lambda life, access: node.on_access(life, access),
             clock=clock.now,
         )
-        heard = HeardFile(settings.data_dir)
+        heard = LastContactFile(settings.data_dir)
         contact = heard.load(settings.expiry, clock.real())
         facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
-        node = Node(store, keeper, contact, facts, clock)
+        node = AgentNode(store, keeper, contact, facts, clock)
         reporter = Reporter(kept.agent_id, node, clock, heard)
         async with trio.open_nursery() as nursery:
             await nursery.start(keeper.run)
             nursery.start_soon(node.run)
-            nursery.start_soon(Watch(node, settings.verify_every).run)
+            nursery.start_soon(BackgroundChecks(node, settings.verify_every).run)
             server = HttpServer(
                 "agent",
                 make_app(node, reporter, token, settings.http),
@@ -208,3 +207,75 @@ def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info"
         raise
     finally:
         logs.stop()
+
+
+_PR_SET_PDEATHSIG = 1
+# What cannot be read is for the agent itself to refuse, with the exit code that says so.
+_PATH = click.Path(path_type=Path, readable=False)
+
+
+@click.command("run")
+@click.option("--config", type=_PATH, help="Configuration file (TOML).")
+@click.option("--data-dir", type=_PATH, help="Where keys and identity are kept.")
+@click.option("--listen", help="HOST:PORT of the HTTP interface; port 0 chooses one.", show_default="127.0.0.1:0")
+@click.option("--inbound-port", type=click.IntRange(0, 65535), help="Port for customers; 0 chooses one and keeps it.")
+@click.option("--token-file", type=_PATH, help="File with the bearer token.")
+@click.option(
+    "--clock-offset", type=float, help="Shift the clock by seconds; the backend may then move it. Demonstrations only."
+)
+@click.option("--parent-stdin", is_flag=True, help="End when standard input does.")
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+@click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]))
+def run(
+    config: Path | None,
+    data_dir: Path | None,
+    listen: str | None,
+    inbound_port: int | None,
+    token_file: Path | None,
+    clock_offset: float | None,
+    parent_stdin: bool,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run a VPN node: Xray, the keys it serves, and the interface the backend drives it by.
+
+    With --config everything is read from there and flags override it; without, --data-dir and --token-file make a node
+    for this machine only. Prints one line of JSON when customers can connect. Exit codes: 0 stopped, 69 a port is
+    taken, 77 data directory not accessible, 78 configuration wrong or data damaged.
+    """
+    if parent_stdin:
+        # a belt to the end of input: the kernel ends this process if the thread that started it ends
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    main(
+        _settings(config, data_dir, listen, inbound_port, token_file, clock_offset),
+        parent_stdin=parent_stdin,
+        log_level=log_level,
+        log_format=log_format,
+    )
+
+
+def _settings(
+    config: Path | None,
+    data_dir: Path | None,
+    listen: str | None,
+    inbound_port: int | None,
+    token_file: Path | None,
+    clock_offset: float | None,
+) -> AgentSettings:
+    if config is not None:
+        settings = load_settings(config)
+    elif data_dir is None or token_file is None:
+        raise AgentMisconfigured("give --config FILE, or --data-dir DIR and --token-file FILE")
+    else:
+        settings = AgentSettings(data_dir, token_file)
+    inbound = settings.inbound
+    return attrs.evolve(
+        settings,
+        data_dir=(data_dir or settings.data_dir).absolute(),
+        token_file=token_file or settings.token_file,
+        listen=listen or settings.listen,
+        inbound=inbound if inbound_port is None else attrs.evolve(inbound, port=inbound_port),
+        clock_offset=settings.clock_offset if clock_offset is None else clock_offset,
+    )

@@ -13,7 +13,7 @@ import attrs
 import cattrs
 from attrs.validators import ge, gt
 
-from runtime.config.secret import Secret
+from runtime.config import Secret
 from runtime.http import ConnectionLimits, is_loopback
 from vpn.errors import AgentMisconfigured
 from vpn.link import is_host
@@ -54,7 +54,7 @@ class TlsSettings:
 
 @attrs.frozen
 class ExpirySettings:
-    """`[expiry]`: seconds. See `vpn.agent.expiry.BackendContact`."""
+    """`[expiry]`: seconds. See `vpn.agent.state.expiry.BackendContact`."""
 
     grace: float = 86_400.0
     silence: float = 900.0

@@ -8,9 +8,8 @@ from typing import Final
 import yaml
 
 from vpn.link import VlessLink
-from vpn.subscription.labels import AUTO, GROUP, labels
+from vpn.subscription.entries import AUTO, GROUP, alpn_of, labels, refuse_unsupported
 from vpn.subscription.sing_box import PROBE
-from vpn.subscription.spelled_out import alpn_of, refuse_unsaid
 
 Yaml = dict[str, object]
 
@@ -37,7 +36,7 @@ def clash_config(links: Sequence[VlessLink]) -> bytes:
 
     Raises LinkError for what Mihomo cannot do.
     """
-    refuse_unsaid(links, "Mihomo", encryption=True)
+    refuse_unsupported(links, "Mihomo", encryption=True)
     names = labels(links)
     groups: list[Yaml] = [{"name": GROUP, "type": "select", "proxies": [AUTO, *names] if links else ["DIRECT"]}]
     if links:

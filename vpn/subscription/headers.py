@@ -19,7 +19,7 @@ def _header_url(_: object, attribute: attrs.Attribute[str], value: str) -> None:
 
 
 @attrs.frozen
-class Facts:
+class SubscriptionFacts:
     """What there is to say about a subscription. Bytes are since the beginning; 0 in `total` means without limit."""
 
     title: str = "ATLAS"
@@ -37,7 +37,7 @@ class Facts:
     """A line shown in the program; at most 200 characters of it."""
 
 
-def headers(facts: Facts, *, attachment: bool = True) -> dict[str, str]:
+def headers(facts: SubscriptionFacts, *, attachment: bool = True) -> dict[str, str]:
     """The headers, by lower-case name, all of them ASCII. `attachment` False: for a browser that shows the answer itself.
 
     `subscription-userinfo` always has its four fields, `expire` being seconds since 1970 and 0 for never, because

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vpn.link import VlessLink
-from vpn.subscription.labels import labels
+from vpn.subscription.entries import labels
 from vpn.subscription.qr import qr_svg
 
 _TEXTS: Final = {

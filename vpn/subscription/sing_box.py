@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vpn.link import VlessLink
-from vpn.subscription.labels import AUTO, GROUP, labels
-from vpn.subscription.spelled_out import alpn_of, refuse_unsaid
+from vpn.subscription.entries import AUTO, GROUP, alpn_of, labels, refuse_unsupported
 
 Json = dict[str, object]
 
@@ -20,7 +19,7 @@ def sing_box_config(links: Sequence[VlessLink]) -> bytes:
 
     Raises LinkError for what sing-box cannot do.
     """
-    refuse_unsaid(links, "sing-box", encryption=False)
+    refuse_unsupported(links, "sing-box", encryption=False)
     names = labels(links)
     choices: list[Json] = []
     if links:

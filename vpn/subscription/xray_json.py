@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vpn.link import VlessLink
-from vpn.subscription.labels import labels
-from vpn.subscription.spelled_out import refuse_unsaid
+from vpn.subscription.entries import labels, refuse_unsupported
 from vpn.xray.config import client_config
 
 PORT: Final = 10808  # what these programs use themselves
@@ -16,7 +15,7 @@ PORT: Final = 10808  # what these programs use themselves
 
 def xray_configs(links: Sequence[VlessLink]) -> bytes:
     """Each is complete, named by `remarks`, with SOCKS and HTTP on 127.0.0.1:10808. Raises LinkError."""
-    refuse_unsaid(links, "Xray", encryption=True)
+    refuse_unsupported(links, "Xray", encryption=True)
     named = zip(labels(links), links, strict=True)
     configs = [{"remarks": name, **client_config(link, PORT)} for name, link in named]
     return json.dumps(configs, ensure_ascii=False, indent=2).encode()

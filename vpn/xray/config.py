@@ -16,8 +16,7 @@ from vpn.errors import XrayConfigRefused
 from vpn.link import VlessLink
 from vpn.protocol import FLOW_VISION, FLOWS, route_blind
 from vpn.xray import x25519
-from vpn.xray.api import BLOCKED
-from vpn.xray.codec import XrayUser
+from vpn.xray.api import BLOCKED, XrayUser
 
 Json = dict[str, object]
 

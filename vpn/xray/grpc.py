@@ -28,7 +28,7 @@ from h2.events import (
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 
-from runtime.lease_guard import refuse_if_leased
+from runtime import refuse_if_leased
 from vpn.errors import XrayCallFailed
 
 UNIMPLEMENTED: Final = 12
@@ -40,7 +40,7 @@ _WINDOW: Final = 1 << 24
 
 
 @attrs.define(eq=False)
-class _Call:
+class _GrpcCall:
     """A call on its way, and what came of it so far."""
 
     status: str | None = None
@@ -68,24 +68,24 @@ class _Connection:
         self.is_broken = False
         self._stream = stream
         self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8", logger=None))
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _GrpcCall] = {}
         self._sending = trio.Lock()
         self._receiving = trio.Lock()
         self._http.initiate_connection()
         self._http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self._http.increment_flow_control_window(_WINDOW)
 
-    async def call_many(self, method: str, bodies: Sequence[bytes]) -> list[_Call]:
+    async def call_many(self, method: str, bodies: Sequence[bytes]) -> list[_GrpcCall]:
         """As many calls as there are bodies, sent together. Raises H2Error or trio.BrokenResourceError if the connection
         cannot be used."""
-        calls: dict[int, _Call] = {}
+        calls: dict[int, _GrpcCall] = {}
         try:
             for body in bodies:
                 while self._http.outbound_flow_control_window < len(body):
                     await self._flush()
-                    await self._read_once(_Call())
+                    await self._read_once(_GrpcCall())
                 number = self._http.get_next_available_stream_id()
-                self._calls[number] = calls[number] = _Call()
+                self._calls[number] = calls[number] = _GrpcCall()
                 self._http.send_headers(number, _headers(method))
                 self._http.send_data(number, body, end_stream=True)
             for call in calls.values():
@@ -118,7 +118,7 @@ class _Connection:
                 self.is_broken = True  # half a frame may be on its way
                 raise
 
-    async def _read_once(self, call: _Call) -> None:
+    async def _read_once(self, call: _GrpcCall) -> None:
         async with self._receiving:
             if call.is_over:
                 return  # somebody else has read it
@@ -233,7 +233,7 @@ def _headers(method: str) -> list[tuple[str, str]]:
     ]
 
 
-def _answer(name: str, call: _Call) -> bytes | XrayCallFailed:
+def _answer(name: str, call: _GrpcCall) -> bytes | XrayCallFailed:
     if call.failure:
         return XrayCallFailed(f"{name}: no answer from Xray ({call.failure})")
     if call.status is None:

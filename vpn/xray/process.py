@@ -16,10 +16,10 @@ from typing import Final
 import attrs
 import trio
 
+from runtime import redact
 from runtime.child_process import PIPE, ChildProcess, spawn
-from runtime.redaction import redact
 from vpn.errors import XrayCannotListen, XrayConfigRefused, XrayEnded
-from vpn.xray.lines import parse_started
+from vpn.xray.access_log import parse_started
 from vpn.xray.shim import LENGTH
 
 EXIT_CONFIG_REFUSED: Final = 23

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime.cli.main import run
+from runtime.cli import run_command_line
 from tests.postgres_cluster import cluster as cluster
 from tests.postgres_cluster import database_dsn as database_dsn
 from tests.postgres_cluster import empty_database_dsn as empty_database_dsn
@@ -26,7 +26,7 @@ def atlas(database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setenv("ATLAS__DATABASE__DSN", database_dsn)
 
     def call(*words: str, fails: int = 0, text: bool = False) -> Any:
-        code = run([*words, *([] if text or fails else ["--json"])])
+        code = run_command_line([*words, *([] if text or fails else ["--json"])])
         printed = capsys.readouterr()
         assert code == fails, printed.err + printed.out
         if fails:

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from db.lease_errors import AmbiguousCommit, ConnectionLost, LeaseExpired, LeaseMisused
-from db.migrate import load_migrations
-from runtime.cli.main import run
+from db.errors import AmbiguousCommit, ConnectionLost, LeaseExpired, LeaseMisused
+from db.schema.migrate import load_migrations
+from runtime.cli import run_command_line
 from tests.actors.commands.conftest import Atlas
 from tests.postgres_cluster import Cluster
 
@@ -20,15 +20,15 @@ def test_a_database_without_the_schema_says_what_makes_it_and_that_does(
 ) -> None:
     monkeypatch.setenv("ATLAS__DATABASE__DSN", empty_database_dsn)
     for words in (["customer", "add", "42"], ["verify"], ["db", "check"]):
-        assert run(words) == os.EX_CONFIG
+        assert run_command_line(words) == os.EX_CONFIG
         assert "the database has no ATLAS schema; run `atlas db migrate` or `atlas run`" in capsys.readouterr().err
-    assert run(["db", "migrate", "--json"]) == 0
+    assert run_command_line(["db", "migrate", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["applied"]) == len(load_migrations())
-    assert run(["db", "migrate"]) == 0
+    assert run_command_line(["db", "migrate"]) == 0
     assert capsys.readouterr().out == "the schema is up to date\n"
-    assert run(["db", "check"]) == 0
+    assert run_command_line(["db", "check"]) == 0
     assert str(load_migrations()[-1]) in capsys.readouterr().out
-    assert run(["customer", "add", "42"]) == 0
+    assert run_command_line(["customer", "add", "42"]) == 0
 
 
 def test_an_older_schema_is_told_from_a_defect(atlas: Atlas, cluster: Cluster, database_dsn: str) -> None:
@@ -77,7 +77,7 @@ def test_what_became_of_a_command_that_lost_its_connection_is_said(
     async def lose(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("db.session.transact", lose)
+    monkeypatch.setattr("db.driver.session.transact", lose)
     assert words in atlas("customer", "add", "42", fails=code)
 
 
@@ -86,7 +86,7 @@ def test_an_embedded_database_that_does_not_run_says_how_to_start_it(
 ) -> None:
     monkeypatch.setenv("ATLAS__DATABASE__DSN", "")
     monkeypatch.setenv("ATLAS__EMBEDDED__DATA_DIR", "/tmp/atlas-that-nobody-started")
-    assert run(["customer", "add", "42"]) == os.EX_UNAVAILABLE
+    assert run_command_line(["customer", "add", "42"]) == os.EX_UNAVAILABLE
     refused = capsys.readouterr().err
     assert "start that, and repeat the command" in refused
     assert "`atlas run`" in refused

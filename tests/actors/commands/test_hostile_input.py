@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from runtime.cli.main import cli, run
-from runtime.cli.parameters import Seconds, Text
+from runtime.cli import Seconds, Text, cli, run_command_line
 from tests.actors.commands.conftest import Atlas
 
 NUMBERS = ("", "-1", "0", "1.5", "nan", "inf", "1e400", "32768", str(2**31), str(2**63 - 1), str(2**63), "9" * 40)
@@ -127,7 +126,7 @@ def test_no_value_of_any_parameter_gives_a_traceback(
             if "\0" in value and isinstance(one.type, click.Path):
                 continue  # no process can be given such a path
             words = call(path, command, one, value)
-            code = run(words)
+            code = run_command_line(words)
             printed = capsys.readouterr()
             assert code in WORDED, (words, code, printed.err)
             assert "Traceback" not in printed.err, words
@@ -136,7 +135,7 @@ def test_no_value_of_any_parameter_gives_a_traceback(
                 assert printed.err.strip(), words
     if path in OF_THE_DATABASE:
         monkeypatch.delenv("ATLAS__CONTROL__SOCKET")
-        assert run(["verify"]) in (0, 75), capsys.readouterr().out
+        assert run_command_line(["verify"]) in (0, 75), capsys.readouterr().out
 
 
 def test_a_negative_number_in_the_place_of_an_id_is_explained(atlas: Atlas) -> None:

@@ -7,9 +7,10 @@ import os
 import pytest
 import trio
 
+from db.billing.payments import FinalizePurchase
+from db.billing.purchases import finalize_purchase
+from db.driver.session import open_session
 from db.money import Money
-from db.purchases import FinalizePurchase, finalize_purchase
-from db.session import open_session
 from tests.actors.commands.conftest import Atlas
 
 BUY = ("buy", "--customer", "42", "--tariff", "basic", "--days", "30", "--provider", "manual", "--charge", "first")

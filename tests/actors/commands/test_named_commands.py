@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runtime.cli.main import cli
+from runtime.cli import cli
 
 ROOT = Path(__file__).parent.parent.parent.parent
 NAMED = re.compile(r"(?:[`\"']|\$ |^[ ]*)atlas ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?= |`|\"|'|$)", re.MULTILINE)

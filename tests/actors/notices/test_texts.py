@@ -17,20 +17,20 @@ from actors.notices.language import Language
 from actors.notices.russian import RUSSIAN
 from actors.notices.texts import LANGUAGES, LEFT, UntellableNotice, is_stale, language_of, placeholders, text_of
 from db.money import DIGITS
-from db.notices import NOTICE_KINDS, Fact, NoticeKind, payload_problems
+from db.work.notices import NOTICE_KINDS, NoticeKind, PayloadType, payload_problems
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 END = NOW + timedelta(days=2)
 SAMPLES = {
-    Fact.AMOUNT: 139950,
-    Fact.CHANGE: -5000,
-    Fact.MOMENT: END.isoformat(),
-    Fact.COUNT: 30,
-    Fact.PERCENT: 25,
-    Fact.WORD: "basic",
-    Fact.FLAG: True,
-    Fact.TEXT: "as agreed",
+    PayloadType.AMOUNT: 139950,
+    PayloadType.CHANGE: -5000,
+    PayloadType.MOMENT: END.isoformat(),
+    PayloadType.COUNT: 30,
+    PayloadType.PERCENT: 25,
+    PayloadType.WORD: "basic",
+    PayloadType.FLAG: True,
+    PayloadType.TEXT: "as agreed",
 }
 both = pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES.keys())
 every_kind = pytest.mark.parametrize("kind", NOTICE_KINDS.values(), ids=NOTICE_KINDS.keys())
@@ -80,7 +80,7 @@ def test_every_text_belongs_to_a_kind_and_says_only_what_the_kind_has(language: 
 
 @both
 @every_kind
-def test_every_required_fact_is_said_in_a_text_of_the_kind_except_the_one_that_chooses(
+def test_every_required_fact_is_in_a_text_of_its_kind_except_the_one_that_chooses(
     kind: NoticeKind, language: Language
 ) -> None:
     said = {
@@ -96,7 +96,7 @@ def test_every_required_fact_is_said_in_a_text_of_the_kind_except_the_one_that_c
 def test_a_clause_says_its_own_fact_and_every_counted_noun_has_all_forms(language: Language) -> None:
     for name, clause in language.clauses.items():
         assert placeholders(clause) == {name}
-    counted = {name for kind in NOTICE_KINDS.values() for name, fact in kind.facts.items() if fact is Fact.COUNT}
+    counted = {name for kind in NOTICE_KINDS.values() for name, fact in kind.facts.items() if fact is PayloadType.COUNT}
     assert counted <= language.nouns.keys()
     used = {language.plural(number) for number in range(1000)}
     for forms in language.nouns.values():
@@ -124,7 +124,7 @@ def test_whoever_writes_a_notice_writes_a_known_kind_with_its_facts() -> None:
     found = list(written_kinds())
     assert {kind for _, kind, _ in found} >= {"purchase", "key_active", "case_opened"}
     for where, kind, call in found:
-        assert kind in NOTICE_KINDS, f"{where}: list {kind!r} in db/notices.py and give it texts"
+        assert kind in NOTICE_KINDS, f"{where}: list {kind!r} in db/work/notices.py and give it texts"
         given = next((keyword.value for keyword in call.keywords if keyword.arg == "payload"), None)
         if given is None and len(call.args) > 3:
             given = call.args[3]

@@ -17,12 +17,12 @@ import pytest
 from actors.payments.events import DeliveryRefused
 from actors.payments.settings import PaymentSettings
 from actors.payments.stripe import TOLERANCE_SECONDS
+from db.billing.orders import Quote, open_order
 from db.money import Money
-from db.orders import Quote, open_order
 from db.tx import Tx
-from runtime.config.secret import Secret
+from runtime.config import Secret
 from simulators.delivery import Event
-from tests.actors.payments.house import CRYPTOBOT_TOKEN, STRIPE_SECRET, WEBHOOK_SECRET, House, house
+from tests.actors.payments.payment_fixtures import CRYPTOBOT_TOKEN, STRIPE_SECRET, WEBHOOK_SECRET, Harness, harness
 
 FIXTURES = Path(__file__).parent / "fixtures"
 OLD = "the-secret-before"
@@ -61,7 +61,7 @@ def both(settings: PaymentSettings) -> PaymentSettings:
     )
 
 
-async def first_order(here: House, provider: str) -> None:
+async def first_order(here: Harness, provider: str) -> None:
     """Order number 1, which the fixtures pay."""
     order = await here.order(provider)
     assert order.id == 1
@@ -82,7 +82,7 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 async def test_the_documented_event_pays_its_order(database_dsn: str, name: str) -> None:
     provider, sign = GOOD[name]
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, provider)
         answer = await here.deliver(provider, sign(fixture(name)))
         assert answer.json() == {"state": "processed", "result": "entitlement"}
@@ -134,7 +134,7 @@ BAD = {
 
 @pytest.mark.parametrize("provider", ["telegram", "cryptobot", "stripe"])
 async def test_what_is_not_authentic_is_refused_and_leaves_no_trace(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, provider)
         for name, (whose, event, status) in BAD.items():
             if whose != provider:
@@ -152,7 +152,7 @@ async def test_a_notification_from_elsewhere_is_refused_and_nobody_is_asked_abou
     def elsewhere(settings: PaymentSettings) -> PaymentSettings:
         return attrs.evolve(settings, yookassa=attrs.evolve(settings.yookassa, networks=("185.71.76.0/27",)))
 
-    async with house(database_dsn, change=elsewhere) as here:
+    async with harness(database_dsn, change=elsewhere) as here:
         await first_order(here, "yookassa")
         event = yookassa(fixture("yookassa_payment_succeeded"))
         assert (await here.deliver("yookassa", event)).status_code == 403
@@ -162,7 +162,7 @@ async def test_a_notification_from_elsewhere_is_refused_and_nobody_is_asked_abou
 
 
 async def test_what_a_notification_says_counts_for_nothing(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         invoice = await here.invoice("yookassa", await here.order("yookassa"))
         lie = json.loads(fixture("yookassa_payment_succeeded"))
         lie["object"].update(id=invoice.invoice_id, amount={"value": "999999.00", "currency": "RUB"})
@@ -175,7 +175,7 @@ async def test_what_a_notification_says_counts_for_nothing(database_dsn: str) ->
 
 
 async def test_the_id_in_a_notification_cannot_lead_elsewhere(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         for identifier in ("../../v3/me", "a/b", "a?b=c", "a%2Fb", "", "é", "x" * 65, 5):
             body = json.dumps({"type": "notification", "event": "payment.succeeded", "object": {"id": identifier}})
             assert (await here.deliver("yookassa", yookassa(body.encode()))).status_code == 400, identifier
@@ -190,15 +190,15 @@ async def test_during_a_rotation_the_secret_before_is_accepted_and_after_it_no_m
 ) -> None:
     provider = name.partition("_")[0]
     old = {"telegram": telegram, "cryptobot": cryptobot, "stripe": stripe}[provider](fixture(name), OLD)
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, provider)
         assert (await here.deliver(provider, old)).status_code == 401
-    async with house(database_dsn, change=both) as here:
+    async with harness(database_dsn, change=both) as here:
         assert (await here.deliver(provider, old)).json()["result"] == "entitlement"
 
 
 async def test_any_one_of_several_signatures_of_stripe_is_enough(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, "stripe")
         here.outside.stripe.webhook_secrets = ["whsec_that_we_do_not_know_yet", STRIPE_SECRET]
         moment = int(time.time())
@@ -208,7 +208,7 @@ async def test_any_one_of_several_signatures_of_stripe_is_enough(database_dsn: s
 
 
 async def test_an_invoice_in_a_fiat_currency_counts_as_the_asset_that_was_paid(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
 
         async def order(tx: Tx) -> int:
             quote = Quote(Money.parse("0.274", "TON"), here.providers["yookassa"].quote(Money(1)).rate)
@@ -223,7 +223,7 @@ async def test_an_invoice_in_a_fiat_currency_counts_as_the_asset_that_was_paid(d
 
 async def test_an_authentic_body_without_an_id_is_400_and_not_stored(database_dsn: str) -> None:
     bodies = (b"", b"[]", b"null", b"{", b'{"update_id": "1"}', b"\xff\xfe", b"[" * 100_000, b'{"update_id": 1.5}')
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         for body in bodies:
             assert (await here.deliver("telegram", telegram(body))).status_code == 400, body[:20]
             assert (await here.deliver("stripe", stripe(body))).status_code == 400, body[:20]

@@ -15,12 +15,12 @@ import httpx
 import pytest
 import trio
 
-from actors.gateway import GatewaySettings
+from actors.gateway.gateway import GatewaySettings
 from actors.payments.events import EventPostponed
-from actors.pool_events import PoolWentDown
-from runtime.message import WakeUp
+from actors.pool.events import PoolWentDown
+from runtime import WakeUp
 from simulators.delivery import Event
-from tests.actors.payments.house import House, house
+from tests.actors.payments.payment_fixtures import Harness, harness
 from tests.actors.payments.test_every_provider import PAY
 from tests.postgres_cluster import Cluster
 
@@ -44,13 +44,13 @@ def test_every_failpoint_of_the_code_is_in_a_list_here() -> None:
     assert set(WATCHER_POINTS) == {"claimed", "asked", "looked"} | (set(GATEWAY_POINTS) - {"stored"})
 
 
-async def paid(here: House, provider: str = "yookassa") -> Event:
+async def paid(here: Harness, provider: str = "yookassa") -> Event:
     invoice = await here.invoice(provider, await here.order(provider))
     assert invoice.pay_url
     return PAY[provider](here, invoice.pay_url, 1001)
 
 
-async def assert_not_taken(here: House, provider: str, event: Event) -> None:
+async def assert_not_taken(here: Harness, provider: str, event: Event) -> None:
     """Deliver to a gateway that dies of it: its server says 500, or nothing any more."""
     with contextlib.suppress(httpx.HTTPError):
         assert (await here.deliver(provider, event)).status_code == 500
@@ -61,7 +61,7 @@ async def assert_not_taken(here: House, provider: str, event: Event) -> None:
 async def test_a_gateway_that_dies_at_any_step_answers_nobody_and_its_provider_repeats(
     database_dsn: str, provider: str, point: str
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here, provider)
         here.system.services.failpoints.arm("gateway", point)
         await assert_not_taken(here, provider, event)
@@ -74,7 +74,7 @@ async def test_a_gateway_that_dies_at_any_step_answers_nobody_and_its_provider_r
 
 @pytest.mark.parametrize("point", GATEWAY_POINTS[:2])
 async def test_what_a_dead_gateway_had_stored_is_booked_by_the_watcher_alone(database_dsn: str, point: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here)
         here.system.services.failpoints.arm("gateway", point)
         await assert_not_taken(here, "yookassa", event)
@@ -86,7 +86,7 @@ async def test_what_a_dead_gateway_had_stored_is_booked_by_the_watcher_alone(dat
 
 @pytest.mark.parametrize("point", WATCHER_POINTS)
 async def test_a_watcher_that_dies_at_any_step_is_followed_by_one_that_finishes(database_dsn: str, point: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         told = await here.invoice("yookassa", await here.order("yookassa"))
         untold = await here.invoice("yookassa", await here.order("yookassa", key="second"))
         event = here.outside.yookassa.pay(told.invoice_id or "")
@@ -104,10 +104,10 @@ async def test_a_watcher_that_dies_at_any_step_is_followed_by_one_that_finishes(
 
 
 @pytest.mark.parametrize("point", PUT_OFF_POINTS)
-async def test_a_watcher_that_dies_when_it_has_put_an_invoice_off_asks_no_sooner_and_settles_it_then(
+async def test_a_watcher_that_dies_after_it_postponed_an_invoice_settles_it_when_due(
     database_dsn: str, point: str
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         invoice = await here.invoice("yookassa", await here.order("yookassa"))
         yookassa, number = here.outside.yookassa, invoice.invoice_id or ""
         kept = dict(yookassa.payments)
@@ -136,7 +136,7 @@ async def test_a_watcher_that_dies_when_it_has_put_an_invoice_off_asks_no_sooner
         await until_counts(here, (1, 0, 0))
 
 
-async def until_counts(here: House, wanted: tuple[int, int, int]) -> None:
+async def until_counts(here: Harness, wanted: tuple[int, int, int]) -> None:
     with trio.fail_after(15):
         while True:
             seen = len(here.events)
@@ -146,8 +146,8 @@ async def until_counts(here: House, wanted: tuple[int, int, int]) -> None:
                 await here.next_event()
 
 
-async def test_without_its_pool_the_gateway_asks_for_repetition_and_everybody_else_works_on(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+async def test_without_its_pool_the_gateway_asks_for_repetition_and_the_rest_works_on(database_dsn: str) -> None:
+    async with harness(database_dsn) as here:
         event = await paid(here)
         pool = here.system.address("pool.gateway").ref
         await here.system.stop(pool)
@@ -163,7 +163,7 @@ async def test_without_its_pool_the_gateway_asks_for_repetition_and_everybody_el
 
 
 async def test_a_delivery_that_takes_too_long_gets_503_and_its_repetition_is_booked(database_dsn: str) -> None:
-    async with house(database_dsn, gateway=GatewaySettings(port=0, request_seconds=0.3)) as here:
+    async with harness(database_dsn, gateway=GatewaySettings(port=0, request_seconds=0.3)) as here:
         event = await paid(here)
         here.outside.yookassa.troubles.gate = gate = trio.Event()
         answer = await here.deliver("yookassa", event)
@@ -196,7 +196,7 @@ def own_dsn(own_cluster: Cluster) -> str:
 
 
 @asynccontextmanager
-async def outage(here: House, cluster: Cluster) -> AsyncIterator[None]:
+async def outage(here: Harness, cluster: Cluster) -> AsyncIterator[None]:
     """The database is down for the length of the block; afterwards the pools are whole again."""
     assert cluster.process is not None
     cluster.process.send_signal(signal.SIGINT)
@@ -213,7 +213,7 @@ async def outage(here: House, cluster: Cluster) -> AsyncIterator[None]:
 async def test_with_the_database_down_nothing_is_acknowledged_and_the_repetition_is_booked(
     own_cluster: Cluster, own_dsn: str
 ) -> None:
-    async with house(own_dsn) as here:
+    async with harness(own_dsn) as here:
         event = await paid(here)
         async with outage(here, own_cluster):
             assert (await here.deliver("yookassa", event)).status_code == 503
@@ -224,7 +224,7 @@ async def test_with_the_database_down_nothing_is_acknowledged_and_the_repetition
 async def test_a_database_that_goes_down_between_receipt_and_booking_costs_a_repetition(
     own_cluster: Cluster, own_dsn: str
 ) -> None:
-    async with house(own_dsn) as here:
+    async with harness(own_dsn) as here:
         event = await paid(here)
         troubles = here.outside.yookassa.troubles
         troubles.gate = gate = trio.Event()
@@ -247,7 +247,7 @@ async def test_a_database_that_goes_down_between_receipt_and_booking_costs_a_rep
 
 
 async def test_with_the_database_down_a_checkout_is_refused_in_time(own_cluster: Cluster, own_dsn: str) -> None:
-    async with house(own_dsn) as here:
+    async with harness(own_dsn) as here:
         telegram = here.outside.telegram
         invoice = await here.invoice("telegram", await here.order("telegram"))
         async with outage(here, own_cluster):
@@ -259,7 +259,7 @@ async def test_with_the_database_down_a_checkout_is_refused_in_time(own_cluster:
 
 
 async def test_while_a_provider_is_away_its_event_waits_and_is_booked_once_it_is_back(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here)
         here.outside.yookassa.troubles.before.extend([500] * 3)
         assert (await here.deliver("yookassa", event)).status_code == 503

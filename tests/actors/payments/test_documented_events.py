@@ -9,7 +9,7 @@ import trio
 
 from db.tx import Tx
 from simulators.delivery import Event
-from tests.actors.payments.house import House, house
+from tests.actors.payments.payment_fixtures import Harness, harness
 from tests.actors.payments.test_authenticity import FIXTURES, GOOD, first_order, fixture, stripe, telegram, yookassa
 from tests.actors.payments.test_orders_of_events import result_of
 
@@ -28,7 +28,7 @@ def test_every_fixture_is_used_and_names_its_source() -> None:
     assert {name for name in names if name not in sources and "async_payment" not in name} == set()
 
 
-async def open_session(here: House) -> None:
+async def open_session(here: Harness) -> None:
     """Order number 1 with an invoice, which is the session of the fixtures."""
     invoice = await here.invoice("stripe", await here.order("stripe"))
     session = json.loads(fixture("stripe_checkout_session_completed"))["data"]["object"]["id"]
@@ -40,7 +40,7 @@ async def open_session(here: House) -> None:
 
 
 async def test_a_documented_checkout_is_answered(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, "telegram")
         query = json.loads(fixture("telegram_pre_checkout_query"))
         here.outside.telegram.asked_at[query["pre_checkout_query"]["id"]] = trio.current_time()
@@ -48,7 +48,7 @@ async def test_a_documented_checkout_is_answered(database_dsn: str) -> None:
         assert (await here.outside.telegram.answer_to(query))["ok"] is True
 
 
-async def assert_reversed(here: House, provider: str, paid: Event, back: Event, what: str) -> None:
+async def assert_reversed(here: Harness, provider: str, paid: Event, back: Event, what: str) -> None:
     """The payment is booked, and its reversal is one case of the customer's, however often it is told."""
     assert result_of(await here.deliver(provider, paid)) == "entitlement"
     for _ in range(2):
@@ -58,14 +58,14 @@ async def assert_reversed(here: House, provider: str, paid: Event, back: Event, 
 
 
 async def test_a_documented_refund_of_stars_is_a_case(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, "telegram")
         paid, back = telegram(fixture("telegram_successful_payment")), telegram(fixture("telegram_refunded_payment"))
         await assert_reversed(here, "telegram", paid, back, "refund")
 
 
 async def test_a_documented_refund_at_yookassa_is_a_case(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, "yookassa")
         refund = json.loads(fixture("yookassa_refund_succeeded"))["object"]
         here.outside.yookassa.refunds[refund["id"]] = refund
@@ -74,7 +74,7 @@ async def test_a_documented_refund_at_yookassa_is_a_case(database_dsn: str) -> N
 
 
 async def test_a_documented_refund_and_a_documented_dispute_at_stripe_are_cases(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await first_order(here, "stripe")
         paid = stripe(fixture("stripe_payment_intent_succeeded"))
         await assert_reversed(here, "stripe", paid, stripe(fixture("stripe_charge_refunded")), "refund")
@@ -83,7 +83,7 @@ async def test_a_documented_refund_and_a_documented_dispute_at_stripe_are_cases(
 
 
 async def test_a_session_that_is_complete_and_not_paid_counts_when_its_money_comes(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await open_session(here)
         assert result_of(await here.deliver("stripe", stripe(fixture("stripe_checkout_session_completed_unpaid")))) == (
             "nothing"
@@ -96,7 +96,7 @@ async def test_a_session_that_is_complete_and_not_paid_counts_when_its_money_com
 
 @pytest.mark.parametrize("name", ["stripe_checkout_session_async_payment_failed", "stripe_checkout_session_expired"])
 async def test_a_session_whose_money_does_not_come_is_closed(database_dsn: str, name: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await open_session(here)
         assert result_of(await here.deliver("stripe", stripe(fixture(name)))) == "invoice_closed"
         assert await here.value("SELECT state FROM invoices") == "closed"
@@ -104,7 +104,7 @@ async def test_a_session_whose_money_does_not_come_is_closed(database_dsn: str, 
 
 
 async def test_a_payment_that_lapsed_at_yookassa_closes_its_invoice(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         invoice = await here.invoice("yookassa", await here.order("yookassa"))
         lapsed = json.loads(fixture("yookassa_payment_canceled"))
         lapsed["object"]["id"] = invoice.invoice_id

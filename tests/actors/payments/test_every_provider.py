@@ -6,33 +6,33 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.payments.calls import REPEATS
 from actors.payments.provider import ProviderUnavailable
+from actors.payments.wire import REPEATS
 from db.money import Money
 from simulators.delivery import Event
-from tests.actors.payments.house import House, house
+from tests.actors.payments.payment_fixtures import Harness, harness
 
-Pay = Callable[[House, str, int], Event]
+Pay = Callable[[Harness, str, int], Event]
 
 
-def pay_telegram(here: House, link: str, telegram_id: int) -> Event:
+def pay_telegram(here: Harness, link: str, telegram_id: int) -> Event:
     telegram = here.outside.telegram
     return telegram.event(telegram.pay(telegram_id, link))
 
 
-def pay_cryptobot(here: House, link: str, _: int) -> Event:
+def pay_cryptobot(here: Harness, link: str, _: int) -> Event:
     cryptobot = here.outside.cryptobot
     [number] = [number for number, invoice in cryptobot.invoices.items() if invoice["bot_invoice_url"] == link]
     return cryptobot.pay(number)
 
 
-def pay_yookassa(here: House, link: str, _: int) -> Event:
+def pay_yookassa(here: Harness, link: str, _: int) -> Event:
     yookassa = here.outside.yookassa
     [number] = [number for number, payment in yookassa.payments.items() if link in str(payment["confirmation"])]
     return yookassa.pay(number)
 
 
-def pay_stripe(here: House, _: str, __: int) -> Event:
+def pay_stripe(here: Harness, _: str, __: int) -> Event:
     return here.outside.stripe.pay(next(reversed(here.outside.stripe.sessions)))[0]
 
 
@@ -52,7 +52,7 @@ QUOTES = {
 
 @pytest.mark.parametrize("provider", PAY)
 async def test_a_paid_order_becomes_an_entitlement_at_the_price_in_roubles(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         order = await here.order(provider)
         assert order.quote.amount == QUOTES[provider]
         invoice = await here.invoice(provider, order)
@@ -68,7 +68,7 @@ async def test_a_paid_order_becomes_an_entitlement_at_the_price_in_roubles(datab
 
 @pytest.mark.parametrize("provider", PAY)
 async def test_a_topup_is_credited_to_the_kopeck(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         order = await here.order(provider, topup=123_45)
         invoice = await here.invoice(provider, order)
         assert invoice.pay_url
@@ -80,7 +80,7 @@ async def test_a_topup_is_credited_to_the_kopeck(database_dsn: str, provider: st
 @pytest.mark.parametrize("lost", [1, 3])
 @pytest.mark.parametrize("provider", ["yookassa", "stripe"])
 async def test_an_invoice_whose_answer_was_lost_is_opened_once(database_dsn: str, provider: str, lost: int) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         outside = getattr(here.outside, provider)
         order = await here.order(provider)
         outside.troubles.after.extend([500] * lost)
@@ -95,7 +95,7 @@ async def test_an_invoice_whose_answer_was_lost_is_opened_once(database_dsn: str
 
 
 async def test_at_a_provider_without_keys_either_one_of_two_invoices_pays_the_order(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         cryptobot, order = here.outside.cryptobot, await here.order("cryptobot")
         cryptobot.troubles.after.append(500)
         with pytest.raises(ProviderUnavailable):

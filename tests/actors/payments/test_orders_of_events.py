@@ -7,15 +7,15 @@ import httpx
 import pytest
 import trio
 
-from db.invoices import Invoice
+from db.billing.invoices import Invoice
 from simulators.delivery import Event
-from tests.actors.payments.house import House, house
+from tests.actors.payments.payment_fixtures import Harness, harness
 from tests.actors.payments.test_every_provider import PAY
 
 PROVIDERS = tuple(PAY)
 
 
-async def paid(here: House, provider: str, *, key: str = "click") -> Event:
+async def paid(here: Harness, provider: str, *, key: str = "click") -> Event:
     """An order with an invoice, paid outside; the event is on its way."""
     invoice = await here.invoice(provider, await here.order(provider, key=key))
     assert invoice.pay_url
@@ -29,7 +29,7 @@ def result_of(answer: httpx.Response) -> str:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_duplicate_gets_the_first_outcome_and_changes_nothing(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here, provider)
         first = await here.deliver(provider, event)
         again = await here.deliver(provider, event)
@@ -39,7 +39,7 @@ async def test_a_duplicate_gets_the_first_outcome_and_changes_nothing(database_d
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_eight_deliveries_at_once_are_one_payment(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here, provider)
         results = []
 
@@ -56,7 +56,7 @@ async def test_eight_deliveries_at_once_are_one_payment(database_dsn: str, provi
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_payment_of_an_order_that_has_ended_is_credited(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here, provider)
         await here.move_clock(minutes=31)
         assert result_of(await here.deliver(provider, event)) == "balance_credit"
@@ -65,7 +65,7 @@ async def test_a_payment_of_an_order_that_has_ended_is_credited(database_dsn: st
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_with_two_orders_open_each_payment_pays_its_own(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         older = await paid(here, provider, key="first")
         newer = await paid(here, provider, key="second")
         assert result_of(await here.deliver(provider, newer)) == "entitlement"
@@ -75,7 +75,7 @@ async def test_with_two_orders_open_each_payment_pays_its_own(database_dsn: str,
 
 
 async def test_an_invoice_of_telegram_that_is_paid_twice_is_two_payments(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         invoice = await here.invoice("telegram", await here.order("telegram"))
         telegram = here.outside.telegram
         assert invoice.pay_url
@@ -86,7 +86,7 @@ async def test_an_invoice_of_telegram_that_is_paid_twice_is_two_payments(databas
 
 
 async def test_two_updates_of_cryptobot_about_one_invoice_are_one_payment(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         first = await paid(here, "cryptobot")
         [invoice] = here.outside.cryptobot.invoices.values()
         second = here.outside.cryptobot.update(invoice)
@@ -100,7 +100,7 @@ async def test_two_updates_of_cryptobot_about_one_invoice_are_one_payment(databa
 async def test_the_two_events_of_stripe_about_one_payment_are_one_payment_in_any_order(
     database_dsn: str, order: tuple[int, ...]
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         await here.invoice("stripe", await here.order("stripe"))
         events = here.outside.stripe.pay(next(iter(here.outside.stripe.sessions)))
         for number in order:
@@ -137,7 +137,7 @@ MISMATCHES = (
 )
 
 
-def pay_wrongly(here: House, wrong: Mismatch, invoice: Invoice) -> Event:
+def pay_wrongly(here: Harness, wrong: Mismatch, invoice: Invoice) -> Event:
     """The invoice is paid with something else."""
     outside, number = here.outside, invoice.invoice_id or ""
     if wrong.provider == "yookassa":
@@ -156,7 +156,7 @@ def pay_wrongly(here: House, wrong: Mismatch, invoice: Invoice) -> Event:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_another_amount_or_currency_buys_nothing_and_is_not_lost(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         charges = cases = balance = 0
         for number, wrong in enumerate(wrong for wrong in MISMATCHES if wrong.provider == provider):
             invoice = await here.invoice(provider, await here.order(provider, key=str(number)))
@@ -175,7 +175,7 @@ async def test_another_amount_or_currency_buys_nothing_and_is_not_lost(database_
 async def test_a_payment_that_names_no_order_of_ours_goes_to_its_payer_or_to_a_human(
     database_dsn: str, known: bool, result: str
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         order = await here.order("telegram")
         await here.invoice("telegram", order)
         telegram = here.outside.telegram
@@ -190,7 +190,7 @@ async def test_a_payment_that_names_no_order_of_ours_goes_to_its_payer_or_to_a_h
 
 
 async def test_an_unknown_order_is_a_case(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         yookassa = here.outside.yookassa
         tags = ("order:999999", "order:", "order:1; DROP", "", "order:99999999999999999999")
         for number, tag in enumerate(tags, start=1):
@@ -201,7 +201,7 @@ async def test_an_unknown_order_is_a_case(database_dsn: str) -> None:
 
 
 async def test_somebody_else_who_pays_is_a_case(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         invoice = await here.invoice("telegram", await here.order("telegram"))
         telegram = here.outside.telegram
         event = telegram.event(telegram.pay(2002, invoice.pay_url or ""))
@@ -209,10 +209,10 @@ async def test_somebody_else_who_pays_is_a_case(database_dsn: str) -> None:
         assert await here.value("SELECT details ->> 'why' FROM cases") == "payer"
 
 
-async def test_a_charge_that_comes_back_with_another_amount_is_a_case_and_the_first_one_stands(
+async def test_a_charge_repeated_with_another_amount_is_a_case_and_the_first_one_stands(
     database_dsn: str,
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         invoice = await here.invoice("telegram", await here.order("telegram"))
         telegram, link = here.outside.telegram, invoice.pay_url or ""
         first = telegram.event(telegram.pay(1001, link, charge="stx1"))
@@ -223,7 +223,7 @@ async def test_a_charge_that_comes_back_with_another_amount_is_a_case_and_the_fi
 
 
 async def test_a_payment_that_succeeded_but_is_not_shown_so_yet_is_booked_when_it_is(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         yookassa = here.outside.yookassa
         invoice = await here.invoice("yookassa", await here.order("yookassa"))
         payment = yookassa.payments[invoice.invoice_id or ""]
@@ -235,10 +235,10 @@ async def test_a_payment_that_succeeded_but_is_not_shown_so_yet_is_booked_when_i
 
 
 @pytest.mark.parametrize("kind", ["payment", "refund"])
-async def test_what_succeeded_and_is_not_known_yet_where_it_is_asked_for_is_booked_when_it_is(
+async def test_a_success_that_the_provider_does_not_know_yet_is_booked_when_it_does(
     database_dsn: str, kind: str
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         yookassa = here.outside.yookassa
         invoice = await here.invoice("yookassa", await here.order("yookassa"))
         event = yookassa.pay(invoice.invoice_id or "")
@@ -256,7 +256,7 @@ async def test_what_succeeded_and_is_not_known_yet_where_it_is_asked_for_is_book
 
 @pytest.mark.parametrize("provider", ["yookassa", "stripe"])
 async def test_money_that_goes_back_at_the_provider_is_a_case(database_dsn: str, provider: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         event = await paid(here, provider)
         assert result_of(await here.deliver(provider, event)) == "entitlement"
         if provider == "yookassa":
@@ -275,7 +275,7 @@ async def test_money_that_goes_back_at_the_provider_is_a_case(database_dsn: str,
 
 
 async def test_an_invoice_that_lapses_is_closed(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         first = await here.invoice("yookassa", await here.order("yookassa"))
         second = await here.invoice("stripe", await here.order("stripe", key="second"))
         await here.deliver("yookassa", here.outside.yookassa.cancel(first.invoice_id or ""))

@@ -9,18 +9,17 @@ import trio
 from actors.payments.events import ProviderAway
 from actors.payments.settings import PaymentSettings
 from actors.payments.telegram_updates import TelegramUpdates
-from runtime.errors import Ignore
-from runtime.ref import Ref
+from runtime import Ignore, Ref
 from runtime.testing import OnCrash
 from simulators.telegram import Telegram
-from tests.actors.payments.house import House, house
+from tests.actors.payments.payment_fixtures import Harness, harness
 
 
 def polling(settings: PaymentSettings) -> PaymentSettings:
     return attrs.evolve(settings, telegram=attrs.evolve(settings.telegram, mode="polling"))
 
 
-async def start_updates(here: House) -> Ref:
+async def start_updates(here: Harness) -> Ref:
     actor = TelegramUpdates(here.outside.settings, wait=2.0, first_pause=0.05, last_pause=0.2)
     return await here.system.start(actor, name="telegram_updates", on_crash=OnCrash.RESTART)
 
@@ -32,12 +31,12 @@ async def until_taken(telegram: Telegram) -> None:
             await telegram.changed.wait()
 
 
-async def ordered(here: House, key: str = "click") -> str:
+async def ordered(here: Harness, key: str = "click") -> str:
     return (await here.invoice("telegram", await here.order("telegram", key=key))).pay_url or ""
 
 
 async def test_a_checkout_by_webhook_is_answered_yes_and_again_yes(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         query = telegram.check_out(1001, await ordered(here))
         for _ in range(2):
@@ -57,7 +56,7 @@ async def test_a_checkout_by_webhook_is_answered_yes_and_again_yes(database_dsn:
 async def test_a_checkout_that_is_not_the_order_is_answered_no_and_why(
     database_dsn: str, user: int, amount: int | None, language: str, words: str
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         query = telegram.check_out(user, await ordered(here), amount=amount, language=language)
         assert (await here.deliver("telegram", telegram.event(query))).status_code == 200
@@ -67,7 +66,7 @@ async def test_a_checkout_that_is_not_the_order_is_answered_no_and_why(
 
 
 async def test_a_checkout_of_an_order_that_has_ended_is_answered_no(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         link = await ordered(here)
         await here.move_clock(minutes=31)
@@ -77,7 +76,7 @@ async def test_a_checkout_of_an_order_that_has_ended_is_answered_no(database_dsn
 
 
 async def test_a_checkout_that_cannot_be_read_is_answered_no_and_is_a_case(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         update = telegram.check_out(1001, await ordered(here))
         query = update["pre_checkout_query"]
@@ -90,7 +89,7 @@ async def test_a_checkout_that_cannot_be_read_is_answered_no_and_is_a_case(datab
 
 
 async def test_a_checkout_is_answered_in_time_although_telegram_stumbles(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         query = telegram.check_out(1001, await ordered(here))
         telegram.troubles.before.extend([502, 502])
@@ -99,7 +98,7 @@ async def test_a_checkout_is_answered_in_time_although_telegram_stumbles(databas
 
 
 async def test_an_answer_that_telegram_does_not_take_is_noted_and_the_event_stays_settled(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         query = telegram.check_out(1001, await ordered(here))
         telegram.troubles.before.extend([500] * 3)
@@ -108,7 +107,7 @@ async def test_an_answer_that_telegram_does_not_take_is_noted_and_the_event_stay
 
 
 async def test_long_polling_checks_out_and_books_and_drops_nothing_that_was_pending(database_dsn: str) -> None:
-    async with house(database_dsn, change=polling) as here:
+    async with harness(database_dsn, change=polling) as here:
         telegram = here.outside.telegram
         telegram.webhook_url = "https://an.earlier.webhook.example"
         link = await ordered(here)
@@ -125,7 +124,7 @@ async def test_long_polling_checks_out_and_books_and_drops_nothing_that_was_pend
 async def test_a_poller_that_dies_at_any_step_gets_its_updates_again_and_books_them_once(
     database_dsn: str, point: str
 ) -> None:
-    async with house(database_dsn, change=polling) as here:
+    async with harness(database_dsn, change=polling) as here:
         telegram = here.outside.telegram
         telegram.pay(1001, await ordered(here))
         here.system.services.failpoints.arm("telegram_updates", point)
@@ -137,7 +136,7 @@ async def test_a_poller_that_dies_at_any_step_gets_its_updates_again_and_books_t
 
 
 async def test_without_the_pool_updates_stay_with_telegram_until_it_is_back(database_dsn: str) -> None:
-    async with house(database_dsn, change=polling) as here:
+    async with harness(database_dsn, change=polling) as here:
         telegram = here.outside.telegram
         telegram.pay(1001, await ordered(here))
         pool = here.system.address("pool.gateway").ref
@@ -150,7 +149,7 @@ async def test_without_the_pool_updates_stay_with_telegram_until_it_is_back(data
 
 
 async def test_an_update_about_money_is_named_by_its_charge_and_any_other_by_its_number(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         link = await ordered(here)
         written = telegram.write(1001)
@@ -168,7 +167,7 @@ async def test_an_update_about_money_is_named_by_its_charge_and_any_other_by_its
 
 
 async def test_a_payment_whose_number_was_another_updates_before_is_booked(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         link = await ordered(here)
         first = telegram.write(1001)
@@ -181,10 +180,10 @@ async def test_a_payment_whose_number_was_another_updates_before_is_booked(datab
         assert await here.value("SELECT count(*) FROM customers WHERE telegram_id = 2002") == 1
 
 
-async def test_who_writes_is_a_customer_who_can_be_reached_and_who_blocks_the_bot_is_not_made_one(
+async def test_who_writes_is_a_reachable_customer_and_who_blocks_the_bot_is_not_added(
     database_dsn: str,
 ) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         telegram = here.outside.telegram
         for update in (
             telegram.write(7, "/start ref_8", "en"),
@@ -208,7 +207,7 @@ async def test_the_webhook_is_registered_with_its_secret_and_drops_nothing(datab
         telegram = attrs.evolve(settings.telegram, webhook_url="https://shop.example/payments/telegram")
         return attrs.evolve(settings, telegram=telegram)
 
-    async with house(database_dsn, change=registered) as here:
+    async with harness(database_dsn, change=registered) as here:
         telegram = here.outside.telegram
         secret, telegram.webhook_secret = telegram.webhook_secret, ""
         telegram.write(7)
@@ -221,7 +220,7 @@ async def test_the_webhook_is_registered_with_its_secret_and_drops_nothing(datab
 
 
 async def test_without_a_bot_nobody_polls(database_dsn: str) -> None:
-    async with house(database_dsn) as here:
+    async with harness(database_dsn) as here:
         with pytest.raises(Ignore, match="webhook_url"):
             await start_updates(here)
         off = TelegramUpdates(PaymentSettings())

@@ -16,11 +16,11 @@ import attrs
 import httpx
 from jsonschema.validators import Draft202012Validator
 
-from actors.shop.description import load
+from actors.shop.description import load_description
 from actors.shop.settings import ShopSettings
-from runtime.config.secret import Secret
+from runtime.config import Secret
 from runtime.http import new_client
-from tests.actors.payments.house import House, house
+from tests.actors.payments.payment_fixtures import Harness, harness
 
 SECRET = "the-front-end-and-the-gateway-know-it"
 OTHER_SECRET = "the-next-one-while-keys-are-rotated-0"
@@ -30,9 +30,9 @@ _numbers = itertools.count(10**15)
 
 @attrs.define(eq=False)
 class Front:
-    """A front end, and the house whose gateway it calls."""
+    """A front end, and the harness whose gateway it calls."""
 
-    house: House
+    harness: Harness
     client: httpx.AsyncClient
     last: httpx.Request | None = None
 
@@ -43,7 +43,7 @@ class Front:
         content = raw or (b"" if body is None else json.dumps(body).encode())
         target = f"/shop/v1{path}"
         headers = sign(method, target, content, key=key, secret=secret)
-        request = self.client.build_request(method, f"{self.house.url}{target}", content=content, headers=headers)
+        request = self.client.build_request(method, f"{self.harness.url}{target}", content=content, headers=headers)
         self.last = request
         return await self._checked(request)
 
@@ -67,7 +67,7 @@ class Front:
 
 def assert_described(method: str, path: str, answer: httpx.Response) -> None:
     """Hold an answer against the description; one to what it does not have must be a problem."""
-    document = load().document
+    document = load_description().document
     responses: dict[str, Any] = {}
     for template, item in document["paths"].items():
         if re.fullmatch(re.sub(r"\{[a-z_]+\}", "[^/]+", template), path):
@@ -109,5 +109,5 @@ def sign(method: str, target: str, content: bytes, *, key: str = "front", secret
 async def front(dsn: str) -> AsyncIterator[Front]:
     """A front end beside a running gateway; at the end every money invariant must hold."""
     shop = ShopSettings(keys=Secret(KEYS), public_url="https://vpn.example", announce="Работы в пятницу")
-    async with house(dsn, shop=shop) as here, new_client() as client:
+    async with harness(dsn, shop=shop) as here, new_client() as client:
         yield Front(here, client)

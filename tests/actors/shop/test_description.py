@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from actors.shop.description import Malformed, load
+from actors.shop.description import MalformedRequest, load_description
 
 
 def test_every_operation_names_all_the_answers_that_it_may_give() -> None:
-    paths = load().document["paths"]
+    paths = load_description().document["paths"]
     for item in paths.values():
         for method, operation in item.items():
             if method != "parameters":
@@ -20,7 +20,7 @@ def test_every_operation_names_all_the_answers_that_it_may_give() -> None:
 
 def test_a_body_is_taken_as_described() -> None:
     body = {"tariff": "basic", "days": 30, "promo": "MAY"}
-    assert load().operations["quote"].check_body(body) == body
+    assert load_description().operations["quote"].check_body(body) == body
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,21 @@ def test_a_body_is_taken_as_described() -> None:
     ],
 )
 def test_what_is_not_described_is_refused_by_place(name: str, body: object, said: str) -> None:
-    with pytest.raises(Malformed, match=said):
-        load().operations[name].check_body(body)
+    with pytest.raises(MalformedRequest, match=said):
+        load_description().operations[name].check_body(body)
 
 
 def test_a_refusal_does_not_repeat_what_was_sent() -> None:
-    with pytest.raises(Malformed) as caught:
-        load().operations["quote"].check_body({"tariff": "4111111111111111 SECRET", "days": 30})
+    with pytest.raises(MalformedRequest) as caught:
+        load_description().operations["quote"].check_body({"tariff": "4111111111111111 SECRET", "days": 30})
     assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.0", "٣", "9223372036854775808", "1" * 40, "", "x"])
 def test_a_customer_is_a_positive_number_of_64_bits(text: str) -> None:
-    with pytest.raises(Malformed, match="telegram_id"):
-        load().operations["find_customer"].check_parameter("telegram_id", text)
-    assert load().operations["find_customer"].check_parameter("telegram_id", "9223372036854775807") == 2**63 - 1
+    with pytest.raises(MalformedRequest, match="telegram_id"):
+        load_description().operations["find_customer"].check_parameter("telegram_id", text)
+    assert (
+        load_description().operations["find_customer"].check_parameter("telegram_id", "9223372036854775807")
+        == 2**63 - 1
+    )

@@ -17,7 +17,7 @@ from schemathesis.checks import not_a_server_error as no_server_error
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from db.promos import add_promo
+from db.billing.promos import add_promo
 from db.tx import Tx
 from tests.actors.shop.front import Front, front, sign
 from tests.actors.shop.test_operations import fund
@@ -116,13 +116,13 @@ async def all_of(here: Front, mode: schemathesis.GenerationMode, *, order: int =
     seen = {}
     for name in OPERATIONS:
         known = bool(order) and name != "list_plans"
-        seen[name] = await trio.to_thread.run_sync(fuzz, here.house.url, name, mode, known, order)
+        seen[name] = await trio.to_thread.run_sync(fuzz, here.harness.url, name, mode, known, order)
     return seen
 
 
 async def test_the_fuzzed_operations_are_all_there_are(database_dsn: str) -> None:
     async with front(database_dsn) as here:
-        document = (await here.client.get(f"{here.house.url}/shop/v1/openapi.json")).json()
+        document = (await here.client.get(f"{here.harness.url}/shop/v1/openapi.json")).json()
     found = {
         operation["operationId"]
         for item in document["paths"].values()
@@ -143,7 +143,7 @@ async def test_a_customer_with_money_gets_described_answers_and_is_served(databa
     async with front(database_dsn) as here:
         await fund(here, 10_000_000, KNOWN)
         await here.ok("PUT", f"/customers/{KNOWN_TO_TRY}", {})
-        await here.house.run(_offer)
+        await here.harness.run(_offer)
         order = await here.ok("POST", f"/customers/{KNOWN}/orders", {"amount": 50_000, "idempotency_key": "first"})
         seen = await all_of(here, schemathesis.GenerationMode.POSITIVE, order=order["order_id"])
     assert {name for name, statuses in seen.items() if 200 not in statuses} == set()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from db.adjustments import adjust_balance
+from db.billing.adjustments import adjust_balance
+from db.billing.promos import add_promo
 from db.customers import add_customer
 from db.money import Money
-from db.promos import add_promo
 from db.tx import Tx
 from tests.actors.shop.front import OTHER_SECRET, Front, front
 
@@ -24,7 +24,7 @@ async def fund(here: Front, amount: int, telegram_id: int = 1001) -> None:
             tx, telegram_id, Money(amount), reason="test", actor="test", idempotency_key=f"fund:{telegram_id}:{amount}"
         )
 
-    await here.house.run(book)
+    await here.harness.run(book)
 
 
 async def test_a_contact_adds_the_customer_once_and_the_referrer_is_final(database_dsn: str) -> None:
@@ -39,7 +39,7 @@ async def test_a_contact_adds_the_customer_once_and_the_referrer_is_final(databa
         referrer = (
             "SELECT r.telegram_id FROM customers c JOIN customers r ON r.id = c.referrer_id WHERE c.telegram_id = 1001"
         )
-        assert await here.house.value(referrer) == 7
+        assert await here.harness.value(referrer) == 7
         standing = await here.ok("GET", "/customers/7/referral")
         assert standing == {"paying_friends": 0, "percent": 10, "earned": 0, "currency": "RUB"}
 
@@ -51,7 +51,7 @@ async def test_the_price_list_and_a_quote_with_a_promo_agree_with_the_order(data
         async def offer(tx: Tx) -> None:
             await add_promo(tx, "may", 20, actor="test")
 
-        await here.house.run(offer)
+        await here.harness.run(offer)
         plans = (await here.ok("GET", "/plans"))["plans"]
         assert {"tariff": "basic", "days": 30, "amount": 14900, "currency": "RUB"} in plans
         assert (await here.ok("POST", f"{ME}/promo", {"promo": "MAY"}))["percent"] == 20
@@ -73,7 +73,9 @@ async def test_an_order_in_a_providers_asset_is_invoiced_and_paid_there(database
         invoice = await here.ok("POST", path, {"provider": "cryptobot"})
         assert invoice["pay_url"].startswith("http")
         assert await here.ok("POST", path, {"provider": "cryptobot"}) == invoice
-        await here.house.deliver_until_taken("cryptobot", here.house.outside.cryptobot.pay(int(invoice["invoice_id"])))
+        await here.harness.deliver_until_taken(
+            "cryptobot", here.harness.outside.cryptobot.pay(int(invoice["invoice_id"]))
+        )
         assert (await here.ok("GET", f"{ME}/orders/{order['order_id']}"))["state"] == "paid"
         assert (await here.ok("GET", f"{ME}/subscription"))["state"] == "activating"
         wrong = await here.call("POST", path, {"provider": "nobody"})
@@ -155,8 +157,8 @@ async def test_two_keys_serve_while_a_key_is_rotated_and_a_wrong_one_leaves_no_t
             refused = await here.call("PUT", "/customers/5", {}, key=key, secret=secret)
             assert refused.status_code == 401
             assert refused.headers["content-type"] == "application/problem+json"
-        assert await here.house.value("SELECT count(*) FROM customers") == 1
-        assert await here.house.value("SELECT count(*) FROM shop_nonces") == 1
+        assert await here.harness.value("SELECT count(*) FROM customers") == 1
+        assert await here.harness.value("SELECT count(*) FROM shop_nonces") == 1
 
 
 async def test_what_is_not_served_is_a_problem_like_any_other(database_dsn: str) -> None:

@@ -20,10 +20,10 @@ from actors.shop.signature import (
     SignatureRefused,
     Signed,
     read_keys,
-    sign,
-    verify,
+    sign_request,
+    verify_signature,
 )
-from runtime.config.secret import Secret
+from runtime.config import Secret
 
 NOW = 1_700_000_000
 NONCE = "0123456789abcdef"
@@ -38,7 +38,7 @@ def headers(
     target: str = "/v1/x",
     body: bytes = b"{}",
 ) -> dict[str, str]:
-    signature = sign(KEYS.get(key, Secret("n" * 32)), at, nonce, method, target, body)
+    signature = sign_request(KEYS.get(key, Secret("n" * 32)), at, nonce, method, target, body)
     return {KEY_HEADER: key, TIMESTAMP_HEADER: str(at), NONCE_HEADER: nonce, SIGNATURE_HEADER: signature}
 
 
@@ -64,17 +64,19 @@ def test_the_example_of_the_documentation_signs_what_is_accepted(monkeypatch: py
     given = {name.lower(): value for name, value in request.header_items()}
     assert isinstance(request.data, bytes)
     now = int(given[TIMESTAMP_HEADER])
-    assert verify(KEYS, given, "POST", "/shop/v1/customers/1/quote?a=1", request.data, now=now).key_id == "front"
+    assert (
+        verify_signature(KEYS, given, "POST", "/shop/v1/customers/1/quote?a=1", request.data, now=now).key_id == "front"
+    )
 
 
 @pytest.mark.parametrize("key", ["front", "older"])
 def test_every_key_that_is_there_is_accepted_so_that_keys_can_rotate(key: str) -> None:
-    assert verify(KEYS, headers(key), "POST", "/v1/x", b"{}", now=NOW) == Signed(key, NONCE)
+    assert verify_signature(KEYS, headers(key), "POST", "/v1/x", b"{}", now=NOW) == Signed(key, NONCE)
 
 
 def test_a_key_that_was_taken_away_is_refused() -> None:
     with pytest.raises(SignatureRefused, match="does not fit"):
-        verify({"front": KEYS["front"]}, headers("older"), "POST", "/v1/x", b"{}", now=NOW)
+        verify_signature({"front": KEYS["front"]}, headers("older"), "POST", "/v1/x", b"{}", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -83,27 +85,29 @@ def test_a_key_that_was_taken_away_is_refused() -> None:
 )
 def test_nothing_of_a_request_can_be_changed(method: str, target: str, body: bytes) -> None:
     with pytest.raises(SignatureRefused, match="does not fit"):
-        verify(KEYS, headers(), method, target, body, now=NOW)
+        verify_signature(KEYS, headers(), method, target, body, now=NOW)
 
 
 @pytest.mark.parametrize("name", [KEY_HEADER, TIMESTAMP_HEADER, NONCE_HEADER])
 def test_no_signed_header_can_be_changed_or_left_out(name: str) -> None:
     changed = {KEY_HEADER: "older", TIMESTAMP_HEADER: str(NOW + 1), NONCE_HEADER: NONCE[::-1]}[name]
     with pytest.raises(SignatureRefused, match="does not fit"):
-        verify(KEYS, headers() | {name: changed}, "POST", "/v1/x", b"{}", now=NOW)
+        verify_signature(KEYS, headers() | {name: changed}, "POST", "/v1/x", b"{}", now=NOW)
     with pytest.raises(SignatureRefused, match=name):
-        verify(KEYS, {key: value for key, value in headers().items() if key != name}, "POST", "/v1/x", b"{}", now=NOW)
+        verify_signature(
+            KEYS, {key: value for key, value in headers().items() if key != name}, "POST", "/v1/x", b"{}", now=NOW
+        )
 
 
 @pytest.mark.parametrize("off", [WINDOW_SECONDS + 1, -WINDOW_SECONDS - 1])
 def test_a_request_from_another_time_is_refused_and_told_how_far_off_it_is(off: int) -> None:
     with pytest.raises(SignatureRefused, match="301 s off"):
-        verify(KEYS, headers(), "POST", "/v1/x", b"{}", now=NOW + off)
+        verify_signature(KEYS, headers(), "POST", "/v1/x", b"{}", now=NOW + off)
 
 
 @pytest.mark.parametrize("off", [WINDOW_SECONDS, -WINDOW_SECONDS])
 def test_the_window_is_closed(off: int) -> None:
-    assert verify(KEYS, headers(), "POST", "/v1/x", b"{}", now=NOW + off).key_id == "front"
+    assert verify_signature(KEYS, headers(), "POST", "/v1/x", b"{}", now=NOW + off).key_id == "front"
 
 
 @given(
@@ -114,7 +118,7 @@ def test_the_window_is_closed(off: int) -> None:
 )
 def test_hostile_headers_are_refused_and_raise_nothing_else(found: dict[str, str], body: bytes) -> None:
     with pytest.raises(SignatureRefused):
-        verify(KEYS, found, "POST", "/v1/x", body, now=NOW)
+        verify_signature(KEYS, found, "POST", "/v1/x", body, now=NOW)
 
 
 def test_keys_are_read_a_line_each() -> None:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import attrs
 
-from runtime.actor import Actor
 from runtime.config import Secret, settings
+from runtime.core.actor import Actor
 
 
 class Color(enum.Enum):

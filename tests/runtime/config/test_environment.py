@@ -2,8 +2,8 @@
 
 import pytest
 
+from runtime.config.errors import ConfigErrors
 from runtime.config.loader import load_text
-from runtime.config.problem import ConfigErrors
 from tests.runtime.config.actors_for_config import Color, Node, NodeSettings, Shop, ShopSettings
 
 HERE = "tests.runtime.config.actors_for_config"
@@ -103,7 +103,7 @@ def test_a_wrong_value_of_an_alias_names_the_old_variable() -> None:
     ]
 
 
-def test_an_alias_for_a_key_that_nothing_reads_is_an_error_even_while_its_variable_is_not_set() -> None:
+def test_an_alias_for_an_unread_key_is_an_error_though_its_variable_is_unset() -> None:
     text = f"""{SHOP}
 [shop]
 [env_aliases]

@@ -6,8 +6,8 @@ import pytest
 
 from runtime.child import Restart, Strategy
 from runtime.cli.check import examine
+from runtime.config.errors import ConfigErrors
 from runtime.config.loader import load_text
-from runtime.config.problem import ConfigErrors
 
 HERE = "tests.runtime.config.actors_for_config"
 LINE = """

@@ -1,17 +1,59 @@
-"""A configuration is loaded whole and typed, or refused with every error at its line."""
+"""The configuration file that is meant: asked for, by variable, here, shipped."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 
-from runtime.backoff import Backoff
+import runtime
+from db.embedded import EmbeddedSettings
 from runtime.child import GiveUp, Restart
 from runtime.config.config import Config
-from runtime.config.loader import load, load_control, load_text
-from runtime.config.problem import ConfigErrors
+from runtime.config.errors import ConfigErrors
+from runtime.config.loader import find_config, load, load_control, load_text
 from runtime.config.secret import Secret
-from runtime.mailbox import Overflow
+from runtime.core.mailbox import Overflow
+from runtime.errors import ConfigError
+from runtime.restart_limits import Backoff
 from tests.runtime.config.actors_for_config import Color, Node, NodeSettings, Plain, Shop, ShopSettings, Window
+
+SHIPPED = Path(runtime.__file__).resolve().parent.parent / "supervisor.toml"
+
+
+def test_what_was_asked_for_wins_even_if_it_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "supervisor.toml").touch()
+    given = tmp_path / "given.toml"
+    assert find_config(given, {"ATLAS_CONFIG": "/other.toml"}, tmp_path) == given
+    assert find_config(None, {"ATLAS_CONFIG": "/other.toml"}, tmp_path) == Path("/other.toml")
+    assert find_config(None, {"ATLAS_CONFIG": ""}, tmp_path) == tmp_path / "supervisor.toml"
+
+
+def test_without_a_file_here_the_shipped_one_is_used_or_the_error_says_where(tmp_path: Path) -> None:
+    if SHIPPED.is_file():
+        assert find_config(None, {}, tmp_path) == SHIPPED
+    else:
+        with pytest.raises(ConfigError) as raised:
+            find_config(None, {}, tmp_path)
+        assert str(tmp_path / "supervisor.toml") in str(raised.value)
+        assert str(SHIPPED) in str(raised.value)
+        assert "--config" in str(raised.value)
+
+
+def test_a_relative_path_is_relative_to_the_file_also_when_it_is_a_default(tmp_path: Path) -> None:
+    file = tmp_path / "supervisor.toml"
+    assert load_text("", path=file).section(EmbeddedSettings).data_dir == tmp_path / ".atlas"
+    actor = '[actor.postgres]\nactor = "actors.pool.embedded_postgres:EmbeddedPostgres"\n'
+    elsewhere = load_text(f'{actor}[embedded]\ndata_dir = "data/here"\n', path=file)
+    assert elsewhere.section(EmbeddedSettings).data_dir == tmp_path / "data" / "here"
+
+
+def test_an_absolute_path_stays_as_it_is(tmp_path: Path) -> None:
+    actor = '[actor.postgres]\nactor = "actors.pool.embedded_postgres:EmbeddedPostgres"\n'
+    text = f'{actor}[embedded]\ndata_dir = "/srv/atlas"\n'
+    config = load_text(text, path=tmp_path / "supervisor.toml")
+    assert config.section(EmbeddedSettings).data_dir == Path("/srv/atlas")
+
 
 HERE = "tests.runtime.config.actors_for_config"
 
@@ -65,7 +107,7 @@ def test_an_empty_file_is_a_configuration_of_defaults() -> None:
 
 
 # S-1104
-def test_for_each_makes_one_child_per_entry_and_needs_of_the_template_mean_all_of_them() -> None:
+def test_for_each_makes_a_child_per_entry_and_needs_of_the_template_mean_all() -> None:
     config = load_text(f"""
         [actor.all]
         actor = "{HERE}:AllNodes"

@@ -1,13 +1,16 @@
 """A secret comes from anywhere but the configuration file, and shows nowhere."""
 
+from __future__ import annotations
+
 import pickle
 from pathlib import Path
 
+import attrs
 import pytest
 
+from runtime.config.errors import ConfigErrors
 from runtime.config.loader import load_text
-from runtime.config.problem import ConfigErrors
-from runtime.config.secret import Secret
+from runtime.config.secret import Secret, with_new_secrets
 from tests.runtime.config.actors_for_config import Login, NodeSettings, ShopSettings
 
 HERE = "tests.runtime.config.actors_for_config"
@@ -34,7 +37,7 @@ def test_a_secret_is_read_from_a_file_beside_the_configuration(tmp_path: Path) -
 
 
 # S-1106
-def test_the_environment_wins_over_the_file_and_the_file_over_the_credentials_directory(tmp_path: Path) -> None:
+def test_the_environment_wins_over_the_file_and_that_over_the_credentials_directory(tmp_path: Path) -> None:
     private(tmp_path / "password", "of the file")
     private(tmp_path / "other", "of the other file")
     private(tmp_path / "shop.password", "of the directory")
@@ -115,3 +118,44 @@ def test_a_secret_never_shows() -> None:
     assert secret != "hunter2"
     assert len({secret, Secret("hunter2"), Secret()}) == 2
     assert not Secret()
+
+
+@attrs.frozen
+class Pair:
+    both: tuple[Secret, Secret]
+    maybe: Secret | None = None
+
+
+def test_only_secrets_are_taken_over_at_any_depth() -> None:
+    running = {"a": NodeSettings("u", Secret("old")), "b": NodeSettings("v", Secret("same"))}
+    fresh = {
+        "a": NodeSettings("other", Secret("new"), 7),
+        "b": NodeSettings("v", Secret("same")),
+        "c": NodeSettings("w"),
+    }
+    taken = with_new_secrets(running, fresh)
+    assert taken == {"a": NodeSettings("u", Secret("new")), "b": NodeSettings("v", Secret("same"))}
+    assert taken["b"] is running["b"]
+    pair = with_new_secrets(Pair((Secret("1"), Secret("2"))), Pair((Secret("1"), Secret("3")), Secret("4")))
+    assert [secret.reveal() for secret in (*pair.both, pair.maybe)] == ["1", "3", "4"]
+
+
+def test_what_has_the_same_secrets_or_another_shape_is_left_as_it_is() -> None:
+    running = ShopSettings(size=3, password=Secret("x"))
+    assert with_new_secrets(running, ShopSettings(size=4, password=Secret("x"))) is running
+    assert with_new_secrets(running, None) is running
+    assert with_new_secrets((running,), (running, running)) == (running,)
+    assert with_new_secrets(Secret("x"), "x") == Secret("x")
+
+
+def test_a_configuration_knows_its_secrets_by_their_keys(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("hunter2")
+    here = "tests.runtime.config.actors_for_config"
+    text = f'[actor.shop]\nactor = "{here}:Shop"\n[shop]\nsize = 3\npassword_file = "p"\n'
+    running = load_text(text, path=tmp_path / "supervisor.toml")
+    assert {key: secret.reveal() for key, secret in running.secrets.items()} == {"shop.password": "hunter2"}
+    assert "hunter2" not in repr(running)
+    (tmp_path / "p").write_text("hunter3")
+    fresh = load_text(text.replace("3", "4"), path=tmp_path / "supervisor.toml")
+    taken = running.take_secrets(fresh).section(ShopSettings)
+    assert (taken.size, taken.password.reveal()) == (3, "hunter3")

@@ -17,14 +17,14 @@ import pytest
 import trio
 
 from runtime.config.loader import load_text
-from runtime.config.sections import ControlSettings
+from runtime.config.runtime_sections import ControlSettings
 from runtime.control import client, command
 from runtime.control.client import ControlTimeout, ControlUnreachable
-from runtime.control.command import COMMANDS, Call, ControlCommand, NoArguments, control_command
+from runtime.control.command import COMMANDS, ControlCall, ControlCommand, NoArguments, control_command
 from runtime.control.protocol import ControlError
 from runtime.control.server import ControlServer, OperatorCommand
 from runtime.errors import StartRefused
-from runtime.system import System
+from runtime.system.system import System
 from tests.runtime.atlas_process import PATIENCE, short_directory
 
 
@@ -35,21 +35,21 @@ class Amount:
     amount: int = attrs.field(default=1, validator=attrs.validators.ge(1))
 
 
-async def _double(call: Call, arguments: Amount) -> object:
+async def _double(call: ControlCall, arguments: Amount) -> object:
     return {"doubled": arguments.amount * 2, "pid": call.caller.pid, "uid": call.caller.uid}
 
 
-async def _fail(call: Call, arguments: NoArguments) -> object:
+async def _fail(call: ControlCall, arguments: NoArguments) -> object:
     raise ZeroDivisionError("no")
 
 
-async def _flood(call: Call, arguments: Amount) -> object:
+async def _flood(call: ControlCall, arguments: Amount) -> object:
     for _ in range(arguments.amount):
         await call.item("x" * 1000)
     return "done"
 
 
-async def _hang(call: Call, arguments: NoArguments) -> object:
+async def _hang(call: ControlCall, arguments: NoArguments) -> object:
     await trio.sleep_forever()
     raise AssertionError
 
@@ -119,7 +119,7 @@ async def test_items_arrive_before_the_result(path: Path) -> None:
 async def test_a_client_that_hangs_up_ends_its_stream(path: Path) -> None:
     began, ended = trio.Event(), trio.Event()
 
-    async def stream(call: Call, arguments: NoArguments) -> object:
+    async def stream(call: ControlCall, arguments: NoArguments) -> object:
         began.set()
         try:
             await trio.sleep_forever()
@@ -221,5 +221,5 @@ def test_a_room_adds_its_command_by_decorating_it_once(monkeypatch: pytest.Monke
     assert command.COMMANDS["double"].run is _double
     with pytest.raises(ValueError, match=r"a control command 'double' exists already, from tests.runtime.control"):
         control_command("double", NoArguments)(_fail)
-    with pytest.raises(ValueError, match=r"'status' exists already, from runtime.control.commands"):
+    with pytest.raises(ValueError, match=r"'status' exists already, from runtime.control.runtime_commands"):
         control_command("status", NoArguments)(_fail)

@@ -14,7 +14,7 @@ from vpn.errors import LinkError
 from vpn.link import VlessLink
 from vpn.protocol import FLOW_VISION
 from vpn.subscription import Format, render
-from vpn.subscription.labels import AUTO, GROUP, labels
+from vpn.subscription.entries import AUTO, GROUP, labels
 from vpn.xray import x25519
 
 ONE = UUID("1b4e28ba-2fa1-41d2-883f-0016d3cca427")

@@ -28,9 +28,9 @@ from vpn.link import VlessLink
 from vpn.ports import choose_passing
 from vpn.protocol import FLOW_VISION
 from vpn.subscription import Format, render
-from vpn.subscription.labels import labels
-from vpn.tunnel import Tunnel
+from vpn.subscription.entries import labels
 from vpn.xray import x25519
+from vpn.xray.tunnel import Tunnel
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 ONE = UUID("1b4e28ba-2fa1-41d2-883f-0016d3cca427")

@@ -10,19 +10,19 @@ import pytest
 import trio
 from hypothesis import given, settings
 
+from tests.vpn.agent.test_reality import reality_agent
 from tests.vpn.agents import RunningAgent, key
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.subscription.samples import lists
-from tests.vpn.test_reality import reality_agent
 from vpn.errors import TunnelError
 from vpn.link import VlessLink
 from vpn.ports import choose_passing
 from vpn.protocol import FLOW_VISION, KeySpec
 from vpn.subscription import Format, render
-from vpn.subscription.labels import labels
-from vpn.tunnel import Tunnel
+from vpn.subscription.entries import labels
 from vpn.xray.process import XrayProcess
+from vpn.xray.tunnel import Tunnel
 
 
 @settings(deadline=None)  # a busy machine is not a failure

@@ -1,0 +1,115 @@
+"""`atlas grant`, `atlas trial`, `atlas revoke`, `atlas reissue`: access that nobody pays for, its end, and another key."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import click
+
+from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID
+from db.access.entitlements import Entitlement
+from db.access.subscriptions import mark_revoked
+from db.billing.grants import grant_access, grant_trial
+from db.keys.reissue import request_reissue
+from db.tx import Tx
+from runtime.cli import config_option, emit, json_option
+
+
+@click.command()
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option("--tariff", type=NAME, required=True, help="Which one, such as basic.")
+@click.option("--days", type=DAYS, required=True, help="For how long.")
+@click.option(
+    "--key", type=NAME, required=True, help="What makes a repetition the same grant, such as a ticket's number."
+)
+@config_option
+@json_option
+@click.pass_context
+def grant(ctx: click.Context, telegram_id: int, tariff: str, days: int, key: str, as_json: bool) -> None:
+    """Give customer TELEGRAM_ID access without payment. The same --key again changes nothing."""
+
+    async def run(tx: Tx) -> Entitlement:
+        return await grant_access(tx, telegram_id, tariff, timedelta(days=days), idempotency_key=key, actor=OPERATOR)
+
+    _show(in_transaction(ctx, "grant", run), telegram_id, as_json)
+
+
+@click.command()
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@config_option
+@json_option
+@click.pass_context
+def trial(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
+    """Give customer TELEGRAM_ID the trial: 72 hours, once per customer ever."""
+
+    async def run(tx: Tx) -> Entitlement:
+        return await grant_trial(tx, telegram_id, actor=OPERATOR)
+
+    _show(in_transaction(ctx, "trial", run), telegram_id, as_json)
+
+
+def _show(given: Entitlement, telegram_id: int, as_json: bool) -> None:
+    data = {
+        "telegram_id": telegram_id,
+        "tariff": given.tariff,
+        "expires_at": given.new_end.isoformat(),
+        "replayed": given.replayed,
+    }
+    until = f"{given.new_end:%Y-%m-%d %H:%M} UTC"
+    again = " (given before; nothing was changed)" if given.replayed else ""
+    emit(data, as_json, lambda: f"customer {telegram_id} has {given.tariff} until {until}{again}")
+
+
+@click.command()
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@config_option
+@json_option
+@click.pass_context
+def revoke(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
+    """End the access of customer TELEGRAM_ID now.
+
+    Marked in the database first; the running supervisor takes the key off its nodes and cuts open connections, usually
+    within a second. Repeating it changes nothing.
+    """
+
+    async def run(tx: Tx) -> bool:
+        return await mark_revoked(tx, telegram_id, actor=OPERATOR)
+
+    changed = in_transaction(ctx, "revoke", run)
+    was = "is revoked; its connections are being cut" if changed else "was revoked before; nothing was changed"
+    emit({"telegram_id": telegram_id, "changed": changed}, as_json, lambda: f"access of customer {telegram_id} {was}")
+
+
+@click.command()
+@click.argument("telegram_id", type=TELEGRAM_ID)
+@click.option(
+    "--idempotency-key",
+    type=NAME,
+    help="Repeating the command with the same key is one reissue. Default: every call is its own.",
+)
+@config_option
+@json_option
+@click.pass_context
+def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, as_json: bool) -> None:
+    """Give customer TELEGRAM_ID another key and link; the end of the subscription does not move.
+
+    The old link works until the new one is confirmed on every node; then it is cut. `atlas subscription` shows the link that
+    works. Refused (65) if no subscription runs.
+    """
+    name = idempotency_key or f"operator:{uuid4().hex}"
+
+    async def run(tx: Tx) -> str:
+        return await request_reissue(tx, telegram_id, actor=OPERATOR, idempotency_key=name)
+
+    key_id = in_transaction(ctx, "reissue", run)
+    data = {"telegram_id": telegram_id, "key": key_id, "idempotency_key": name}
+    emit(
+        data,
+        as_json,
+        lambda: (
+            f"customer {telegram_id} gets key {key_id}; the old link works until the new one is on every node\n"
+            f"`atlas subscription {telegram_id}` shows the link"
+        ),
+    )

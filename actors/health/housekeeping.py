@@ -1,0 +1,209 @@
+"""Housekeeping: stale orders expire, old rows go, and the money views are checked.
+
+`ViolationTracker` tells which violation is worth an alarm, and which is only work in progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+import attrs
+import trio
+from attrs.validators import ge, gt
+
+from actors.conditions import Condition, ConditionTracker
+from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
+from actors.pool.client import Pool, pool_of
+from db.billing.invariants import Invariant, check_invariant, list_invariants
+from db.errors import DatabaseBusy, LeaseError, LeaseExpired
+from db.housekeeping import Chore, chores, do_page, open_money_case
+from db.keys.reconcile import LostEpoch
+from db.lease.queue import Lane
+from runtime import Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+from runtime.metrics import counter, gauge
+
+MAX_VIOLATIONS_TRACKED: Final = 10_000
+"So many violations of a view that holds at rest are told apart. More than that, look after look, is trouble by itself."
+
+VIOLATIONS = gauge(
+    "atlas_money_violations", "Rows of each money view at the last look: each must be empty.", labels=("view",)
+)
+
+_TOO_MANY_TO_TRACK: Final = "(more than can be told apart)"
+
+
+@attrs.define
+class ViolationTracker:
+    """Since when each view lists whom.
+
+    A view that must hold at every commit is in trouble as soon as it lists anything. One that holds only at rest may list
+    what is being worked on: it is in trouble when it lists the same subject at every look for `patience` seconds, at two
+    looks at least, however many others come and go.
+    """
+
+    patience: float = 0.0
+    _since: dict[str, dict[str, float]] = attrs.field(init=False, factory=dict)
+
+    def judge(self, found: Invariant, now: float = 0.0) -> Condition:
+        """Take in one look at `now`, in seconds; returns what it means."""
+        VIOLATIONS.labels(found.name).set(found.violations)
+        problems = dict(found.sample)
+        if found.violations > len(found.sample):
+            problems[_TOO_MANY_TO_TRACK] = f"{found.violations} at once"
+        before = self._since.get(found.name, {})
+        since = {subject: before.get(subject, now) for subject in problems}
+        self._since[found.name] = since
+        if not found.at_rest:
+            lasting = [subject for subject, _ in found.sample]
+        else:
+            stayed = (subject for subject in since if subject in before and now - since[subject] >= self.patience)
+            lasting = sorted(stayed, key=lambda subject: since[subject])
+        if not lasting:
+            return Condition(found.name, "")
+        worst = lasting[0]
+        age = f" for {now - since[worst]:.0f} s" if now > since[worst] else ""
+        return Condition(
+            found.name,
+            f"{found.violations} violations, such as {worst}: {problems[worst]}{age}; `atlas verify` lists them",
+        )
+
+
+def in_trouble(conditions: Iterable[Condition]) -> list[Condition]:
+    """Those that are."""
+    return [condition for condition in conditions if condition.trouble]
+
+
+log = get_logger("housekeeping")
+
+ROWS = counter("atlas_housekeeping_rows_total", "Rows that housekeeping marked or took away.", labels=("chore",))
+_SOONEST_RETRY = 5.0
+_NAMED = 5
+"Violations that are named of a view that must hold at every commit: one is an alarm."
+
+
+@attrs.define(eq=False)
+class Housekeeping(PeriodicWorker):
+    """Does its chores page by page, then looks at every money view and says which is in trouble.
+
+    Role: what nobody else has a reason to do. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
+    trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends, and a case a view and day, so that
+    the operator's chat hears of it.
+    On crash: the next incarnation does all of it again, which changes nothing that was done.
+    Invariants: one process at a time does this, by the epoch row "housekeeping", checked in every transaction that writes;
+    a view that cannot be read in time is trouble, never an empty view.
+    """
+
+    pool: str = "pool.main"
+    ttl: float = attrs.field(default=30.0, validator=gt(0))
+    "Seconds on the database's clock after which the row of a dead process is free."
+    keep_messages_days: float = attrs.field(default=30.0, validator=ge(8))
+    "Days for which settled messages are kept."
+    view_seconds: float = attrs.field(default=9.0, validator=gt(0))
+    "Seconds that reading one view may take; the server's statement_timeout ends it as well."
+    patience: float = attrs.field(default=60.0, validator=ge(0))
+    "Seconds that the same work in progress may stay in a view that holds at rest."
+    cooldown: float = attrs.field(default=3600.0, validator=gt(0))
+    "Seconds between two alarms about the same lasting trouble."
+    _watch: ViolationTracker = attrs.field(init=False)
+    _conditions: ConditionTracker = attrs.field(init=False)
+    _looked_at: dict[str, Condition] = attrs.field(init=False, factory=dict)
+    _next_view: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._watch = ViolationTracker(self.patience)
+        self._conditions = ConditionTracker(self.cooldown)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        self.context.ref.tell(WakeUp())
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
+        try:
+            async with hold_leader_lease(pool, self.context.name, self.ttl) as tenure:
+                if isinstance(tenure, LeaderLease):
+                    return await self._keep_order(tenure, budget)
+                self.context.after(tenure.seconds_left + _SOONEST_RETRY, WakeUp())
+                return Iteration(note=f"pid {tenure.pid} on {tenure.host} does it")
+        except LostEpoch as lost:
+            return Iteration(done=budget.done, note=str(lost))
+        except LeaseError as error:
+            log.warning("the database cannot be worked on; housekeeping waits", error=str(error))
+            self.context.after(_SOONEST_RETRY, WakeUp())
+            return Iteration(done=budget.done, note="no database")
+
+    async def _keep_order(self, tenure: LeaderLease, budget: Budget) -> Iteration:
+        for chore in chores(timedelta(days=self.keep_messages_days)):
+            await self._do(chore, tenure, budget)
+        self.context.failpoint("chores done")
+        views = await tenure.pool.run("housekeeping.views", list_invariants)
+        if self._next_view >= len(views):
+            self._next_view = 0
+        while self._next_view < len(views):
+            if budget.is_spent:
+                return Iteration(done=budget.done, more=True, note="the other views are next")
+            await tenure.hold_on()
+            name, at_rest = views[self._next_view]
+            self._looked_at[name] = await self._look(tenure.pool, name, at_rest)
+            self._next_view += 1
+            self.context.failpoint("looked")
+            budget.progress()
+        troubled = self._report({name for name, _ in views})
+        for condition in troubled:
+            await tenure.hold_on()
+            await tenure.pool.run(
+                "housekeeping.case", open_money_case, tenure.epoch, condition.subject, condition.trouble
+            )
+            self.context.failpoint("case opened")
+        return Iteration(done=budget.done)
+
+    async def _do(self, chore: Chore, tenure: LeaderLease, budget: Budget) -> None:
+        while not budget.is_spent:
+            await tenure.hold_on()
+            done = await tenure.pool.run(f"housekeeping.{chore.name}", do_page, tenure.epoch, chore, self.page_size)
+            self.context.failpoint("page done")
+            ROWS.labels(chore.name).inc(done)
+            await budget.count(done)
+            if done < self.page_size:
+                return
+
+    async def _look(self, pool: Pool, name: str, at_rest: bool) -> Condition:
+        try:
+            found = await pool.run(
+                "housekeeping.look",
+                check_invariant,
+                name,
+                at_rest,
+                MAX_VIOLATIONS_TRACKED if at_rest else _NAMED,
+                hold=self.view_seconds,
+                within=self.view_seconds,
+            )
+        except LeaseExpired:
+            why = f"not read within {self.view_seconds:g} s"
+        except DatabaseBusy as error:
+            why = str(error)
+        except LeaseError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever keeps us from seeing is trouble to be told
+            why = f"{type(error).__name__}: {error}"
+        else:
+            return self._watch.judge(found, trio.current_time())
+        return Condition(name, f"it could not be checked ({why}); `atlas verify` takes the time that it needs")
+
+    def _report(self, known: set[str]) -> list[Condition]:
+        self._looked_at = {name: condition for name, condition in self._looked_at.items() if name in known}
+        troubled = in_trouble(self._looked_at.values())
+        self.context.describe(
+            money=f"all {len(known)} views are empty"
+            if not troubled
+            else f"look at {', '.join(condition.subject for condition in troubled)}"
+        )
+        for alert in self._conditions.update(self._looked_at.values(), trio.current_time()):
+            self.context.emit(alert.event(self.context.name))
+        return troubled
+
+    def inspect(self) -> dict[str, object]:
+        """What is in trouble, beside the schedule."""
+        return {**super().inspect(), "conditions": self._conditions.inspect(trio.current_time())}

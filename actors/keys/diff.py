@@ -1,0 +1,90 @@
+"""What differs between the keys that belong on a node and those it lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import attrs
+
+from db.keys.reconcile import ExpectedKey, ReconcilePass
+from vpn.digest import digest, expiry_seconds
+from vpn.protocol import KeySpec, KeyState, NodeKey, NodeState, route_blind
+
+
+@attrs.define
+class KeyDiff:
+    """One page of keys, compared."""
+
+    missing: list[ExpectedKey] = attrs.field(factory=list)
+    "The node does not have them, or has something older."
+    ahead: list[tuple[ExpectedKey, int]] = attrs.field(factory=list)
+    "The node has something else of this generation, which is not older than ours."
+    unnoted: list[ExpectedKey] = attrs.field(factory=list)
+    "The node has them as wanted, and the database does not know it yet."
+
+
+def key_spec(key: ExpectedKey, place: ReconcilePass) -> KeySpec:
+    """The key as the node is told it."""
+    return KeySpec(
+        key_id=key.key_id,
+        uuid=key.uuid,
+        flow=place.flow,
+        inbounds=place.inbounds,
+        expires_at=key.expires_at,
+        generation=key.generation,
+    )
+
+
+def diff_keys(expected: Sequence[ExpectedKey], listed: Mapping[str, NodeKey], place: ReconcilePass) -> KeyDiff:
+    """Compare active keys with what the node lists of them. All others are on their way: their own workers are at them."""
+    drift = KeyDiff()
+    for key in expected:
+        if key.status != "active":
+            continue
+        found = listed.get(key.key_id)
+        if found is None:
+            drift.missing.append(key)
+        elif _same(found.spec, key_spec(key, place)):
+            if not key.is_noted and found.state is not KeyState.PENDING:
+                drift.unnoted.append(key)
+        elif found.spec.generation < key.generation:
+            drift.missing.append(key)
+        else:
+            drift.ahead.append((key, found.spec.generation))
+    return drift
+
+
+def duplicate_uuids(listed: Mapping[str, NodeKey]) -> list[tuple[str, str]]:
+    """Pairs of keys with one UUID, as Xray tells UUIDs apart: removing either from it would lock out both."""
+    owners: dict[bytes, str] = {}
+    found = []
+    for key_id, key in listed.items():
+        owner = owners.setdefault(route_blind(UUID(int=key.spec.uuid.int)), key_id)
+        if owner != key_id:
+            found.append((owner, key_id))
+    return found
+
+
+def why_implausible(listed: Mapping[str, NodeKey], before: NodeState, after: NodeState) -> str:
+    """Why this list cannot be what the node has, by what the node said of itself before and after; empty if it can."""
+    if before.boot_id != after.boot_id:
+        return ""  # it was started anew meanwhile; its set of keys may have been read anew as well
+    changes = abs(after.sequence - before.sequence)
+    low, high = min(before.count, after.count) - changes, max(before.count, after.count) + changes
+    if not low <= len(listed) <= high:
+        return f"it lists {len(listed)} keys and says that it has {after.count}"
+    if before.sequence == after.sequence and before.digest == after.digest:
+        found = digest(key.spec for key in listed.values())
+        if found != after.digest:
+            return f"the digest of the {len(listed)} keys that it lists is {found[:8]}…, it says {after.digest[:8]}…"
+    return ""
+
+
+def _same(found: KeySpec, wanted: KeySpec) -> bool:
+    return (
+        found.uuid == wanted.uuid
+        and found.flow == wanted.flow
+        and sorted(found.inbounds) == sorted(wanted.inbounds)
+        and expiry_seconds(found.expires_at) == expiry_seconds(wanted.expires_at)
+    )

@@ -1,0 +1,384 @@
+"""One pass of reconciling over one node: digest first, pages after, removals last."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, TypeVarTuple
+
+import attrs
+import trio
+
+from actors.keys.diff import KeyDiff, diff_keys, duplicate_uuids, key_spec, why_implausible
+from actors.keys.events import (
+    KEY_DIFFERENCES,
+    KEYS_QUARANTINED,
+    DuplicateUuid,
+    NodeDrifted,
+    NodeRestored,
+    SurplusRemoved,
+    UnlistedRemoved,
+)
+from actors.leadership.leader_lease import LeaderLease
+from actors.nodes.messages import ChangeKeys, ListKeys, ReadKey, ReadState, RemoveKey, ReplaceKeys, RestoreKeys
+from db.keys.canary import CanaryKey, find_canary_key
+from db.keys.reconcile import (
+    ExpectedKey,
+    ReconcilePass,
+    begin_pass,
+    confirm_unwanted,
+    digest_part,
+    expected_page,
+    find_expected,
+    finish_pass,
+    forget_sighting,
+    note_present,
+    note_sightings,
+    overtake,
+    place_keys,
+    ripe_sightings,
+    save_position,
+    unwanted_of,
+)
+from db.tx import Tx
+from runtime import Budget, Context, Request
+from vpn.digest import digest_text, key_digest
+from vpn.errors import NodeCannotList, NodeConflict, NodeRefused
+from vpn.protocol import CAN_LIST, CAN_SYNC, MAX_BATCH, Applied, KeySpec, NodeKey, NodeState
+
+R = TypeVar("R")
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_PART = 10_000
+_LIST_PAGE = 500
+_EQUAL = "equal"
+_MOST_KEYS = 500_000
+"Keys of one node at which a list is not read on, whatever the node says of itself."
+_SOMETHING = "?"
+"What is in quarantine on a node that cannot list: no key has this name."
+
+
+class Implausible(Exception):
+    """What the node says cannot be true, or would take away too much; the text says what."""
+
+
+@attrs.frozen
+class PassLimits:
+    """What a pass may do. `removals` a pass; a surplus above `surplus_floor` keys and `surplus_share` of all removes nothing."""
+
+    grace: float
+    removals: int
+    surplus_floor: int
+    surplus_share: float
+    page_size: int
+    restore_from: int
+    patience: float
+
+
+@attrs.define(eq=False)
+class NodePass:
+    """Compares one node with the database and puts right what differs. Made for one pass, or for the rest of one."""
+
+    context: Context
+    tenure: LeaderLease
+    node: str
+    limits: PassLimits
+    budget: Budget
+    _pass: ReconcilePass = attrs.field(init=False)
+    _missing: list[ExpectedKey] = attrs.field(init=False, factory=list)
+    _ahead: int = attrs.field(init=False, default=0)
+    _restored: int = attrs.field(init=False, default=0)
+
+    async def run(self) -> str:
+        """Returns the verdict: equal, drifted (and put right as far as possible), unfinished, or not ready.
+
+        Raises Implausible, the errors of `vpn.errors`, AskError, LeaseError, and LostEpoch.
+        """
+        state = await self._ask(ReadState())
+        if not state.ready:
+            return "not ready"
+        begun = await self._run("begin", begin_pass, self.tenure.epoch, self.node)
+        if begun is None:
+            return "not registered"
+        self._pass = begun
+        if begun.position == "":
+            await self._place()
+            state = await self._ask(ReadState())
+            if await self._is_equal(state):
+                await self._run("sighted", ripe_sightings, self.tenure.epoch, self.node, begun.number, 0.0, 0)
+                await self._run("finish", finish_pass, self.tenure.epoch, self.node, _EQUAL, state.boot_id)
+                KEYS_QUARANTINED.labels(self.node).set(0)
+                return _EQUAL
+        self.context.failpoint("differs")
+        return await self._walk(state)
+
+    async def _place(self) -> None:
+        after: int | None = 0
+        while after is not None:
+            after = await self._run("place", place_keys, self.tenure.epoch, self.node, after, _PART)
+
+    async def _is_equal(self, state: NodeState) -> bool:
+        """Whether the digest of what the rows believe is what the node says, and nothing else is open."""
+        count, behind, total = await self._believed()
+        return (count, behind, state.pending, digest_text(total)) == (state.count, 0, 0, state.digest)
+
+    async def _believed(self) -> tuple[int, int, int]:
+        """What the rows say that the node has: how many keys, how many more it should have, and the digest."""
+        canary = await self._run("canary", find_canary_key, self.node)
+        count = behind = total = 0
+        if canary is not None and canary.is_confirmed:
+            count, total = 1, key_digest(_canary_spec(canary))
+        after: int | None = 0
+        while after is not None:
+            part = await self._run("digest", digest_part, self.node, after, _PART)
+            count, behind, total, after = count + part.count, behind + part.behind, total ^ part.digest, part.last
+        return count, behind, total
+
+    async def _walk(self, state: NodeState) -> str:
+        """Compare page by page from where the pass stands, and remove at its end."""
+        if CAN_LIST not in state.capabilities:
+            return await self._walk_blindly(state)
+        try:
+            listed = await self._list(state)
+        except NodeCannotList:
+            return await self._walk_blindly(state)
+        after_list = await self._ask(ReadState())
+        if why := why_implausible(listed, state, after_list):
+            raise Implausible(why)
+        position = await self._compare(listed, after_list)
+        await self._put_back(after_list)
+        if position is not None:
+            # only now: whoever goes on from there does not look at these keys again
+            await self._run("position", save_position, self.tenure.epoch, self.node, position)
+            return "unfinished"
+        quarantined, ripe = await self._run(
+            "sighted",
+            ripe_sightings,
+            self.tenure.epoch,
+            self.node,
+            self._pass.number,
+            self.limits.grace,
+            max(0, self.limits.removals - self._pass.removals),
+        )
+        KEYS_QUARANTINED.labels(self.node).set(quarantined)
+        self._report(quarantined)
+        limit = max(self.limits.surplus_floor, int(self.limits.surplus_share * len(listed)))
+        if quarantined > limit:
+            raise Implausible(self._too_many(quarantined, len(listed), limit))
+        twins = {key_id: other for pair in duplicate_uuids(listed) for key_id, other in (pair, pair[::-1])}
+        for key_id in ripe:
+            if self.budget.is_spent:
+                return "unfinished"
+            await self._remove(key_id, twins.get(key_id))
+        for one, other in duplicate_uuids(listed):
+            self.context.emit(DuplicateUuid(actor=self.context.name, node=self.node, one=one, other=other))
+        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "drifted", after_list.boot_id)
+        return "drifted"
+
+    async def _walk_blindly(self, state: NodeState) -> str:
+        """A node that cannot list is told everything again, in changes that are confirmed key by key. If it has something else
+        even so, now and in a later pass, it is given the full set."""
+        while True:
+            position = await self._compare({}, state, pages=1)
+            await self._put_back(state, can_list=False)
+            if position is None:
+                break
+            await self._run("position", save_position, self.tenure.epoch, self.node, position)
+            self._pass = attrs.evolve(self._pass, position=position)
+            if self.budget.is_spent:
+                return "unfinished"
+        after = await self._ask(ReadState())
+        is_equal = await self._is_equal(after)
+        seen = [] if is_equal else [(_SOMETHING, 0)]
+        await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen)
+        _, ripe = await self._run(
+            "sighted", ripe_sightings, self.tenure.epoch, self.node, self._pass.number, self.limits.grace, 1
+        )
+        KEYS_QUARANTINED.labels(self.node).set(len(seen))
+        if ripe:
+            await self._replace(after)
+        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "told again", after.boot_id)
+        return "told again"
+
+    async def _replace(self, state: NodeState) -> None:
+        """Give the node the full set: what it has besides goes, except what it learned of after `state`."""
+        count, _, _ = await self._believed()
+        limit = max(self.limits.surplus_floor, int(self.limits.surplus_share * state.count))
+        if state.count - count > limit:
+            raise Implausible(self._too_many(state.count - count, state.count, limit))
+        if CAN_SYNC not in state.capabilities:
+            raise Implausible(
+                "it has something else than it should, and can neither list its keys nor take a full set: put an agent of this "
+                "version there"
+            )
+        canary = await self._run("canary", find_canary_key, self.node)
+        wanted = [] if canary is None else [_canary_spec(canary)]
+        position = ""
+        while page := await self._run("page", expected_page, self.node, position, self.limits.page_size):
+            wanted += [key_spec(key, self._pass) for key in page if key.status in ("active", "pending")]
+            position = page[-1].key_id
+        await self.tenure.hold_on()
+        self.context.failpoint("removing")
+        outcome = await self._ask(ReplaceKeys(tuple(wanted), state.sequence), patience=120.0)
+        KEY_DIFFERENCES.labels(self.node, "removed").inc(outcome.removed)
+        self.context.emit(UnlistedRemoved(actor=self.context.name, node=self.node, keys=outcome.removed))
+        await self._run("forget", forget_sighting, self.tenure.epoch, self.node, _SOMETHING)
+        await self.budget.count()
+
+    def _too_many(self, surplus: int, listed: int, limit: int) -> str:
+        return (
+            f"{surplus} of its {listed} keys are unknown here; more than {limit} are not removed: is this the right "
+            "database, and the right node? If so, raise surplus_floor of the actor `reconcile`"
+        )
+
+    async def _list(self, state: NodeState) -> dict[str, NodeKey]:
+        """All that the node lists. Raises Implausible as soon as that is more than it can have, as it says of itself."""
+        listed: dict[str, NodeKey] = {}
+        after: str | None = ""
+        most = state.count
+        while after is not None:
+            page = await self._ask(ListKeys(after, _LIST_PAGE))
+            listed.update((key.spec.key_id, key) for key in page.keys)
+            after = page.next
+            if len(listed) > most:
+                now = await self._ask(ReadState())
+                most = min(_MOST_KEYS, max(state.count, now.count) + abs(now.sequence - state.sequence))
+                if len(listed) > most:
+                    raise Implausible(f"it lists {len(listed)} keys and more, and says that it has {now.count}")
+            self.budget.progress()
+            await trio.lowlevel.checkpoint()
+        return listed
+
+    async def _compare(self, listed: dict[str, NodeKey], state: NodeState, pages: int | None = None) -> str | None:
+        """Compare all pages, or so many of them; None at the end, else where to go on: time ran out, or there are more pages.
+        Surplus keys go to quarantine on the way."""
+        position = self._pass.position
+        names = sorted(name for name in listed if name > position)
+        walked = compared = 0
+        while True:
+            page = await self._run("page", expected_page, self.node, position, self.limits.page_size)
+            end = page[-1].key_id if len(page) == self.limits.page_size else None
+            until = len(names) if end is None else _upto(names, end, walked)
+            known = {key.key_id for key in page}
+            surplus = [name for name in names[walked:until] if name not in known]
+            walked = until
+            await self._handle(diff_keys(page, listed, self._pass), state)
+            await self._quarantine(surplus, listed)
+            self.context.failpoint("compared")
+            if end is None:
+                return None
+            position = end
+            compared += 1
+            if self.budget.is_spent or compared == pages:
+                return position
+            await trio.lowlevel.checkpoint()
+
+    async def _handle(self, drift: KeyDiff, state: NodeState) -> None:
+        self._missing += drift.missing
+        self._ahead += len(drift.ahead)
+        if drift.unnoted:
+            await self._run("note", note_present, self.tenure.epoch, self.node, state.boot_id, drift.unnoted)
+        if drift.ahead:
+            await self._run("overtake", overtake, self.tenure.epoch, drift.ahead)
+        self.budget.progress()
+
+    async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey]) -> None:
+        surplus = await self._run("unwanted", unwanted_of, self.node, names) if names else []
+        seen = [(name, listed[name].spec.generation) for name in surplus]
+        if seen:
+            await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen)
+
+    async def _put_back(self, state: NodeState, *, can_list: bool = True) -> None:
+        """Everything that is missing, in one request if it is very much, else in batches that are confirmed key by key."""
+        missing, self._missing = self._missing, []
+        if not missing:
+            return
+        began = trio.current_time()
+        self._restored += len(missing)
+        KEY_DIFFERENCES.labels(self.node, "missing").inc(len(missing))
+        # counted before it is done: an iteration that is cut off meanwhile is followed by the next one at once
+        await self.budget.count(len(missing))
+        if can_list and len(missing) >= self.limits.restore_from:
+            await self._ask(RestoreKeys(tuple([key_spec(key, self._pass) for key in missing])), patience=120.0)
+            self.context.failpoint("restored")
+            after = await self._ask(ReadState())
+            # What was refused is neither noted nor forgotten: the next pass meets it in a batch, with the reason.
+            listed = {} if after.pending else await self._list(after)
+            await self._handle(attrs.evolve(diff_keys(missing, listed, self._pass), missing=[]), after)
+        else:
+            for start in range(0, len(missing), MAX_BATCH):
+                await self._put_batch(missing[start : start + MAX_BATCH], state)
+        seconds = trio.current_time() - began
+        self.context.emit(NodeRestored(actor=self.context.name, node=self.node, keys=len(missing), seconds=seconds))
+
+    async def _put_batch(self, keys: Sequence[ExpectedKey], state: NodeState) -> None:
+        await self.tenure.hold_on()  # as before every change of a node
+        outcomes = await self._ask(ChangeKeys(tuple([key_spec(key, self._pass) for key in keys])), patience=60.0)
+        self.context.failpoint("put back")
+        drift = KeyDiff()
+        for key, outcome in zip(keys, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                drift.unnoted.append(key)
+            elif isinstance(outcome, NodeConflict):
+                drift.ahead.append((key, outcome.generation))
+            elif isinstance(outcome, NodeRefused):
+                # the activation worker counts the refusals of a key, and tells the operator
+                drift.ahead.append((key, key.generation))
+        await self._handle(drift, state)
+
+    async def _remove(self, key_id: str, twin: str | None) -> None:
+        """Take a key off the node, after looking again on both sides, and after being sure that this is still our work."""
+        found = await self._ask(ReadKey(key_id))
+        if found is None:
+            await self._run("forget", forget_sighting, self.tenure.epoch, self.node, key_id)
+            return
+        await self.tenure.hold_on()
+        if not await self._run("confirm", confirm_unwanted, self.tenure.epoch, self.node, key_id):
+            return
+        self.context.failpoint("removing")
+        removed = await self._ask(RemoveKey(key_id, found.spec.generation))
+        self.context.failpoint("removed")
+        if twin is not None:
+            await self._renew_twin(twin)
+        KEY_DIFFERENCES.labels(self.node, "removed").inc()
+        self.context.emit(SurplusRemoved(actor=self.context.name, node=self.node, key_id=key_id, cut=removed.cut))
+        await self._run("forget", forget_sighting, self.tenure.epoch, self.node, key_id)
+        await self.budget.count()
+
+    async def _renew_twin(self, key_id: str) -> None:
+        """The key that shared its UUID with a removed one is listed still, but refused: take it off and put it anew."""
+        key = await self._run("twin", find_expected, self.node, key_id)
+        found = await self._ask(ReadKey(key_id))
+        if key is None or found is None:
+            return
+        generation = max(key.generation, found.spec.generation) + 1
+        await self._ask(RemoveKey(key_id, generation))
+        await self._run("overtake", overtake, self.tenure.epoch, [(key, generation)])
+
+    def _report(self, surplus: int) -> None:
+        missing = self._restored
+        KEY_DIFFERENCES.labels(self.node, "ahead").inc(self._ahead)
+        if missing or self._ahead or surplus:
+            self.context.emit(
+                NodeDrifted(
+                    actor=self.context.name, node=self.node, missing=missing, ahead=self._ahead, surplus=surplus
+                )
+            )
+
+    async def _ask(self, request: Request[R], patience: float | None = None) -> R:
+        node = self.context.lookup(f"node.{self.node}")
+        return await node.ask(request, within=patience or self.limits.patience)
+
+    async def _run(self, step: str, function: Callable[[Tx, *Args], Awaitable[T]], *args: *Args) -> T:
+        await self.tenure.hold_on()
+        return await self.tenure.pool.run(f"reconcile.{step}", function, *args)
+
+
+def _upto(names: Sequence[str], end: str, start: int) -> int:
+    while start < len(names) and names[start] <= end:
+        start += 1
+    return start
+
+
+def _canary_spec(key: CanaryKey) -> KeySpec:
+    return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)

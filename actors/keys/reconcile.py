@@ -1,0 +1,157 @@
+"""Reconcile: nodes have what the database believes of them, whatever happened behind its back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import trio
+from attrs.validators import ge, gt
+
+from actors.keys.events import RECONCILE_PASSES, PassStopped
+from actors.keys.node_pass import Implausible, NodePass, PassLimits
+from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
+from actors.pool.client import Pool, pool_of
+from db.errors import LeaseError
+from db.keys.nodes import retire_nodes
+from db.keys.reconcile import LostEpoch, give_up_pass
+from db.lease.queue import Lane
+from runtime import AskError, Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
+
+log = get_logger("reconcile")
+
+_RETRY_SECONDS = 5.0
+_NODE_PREFIX = "node."
+
+
+@attrs.define(eq=False)
+class Reconcile(PeriodicWorker):
+    """Compares every node with the database, and puts right what differs, both ways.
+
+    Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that nobody wants
+    there are quarantined and removed only after a second sighting, older than `grace`, after a second look on both sides, at
+    most `removals` a pass. Owns: nothing that may not die with it: how far a pass has come is a row.
+    Receives: WakeUp, also from a node that was started anew. Sends: requests to every `node.<name>`.
+    On crash: the next incarnation goes on where the pass stood.
+    Invariants: one process at a time does this, by the epoch row "reconcile", relied on for half of `ttl` and checked before each
+    removal; no lease is held while a node is asked; an error is never an empty list: a list that fails, or contradicts what the
+    node says of itself, stops that node's pass before anything was done, and a surplus that is too large removes nothing.
+    """
+
+    pool: str = "pool.main"
+    ttl: float = attrs.field(default=30.0, validator=gt(0))
+    "Seconds on the database's clock after which the row of a dead process is free."
+    grace: float = attrs.field(default=120.0, validator=ge(0))
+    "Seconds that a key must have been in quarantine before it is removed."
+    removals: int = attrs.field(default=100, validator=ge(0))
+    "Keys that one pass may remove from a node."
+    surplus_floor: int = attrs.field(default=20, validator=ge(0))
+    "So many unwanted keys on a node are always believed."
+    surplus_share: float = attrs.field(default=0.05, validator=[ge(0)])
+    "More than the floor are believed up to this share of the keys that the node lists; beyond, nothing is removed."
+    restore_from: int = attrs.field(default=500, validator=ge(1))
+    "From so many missing keys on, they are put back in one request."
+    retire_after: float = attrs.field(default=600.0, validator=gt(0))
+    "Seconds after which a node that is not configured any more, and that nobody saw, is retired."
+    patience: float = attrs.field(default=10.0, validator=gt(0))
+    "Seconds that a node may take for one answer."
+    _verdicts: dict[str, str] = attrs.field(init=False, factory=dict)
+    _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
+        try:
+            async with hold_leader_lease(pool, "reconcile", self.ttl) as tenure:
+                if not isinstance(tenure, LeaderLease):
+                    return self._wait_for(tenure.holder)
+                return await self._reconcile(pool, tenure, budget)
+        except LeaseError as error:
+            return self._without_database(error)
+        except LostEpoch as error:
+            log.warning("stopped, and undid nothing", reason=str(error))
+            return Iteration(note="another process took over")
+
+    def inspect(self) -> Mapping[str, object]:
+        return {**super().inspect(), "verdicts": dict(self._verdicts), "troubles": dict(self._troubles)}
+
+    async def _reconcile(self, pool: Pool, tenure: LeaderLease, budget: Budget) -> Iteration:
+        names = sorted(
+            address.name.removeprefix(_NODE_PREFIX)
+            for address in self.context.services.registry
+            if address.name.startswith(_NODE_PREFIX)
+        )
+        for retired in await pool.run("reconcile.retire", retire_nodes, names, self.retire_after):
+            log.warning("a node is not configured any more; nothing waits for it from now on", node=retired)
+        unfinished: list[str] = []
+        lost: list[Exception] = []
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(self._look_at, name, tenure, budget, unfinished, lost)
+        self.context.ready(not self._troubles, "; ".join(f"{name}: {why}" for name, why in self._troubles.items()))
+        if lost:
+            raise lost[0]
+        return Iteration(
+            done=budget.done,
+            more=bool(unfinished),
+            note=", ".join(f"{name} {self._verdicts.get(name, '')}" for name in names),
+        )
+
+    async def _look_at(
+        self, name: str, tenure: LeaderLease, budget: Budget, unfinished: list[str], lost: list[Exception]
+    ) -> None:
+        limits = PassLimits(
+            grace=self.grace,
+            removals=self.removals,
+            surplus_floor=self.surplus_floor,
+            surplus_share=self.surplus_share,
+            page_size=self.page_size,
+            restore_from=self.restore_from,
+            patience=self.patience,
+        )
+        try:
+            verdict = await NodePass(self.context, tenure, name, limits, budget).run()
+            self._troubles.pop(name, None)
+            if verdict in ("drifted", "told again"):
+                # what is in quarantine is looked at again once it may be removed
+                self.context.after(self.grace + 1.0, WakeUp())
+        except Implausible as error:
+            verdict = "implausible"
+            self._stop(name, str(error))
+            await self._give_up(tenure, name, str(error), lost)
+        except NodeReadOnly as error:
+            verdict = "failed"
+            self._stop(name, str(error))
+        except (NodeUnreachable, NodeUnavailable, BreakerOpen) as error:
+            # the node's own actor says that it is away, and wakes this one when it is back
+            verdict = "away"
+            log.info("a node is away", node=name, reason=str(error))
+        except (NodeError, AskError) as error:
+            verdict = "failed"
+            self._stop(name, str(error))
+        except (LeaseError, LostEpoch) as error:
+            verdict = "interrupted"
+            lost.append(error)
+        if verdict == "unfinished":
+            unfinished.append(name)
+        self._verdicts[name] = verdict
+        RECONCILE_PASSES.labels(name, verdict).inc()
+
+    def _stop(self, name: str, why: str) -> None:
+        self._troubles[name] = why
+        self.context.emit(PassStopped(actor=self.context.name, node=name, why=why))
+
+    async def _give_up(self, tenure: LeaderLease, name: str, why: str, lost: list[Exception]) -> None:
+        try:
+            await tenure.pool.run("reconcile.give_up", give_up_pass, tenure.epoch, name, why)
+        except (LeaseError, LostEpoch) as error:
+            lost.append(error)
+
+    def _wait_for(self, holder: str) -> Iteration:
+        self.context.after(self.ttl, WakeUp())
+        return Iteration(note=f"done by {holder}")
+
+    def _without_database(self, error: BaseException) -> Iteration:
+        log.warning("the database cannot be worked on", reason=str(error))
+        self.context.after(_RETRY_SECONDS, WakeUp())
+        return Iteration(note="no database")

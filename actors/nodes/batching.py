@@ -1,0 +1,139 @@
+"""Changes of one node's keys, sent together when many are asked for at once (group commit)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import attrs
+import trio
+
+from runtime import Deferred
+from runtime.metrics import histogram
+from vpn.errors import BreakerOpen, NodeAmbiguous, NodeError, NodeUnreachable
+from vpn.protocol import Applied, KeySpec, Removal, Removed, VpnNode
+
+MAX_CHANGES: Final = 200
+"Changes that are sent together: few enough that whoever comes meanwhile waits for less than a second."
+
+BATCH_SIZE = histogram(
+    "atlas_node_changes_together", "Changes of keys sent in one request.", buckets=(1, 2, 5, 10, 20, 50, 100, 200)
+)
+
+Change: TypeAlias = KeySpec | Removal
+ChangeOutcome: TypeAlias = Applied | Removed | NodeError
+PendingAnswer: TypeAlias = Deferred[Applied] | Deferred[Removed]
+
+
+@attrs.frozen
+class _QueuedChange:
+    change: Change
+    answer: PendingAnswer
+
+    @property
+    def is_given_up(self) -> bool:
+        return not self.answer.is_open and self.answer.deadline < float("inf")
+
+
+@attrs.define(eq=False)
+class ChangeBatcher:
+    """Group commit: a change that finds nothing on its way goes at once and alone; what arrives meanwhile goes together.
+
+    `send` gets a group and answers with the outcome of each, or raises NodeError for all of them. A group has at most
+    MOST_TOGETHER changes and never two of one key; changes of one key keep their order. Who gave up before its change was
+    sent is left out. At most `flights` groups are on their way at once; `start` starts the task of one.
+    """
+
+    start: Callable[[Callable[[], Awaitable[None]]], object]
+    send: Callable[[Sequence[Change]], Awaitable[Sequence[ChangeOutcome]]]
+    flights: int = 2
+    _waiting: deque[_QueuedChange] = attrs.field(init=False, factory=deque)
+    _flying: set[str] = attrs.field(init=False, factory=set)
+    _flights: int = attrs.field(init=False, default=0)
+
+    def add(self, change: Change, answer: PendingAnswer) -> None:
+        """Send the change, now or with the next group; its outcome is the answer."""
+        self._waiting.append(_QueuedChange(change, answer))
+        if self._flights < self.flights:
+            self._flights += 1
+            self.start(self._fly)
+
+    @property
+    def waiting(self) -> int:
+        """Changes that are not sent yet."""
+        return len(self._waiting)
+
+    async def _fly(self) -> None:
+        try:
+            while group := self._take():
+                names = {each.change.key_id for each in group}
+                self._flying |= names
+                try:
+                    await self._send(group)
+                finally:
+                    self._flying -= names
+        finally:
+            self._flights -= 1
+
+    def _take(self) -> list[_QueuedChange]:
+        group: list[_QueuedChange] = []
+        later: deque[_QueuedChange] = deque()
+        taken = set(self._flying)
+        while self._waiting and len(group) < MAX_CHANGES:
+            each = self._waiting.popleft()
+            if each.is_given_up:
+                continue
+            (later if each.change.key_id in taken else group).append(each)
+            taken.add(each.change.key_id)
+        self._waiting.extendleft(reversed(later))
+        return group
+
+    async def _send(self, group: Sequence[_QueuedChange]) -> None:
+        BATCH_SIZE.observe(len(group))
+        try:
+            outcomes: Sequence[ChangeOutcome] = await self.send([each.change for each in group])
+        except NodeError as error:
+            outcomes = [error] * len(group)
+        for each, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, NodeError):
+                each.answer.fail(outcome)
+            else:
+                each.answer.reply(outcome)  # type: ignore[arg-type]  # a put is answered with Applied, a removal with Removed
+
+
+async def send_changes(node: VpnNode, changes: Sequence[Change], within: float) -> Sequence[ChangeOutcome]:
+    """Tell the node; one change as a request of its own, more in one request of at most `within` seconds.
+
+    If what became of that request is not known, each change is sent again by itself, which finds out. Raises NodeError if
+    nothing is known of any change.
+    """
+    if len(changes) == 1:
+        return [await _one(node, changes[0])]
+    try:
+        return await node.batch(changes, within=within)
+    except NodeAmbiguous as error:
+        return await _each(node, changes, error)
+
+
+async def _each(node: VpnNode, changes: Sequence[Change], doubt: NodeAmbiguous) -> Sequence[ChangeOutcome]:
+    outcomes: list[ChangeOutcome] = [doubt] * len(changes)
+
+    async def settle(index: int) -> None:
+        try:
+            outcomes[index] = await _one(node, changes[index])
+        except (NodeUnreachable, BreakerOpen):
+            pass  # not sent this time, but perhaps done the first time: it stays in doubt
+        except NodeError as error:
+            outcomes[index] = error
+
+    async with trio.open_nursery() as nursery:
+        for index in range(len(changes)):
+            nursery.start_soon(settle, index)
+    return outcomes
+
+
+async def _one(node: VpnNode, change: Change) -> Applied | Removed:
+    if isinstance(change, KeySpec):
+        return await node.put(change)
+    return await node.remove(change.key_id, change.generation)

@@ -1,0 +1,224 @@
+"""The canary: a customer of our own on every node, whose packets prove what the database and the node only say."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import attrs
+import trio
+from attrs.validators import gt
+
+from actors.conditions import Condition, ConditionTracker
+from actors.nodes.messages import PutKey, ReadKey, ReadState
+from actors.pool.client import Pool, pool_of
+from db.errors import LeaseError, UnknownNode
+from db.keys.canary import CanaryKey, canary_key, confirm_canary, renew_canary
+from db.lease.queue import Lane
+from runtime import AskError, Budget, Iteration, PeriodicWorker, get_logger
+from runtime.config import settings
+from runtime.http import is_loopback
+from runtime.metrics import SECONDS, counter, gauge, histogram
+from vpn.errors import LinkError, NodeConflict, NodeError, TunnelError, XrayError
+from vpn.link import link_for
+from vpn.protocol import InboundFacts, KeySpec, KeyState, NodeKey
+from vpn.xray.tunnel import open_tunnel
+
+CANARY_PROBES = counter(
+    "atlas_canary_probes_total", "Probes of a node through a real tunnel, by what they found.", labels=("node", "found")
+)
+CANARY_PASSES = gauge(
+    "atlas_canary_passes",
+    "1 if the last probe's packets passed through the node; absent if none are sent there.",
+    labels=("node",),
+)
+CANARY_SECONDS = histogram(
+    "atlas_canary_seconds", "From opening a tunnel to the page that came through it.", buckets=SECONDS, labels=("node",)
+)
+
+
+_HEAD_LIMIT = 8192
+_PATIENCE = 10.0
+
+
+@attrs.frozen
+class Origin:
+    """Where the page is, and what it says: a text that nobody can know who did not fetch it."""
+
+    url: str
+    body: bytes
+
+
+@asynccontextmanager
+async def serve_origin() -> AsyncIterator[Origin]:
+    """Serve the page for as long as the block lasts."""
+    body = secrets.token_hex(16).encode()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            with suppress(trio.BrokenResourceError), trio.move_on_after(_PATIENCE):
+                head = b""
+                while b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT:
+                    part = await stream.receive_some()
+                    if not part:
+                        return
+                    head += part
+                await stream.send_all(
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+                )
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield Origin(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/", body)
+        nursery.cancel_scope.cancel()
+
+
+log = get_logger("canary")
+
+_NODE_PREFIX = "node."
+
+
+@settings("canary")
+@attrs.frozen
+class CanarySettings:
+    """The table `[canary]`: what the canary fetches through each node."""
+
+    url: str = ""
+    """A page that answers 200 or 204, reachable from every node. Empty: a page of the canary's own, which only nodes on this
+    machine can reach; other nodes are then looked at without packets."""
+
+
+@attrs.define(eq=False)
+class Canary(PeriodicWorker):
+    """Fetches a page through a real tunnel of each node, with a key of its own, and compares three answers.
+
+    Role: the only one who knows whether customers' packets pass: the database says what is wanted, the node what it serves, and
+    packets what is true. Owns: a key on each node that is no customer's; a client process while it probes.
+    Receives: WakeUp. Sends: ReadState, ReadKey and PutKey to every `node.<name>`.
+    On crash: the next incarnation probes again; keys are rows and stay.
+    Invariants: a node that is away or whose packets do not pass is a condition, which shows in readiness, events and metrics,
+    and never a crash or a restart; no lease is held while a node is asked or a tunnel is open; a probe takes at most `patience`.
+    """
+
+    origin: CanarySettings
+    pool: str = "pool.main"
+    patience: float = attrs.field(default=8.0, validator=gt(0))
+    "Seconds that all of a node's probe may take."
+    cooldown: float = attrs.field(default=300.0, validator=gt(0))
+    "Seconds between two alerts about the same lasting condition."
+    _conditions: ConditionTracker = attrs.field(init=False)
+    _found: dict[str, str] = attrs.field(init=False, factory=dict)
+    _unproven: set[str] = attrs.field(init=False, factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        self._conditions = ConditionTracker(self.cooldown)
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
+        names = sorted(
+            address.name.removeprefix(_NODE_PREFIX)
+            for address in self.context.services.registry
+            if address.name.startswith(_NODE_PREFIX)
+        )
+        async with serve_origin() as origin, trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(self._look, pool, name, origin, budget)
+        found = [Condition(f"packets through {name}", self._found[name]) for name in names if name in self._found]
+        for alert in self._conditions.update(found, trio.current_time()):
+            self.context.emit(alert.event(self.context.name))
+        troubles = [f"{condition.subject}: {condition.trouble}" for condition in found if condition.trouble]
+        self.context.ready(not troubles, "; ".join(troubles))
+        unproven = [f"{name}: no packets are sent, set [canary] url" for name in sorted(self._unproven)]
+        return Iteration(done=len(names), note="; ".join([*troubles, *unproven])[:200])
+
+    def inspect(self) -> Mapping[str, object]:
+        return {
+            **super().inspect(),
+            "conditions": self._conditions.inspect(trio.current_time()),
+            "without_packets": sorted(self._unproven),
+        }
+
+    async def _look(self, pool: Pool, name: str, origin: Origin, budget: Budget) -> None:
+        kind, trouble = "late", f"the probe was not over after {self.patience:g} s"
+        with trio.move_on_after(self.patience):
+            kind, trouble = await self._probe(pool, name, origin)
+        CANARY_PROBES.labels(name, kind).inc()
+        if kind == "no database":
+            return  # says nothing about the node; what was found before stands
+        self._found[name] = trouble
+        if kind == "not tried":
+            if name not in self._unproven:
+                log.warning(
+                    "no packets are sent through this node, so nobody knows whether any pass; set [canary] url",
+                    node=name,
+                )
+            self._unproven.add(name)
+        else:
+            CANARY_PASSES.labels(name).set(kind == "passed")
+            self._unproven.discard(name)
+        await budget.count()
+
+    async def _probe(self, pool: Pool, name: str, origin: Origin) -> tuple[str, str]:
+        """What was found, as a word for the metrics, and the trouble, empty if there is none."""
+        node = self.context.lookup(_NODE_PREFIX + name)
+        try:
+            state = await node.ask(ReadState(), within=self.patience)
+            if not state.ready:
+                return "away", f"not tried: its Xray is not ready: {state.why}"
+            key = await pool.run("canary.key", canary_key, name)
+            lost = ""
+            if not _serves(await node.ask(ReadKey(key.key_id), within=self.patience), key):
+                lost = "the database wants the canary's key and the node did not serve it; it was put again"
+                await self._put(pool, name, key)
+        except (NodeError, AskError) as error:
+            return "away", f"not tried: {error}"
+        except UnknownNode:
+            return "away", "not tried: it was never reached"
+        except LeaseError as error:
+            log.info("no probe without the database", node=name, reason=str(error))
+            return "no database", ""
+        self.context.failpoint("listed")
+        kind, trouble = await self._send_packets(name, key, state.inbound, origin)
+        if kind == "passed" and lost and key.is_confirmed:
+            return "lost", lost
+        return kind, trouble
+
+    async def _put(self, pool: Pool, name: str, key: CanaryKey) -> None:
+        try:
+            await self.context.lookup(_NODE_PREFIX + name).ask(PutKey(_spec(key)), within=self.patience)
+        except NodeConflict as error:
+            await pool.run("canary.renew", renew_canary, key, error.generation)
+            raise
+        await pool.run("canary.confirm", confirm_canary, key)
+
+    async def _send_packets(self, name: str, key: CanaryKey, inbound: InboundFacts, origin: Origin) -> tuple[str, str]:
+        url, wanted = self.origin.url, None
+        if not url:
+            if not is_loopback(inbound.host):
+                return "not tried", ""
+            url, wanted = origin.url, origin.body
+        began = trio.current_time()
+        try:
+            async with open_tunnel(link_for(_spec(key), inbound), within=self.patience) as tunnel:
+                page = await tunnel.fetch(url, within=self.patience)
+        except (TunnelError, XrayError, LinkError) as error:
+            return "blocked", f"the node says that it serves the canary's key, and no packet passes: {error}"
+        if page.status not in (200, 204) or (wanted is not None and page.body != wanted):
+            return "blocked", f"what came through the tunnel (status {page.status}) is not the page at {url}"
+        CANARY_SECONDS.labels(name).observe(trio.current_time() - began)
+        return "passed", ""
+
+
+def _serves(found: NodeKey | None, key: CanaryKey) -> bool:
+    return (
+        found is not None
+        and found.state is KeyState.SERVING
+        and (found.spec.uuid, found.spec.flow) == (key.uuid, key.flow)
+        and sorted(found.spec.inbounds) == sorted(key.inbounds)
+    )
+
+
+def _spec(key: CanaryKey) -> KeySpec:
+    return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)

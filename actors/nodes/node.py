@@ -1,0 +1,378 @@
+"""The node actor: one VPN node, as ATLAS sees it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, TypeVar
+
+import attrs
+import trio
+
+from actors.conditions import Condition, ConditionTracker
+from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome, send_changes
+from actors.nodes.messages import (
+    ChangeKeys,
+    KickKey,
+    ListKeys,
+    Locate,
+    PutKey,
+    ReadKey,
+    ReadState,
+    ReadUsage,
+    RemoveKey,
+    ReplaceKeys,
+    RestoreKeys,
+)
+from actors.pool.client import pool_of
+from db.driver.classify import sqlstate
+from db.errors import LeaseError
+from db.keys.nodes import make_keys_due, record_node_seen, register_node
+from db.tx import Tx
+from runtime import Actor, AskError, Deferred, Event, Request, WakeUp, get_logger, handler
+from runtime.metrics import gauge
+from vpn.errors import NodeError, NodeUnavailable
+from vpn.node.breaker import Breaker
+from vpn.node.client import AgentClient
+from vpn.node.settings import NodeSettings
+from vpn.node.wire import readable
+from vpn.protocol import (
+    Applied,
+    InboundFacts,
+    KeyPage,
+    Kicked,
+    NodeKey,
+    NodeState,
+    Removal,
+    Removed,
+    SyncOutcome,
+    UsagePage,
+    VpnNode,
+)
+
+CLOCK_SKEW = gauge(
+    "atlas_node_clock_skew_seconds",
+    "How far the node's clock is ahead of the database's; keys end there so much early, or late if it is below 0.",
+    labels=("node",),
+)
+
+
+@attrs.frozen
+class NodeBack(Event):
+    """The node answers, for the first time or again."""
+
+    level: ClassVar[int] = logging.INFO
+    keys: int
+    away: float | None
+    "Seconds that it was away; None if it is reached for the first time."
+
+    def line(self) -> str:
+        since = "reached" if self.away is None else f"back after {self.away:.1f} s"
+        return f"{self.actor} is {since}, serving {self.keys} keys"
+
+
+@attrs.frozen
+class NodeAway(Event):
+    """The node does not answer, or says that it cannot serve. Customers' changes wait as rows."""
+
+    level: ClassVar[int] = logging.ERROR
+    why: str
+
+    def line(self) -> str:
+        return f"{self.actor} is away: {self.why}"
+
+
+log = get_logger("node")
+R = TypeVar("R")
+_NodeCall = Callable[[VpnNode], Awaitable[R]]
+
+_LOCATE_SECONDS = 5.0
+_LOCATE_RETRY = 0.25
+
+
+@attrs.define(eq=False)
+class NodeActor(Actor):
+    """Speaks to one node's agent for everybody in this process.
+
+    Role: bounds the calls to the node, breaks the circuit while it is away, and keeps the database's facts about it fresh.
+    Owns: the HTTP client and the breaker. Receives: the requests of `actors.nodes.messages`; each is answered by a task of its
+    own, so a slow node delays nobody's mailbox. Puts and removals that arrive while others are on their way are sent together.
+    Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the node comes back or was started anew,
+    after making due whatever waits for it.
+    On crash: open requests fail with ActorCrashed; every one of them but a kick is idempotent, so callers repeat them.
+    Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
+    seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes
+    or has a wrong clock, is a condition and not away: it is asked as before.
+    """
+
+    key: str
+    node: NodeSettings
+    pool: str = "pool.main"
+    wakes: tuple[str, ...] = ()
+    "Workers that have something to do once the node is back."
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    "Calls to the node at the same time."
+    probe_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    "Seconds between two looks at the node."
+    probe_patience: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
+    "Seconds after which a look that was not answered counts as the node being away."
+    first_pause: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    "Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."
+    longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    "Seconds that it waits at most."
+    clock_tolerance: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    "Seconds that the node's clock may be away from the database's before that is a condition."
+    cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
+    "Seconds between two alerts about the same lasting condition."
+    _client: AgentClient | None = attrs.field(init=False, default=None)
+    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _state: NodeState | None = attrs.field(init=False, default=None)
+    _away_since: float | None = attrs.field(init=False, default=None)
+    _wakes_are_due: bool = attrs.field(init=False, default=False)
+    _conditions: ConditionTracker = attrs.field(init=False)
+    _changes: ChangeBatcher = attrs.field(init=False)
+    _skew: float = attrs.field(init=False, default=0.0)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = trio.CapacityLimiter(self.concurrency)
+        self._conditions = ConditionTracker(self.cooldown)
+        self._changes = ChangeBatcher(self._start, self._change)
+
+    async def on_start(self) -> None:
+        self.context.ready(False, "not reached yet")
+        self.context.start_task(self._work, name="reach the node", inherit_deadline=False)
+
+    @handler
+    async def put_key(self, message: PutKey) -> Deferred[Applied]:
+        deferred = self.context.defer(message)
+        self._changes.add(message.spec, deferred)
+        return deferred
+
+    @handler
+    async def remove_key(self, message: RemoveKey) -> Deferred[Removed]:
+        deferred = self.context.defer(message)
+        self._changes.add(Removal(message.key_id, message.generation), deferred)
+        return deferred
+
+    @handler
+    async def read_state(self, message: ReadState) -> Deferred[NodeState]:
+        async def read(node: VpnNode) -> NodeState:
+            return await node.state()
+
+        return self._answer(message, read)
+
+    @handler
+    async def change_keys(self, message: ChangeKeys) -> Deferred[tuple[Applied | Removed | NodeError, ...]]:
+        async def batch(node: VpnNode) -> tuple[Applied | Removed | NodeError, ...]:
+            return await node.batch(message.changes)
+
+        return self._answer(message, batch)
+
+    @handler
+    async def restore_keys(self, message: RestoreKeys) -> Deferred[SyncOutcome]:
+        async def restore(node: VpnNode) -> SyncOutcome:
+            # nothing that the node learned of after its first change is dropped: that is everything
+            return await node.sync(message.specs, unchanged_since=0)
+
+        return self._answer(message, restore)
+
+    @handler
+    async def replace_keys(self, message: ReplaceKeys) -> Deferred[SyncOutcome]:
+        async def replace(node: VpnNode) -> SyncOutcome:
+            return await node.sync(message.specs, message.unchanged_since)
+
+        return self._answer(message, replace)
+
+    @handler
+    async def read_key(self, message: ReadKey) -> Deferred[NodeKey | None]:
+        async def read(node: VpnNode) -> NodeKey | None:
+            return await node.get(message.key_id)
+
+        return self._answer(message, read)
+
+    @handler
+    async def list_keys(self, message: ListKeys) -> Deferred[KeyPage]:
+        async def read(node: VpnNode) -> KeyPage:
+            return await node.list(message.after, message.limit)
+
+        return self._answer(message, read)
+
+    @handler
+    async def read_usage(self, message: ReadUsage) -> Deferred[UsagePage]:
+        async def read(node: VpnNode) -> UsagePage:
+            return await node.usage(message.since, after=message.after, limit=message.limit)
+
+        return self._answer(message, read)
+
+    @handler
+    async def kick_key(self, message: KickKey) -> Deferred[Kicked]:
+        async def kick(node: VpnNode) -> Kicked:
+            return await node.kick(message.key_id)
+
+        return self._answer(message, kick)
+
+    def inspect(self) -> dict[str, object]:
+        breaker = None if self._client is None else self._client.breaker
+        return {
+            "url": None if self._client is None else self._client.url,
+            "breaker": None if breaker is None else breaker.state.value,
+            "calls": self._slots.borrowed_tokens,
+            "changes_waiting": self._changes.waiting,
+            "keys": None if self._state is None else self._state.count,
+            "boot": None if self._state is None else self._state.boot_id,
+            "conditions": self._conditions.inspect(trio.current_time()),
+        }
+
+    def _answer(self, message: Request[R], call: _NodeCall[R]) -> Deferred[R]:
+        deferred = self.context.defer(message)
+        self.context.start_task(self._call, message, deferred, call, name=type(message).__name__)
+        return deferred
+
+    async def _call(self, message: Request[R], deferred: Deferred[R], call: _NodeCall[R]) -> None:
+        try:
+            answer = await self._reach(call, although_away=isinstance(message, ReadState))
+        except NodeError as error:
+            deferred.fail(error)
+        else:
+            deferred.reply(answer)
+
+    async def _change(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
+        async def call(node: VpnNode) -> Sequence[ChangeOutcome]:
+            return await send_changes(node, changes, self.node.within)
+
+        return await self._reach(call)
+
+    async def _reach(self, call: _NodeCall[R], *, although_away: bool = False) -> R:
+        client = self._client
+        if client is None:
+            raise NodeUnavailable(self.key, "its agent has not been found yet")
+        if self._away_since is not None and not although_away:
+            away = trio.current_time() - self._away_since
+            raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
+        async with self._slots:
+            self.context.failpoint("calling")
+            answer = await call(client)
+        self.context.failpoint("called")
+        return answer
+
+    def _start(self, fly: Callable[[], Awaitable[None]]) -> None:
+        self.context.start_task(fly, name="change keys", inherit_deadline=False)
+
+    async def _work(self) -> None:
+        settings = await self._locate()
+        breaker = Breaker(trio.current_time, first_pause=self.first_pause, longest_pause=self.longest_pause)
+        async with settings.client(self.key, breaker=breaker, concurrency=self.concurrency + 1) as client:
+            self._client = client
+            while True:
+                await self._probe(client)
+                await trio.sleep(self.probe_interval)
+
+    async def _locate(self) -> NodeSettings:
+        if self.node.url:
+            return self.node
+        agent = self.context.lookup(f"agent.{self.key}")
+        while True:
+            try:
+                found = await agent.ask(Locate(), within=_LOCATE_SECONDS)
+            except AskError as error:
+                self.context.ready(False, f"the embedded agent does not answer: {error}")
+                await trio.sleep(_LOCATE_RETRY)
+            else:
+                return attrs.evolve(self.node, url=found.url, token=found.token)
+
+    async def _probe(self, client: AgentClient) -> None:
+        try:
+            with trio.fail_after(self.probe_patience):
+                state = await client.state()
+        except trio.TooSlowError:
+            self._note_away(f"it does not answer within {self.probe_patience:g} s")
+            return
+        except NodeError as error:
+            self._note_away(str(error))
+            return
+        if not state.ready:
+            self._note_away(f"its Xray is not ready: {state.why}")
+            return
+        # a node whose backend cannot reach its database has to keep those who pay: nobody could have extended them
+        client.can_extend = await self._record(state)
+        if client.can_extend:
+            self._note_back(state)
+
+    async def _record(self, state: NodeState) -> bool:
+        """Keep the database's facts; False if the database is away, so that the next probe tries again."""
+        pool = pool_of(self.context, self.pool)
+        known, answered = self._state, trio.current_time()
+        try:
+            if known is None or known.inbounds != state.inbounds:
+                await pool.run("node.register", _register, self.key, state)
+            seen = await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
+            # what passed in between, waiting for a connection, is not the node's
+            passed = trio.current_time() - answered
+            self._skew = (state.now - seen.now).total_seconds() + passed
+            takes_changes_again = known is not None and known.why and not state.why
+            if seen.is_new_boot or known is None or takes_changes_again or self._away_since is not None:
+                await pool.run("node.due", make_keys_due, self.key)
+                self._wakes_are_due = True
+        except LeaseError as error:
+            self.context.ready(False, f"reached, but the database is away: {error}")
+            return False
+        except Exception as error:
+            if sqlstate(error) is None:
+                raise
+            # the server refuses it: whatever the node said, it must not end this actor, and with it the service
+            self._note_away(f"the database does not take what it says of itself: {readable(str(error))}")
+            return False
+        return True
+
+    def _note_back(self, state: NodeState) -> None:
+        first = self._state is None
+        self._state = state
+        self._note_conditions(state)
+        self.context.describe(
+            xray=state.xray_version, boot=state.boot_id, keys=str(state.count), customers=_customers(state.inbound)
+        )
+        if self._wakes_are_due:
+            self._wakes_are_due = False
+            for worker in self.wakes:
+                self.context.lookup(worker).tell(WakeUp())
+        if first or self._away_since is not None:
+            away = None if self._away_since is None else trio.current_time() - self._away_since
+            self._away_since = None
+            self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
+
+    def _note_conditions(self, state: NodeState) -> None:
+        """A node that does not take changes is not ready, because purchases wait; one with a wrong clock serves them."""
+        refuses = f"it serves, and refuses changes: {state.why}" if state.why else ""
+        clock = ""
+        if abs(self._skew) > self.clock_tolerance:
+            side, when = ("ahead of", "early") if self._skew > 0 else ("behind", "late")
+            clock = f"its clock is {abs(self._skew):.0f} s {side} the database's, so keys end {when} by as much; set it there"
+        CLOCK_SKEW.labels(self.key).set(self._skew)
+        found = [
+            Condition(f"changes of {self.context.name}", refuses),
+            Condition(f"clock of {self.context.name}", clock),
+        ]
+        for alert in self._conditions.update(found, trio.current_time()):
+            self.context.emit(alert.event(self.context.name))
+        self.context.ready(not refuses, "; ".join(filter(None, (refuses, clock))))
+
+    def _note_away(self, why: str) -> None:
+        self.context.ready(False, why)
+        if self._away_since is None:
+            self._away_since = trio.current_time()
+            self.context.emit(NodeAway(actor=self.context.name, why=why))
+
+
+async def _register(tx: Tx, name: str, state: NodeState) -> None:
+    inbound = state.inbound
+    await register_node(
+        tx,
+        name,
+        attrs.asdict(inbound),
+        inbounds=[inbound.tag for inbound in state.inbounds],
+        flow=inbound.flow,
+    )
+
+
+def _customers(inbound: InboundFacts) -> str:
+    return f"{inbound.host}:{inbound.port} ({inbound.security})"

@@ -1,0 +1,197 @@
+"""Automatic renewal: plans that customers want to keep are bought again from their balances before they end."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import ClassVar
+
+import attrs
+
+from actors.pool.client import Pool, pool_of
+from actors.pool.worker import require_claims_outlast_budget
+from db.billing.renewals import (
+    MAX_FAILURES,
+    RenewalClaim,
+    RenewalResult,
+    claim_renewals,
+    fail_renewal,
+    postpone_renewal,
+    renew,
+)
+from db.errors import DatabaseBusy, LeaseError
+from db.lease.queue import Lane
+from db.work.claims import Claimer, enlist_claimer
+from runtime import Budget, Event, Iteration, Killed, PeriodicWorker, WakeUp, get_logger
+from runtime.metrics import counter
+
+RENEWALS = counter("atlas_renewals_total", "Renewals that were tried, by how the try ended.", labels=("outcome",))
+
+
+@attrs.frozen
+class Renewed(Event):
+    """A subscription was paid for from the balance."""
+
+    level: ClassVar[int] = logging.INFO
+    subscription: int
+    price: str
+    until: str
+
+    def line(self) -> str:
+        return f"subscription {self.subscription} is renewed for {self.price}, until {self.until}"
+
+
+@attrs.frozen
+class RenewalLacksFunds(Event):
+    """A balance does not cover a renewal."""
+
+    level: ClassVar[int] = logging.INFO
+    subscription: int
+    price: str
+    next_try: str
+
+    def line(self) -> str:
+        return f"subscription {self.subscription} is not renewed: its balance lacks {self.price}; tried again {self.next_try}"
+
+
+@attrs.frozen
+class RenewalPostponed(Event):
+    """The database could not do it now, as when somebody keeps the customer's row locked; no failure was counted."""
+
+    level: ClassVar[int] = logging.WARNING
+    subscription: int
+    retry_in: float
+    why: str
+
+    def line(self) -> str:
+        return f"the renewal of subscription {self.subscription} waits {self.retry_in:.0f} s: {self.why}"
+
+
+@attrs.frozen
+class RenewalFailed(Event):
+    """A renewal ended in an error of ours; nothing was debited."""
+
+    level: ClassVar[int] = logging.ERROR
+    subscription: int
+    failures: int
+    is_final: bool
+    why: str
+
+    def line(self) -> str:
+        what = "a case is open for it (`atlas cases`)" if self.is_final else "it is tried again"
+        return f"the renewal of subscription {self.subscription} failed {self.failures} times, {what}: {self.why}"
+
+
+log = get_logger("renewals")
+
+_SOONEST_RETRY = 1.0
+_BUSY_RETRY = (5.0, 10.0)
+
+
+@attrs.define(eq=False)
+class AutoRenewal(PeriodicWorker):
+    """Claims renewals that are due, a page at a time, and tries to pay each one in a transaction of its own.
+
+    Role: the only one who charges without being asked each time. Owns: nothing that may not die with it; what is due is a
+    row that the database keeps. Receives: WakeUp, also when a balance grew that a renewal was waiting for. Sends: nothing.
+    On crash: its claims are free for the next incarnation at once, and no failure is counted.
+    Invariants: a period is charged at most once, with its extension, whatever restarts; one customer's trouble delays no
+    other; not enough money is no success and no failure, and neither is a row that somebody else keeps locked.
+    """
+
+    pool: str = "pool.main"
+    claim_seconds: float = 60.0
+    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    _owner: Claimer | None = attrs.field(init=False, default=None)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        require_claims_outlast_budget(self, self.claim_seconds)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        # What an earlier incarnation left behind, or a long sleep made due, is looked at now.
+        self.context.ref.tell(WakeUp())
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
+        owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: its claims are free then
+        try:
+            if owner is None:
+                name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
+                owner = await pool.run(f"{self.context.name}.enlist", enlist_claimer, name)
+            claims = await pool.run("auto_renewal.claim", claim_renewals, owner, self.page_size, self.claim_seconds)
+            self.context.failpoint("claimed")
+            is_whole = True
+            for claim in claims:
+                if budget.is_spent:
+                    return Iteration(done=budget.done, more=True, note="the rest is claimed again")
+                is_whole &= await self._renew(pool, claim)
+                await budget.count()
+        except LeaseError as error:
+            log.warning("the database cannot be worked on; the renewals wait", error=str(error))
+            self.context.after(_SOONEST_RETRY, WakeUp())
+            return Iteration(done=budget.done, note="no database")
+        # What could not be given back is free at once for a new incarnation of the owner.
+        self._owner = owner if is_whole else None
+        return Iteration(done=len(claims), more=len(claims) == self.page_size)
+
+    async def _renew(self, pool: Pool, claim: RenewalClaim) -> bool:
+        """Whether the claim is used up."""
+        try:
+            outcome = await pool.run("auto_renewal.renew", renew, claim)
+        except DatabaseBusy as error:
+            return await self._postpone(pool, claim, str(error))
+        except (LeaseError, Killed):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is wrong with one customer must not stop the others
+            await self._fail(pool, claim, f"{type(error).__name__}: {error}")
+            return True
+        self.context.failpoint("renewed")
+        RENEWALS.labels(outcome.result.value).inc()
+        if outcome.result is RenewalResult.RENEWED:
+            self.context.emit(
+                Renewed(
+                    actor=self.context.name,
+                    subscription=claim.subscription_id,
+                    price=str(outcome.price),
+                    until=f"{outcome.expires_at:%Y-%m-%d %H:%M} UTC",
+                )
+            )
+        elif outcome.result is RenewalResult.LACKS_FUNDS:
+            self.context.emit(
+                RenewalLacksFunds(
+                    actor=self.context.name,
+                    subscription=claim.subscription_id,
+                    price=str(outcome.price),
+                    next_try=f"{outcome.next_try:%Y-%m-%d %H:%M} UTC",
+                )
+            )
+        return True
+
+    async def _postpone(self, pool: Pool, claim: RenewalClaim, why: str) -> bool:
+        delay = random.uniform(*_BUSY_RETRY)  # noqa: S311  spreads load, guards nothing
+        is_given_back = await pool.run("auto_renewal.postpone", postpone_renewal, claim, delay, why)
+        self.context.failpoint("postponed")
+        self.context.after(delay, WakeUp())
+        RENEWALS.labels("postponed").inc()
+        self.context.emit(
+            RenewalPostponed(actor=self.context.name, subscription=claim.subscription_id, retry_in=delay, why=why)
+        )
+        return is_given_back
+
+    async def _fail(self, pool: Pool, claim: RenewalClaim, why: str) -> None:
+        failures = await pool.run("auto_renewal.fail", fail_renewal, claim, why)
+        self.context.failpoint("failed")
+        if failures is None:
+            return  # somebody else has it now
+        RENEWALS.labels("failed").inc()
+        self.context.emit(
+            RenewalFailed(
+                actor=self.context.name,
+                subscription=claim.subscription_id,
+                failures=failures,
+                is_final=failures >= MAX_FAILURES,
+                why=why,
+            )
+        )

@@ -1,0 +1,192 @@
+"""The payment watcher: invoices that nobody told us of, and events that were stored and not booked."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import attrs
+import trio
+
+from actors.payments.events import INVOICES, LatePayment, ProviderAway
+from actors.payments.intake import Intake, Unsettled
+from actors.payments.provider import NotUnderstood, NotYet, PaymentError, ProviderRefused, StillOpen
+from actors.payments.registry import Providers, close_providers, open_providers
+from actors.payments.settings import PaymentSettings
+from actors.pool.worker import require_claims_outlast_budget
+from db.billing.invoices import (
+    Invoice,
+    claim_invoices,
+    close_invoice,
+    close_stale_invoices,
+    doubt_invoice,
+    postpone_invoice,
+    question_invoice,
+    settle_invoice,
+)
+from db.billing.payments import Captured, InvoiceClosed
+from db.billing.provider_events import StoredEvent, claim_events, postpone_event, prune_events
+from db.errors import ChargeConflict, DatabaseBusy, LeaseError
+from db.work.claims import Claimer, enlist_claimer
+from runtime import Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+
+log = get_logger("payments")
+T = TypeVar("T")
+
+_SOONEST_RETRY = 1.0
+_BUSY_RETRY = 5.0
+_OFF_SECONDS = 300.0
+
+
+@attrs.define(eq=False)
+class PaymentWatcher(PeriodicWorker):
+    """Settles what is late: stored events whose receiver died, and open invoices that their provider says are paid.
+
+    Role: makes sure of D2 for money: a payment counts although every message about it was lost. Owns: its providers' HTTP
+    clients. Receives: WakeUp. Sends: requests for leases to `pool`, by default not the gateway's.
+    On crash: its claims are free for the next incarnation at once, and no attempt is counted.
+    Invariants: no lease is held while a provider is asked; a row that fails delays no other; a payment found by asking and
+    the same one told by an event are one payment.
+    """
+
+    payments: PaymentSettings
+    pool: str = "pool.main"
+    claim_seconds: float = 60.0
+    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    concurrency: int = 4
+    "Rows that are worked on at the same time."
+    _providers: Providers = attrs.field(init=False, factory=dict)
+    _owner: Claimer | None = attrs.field(init=False, default=None)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        require_claims_outlast_budget(self, self.claim_seconds)
+        self._providers = open_providers(self.payments)
+        self.context.start_task(self._keep_clients, name="clients", inherit_deadline=False)
+
+    async def after_start(self) -> None:
+        await super().after_start()
+        # Whatever an earlier incarnation left behind is due now, not after the start jitter.
+        self.context.ref.tell(WakeUp())
+
+    async def iterate(self, budget: Budget) -> Iteration:
+        intake = Intake.of(self.context, self.pool)
+        owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: claims are free then
+        try:
+            if owner is None:
+                name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
+                owner = await intake.pool.run("payment_watcher.enlist", enlist_claimer, name)
+            events = await intake.pool.run(
+                "payment_watcher.events", claim_events, owner, self.page_size, self.claim_seconds
+            )
+            self.context.failpoint("claimed")
+            is_whole = await self._each(budget, events, lambda event: self._settle_event(intake, event))
+            names = [name for name, provider in self._providers.items() if provider.is_watched]
+            invoices = await intake.pool.run(
+                "payment_watcher.invoices", claim_invoices, owner, names, self.page_size, self.claim_seconds
+            )
+            is_whole &= await self._each(budget, invoices, lambda invoice: self._look_at(intake, invoice))
+            await intake.pool.run("payment_watcher.stale", close_stale_invoices)
+            await intake.pool.run("payment_watcher.prune", prune_events)
+        except LeaseError as error:
+            return self._without_database(error)
+        # What was claimed and not worked on is free at once for a new incarnation of the owner.
+        self._owner = owner if is_whole and not budget.is_spent else None
+        if not is_whole:
+            self.context.after(_BUSY_RETRY, WakeUp())
+        more = self.page_size in (len(events), len(invoices))
+        return Iteration(done=len(events) + len(invoices), more=more)
+
+    async def _each(self, budget: Budget, rows: Sequence[T], work: Callable[[T], Awaitable[None]]) -> bool:
+        """Do the work for each row, several at a time, as long as there is time. The database's absence ends it all.
+
+        Whether each claim was used up or given back: a row that somebody keeps locked is left.
+        """
+        slots = trio.CapacityLimiter(self.concurrency)
+        lost: list[LeaseError] = []
+        is_whole = True
+
+        async def one(row: T) -> None:
+            nonlocal is_whole
+            async with slots:
+                if budget.is_spent or lost:
+                    return
+                with budget.isolate(type(row).__name__):
+                    try:
+                        await work(row)
+                    except DatabaseBusy as error:
+                        is_whole = False
+                        log.warning("a row is left for a moment", row=type(row).__name__, error=str(error))
+                    except LeaseError as error:
+                        lost.append(error)
+            await budget.count()
+
+        async with trio.open_nursery() as nursery:
+            for row in rows:
+                nursery.start_soon(one, row)
+        if lost:
+            raise lost[0]
+        return is_whole
+
+    async def _settle_event(self, intake: Intake, event: StoredEvent) -> None:
+        provider = self._providers.get(event.provider)
+        if provider is None:
+            why = f"payments.{event.provider} is off: set its credentials again until its events are booked"
+            self.context.emit(ProviderAway(self.context.name, event.provider, why))
+            postpone = functools.partial(postpone_event, counts=False, at_least=_OFF_SECONDS)
+            await intake.pool.run("payment_watcher.postpone", postpone, event, why)
+            return
+        # It has been noted when the event is due again.
+        with contextlib.suppress(Unsettled):
+            await intake.settle(provider, event)
+
+    async def _look_at(self, intake: Intake, invoice: Invoice) -> None:
+        provider, pool = self._providers[invoice.provider], intake.pool
+        try:
+            found = await provider.look_up(invoice)
+            self.context.failpoint("asked")
+            match found:
+                case Captured():
+                    outcome = await pool.run("payment_watcher.settle", settle_invoice, invoice, found)
+                    if outcome is not None and not outcome.replayed:
+                        self.context.emit(
+                            LatePayment(self.context.name, invoice.provider, invoice.order_id, outcome.result.value)
+                        )
+                case InvoiceClosed():
+                    await pool.run(
+                        "payment_watcher.close", close_invoice, invoice.provider, found.invoice_id, found.why
+                    )
+                case StillOpen():
+                    await pool.run("payment_watcher.postpone", postpone_invoice, invoice)
+        except (NotUnderstood, ChargeConflict) as error:
+            log.warning("an invoice needs a human", invoice=invoice.id, provider=invoice.provider, why=str(error))
+            await pool.run("payment_watcher.question", question_invoice, invoice, str(error))
+            self.context.failpoint("questioned")
+            INVOICES.labels(invoice.provider, "questioned").inc()
+        except NotYet as error:
+            self.context.emit(ProviderAway(self.context.name, invoice.provider, str(error)))
+            await pool.run("payment_watcher.doubt", doubt_invoice, invoice, str(error))
+            self.context.failpoint("doubted")
+            INVOICES.labels(invoice.provider, "unknown").inc()
+        except (PaymentError, ProviderRefused) as error:
+            self.context.emit(ProviderAway(self.context.name, invoice.provider, str(error)))
+            await pool.run("payment_watcher.postpone", postpone_invoice, invoice, str(error))
+            self.context.failpoint("postponed")
+        else:
+            self.context.failpoint("looked")
+            outcomes = {Captured: "settled", InvoiceClosed: "closed", StillOpen: "open"}
+            INVOICES.labels(invoice.provider, outcomes[type(found)]).inc()
+
+    def _without_database(self, error: LeaseError) -> Iteration:
+        log.warning("the database cannot be worked on; the rows wait", actor=self.context.name, error=str(error))
+        self.context.after(_SOONEST_RETRY, WakeUp())
+        return Iteration(note="no database")
+
+    async def _keep_clients(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await close_providers(self._providers)

@@ -1,0 +1,8 @@
+"""The only way to the database: pools of connections that are leased by the transaction.
+
+Promises: a connection has at most one holder; a request is granted, refused or timed out within the time that it
+names; an outage is a state, never a crash. Entry points: `client.pool_of(context, name)`, then `Pool.run(…)`;
+`pool.PoolActor` in `supervisor.toml`; `embedded_postgres.EmbeddedPostgres` for a machine without a server; `worker`
+for workers that claim rows. All packages of the room may import `client`, `messages`, `settings` and `worker`;
+`state`, `opener`, `monitor`, `report`, `errors` and `control` belong to this package.
+"""

@@ -1,0 +1,115 @@
+"""The pools on the control socket: `leases` looks, `pool` changes. Importing this module adds both.
+
+They read and change the books directly and ask no pool for it, so that they work while a pool's mailbox is wedged.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import attrs
+import trio
+
+from actors.pool.client import known_gate
+from actors.pool.report import pool_report
+from actors.pool.state import PoolState
+from runtime import System
+from runtime.control import UNAVAILABLE, USAGE, ControlCall, ControlError, control_command
+from runtime.wording import did_you_mean
+
+
+@attrs.frozen
+class LeasesArguments:
+    """One pool, or all."""
+
+    pool: str | None = None
+
+
+@attrs.frozen
+class PoolArguments:
+    """What to do with which pool."""
+
+    pool: str
+    action: Literal["resize", "pause", "resume", "expire", "revoke"]
+    size: int = attrs.field(default=1, validator=attrs.validators.in_(range(1, 1001)))
+    """For `resize`: connections to keep, 1 to 1000."""
+    spread: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    """For `expire`: seconds over which the connections are replaced."""
+    owner: str = ""
+    """For `revoke`: the actor whose leases are taken away."""
+    everybody: bool = False
+    """For `revoke`: everybody's leases."""
+
+
+@control_command("leases", LeasesArguments, changes=False)
+async def leases(call: ControlCall, arguments: LeasesArguments) -> object:
+    """Every pool: who holds connections, who waits for one, and how long waits have been."""
+    pools = _pools(call.system)
+    chosen = pools if arguments.pool is None else {arguments.pool: _find(pools, arguments.pool)}
+    return {
+        "pools": [
+            {"pool": name, "state": "not running"} if book is None else pool_report(book)
+            for name, book in sorted(chosen.items())
+        ]
+    }
+
+
+@control_command("pool", PoolArguments)
+async def pool(call: ControlCall, arguments: PoolArguments) -> object:
+    """Resize, pause, resume or expire a pool, or take leases away, until the pool's next restart."""
+    name = arguments.pool
+    book = _find(_pools(call.system), name)
+    if book is None:
+        raise ControlError(f"{name} does not run at this moment; `atlas status` says why", UNAVAILABLE)
+    taken = 0
+    match arguments.action:
+        case "resize":
+            book.resize(arguments.size)
+        case "pause":
+            book.pause()
+        case "resume":
+            book.resume()
+        case "expire":
+            now = trio.current_time()
+            book.expire_all(lambda: now + random.uniform(0, arguments.spread))  # noqa: S311  spreads load, guards nothing
+        case "revoke":
+            taken = _revoke(call.system, book, arguments)
+    return {
+        "pool": name,
+        "action": arguments.action,
+        "size": book.size,
+        "paused": book.paused,
+        "leased": len(book.leases),
+        "waiting": len(book.queue),
+        "revoked": taken,
+    }
+
+
+def _revoke(system: System, book: PoolState, arguments: PoolArguments) -> int:
+    """Take leases away and return how many."""
+    name, everybody = arguments.owner, arguments.everybody
+    if bool(name) is everybody:
+        raise ControlError("say whose leases to take away: the name of one actor, or everybody's, with --all", USAGE)
+    known = {address.name for address in system.registry} | {lease.owner.name for lease in book.leases.values()}
+    if name and name not in known:
+        raise ControlError(f'there is no actor "{name[:60]}"{did_you_mean(name[:60], known)}', USAGE)
+    before = len(book.leases)
+    book.reclaim(lambda owner: everybody or owner.name == name, "an operator took it away")
+    return before - len(book.leases)
+
+
+def _pools(system: System) -> dict[str, PoolState | None]:
+    """The books of every pool of the system by name; None where the pool does not run at the moment."""
+    found: dict[str, PoolState | None] = {}
+    for address in system.registry:
+        counter = known_gate(address.ref)
+        if counter is not None and counter.served:
+            found[address.name] = counter.book
+    return found
+
+
+def _find(pools: dict[str, PoolState | None], name: str) -> PoolState | None:
+    if name not in pools:
+        raise ControlError(f'there is no pool "{name[:60]}"{did_you_mean(name[:60], pools)}', USAGE)
+    return pools[name]

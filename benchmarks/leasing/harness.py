@@ -1,0 +1,44 @@
+"""A pool actor in this process, full and ready, for as long as a block lasts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import attrs
+
+from actors.pool.client import gate_of
+from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
+from benchmarks.leasing.workload import CONNECTIONS
+from db.embedded import EmbeddedSettings
+from db.settings import DatabaseSettings
+from runtime import Actor, Context
+from runtime.config import Secret
+from runtime.testing import actor_system
+
+
+@attrs.define(eq=False)
+class _Client(Actor):
+    """Role: lends its context to the benchmark. Owns nothing. On crash: loses nothing."""
+
+    tell: Callable[[Context], None]
+
+    async def on_start(self) -> None:
+        self.tell(self.context)
+
+
+@asynccontextmanager
+async def pool_on(dsn: str, bridge: str = "inline", *, monitor: bool = True) -> AsyncIterator[Pool]:
+    """A pool of `CONNECTIONS` connections, with all its measurements on unless told otherwise; every one of them is open."""
+    async with actor_system() as system:
+        chosen: Literal["inline", "plain"] = "plain" if bridge == "plain" else "inline"
+        settings = PoolSettings(size=CONNECTIONS, reserved=0, bridge=chosen, monitor=monitor)
+        database = DatabaseSettings(dsn=Secret(dsn), purpose="test")
+        ref = await system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.main")
+        contexts: list[Context] = []
+        await system.start(_Client(contexts.append), name="client")
+        book = gate_of(ref).book
+        assert book is not None
+        await book.until_full()
+        yield pool_of(contexts[0], "pool.main")

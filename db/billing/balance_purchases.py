@@ -1,0 +1,107 @@
+"""Buying a plan from the balance: the same effects as a payment, with money that has already come in."""
+
+from datetime import datetime, timedelta
+
+import attrs
+
+from db.access.entitlements import Grant, grant
+from db.access.wanted_keys import want_present
+from db.billing.ledger import Journal, move, post
+from db.billing.orders import Order, find_order_by_key, insert_paid, price_order, refuse_other_plan
+from db.billing.promos import use_promo
+from db.customers import lock_customer
+from db.errors import BusinessError
+from db.money import Money
+from db.tx import Tx
+from db.work.audit import Notice, record_audit
+
+
+@attrs.frozen
+class BalancePurchase:
+    """What the purchase led to, now or (``replayed``) when it was asked for first."""
+
+    order_id: int
+    subscription_id: int
+    price: Money
+    expires_at: datetime
+    key_id: str
+    replayed: bool = False
+
+
+async def finalize_balance_purchase(
+    tx: Tx,
+    telegram_id: int,
+    tariff: str,
+    days: int,
+    *,
+    idempotency_key: str,
+    promo_code: str | None = None,
+    actor: str = "customer",
+) -> BalancePurchase:
+    """Debit the balance and extend or create the subscription, all or nothing; the same key again is one purchase.
+
+    No referral reward: this money was rewarded when it came in. Raises ``InsufficientFunds`` (roll back: nothing was
+    debited, no order stays) and everything that ``open_order`` raises.
+    """
+    customer = await lock_customer(tx, telegram_id)
+    key = f"balance:{idempotency_key}"
+    priced = await price_order(tx, customer, tariff, days, idempotency_key=key, promo_code=promo_code)
+    if isinstance(priced, Order):
+        return await _first_outcome(tx, priced)
+    order = await insert_paid(tx, customer.id, key, priced)
+    if order is None:
+        first = await find_order_by_key(tx, customer.id, key)
+        assert first is not None, "the conflicting order is committed and orders are never deleted"
+        refuse_other_plan(first, tariff, days, priced.promo_code_id, idempotency_key)
+        return await _first_outcome(tx, first)
+    journal_id = await post(
+        tx,
+        Journal(
+            "balance_purchase",
+            f"purchase:{order.id}",
+            move(customer.id, "revenue", order.price),
+            customer_id=customer.id,
+            order_id=order.id,
+        ),
+    )
+    entitlement = await grant(
+        tx,
+        Grant(
+            customer.id,
+            tariff,
+            timedelta(days=days),
+            "balance",
+            actor,
+            order_id=order.id,
+            journal_id=journal_id,
+            price=order.price,
+        ),
+    )
+    key_id = await want_present(tx, entitlement.subscription_id)
+    if order.promo_code_id is not None:
+        await use_promo(tx, order.id, order.promo_code_id, customer.id)
+    payload = {"tariff": tariff, "days": days, "expires_at": entitlement.new_end.isoformat()}
+    await record_audit(
+        tx,
+        actor,
+        "finalize_balance_purchase",
+        Notice("purchase", f"order:{order.id}", customer.id, payload),
+        customer_id=customer.id,
+        subject=f"order:{order.id}",
+        details={"tariff": tariff, "days": days, "amount": order.price.amount},
+    )
+    return BalancePurchase(order.id, entitlement.subscription_id, order.price, entitlement.new_end, key_id)
+
+
+async def _first_outcome(tx: Tx, order: Order) -> BalancePurchase:
+    row = await tx.fetchrow(
+        """
+        SELECT e.subscription_id, e.new_end,
+               (SELECT key_id FROM vpn_keys k WHERE k.subscription_id = e.subscription_id ORDER BY id DESC LIMIT 1) AS key_id
+        FROM entitlement_events e WHERE e.order_id = $1
+        """,
+        order.id,
+    )
+    if row is None:
+        raise BusinessError(f"order {order.id} is {order.state} and was not paid; ask again with a new key")
+    return BalancePurchase(order.id, row["subscription_id"], order.price, row["new_end"], row["key_id"], replayed=True)

@@ -1,0 +1,284 @@
+"""Invoices: an order at a provider, from the wish to open one until it is paid or cannot be paid any more.
+
+Opening one is three steps: ``reserve_invoice`` (a row with the key that makes asking again the same), the provider, over
+HTTP with no transaction open, and ``open_invoice``. A crash between them leaves a row, and the next request for the same
+order goes on with it under the same key.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+import attrs
+
+from db.billing.cases import open_case
+from db.billing.orders import find_order
+from db.billing.payments import Captured, PurchaseOutcome
+from db.billing.purchases import finalize_purchase
+from db.errors import BusinessError
+from db.money import Money
+from db.tx import Row, Tx
+from db.work.claims import Claimer
+
+FIRST_LOOK_SECONDS = 30.0
+LAST_LOOK_SECONDS = 3600.0
+DOUBTED_AFTER = timedelta(hours=1)
+"""An invoice that its provider does not know after so long is a case: it was opened there, so the key may be wrong."""
+WATCHED_FOR = timedelta(days=3)
+"""An invoice that its provider still calls open after this is not asked about any more; a payment of it still counts."""
+
+
+@attrs.frozen
+class Invoice:
+    """One row of ``invoices``."""
+
+    id: int
+    order_id: int
+    provider: str
+    request_key: str
+    invoice_id: str | None
+    pay_url: str | None = attrs.field(repr=False)
+    state: Literal["creating", "open", "paid", "closed"]
+    amount: Money
+    """What the provider charges: the order's quote."""
+    kind: str
+    """What is bought: `subscription` or `topup`."""
+    tariff: str | None
+    days: int | None
+    order_ends_at: datetime
+    created_at: datetime
+    epoch: int = 0
+    """The claim's number, which fences what its holder writes."""
+
+
+_COLUMNS = """i.id, i.order_id, i.provider, i.request_key, i.invoice_id, i.pay_url, i.state, i.created_at, i.claim_epoch,
+    o.quoted_amount, o.quoted_asset, o.kind, o.tariff, o.days, o.expires_at"""
+
+
+async def reserve_invoice(tx: Tx, order_id: int, provider: str, assets: Sequence[str]) -> Invoice:
+    """The order's invoice with this provider: the one that is open, the one that is being opened, or a new row.
+
+    Raises ``UnknownOrder``, and ``BusinessError`` when the order is not payable any more or was quoted in an asset that
+    the provider does not take.
+    """
+    order = await find_order(tx, order_id)
+    if order.quote.amount.currency not in assets:
+        raise BusinessError(
+            f"order {order_id} was quoted in {order.quote.amount.currency}, and {provider} takes {', '.join(assets)}; "
+            "open an order with a quote of this provider"
+        )
+    payable = await tx.fetchval(
+        "SELECT state = 'pending' AND expires_at > atlas_now() FROM orders WHERE id = $1 FOR SHARE", order_id
+    )
+    if not payable:
+        raise BusinessError(f"order {order_id} is {order.state} and ended {order.expires_at:%Y-%m-%d %H:%M:%S %Z}")
+    await tx.execute(
+        """
+        INSERT INTO invoices (order_id, provider) VALUES ($1, $2)
+        ON CONFLICT (order_id, provider) WHERE state IN ('creating', 'open') DO NOTHING
+        """,
+        order_id,
+        provider,
+    )
+    row = await tx.fetchrow(
+        f"""
+        SELECT {_COLUMNS} FROM invoices i JOIN orders o ON o.id = i.order_id
+        WHERE i.order_id = $1 AND i.provider = $2 AND i.state IN ('creating', 'open')
+        """,  # noqa: S608 - our own column list
+        order_id,
+        provider,
+    )
+    assert row is not None, "it was just inserted or found"
+    return _invoice(row)
+
+
+async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, *, watched: bool) -> Invoice:
+    """Note what the provider answered. Repeating it changes nothing; of two answers the first is kept."""
+    await tx.execute(
+        """
+        UPDATE invoices
+        SET state = 'open', invoice_id = $2, pay_url = $3, watched = $4, opened_at = atlas_now(),
+            next_attempt_at = atlas_now() + $5::interval
+        WHERE id = $1 AND state = 'creating'
+        """,
+        invoice.id,
+        invoice_id,
+        pay_url,
+        watched,
+        timedelta(seconds=FIRST_LOOK_SECONDS),
+    )
+    row = await tx.fetchrow(
+        f"SELECT {_COLUMNS} FROM invoices i JOIN orders o ON o.id = i.order_id WHERE i.id = $1",  # noqa: S608 - as above
+        invoice.id,
+    )
+    assert row is not None, "invoices are never deleted"
+    return _invoice(row)
+
+
+async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: int | None) -> bool:
+    """The invoice was paid: by the provider's name of it, or, without one, the order's current one."""
+    tag = await tx.execute(
+        """
+        UPDATE invoices
+        SET state = 'paid', settled_at = atlas_now(), claim_epoch = claim_epoch + 1,
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE provider = $1 AND state IN ('creating', 'open')
+          AND CASE WHEN $2 = '' THEN order_id = $3 ELSE invoice_id = $2 END
+        """,
+        provider,
+        invoice_id,
+        order_id,
+    )
+    return tag != "UPDATE 0"
+
+
+async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> bool:
+    """The provider takes no payment of it any more. ``False``: it was settled before, or is not ours."""
+    tag = await tx.execute(
+        """
+        UPDATE invoices
+        SET state = 'closed', why_closed = $3, settled_at = atlas_now(), claim_epoch = claim_epoch + 1,
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE provider = $1 AND invoice_id = $2 AND state IN ('creating', 'open')
+        """,
+        provider,
+        invoice_id,
+        why[:200],
+    )
+    return tag != "UPDATE 0"
+
+
+async def claim_invoices(
+    tx: Tx, owner: Claimer, providers: Sequence[str], limit: int, lease_seconds: float
+) -> Sequence[Invoice]:
+    """Claim up to ``limit`` open invoices of these providers that are due to be asked about, oldest first."""
+    rows = await tx.fetch(
+        f"""
+        WITH due AS MATERIALIZED (
+            SELECT id FROM invoices
+            WHERE state = 'open' AND watched AND next_attempt_at <= (SELECT atlas_now()) AND provider = ANY($3::text[])
+              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
+                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+            ORDER BY next_attempt_at, id LIMIT $4
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE invoices i
+        SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = i.claim_epoch + 1,
+            claim_until = atlas_now() + $5::interval
+        FROM due, orders o WHERE i.id = due.id AND o.id = i.order_id
+        RETURNING {_COLUMNS}
+        """,  # noqa: S608 - as above
+        owner.name,
+        owner.incarnation,
+        list(providers),
+        limit,
+        timedelta(seconds=lease_seconds),
+    )
+    return sorted((_invoice(row) for row in rows), key=lambda invoice: invoice.id)
+
+
+async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOutcome | None:
+    """Book the payment that the provider told of when asked. ``None``: the claim was lost, and nothing was written.
+
+    The charge is the same one that the provider's event names, so that both together are one payment.
+    """
+    tag = await tx.execute(
+        """
+        UPDATE invoices SET state = 'paid', settled_at = atlas_now(),
+                            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND claim_epoch = $2 AND state = 'open'
+        """,
+        invoice.id,
+        invoice.epoch,
+    )
+    if tag != "UPDATE 1":
+        return None
+    return await finalize_purchase(tx, fact.command)
+
+
+async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
+    """Ask again later: after half its age, 30 seconds to an hour, jittered. Too old, it is closed as not watched any more.
+
+    ``False``: the claim was lost.
+    """
+    tag = await tx.execute(
+        """
+        UPDATE invoices
+        SET attempts = attempts + 1, last_error = nullif($3, ''),
+            next_attempt_at = atlas_now() + least($5::float8, greatest($4::float8,
+                extract(epoch FROM atlas_now() - created_at) / 2)) * (0.75 + random() / 2) * interval '1 second',
+            state = CASE WHEN created_at < atlas_now() - $6::interval THEN 'closed' ELSE state END,
+            why_closed = CASE WHEN created_at < atlas_now() - $6::interval THEN 'not watched any more' END,
+            settled_at = CASE WHEN created_at < atlas_now() - $6::interval THEN atlas_now() END,
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND claim_epoch = $2 AND state = 'open'
+        """,
+        invoice.id,
+        invoice.epoch,
+        error[:500],
+        FIRST_LOOK_SECONDS,
+        LAST_LOOK_SECONDS,
+        WATCHED_FOR,
+    )
+    return tag == "UPDATE 1"
+
+
+async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
+    """The provider's answer about it cannot be booked: a case for a human, once, and the invoice is looked at later."""
+    await open_case(
+        tx,
+        "invoice",
+        f"invoice:{invoice.id}",
+        details={"provider": invoice.provider, "order": invoice.order_id, "error": why[:300]},
+    )
+    return await postpone_invoice(tx, invoice, why)
+
+
+async def doubt_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
+    """The provider does not know it. It is asked again, and once that has lasted for ``DOUBTED_AFTER`` a human is told.
+
+    ``False``: the claim was lost.
+    """
+    if await tx.fetchval("SELECT $1::timestamptz < atlas_now() - $2::interval", invoice.created_at, DOUBTED_AFTER):
+        return await question_invoice(tx, invoice, why)
+    return await postpone_invoice(tx, invoice, why)
+
+
+async def close_stale_invoices(tx: Tx, limit: int = 100) -> int:
+    """Close invoices that nobody can be asked about, long after their orders ended; returns how many.
+
+    They were never opened as far as we know, or their provider cannot be asked. A payment of one still counts.
+    """
+    tag = await tx.execute(
+        """
+        WITH stale AS MATERIALIZED (
+            SELECT i.id FROM invoices i JOIN orders o ON o.id = i.order_id
+            WHERE i.state IN ('creating', 'open') AND (i.state = 'creating' OR NOT i.watched)
+              AND i.created_at < atlas_now() - interval '1 day' AND o.expires_at < atlas_now()
+            ORDER BY i.created_at LIMIT $1 FOR NO KEY UPDATE OF i SKIP LOCKED
+        )
+        UPDATE invoices i SET state = 'closed', why_closed = 'its order ended', settled_at = atlas_now()
+        FROM stale WHERE i.id = stale.id
+        """,
+        limit,
+    )
+    return int(tag.split()[-1])
+
+
+def _invoice(row: Row) -> Invoice:
+    return Invoice(
+        id=row["id"],
+        order_id=row["order_id"],
+        provider=row["provider"],
+        request_key=row["request_key"],
+        invoice_id=row["invoice_id"],
+        pay_url=row["pay_url"],
+        state=row["state"],
+        amount=Money(row["quoted_amount"], row["quoted_asset"]),
+        kind=row["kind"],
+        tariff=row["tariff"],
+        days=row["days"],
+        order_ends_at=row["expires_at"],
+        created_at=row["created_at"],
+        epoch=row["claim_epoch"],
+    )

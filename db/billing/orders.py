@@ -1,0 +1,301 @@
+"""Orders: what a customer intends to buy, at a price and a quote that never change afterwards; and how an operator
+looks for them.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+
+import attrs
+
+from db.billing.pricing import Priced, price_plan
+from db.billing.promos import check_promo, lock_promo
+from db.customers import Customer, find_customer
+from db.errors import BusinessError, OrderConflict, UnknownOrder
+from db.money import Money
+from db.tx import Row, Tx
+from db.work.audit import record_audit
+
+ORDER_LIFETIME = timedelta(minutes=30)
+SMALLEST_TOPUP = Money(100_00, "RUB")
+LARGEST_TOPUP = Money(100_000_00, "RUB")
+
+
+@attrs.frozen
+class Quote:
+    """What the provider will charge, exactly, and at which rate it was computed."""
+
+    amount: Money
+    """In the smallest unit of the provider's asset."""
+    rate: Decimal
+    """Roubles for one whole unit of the asset."""
+
+
+@attrs.frozen
+class Order:
+    """One row of ``orders``."""
+
+    id: int
+    customer_id: int
+    kind: Literal["subscription", "topup"]
+    tariff: str | None
+    days: int | None
+    list_price: Money
+    price: Money
+    """What the ledger will book."""
+    quote: Quote
+    promo_code_id: int | None
+    state: Literal["pending", "paid", "cancelled", "expired"]
+    expires_at: datetime
+    """Payments after this are credited to the balance instead."""
+
+
+async def open_order(
+    tx: Tx,
+    telegram_id: int,
+    tariff: str,
+    days: int,
+    *,
+    idempotency_key: str,
+    promo_code: str | None = None,
+    quote: Quote | None = None,
+) -> Order:
+    """Open an order for a plan at today's price with the best discount, payable for ``ORDER_LIFETIME``.
+
+    ``quote`` is what the provider will charge when that is not roubles. The same key again returns the first order,
+    whatever its state; older orders stay payable. The order holds its promo code until it is paid, expires or is
+    cancelled. Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``, ``BusinessError`` for a promo code that
+    cannot be used, and ``OrderConflict`` when the key stands for another plan or promo code.
+    """
+    customer = await find_customer(tx, telegram_id)
+    priced = await price_order(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
+    if isinstance(priced, Order):
+        return priced
+    order = await _insert(tx, customer.id, "subscription", idempotency_key, priced, quote=quote)
+    refuse_other_plan(order, tariff, days, priced.promo_code_id, idempotency_key)
+    return order
+
+
+async def price_order(
+    tx: Tx, customer: Customer, tariff: str, days: int, *, idempotency_key: str, promo_code: str | None
+) -> Priced | Order:
+    """Price a plan for an order, reserving the promo code, or return the order of an earlier request.
+
+    Raises as ``open_order`` does.
+    """
+    promo = None
+    if promo_code is not None:
+        terms = await lock_promo(tx, promo_code)
+        # A repeated request holds the code itself, so it is looked for before the code is asked for another use.
+        first = await find_order_by_key(tx, customer.id, idempotency_key)
+        if first is not None:
+            refuse_other_plan(first, tariff, days, terms.id, idempotency_key)
+            return first
+        promo = await check_promo(tx, terms, customer.id)
+    return await price_plan(tx, customer, tariff, days, promo)
+
+
+async def insert_paid(tx: Tx, customer_id: int, idempotency_key: str, priced: Priced) -> Order | None:
+    """An order that is paid from the balance in this very transaction; ``None``: the key was used before."""
+    row = await _insert_row(tx, customer_id, "subscription", idempotency_key, priced, None, paid_from="balance")
+    return None if row is None else order_from(row)
+
+
+async def open_topup(
+    tx: Tx, telegram_id: int, amount: Money, *, idempotency_key: str, quote: Quote | None = None
+) -> Order:
+    """Open an order that credits ``amount`` to the balance, from 100 to 100 000 RUB; otherwise like ``open_order``."""
+    if not SMALLEST_TOPUP <= amount <= LARGEST_TOPUP:
+        raise BusinessError(f"a top-up is from {SMALLEST_TOPUP} to {LARGEST_TOPUP}, not {amount}")
+    customer = await find_customer(tx, telegram_id)
+    order = await _insert(tx, customer.id, "topup", idempotency_key, Priced(amount, amount), quote=quote)
+    if (order.kind, order.price) != ("topup", amount):
+        raise OrderConflict(f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.price})")
+    return order
+
+
+async def find_order(tx: Tx, order_id: int) -> Order:
+    """The order with this number; raises ``UnknownOrder``."""
+    row = await tx.fetchrow("SELECT * FROM orders WHERE id = $1", order_id)
+    if row is None:
+        raise UnknownOrder(order_id)
+    return order_from(row)
+
+
+async def find_order_by_key(tx: Tx, customer_id: int, idempotency_key: str) -> Order | None:
+    """The order that this key stands for, if it was used."""
+    row = await tx.fetchrow(
+        "SELECT * FROM orders WHERE customer_id = $1 AND idempotency_key = $2", customer_id, idempotency_key
+    )
+    return None if row is None else order_from(row)
+
+
+async def cancel_order(tx: Tx, order_id: int, *, actor: str) -> bool:
+    """Give up an order that is not paid, so that its promo code is free again; a payment that still comes is credited.
+
+    ``False``: it was cancelled or had expired before. Raises ``UnknownOrder``, and ``BusinessError`` when it is paid.
+    """
+    customer_id = await tx.fetchval(
+        "UPDATE orders SET state = 'cancelled' WHERE id = $1 AND state = 'pending' RETURNING customer_id", order_id
+    )
+    if customer_id is None:
+        if (await find_order(tx, order_id)).state == "paid":
+            raise BusinessError(f"order {order_id} is paid; `atlas refund` gives the money back")
+        return False
+    await record_audit(tx, actor, "cancel_order", customer_id=customer_id, subject=f"order:{order_id}")
+    return True
+
+
+async def expire_orders(tx: Tx, limit: int = 100) -> int:
+    """Mark up to ``limit`` unpaid orders that have outlived their time; returns how many. A payment still finds them."""
+    tag = await tx.execute(
+        """
+        WITH due AS MATERIALIZED (
+            SELECT id FROM orders WHERE state = 'pending' AND expires_at <= atlas_now()
+            ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE orders SET state = 'expired' FROM due WHERE orders.id = due.id
+        """,
+        limit,
+    )
+    return int(tag.split()[-1])
+
+
+def order_from(row: Row) -> Order:
+    """Read an ``Order`` from a row with all columns of ``orders``."""
+    return Order(
+        id=row["id"],
+        customer_id=row["customer_id"],
+        kind=row["kind"],
+        tariff=row["tariff"],
+        days=row["days"],
+        list_price=Money(row["list_amount"], row["price_currency"]),
+        price=Money(row["price_amount"], row["price_currency"]),
+        quote=Quote(Money(row["quoted_amount"], row["quoted_asset"]), row["quoted_rate"]),
+        promo_code_id=row["promo_code_id"],
+        state=row["state"],
+        expires_at=row["expires_at"],
+    )
+
+
+def refuse_other_plan(order: Order, tariff: str, days: int, promo_code_id: int | None, idempotency_key: str) -> None:
+    """Raises ``OrderConflict`` when the key stands for something else than this plan with this promo code."""
+    asked = idempotency_key.removeprefix("balance:")  # as whoever asked wrote it
+    if (order.kind, order.tariff, order.days) != ("subscription", tariff, days):
+        raise OrderConflict(
+            f"key {asked!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
+            f"not for {tariff} {days} d; use a new key"
+        )
+    if order.promo_code_id != promo_code_id:
+        kept = "no promo code" if order.promo_code_id is None else f"promo code number {order.promo_code_id}"
+        raise OrderConflict(
+            f"key {asked!r} already stands for order {order.id} of the same plan with {kept}, for {order.price}; "
+            "use a new key for another promo code"
+        )
+
+
+async def _insert(
+    tx: Tx,
+    customer_id: int,
+    kind: Literal["subscription", "topup"],
+    idempotency_key: str,
+    priced: Priced,
+    *,
+    quote: Quote | None,
+) -> Order:
+    row = await _insert_row(tx, customer_id, kind, idempotency_key, priced, quote)
+    if row is not None:
+        return order_from(row)
+    order = await find_order_by_key(tx, customer_id, idempotency_key)
+    assert order is not None, "the conflicting order is committed and orders are never deleted"
+    return order
+
+
+async def _insert_row(
+    tx: Tx,
+    customer_id: int,
+    kind: Literal["subscription", "topup"],
+    idempotency_key: str,
+    priced: Priced,
+    quote: Quote | None,
+    *,
+    paid_from: Literal["balance"] | None = None,
+) -> Row | None:
+    charged = quote or Quote(priced.price, Decimal(1))
+    if charged.amount.currency == priced.price.currency and charged.amount != priced.price:
+        raise BusinessError(f"the provider was asked for {charged.amount}, the price is {priced.price}")
+    return await tx.fetchrow(
+        """
+        INSERT INTO orders (customer_id, kind, tariff, days, list_amount, discount_source, discount_percent,
+                            promo_code_id, price_amount, price_currency, quoted_amount, quoted_asset, quoted_rate,
+                            idempotency_key, expires_at, paid_from, state, paid_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now.at + $15::interval, $16::text,
+               CASE WHEN $16::text IS NULL THEN 'pending' ELSE 'paid' END, CASE WHEN $16::text IS NOT NULL THEN now.at END
+        FROM (SELECT atlas_now() AS at) AS now
+        ON CONFLICT (customer_id, idempotency_key) DO NOTHING
+        RETURNING *
+        """,
+        customer_id,
+        kind,
+        priced.tariff,
+        priced.days,
+        priced.list_price.amount,
+        None if priced.discount is None else priced.discount.source,
+        0 if priced.discount is None else priced.discount.percent,
+        priced.promo_code_id,
+        priced.price.amount,
+        priced.price.currency,
+        charged.amount.amount,
+        charged.amount.currency,
+        charged.rate,
+        idempotency_key,
+        ORDER_LIFETIME,
+        paid_from,
+    )
+
+
+OrderState = Literal["pending", "paid", "cancelled", "expired"]
+
+
+@attrs.frozen
+class ListedOrder:
+    """An order with the names of what it refers to."""
+
+    order: Order
+    telegram_id: int
+    promo_code: str | None
+    discount_percent: int
+    paid_from: str | None
+    """``provider`` or ``balance`` once it is paid."""
+    created_at: datetime
+
+
+async def list_orders(
+    tx: Tx, state: OrderState | None = None, telegram_id: int | None = None, before: int | None = None, limit: int = 50
+) -> Sequence[ListedOrder]:
+    """Orders in this state (``None``: in any) of this customer (``None``: of all) below ``before``, the newest first."""
+    rows = await tx.fetch(
+        """
+        SELECT o.*, c.telegram_id, p.code AS promo_code FROM orders o
+        JOIN customers c ON c.id = o.customer_id LEFT JOIN promo_codes p ON p.id = o.promo_code_id
+        WHERE ($1::text IS NULL OR o.state = $1) AND ($2::bigint IS NULL OR c.telegram_id = $2)
+          AND ($3::bigint IS NULL OR o.id < $3)
+        ORDER BY o.id DESC LIMIT $4
+        """,
+        state,
+        telegram_id,
+        before,
+        limit,
+    )
+    return [
+        ListedOrder(
+            order_from(row),
+            row["telegram_id"],
+            row["promo_code"],
+            row["discount_percent"],
+            row["paid_from"],
+            row["created_at"],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,154 @@
+"""What a plan costs a customer at this moment: the price list (data in ``tariffs`` and ``prices``), less the one
+discount that applies.
+
+Discounts never add up: a promo code goes before the VIP discount, which goes before a personal percentage.
+"""
+
+from typing import Literal
+
+import attrs
+
+from db.billing.promos import UsablePromo, usable_promo
+from db.customers import Customer, find_customer, lock_customer
+from db.errors import BusinessError, UnknownPeriod, UnknownTariff
+from db.money import Money
+from db.tx import Tx
+from db.work.audit import record_audit
+
+SMALLEST_PURCHASE = Money(6400, "RUB")
+"""No discount takes the price of a purchase below this."""
+
+VIP_PERCENT = 30
+
+DiscountSource = Literal["promo", "vip", "personal"]
+
+
+@attrs.frozen
+class Plan:
+    """One line of the price list."""
+
+    tariff: str
+    days: int
+    price: Money
+
+
+@attrs.frozen
+class Discount:
+    """The one discount that applies: discounts never add up."""
+
+    source: DiscountSource
+    percent: int
+
+    def off(self, price: Money) -> Money:
+        """The price after the discount of ``floor(price × percent / 100)``, not below ``SMALLEST_PURCHASE``."""
+        lowest = min(price, SMALLEST_PURCHASE)
+        return max(price - price.percent(self.percent), lowest)
+
+
+def best_discount(promo_percent: int | None, *, is_vip: bool, personal_percent: int) -> Discount | None:
+    """A promo code goes before the VIP discount, which goes before a personal one, whatever their sizes."""
+    if promo_percent:
+        return Discount("promo", promo_percent)
+    if is_vip:
+        return Discount("vip", VIP_PERCENT)
+    if personal_percent:
+        return Discount("personal", personal_percent)
+    return None
+
+
+async def price_list(tx: Tx) -> tuple[Plan, ...]:
+    """All plans that are sold, by tariff (lowest rank first) and period."""
+    rows = await tx.fetch(
+        """
+        SELECT p.tariff, p.days, p.amount, p.currency FROM prices p JOIN tariffs t ON t.code = p.tariff
+        WHERE t.is_sold ORDER BY t.rank, p.days
+        """
+    )
+    return tuple(Plan(row["tariff"], row["days"], Money(row["amount"], row["currency"])) for row in rows)
+
+
+async def find_plan(tx: Tx, tariff: str, days: int) -> Plan:
+    """One line of the list; raises ``UnknownTariff`` or ``UnknownPeriod``, which name what there is."""
+    row = await tx.fetchrow(
+        """
+        SELECT p.amount, p.currency FROM prices p JOIN tariffs t ON t.code = p.tariff
+        WHERE t.is_sold AND p.tariff = $1 AND p.days = $2
+        """,
+        tariff,
+        days,
+    )
+    if row is not None:
+        return Plan(tariff, days, Money(row["amount"], row["currency"]))
+    plans = await price_list(tx)
+    periods = [plan.days for plan in plans if plan.tariff == tariff]
+    if periods:
+        raise UnknownPeriod(tariff, days, periods)
+    raise UnknownTariff(tariff, {plan.tariff for plan in plans})
+
+
+@attrs.frozen
+class Priced:
+    """A price and where it comes from; a top-up has no plan and no discount."""
+
+    list_price: Money
+    price: Money
+    tariff: str | None = None
+    days: int | None = None
+    discount: Discount | None = None
+    promo_code_id: int | None = None
+
+
+async def quote_plan(tx: Tx, telegram_id: int, tariff: str, days: int, *, promo_code: str | None = None) -> Priced:
+    """What the plan would cost this customer now; nothing is reserved, so an order may find the code used up.
+
+    Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``, and ``BusinessError`` for a code that cannot be used.
+    """
+    customer = await find_customer(tx, telegram_id)
+    promo = None if promo_code is None else await usable_promo(tx, promo_code, customer.id)
+    return await price_plan(tx, customer, tariff, days, promo)
+
+
+async def price_plan(tx: Tx, customer: Customer, tariff: str, days: int, promo: UsablePromo | None) -> Priced:
+    """Price a plan with the customer's best discount; raises ``UnknownTariff`` and ``UnknownPeriod``."""
+    plan = await find_plan(tx, tariff, days)
+    discount = best_discount(
+        None if promo is None else promo.percent,
+        is_vip=customer.is_vip,
+        personal_percent=customer.personal_discount_percent,
+    )
+    price = plan.price if discount is None else discount.off(plan.price)
+    return Priced(plan.price, price, tariff, days, discount, None if promo is None else promo.id)
+
+
+async def set_vip(tx: Tx, telegram_id: int, is_vip: bool, *, actor: str) -> bool:
+    """Make the customer a VIP, or not; open orders keep their price. ``False``: it was so before.
+
+    Raises ``UnknownCustomer``.
+    """
+    customer = await lock_customer(tx, telegram_id)
+    if customer.is_vip == is_vip:
+        return False
+    await tx.execute("UPDATE customers SET is_vip = $2 WHERE id = $1", customer.id, is_vip)
+    await record_audit(tx, actor, "set_vip", customer_id=customer.id, details={"is_vip": is_vip})
+    return True
+
+
+async def set_personal_discount(tx: Tx, telegram_id: int, percent: int, *, actor: str) -> bool:
+    """Set the customer's personal discount; 0 ends it, open orders keep their price. ``False``: it was so before.
+
+    Raises ``UnknownCustomer``, and ``BusinessError`` when it is not a whole percentage from 0 to 100.
+    """
+    if not 0 <= percent <= 100:
+        raise BusinessError(f"a discount is from 0 to 100 percent, not {percent}")
+    customer = await lock_customer(tx, telegram_id)
+    if customer.personal_discount_percent == percent:
+        return False
+    await tx.execute("UPDATE customers SET personal_discount_percent = $2 WHERE id = $1", customer.id, percent)
+    await record_audit(
+        tx,
+        actor,
+        "set_personal_discount",
+        customer_id=customer.id,
+        details={"percent": percent, "before": customer.personal_discount_percent},
+    )
+    return True

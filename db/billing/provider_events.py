@@ -1,0 +1,311 @@
+"""What providers send: stored as it came before it is acknowledged, booked once, and never read out of a log again.
+
+An event is settled in the one transaction that books what it says. Its row is locked first, so the gateway and the
+watcher may both come with it: the second finds the first one's outcome.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+import attrs
+
+from db.billing.cases import open_case
+from db.billing.checkout import CheckoutVerdict, check_checkout
+from db.billing.invoices import close_invoice, mark_invoice_paid
+from db.billing.payments import Captured, Checkout, Contact, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.purchases import finalize_purchase
+from db.customers import add_customer, touch_contact_unless_busy
+from db.tx import Row, Tx
+from db.work.audit import record
+from db.work.claims import Claimer
+
+EventState = Literal["received", "processed", "ignored", "failed"]
+MAX_ATTEMPTS = 12
+"""Failures after which an event is given up and a case opened; an outage is none."""
+FIRST_RETRY_SECONDS = 5.0
+LAST_RETRY_SECONDS = 1800.0
+_NAME_LENGTH = 160
+
+
+@attrs.frozen
+class StoredEvent:
+    """One row of ``provider_events`` as the one who stored or claimed it sees it."""
+
+    id: int
+    provider: str
+    event_id: str
+    state: EventState
+    outcome: Mapping[str, object]
+    """What it led to; empty while it is not settled."""
+    is_new: bool = False
+    epoch: int | None = None
+    """The claim's number, which fences what its holder writes; ``None`` for the one who stored it."""
+    body: bytes = attrs.field(default=b"", repr=False)
+    attempts: int = 0
+    received_at: datetime | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state != "received"
+
+
+async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_seconds: float = 10.0) -> StoredEvent:
+    """Keep an authentic event before anybody says that it arrived. One that is known already is returned as it stands.
+
+    A known id with another body is another event, kept under a name of its own: ids come again at some providers, and
+    whether the two say the same is not judged by their names. The watcher leaves a new event alone for ``grace_seconds``:
+    whoever stored it goes on with it now.
+    """
+    row = await tx.fetchrow(
+        """
+        INSERT INTO provider_events (provider, event_id, body, next_attempt_at)
+        VALUES ($1, $2, $3, atlas_now() + $4::interval)
+        ON CONFLICT (provider, event_id) DO NOTHING
+        RETURNING id, provider, event_id, state, outcome::text AS outcome
+        """,
+        provider,
+        event_id,
+        body,
+        timedelta(seconds=grace_seconds),
+    )
+    is_new = row is not None
+    if row is None:
+        row = await tx.fetchrow(
+            """
+            SELECT id, provider, event_id, state, outcome::text AS outcome, body = $3 AS is_same FROM provider_events
+            WHERE provider = $1 AND event_id = $2
+            """,
+            provider,
+            event_id,
+            body,
+        )
+        if row is not None and not row["is_same"]:
+            another = f"{event_id[:_NAME_LENGTH]}#{hashlib.sha256(body).hexdigest()[:32]}"
+            return await store_event(tx, provider, another, body, grace_seconds)
+    assert row is not None, "the conflicting event is committed, and only ignored ones of last week are pruned"
+    return _stored(row, is_new=is_new)
+
+
+async def claim_events(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[StoredEvent]:
+    """Claim up to ``limit`` due events that are not settled, oldest due first, for ``lease_seconds`` of database time."""
+    rows = await tx.fetch(
+        """
+        WITH due AS MATERIALIZED (
+            SELECT id FROM provider_events
+            WHERE state = 'received' AND next_attempt_at <= (SELECT atlas_now())
+              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
+                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+            ORDER BY next_attempt_at, id LIMIT $3
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE provider_events e
+        SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
+            claim_until = atlas_now() + $4::interval
+        FROM due WHERE e.id = due.id
+        RETURNING e.id, provider, event_id, state, outcome::text AS outcome, claim_epoch, body, attempts, received_at
+        """,
+        owner.name,
+        owner.incarnation,
+        limit,
+        timedelta(seconds=lease_seconds),
+    )
+    claimed = [
+        attrs.evolve(
+            _stored(row),
+            epoch=row["claim_epoch"],
+            body=row["body"],
+            attempts=row["attempts"],
+            received_at=row["received_at"],
+        )
+        for row in rows
+    ]
+    return sorted(claimed, key=lambda event: event.id)
+
+
+async def settle_event(tx: Tx, event: StoredEvent, fact: ProviderFact) -> StoredEvent:
+    """Book what the event says and write its outcome, all or nothing, once; settled before, the first outcome is returned.
+
+    A claim that was lost meanwhile changes nothing: then the event is returned as it stands, settled or not. Raises as
+    ``finalize_purchase`` does.
+    """
+    current = await _lock(tx, event)
+    if current.is_settled or not _is_holder(event, current):
+        return current
+    state, outcome = await _book(tx, event, fact)
+    return await _settle(tx, event, state, outcome)
+
+
+async def fail_event(tx: Tx, event: StoredEvent, error: str) -> StoredEvent:
+    """Give the event up: no repetition can book it. A case tells a human, who finds the body in the row."""
+    current = await _lock(tx, event)
+    if current.is_settled or not _is_holder(event, current):
+        return current
+    case_id = await open_case(
+        tx,
+        "provider_event",
+        f"provider_event:{event.id}",
+        details={"provider": event.provider, "error": error[:300]},
+    )
+    return await _settle(tx, event, "failed", {"result": "failed", "case": case_id, "error": error[:300]})
+
+
+async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool, at_least: float = 0.0) -> bool:
+    """Try again later, each time after twice the time. A failure counts, an outage does not.
+
+    ``False``: the claim was lost, or it has been settled meanwhile; nothing was written.
+    """
+    tag = await tx.execute(
+        """
+        UPDATE provider_events
+        SET attempts = attempts + $3::int, last_error = $4,
+            -- without a counter the delay grows with the age, so that an outage costs no attempts
+            next_attempt_at = atlas_now() + greatest($7::float8, least($6::float8, greatest($5::float8 * 2 ^ attempts,
+                extract(epoch FROM atlas_now() - received_at) / 4)) * (0.75 + random() / 2)) * interval '1 second',
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1 AND ($2::bigint IS NULL OR claim_epoch = $2) AND state = 'received'
+        """,
+        event.id,
+        event.epoch,
+        int(counts),
+        error[:500],
+        FIRST_RETRY_SECONDS,
+        LAST_RETRY_SECONDS,
+        at_least,
+    )
+    return tag == "UPDATE 1"
+
+
+async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit: int = 1000) -> int:
+    """Forget up to ``limit`` events that meant nothing and are older; returns how many. Events about money are kept."""
+    tag = await tx.execute(
+        """
+        WITH old AS MATERIALIZED (
+            SELECT id FROM provider_events WHERE state = 'ignored' AND settled_at < atlas_now() - $1::interval
+            ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM provider_events USING old WHERE provider_events.id = old.id
+        """,
+        older_than,
+        limit,
+    )
+    return int(tag.split()[-1])
+
+
+async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventState, dict[str, object]]:
+    match fact:
+        case Captured():
+            await _greet(tx, fact.contact)
+            outcome = await finalize_purchase(tx, fact.command)
+            await mark_invoice_paid(tx, event.provider, fact.invoice_id, fact.command.order_id)
+            return "processed", {
+                "result": outcome.result.value,
+                "money_in": outcome.money_in_id,
+                "problem": outcome.problem,
+                "replayed": outcome.replayed,
+            }
+        case Checkout():
+            await _greet_in_passing(tx, fact.contact)
+            verdict = await check_checkout(tx, fact)
+            return "ignored" if verdict is CheckoutVerdict.FINE else "processed", {
+                "result": "checkout",
+                "verdict": verdict.value,
+            }
+        case Reversed():
+            case_id = await _reversed(tx, event.provider, fact)
+            return "processed", {"result": fact.what, "case": case_id}
+        case InvoiceClosed():
+            closed = await close_invoice(tx, event.provider, fact.invoice_id, fact.why)
+            return "processed" if closed else "ignored", {"result": "invoice_closed", "why": fact.why}
+        case NothingToBook():
+            await _greet(tx, fact.contact)
+            return "ignored", {"result": "nothing", "why": fact.why}
+
+
+async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
+    row = await tx.fetchrow(
+        "SELECT id, customer_id FROM money_in WHERE provider = $1 AND charge_id = $2", provider, fact.charge_id
+    )
+    case_id = await open_case(
+        tx,
+        f"provider_{fact.what}",
+        f"{provider}:{fact.reference}",
+        customer_id=None if row is None else row["customer_id"],
+        details={
+            "provider": provider,
+            "charge": fact.charge_id,
+            "money_in": None if row is None else row["id"],
+            "amount": fact.amount,
+        },
+    )
+    await record(
+        tx,
+        provider,
+        f"provider_{fact.what}",
+        customer_id=None if row is None else row["customer_id"],
+        subject=f"case:{case_id}",
+        details={"charge": fact.charge_id, "amount": fact.amount},
+    )
+    return case_id
+
+
+async def _greet_in_passing(tx: Tx, contact: Contact | None) -> None:
+    """A checkout has seconds: it does not wait for a payment of the same customer that is being booked."""
+    if contact is not None and not await touch_contact_unless_busy(tx, contact.telegram_id):
+        await _greet(tx, contact)
+
+
+async def _greet(tx: Tx, contact: Contact | None) -> None:
+    if contact is not None:
+        await add_customer(
+            tx,
+            contact.telegram_id,
+            language=contact.language,
+            referrer_telegram_id=contact.referrer_telegram_id,
+        )
+
+
+async def _lock(tx: Tx, event: StoredEvent) -> StoredEvent:
+    row = await tx.fetchrow(
+        """
+        SELECT id, provider, event_id, state, outcome::text AS outcome, claim_epoch FROM provider_events
+        WHERE id = $1 FOR NO KEY UPDATE
+        """,
+        event.id,
+    )
+    if row is None:  # pruned: it meant nothing
+        return attrs.evolve(event, state="ignored", outcome={"result": "nothing", "why": "it was settled long ago"})
+    return attrs.evolve(_stored(row), epoch=row["claim_epoch"])
+
+
+def _is_holder(event: StoredEvent, current: StoredEvent) -> bool:
+    return event.epoch is None or event.epoch == current.epoch
+
+
+async def _settle(tx: Tx, event: StoredEvent, state: EventState, outcome: dict[str, object]) -> StoredEvent:
+    await tx.execute(
+        """
+        UPDATE provider_events
+        SET state = $2, outcome = $3::text::jsonb, settled_at = atlas_now(), attempts = attempts + 1, last_error = NULL,
+            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        WHERE id = $1
+        """,
+        event.id,
+        state,
+        json.dumps(outcome),
+    )
+    return attrs.evolve(event, state=state, outcome=outcome)
+
+
+def _stored(row: Row, *, is_new: bool = False) -> StoredEvent:
+    return StoredEvent(
+        id=row["id"],
+        provider=row["provider"],
+        event_id=row["event_id"],
+        state=row["state"],
+        outcome={} if row["outcome"] is None else json.loads(row["outcome"]),
+        is_new=is_new,
+    )

@@ -1,0 +1,297 @@
+"""Refunds: money that came from outside leaves for outside again. They are recorded here; providers do the paying.
+
+Where the money is taken from is where the charge ended: revenue if it bought access, the balance if it was credited, the
+suspense account if it waits in a case. Once a charge is refunded whole, the access that it bought is taken back, and the
+customer counts as a paying friend no more unless they paid for something else.
+
+The referrer's reward is taken back in proportion, as far as the referrer's balance covers it: nobody is put into debt by
+what a friend does, so the rest stays our expense.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import attrs
+
+from db.access.entitlements import TakenBack, take_back
+from db.access.wanted_keys import want_absent, want_present
+from db.billing.ledger import Journal, Leg, SystemAccount, balance, move, post
+from db.customers import lock_customers
+from db.errors import BusinessError
+from db.money import Money
+from db.tx import Row, Tx
+from db.work.audit import Notice, record_audit
+
+
+@attrs.frozen
+class Refund:
+    """One row of ``refunds``, made now or (``replayed``) before."""
+
+    id: int
+    money_in_id: int
+    amount: Money
+    written_off: Money
+    """What the customer's balance did not cover: our loss."""
+    customer_id: int | None
+    taken_back: timedelta | None
+    """The access that it ended, if any."""
+    clawed_back: Money
+    """What the referrer gave back."""
+    replayed: bool = False
+
+
+async def refund_charge(
+    tx: Tx,
+    provider: str,
+    charge_id: str,
+    *,
+    amount: Money | None = None,
+    actor: str,
+    idempotency_key: str,
+    revoke: bool = True,
+    write_off: bool = False,
+) -> Refund:
+    """Record that a captured charge went back to its payer, in part or (``amount`` left out) all that is left of it.
+
+    ``amount`` is in roubles or in the asset that was captured, which is then valued as the charge was. With ``revoke``
+    the refund that completes the charge takes back what is left of the period that it bought, and switches automatic
+    renewal off. A credited charge whose money is spent is refused with ``BusinessError``, unless ``write_off`` takes the
+    rest as our loss: for a chargeback, which has happened whatever we think of it.
+
+    The same key again returns the first refund. Raises ``BusinessError`` when there is no such charge, its value is not
+    known, more would be refunded than was captured, or the key stands for another refund.
+    """
+    # Two refunds of one charge, and a refund and the settling of its case, wait for each other here.
+    money_in_id = await tx.fetchval(
+        "SELECT id FROM money_in WHERE provider = $1 AND charge_id = $2 FOR NO KEY UPDATE", provider, charge_id
+    )
+    charge = await tx.fetchrow(_CHARGE, money_in_id)
+    if charge is None:
+        raise BusinessError(f"there is no {provider} charge {charge_id!r}")
+    await lock_customers(tx, (charge["holder_id"], charge["referrer_id"]))
+    replay = await _find(tx, idempotency_key)
+    if replay is not None:
+        if replay.money_in_id != charge["id"] or (amount is not None and _valued(charge, amount) != replay.amount):
+            raise BusinessError(
+                f"key {idempotency_key!r} already stands for the refund of {replay.amount} of money_in "
+                f"{replay.money_in_id}; use a new key for another refund"
+            )
+        return attrs.evolve(replay, replayed=True)
+    refunded = await _refunded(tx, charge["id"])
+    booked = Money(charge["booked_amount"], charge["booked_currency"])
+    if not booked:
+        raise BusinessError(
+            f"the value of {provider} charge {charge_id!r} in roubles is not known, so the ledger does not hold it; "
+            f"pay it back at the provider and close case {charge['case_id']}"
+        )
+    value = booked - refunded if amount is None else _valued(charge, amount)
+    if not Money(0) < value <= booked - refunded:
+        raise BusinessError(
+            f"{provider} charge {charge_id!r} brought {booked}, {refunded} of it went back: "
+            f"{booked - refunded} can be refunded, not {value}"
+        )
+    is_whole = refunded + value == booked
+    legs, written_off = await _legs(tx, charge, value, write_off=write_off)
+    journal_id = await post(
+        tx,
+        Journal(
+            "refund",
+            f"refund:{idempotency_key}",
+            legs,
+            customer_id=charge["holder_id"],
+            order_id=charge["order_id"],
+            money_in_id=charge["id"],
+        ),
+    )
+    taken = None
+    if is_whole and revoke and charge["event_id"] is not None:
+        taken = await take_back(
+            tx, charge["subscription_id"], charge["tariff"], charge["period"], actor=actor, journal_id=journal_id
+        )
+        await _end_access(tx, charge["subscription_id"], taken)
+    clawback_id, clawed_back = await _claw_back(tx, charge, refunded + value, idempotency_key)
+    number: int = await tx.fetchval(
+        """
+        INSERT INTO refunds (money_in_id, journal_id, idempotency_key, amount, currency, actor, written_off, event_id,
+                             clawback_journal_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id
+        """,
+        charge["id"],
+        journal_id,
+        idempotency_key,
+        value.amount,
+        value.currency,
+        actor,
+        written_off.amount,
+        None if taken is None else taken.event_id,
+        clawback_id,
+    )
+    if is_whole:
+        await _forget_payment(tx, charge, actor)
+    payload: dict[str, object] = {"amount": value.amount, "currency": value.currency}
+    if taken is not None:
+        payload["expires_at"] = taken.new_end.isoformat()
+    notice = Notice("refund_paid", f"refund:{number}", charge["holder_id"], payload)
+    await record_audit(
+        tx,
+        actor,
+        "refund",
+        *([] if charge["holder_id"] is None else [notice]),
+        customer_id=charge["holder_id"],
+        subject=f"refund:{number}",
+        details={
+            "provider": provider,
+            "money_in": charge["id"],
+            "amount": value.amount,
+            "written_off": written_off.amount,
+            "clawed_back": clawed_back.amount,
+            "took_back_hours": None if taken is None else taken.period // timedelta(hours=1),
+        },
+    )
+    period = None if taken is None else taken.period
+    return Refund(number, charge["id"], value, written_off, charge["holder_id"], period, clawed_back)
+
+
+_CHARGE = """
+SELECT m.id, m.amount, m.asset, m.booked_amount, m.booked_currency, m.order_id,
+       coalesce(m.customer_id, settled.customer_id) AS holder_id,  -- a case may have found out whose it is
+       c.id AS case_id, settled.id AS settled_id,
+       e.id AS event_id, e.subscription_id, e.tariff, e.period, r.referrer_id, r.amount AS reward
+FROM money_in m
+LEFT JOIN cases c ON c.money_in_id = m.id
+LEFT JOIN journals settled ON settled.money_in_id = m.id AND settled.kind = 'case_credit'
+LEFT JOIN entitlement_events e ON e.money_in_id = m.id
+LEFT JOIN referral_rewards r ON r.money_in_id = m.id
+WHERE m.id = $1
+"""
+
+
+def _valued(charge: Row, amount: Money) -> Money:
+    """The amount in the ledger's currency; of the captured asset, at the rate at which the charge was booked."""
+    if amount.currency == charge["booked_currency"]:
+        return amount
+    if amount.currency != charge["asset"]:
+        raise BusinessError(
+            f"the charge came in {charge['asset']} and is booked in {charge['booked_currency']}; "
+            f"{amount} is neither, so it cannot be a part of it"
+        )
+    return Money(charge["booked_amount"] * amount.amount // charge["amount"], charge["booked_currency"])
+
+
+async def _refunded(tx: Tx, money_in_id: int) -> Money:
+    return Money(
+        await tx.fetchval("SELECT coalesce(sum(amount), 0)::bigint FROM refunds WHERE money_in_id = $1", money_in_id)
+    )
+
+
+async def _legs(tx: Tx, charge: Row, value: Money, *, write_off: bool) -> tuple[Sequence[Leg], Money]:
+    """From where the charge ended to outside, and how much of it is our loss."""
+    nothing = Money(0, value.currency)
+    source: SystemAccount = "revenue"
+    if charge["event_id"] is None:
+        if charge["settled_id"] is None and charge["case_id"] is not None:
+            source = "suspense"
+        else:
+            holder: int = charge["holder_id"]
+            there = max(await balance(tx, holder, value.currency), nothing)
+            if there >= value:
+                return move(holder, "world", value), nothing
+            if not write_off:
+                raise BusinessError(
+                    f"the charge was credited to the balance, which holds {there}, less than {value}: refund at most "
+                    "that, or take the difference as a loss (`atlas refund --write-off`)"
+                )
+            covered = [] if not there else [Leg(holder, -there)]
+            return [*covered, Leg("adjustment", there - value), Leg("world", value)], value - there
+    return move(source, "world", value), nothing
+
+
+async def _end_access(tx: Tx, subscription_id: int, taken: TakenBack | None) -> None:
+    """Tell the workers about the new end, and do not charge a customer again who has just taken money back."""
+    await tx.execute("UPDATE subscriptions SET auto_renew = false WHERE id = $1 AND auto_renew", subscription_id)
+    if taken is None:
+        return
+    if taken.is_running:
+        is_active = await tx.fetchval("SELECT state = 'active' FROM subscriptions WHERE id = $1", subscription_id)
+        if is_active:
+            await want_present(tx, subscription_id)
+        return
+    await tx.execute("UPDATE subscriptions SET state = 'revoked' WHERE id = $1", subscription_id)
+    await want_absent(tx, [subscription_id])
+
+
+async def _claw_back(tx: Tx, charge: Row, refunded: Money, idempotency_key: str) -> tuple[int | None, Money]:
+    """Take the referrer's reward back in proportion to what was refunded in all, as far as it is still there."""
+    nothing = Money(0, charge["booked_currency"])
+    if charge["reward"] is None:
+        return None, nothing
+    taken_before: int = await tx.fetchval(
+        """
+        SELECT coalesce(-sum(p.amount), 0)::bigint FROM journals j
+        JOIN postings p ON p.journal_id = j.id JOIN accounts a ON a.id = p.account_id
+        WHERE j.money_in_id = $1 AND j.kind = 'referral_clawback' AND a.kind = 'customer'
+        """,
+        charge["id"],
+    )
+    due = charge["reward"] * refunded.amount // charge["booked_amount"] - taken_before
+    there = await balance(tx, charge["referrer_id"], charge["booked_currency"])
+    amount = Money(max(0, min(due, there.amount)), charge["booked_currency"])
+    if not amount:
+        return None, nothing
+    journal = Journal(
+        "referral_clawback",
+        f"clawback:{idempotency_key}",
+        move(charge["referrer_id"], "referral_expense", amount),
+        customer_id=charge["referrer_id"],
+        money_in_id=charge["id"],
+    )
+    return await post(tx, journal), amount
+
+
+async def _forget_payment(tx: Tx, charge: Row, actor: str) -> None:
+    """A charge that went back whole does not make anybody a paying customer, and leaves nothing to settle."""
+    await tx.execute(
+        """
+        UPDATE customers SET first_paid_at = NULL
+        WHERE id = $1 AND NOT EXISTS (
+            SELECT FROM money_in m
+            LEFT JOIN journals settled ON settled.money_in_id = m.id AND settled.kind = 'case_credit'
+            WHERE coalesce(m.customer_id, settled.customer_id) = $1
+              AND NOT EXISTS (SELECT FROM cases c WHERE c.money_in_id = m.id AND c.state = 'open')
+              AND m.booked_amount > (SELECT coalesce(sum(amount), 0) FROM refunds WHERE money_in_id = m.id))
+        """,
+        charge["holder_id"],
+    )
+    await tx.execute(
+        """
+        UPDATE cases SET state = 'closed', closed_at = atlas_now(), resolution = 'refunded', closed_by = $2
+        WHERE money_in_id = $1 AND state = 'open'
+        """,
+        charge["id"],
+        actor,
+    )
+
+
+async def _find(tx: Tx, idempotency_key: str) -> Refund | None:
+    row = await tx.fetchrow(
+        """
+        SELECT r.*, j.customer_id, e.period, coalesce(-p.amount, 0) AS clawed_back
+        FROM refunds r
+        JOIN journals j ON j.id = r.journal_id
+        LEFT JOIN entitlement_events e ON e.id = r.event_id
+        LEFT JOIN postings p ON p.journal_id = r.clawback_journal_id AND p.amount < 0
+        WHERE r.idempotency_key = $1
+        """,
+        idempotency_key,
+    )
+    if row is None:
+        return None
+    return Refund(
+        id=row["id"],
+        money_in_id=row["money_in_id"],
+        amount=Money(row["amount"], row["currency"]),
+        written_off=Money(row["written_off"], row["currency"]),
+        customer_id=row["customer_id"],
+        taken_back=row["period"],
+        clawed_back=Money(row["clawed_back"], row["currency"]),
+    )

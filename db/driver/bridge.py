@@ -1,0 +1,294 @@
+"""One asyncpg connection as this room uses it, whichever bridge carries it.
+
+asyncpg runs on a trio-asyncio loop. Statements of a lease holder are stepped in the holder's own task (`step`);
+whatever needs a real asyncio task (connecting, closing, COPY, executemany, cleaning a cancelled connection) goes over
+the loop (`over_loop`). Only trio's deadlines rule: asyncpg's own timeouts are switched off.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+import trio
+import trio_asyncio
+
+from db.driver.stepping import step
+
+T = TypeVar("T")
+
+STATEMENT_CACHE = 100
+"""Prepared statements kept by a connection."""
+_CANCEL_GRACE = 0.25
+"""Seconds that a cancelled operation on the loop gets to end by itself before its connection is cut."""
+_LAST_TURN = 0.1
+"""Seconds that a loop has for its last turn."""
+
+
+@asynccontextmanager
+async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.AbstractEventLoop]:
+    """An asyncio loop inside this trio task. What its callbacks complain about is reported as one line, never raised.
+
+    The default handler would raise it into the loop and so kill every connection on it. All connections must be
+    terminated before the loop is left. An error of the block comes out as it was raised, not inside the groups of the
+    loop's nurseries.
+    """
+
+    def log_only(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        error = context.get("exception")
+        cause = f": {type(error).__name__}: {error}" if error is not None else ""
+        report(f"{context.get('message', 'error in a callback')}{cause}")
+
+    try:
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(log_only)
+            try:
+                yield loop
+            finally:
+                # A cancel at the wrong moment of connecting leaves a transport that nobody else knows any more.
+                for transport in tuple(getattr(loop, "_transports", {}).values()):
+                    transport.abort()
+                # What is closed or cut gives its socket back in a turn of the loop, which ends with this block.
+                with trio.move_on_after(_LAST_TURN, shield=True):
+                    await loop.synchronize()
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__
+
+
+async def await_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    cut: Callable[[], None] | None = None,
+    discard: Callable[[T], None] | None = None,
+) -> T:
+    """Run the coroutine as an asyncio task on the loop and wait for it.
+
+    A cancellation is passed on and waited for, but only for a moment: then `cut` is called, which must make the task
+    end (a stopped server would otherwise hold the caller for ever). A result that arrives although the caller was cancelled
+    goes to `discard`, for those that must be closed.
+    """
+    try:
+        task = loop.create_task(coroutine)
+    except BaseException:
+        coroutine.close()
+        raise
+    ended = trio.Event()
+    abandoned = False
+
+    def done(finished: asyncio.Task[T]) -> None:
+        # The exception is looked at in any case, so that asyncio does not report it as forgotten.
+        if not finished.cancelled() and finished.exception() is None and abandoned and discard is not None:
+            discard(finished.result())
+        ended.set()
+
+    task.add_done_callback(done)
+    try:
+        await ended.wait()
+    except BaseException:
+        abandoned = True
+        if ended.is_set():
+            done(task)
+        task.cancel()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CANCEL_GRACE):
+            await ended.wait()
+        if not ended.is_set():
+            if cut is not None:
+                cut()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CANCEL_GRACE):
+                await ended.wait()
+        raise
+    return task.result()
+
+
+class LoopView(abc.ABC):
+    """The loop as one connection sees it: the same loop, but futures made for this connection know whose they are."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.last: Any = None
+        """The future made last: while it is not done, an operation is under way."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    # asyncio keeps its current tasks in a dict by loop; asyncpg looks itself up there by the loop that it was given.
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self.loop
+
+    def __hash__(self) -> int:
+        return hash(self.loop)
+
+    @abc.abstractmethod
+    def create_future(self) -> Any:
+        """A future of this connection."""
+
+
+class DriverConnection(abc.ABC):
+    """An open connection. Not more than one operation at a time; belongs to the loop on which it was opened."""
+
+    def __init__(self, connection: Any, view: LoopView) -> None:
+        self.raw = connection
+        """The asyncpg connection. Its coroutines are stepped (`step`) or run over the loop, never awaited directly."""
+        self.view = view
+        self.loop = view.loop
+        self.stepping = False
+        self.tainted = False
+        self.keeps_reading = False
+        """Whether the loop reads the socket also between operations: for a connection that listens."""
+        self.label = ""
+        self.foreign: Exception | None = None
+        self.commit_until = float("-inf")
+        """Time on trio's clock until which a COMMIT that is under way may take; the past while there is none."""
+
+    # -- statements ---------------------------------------------------------------------------------------------------
+
+    async def step(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that waits for nothing but this connection, in the current task. See `db.driver.stepping.step`."""
+        return await step(self, coroutine)
+
+    def statement(self, command: str) -> Coroutine[Any, Any, str]:
+        """One command without arguments or rows (BEGIN, COMMIT), to be stepped; gives the server's command tag."""
+        sending: Coroutine[Any, Any, str] = self.raw.execute(command)
+        return sending
+
+    async def begin(self) -> None:
+        """Begin a transaction, at the latest with the next statement."""
+        await step(self, self.statement("BEGIN"))
+
+    def unbegun(self) -> bool:
+        """Forget a transaction of which nothing was sent; returns whether that was so."""
+        return False
+
+    @abc.abstractmethod
+    def owns(self, awaited: object) -> bool:
+        """Whether this is a future of this very connection."""
+
+    @abc.abstractmethod
+    async def wait(self, pending: Any) -> None:
+        """Wait until the future is done; a cancellation comes out at once."""
+
+    async def listen(self, channel: str, notified: Callable[[str], None], closed: Callable[[], None]) -> None:
+        """Call `notified(payload)` for each NOTIFY on the channel, and `closed()` once when the connection ends."""
+        self.keeps_reading = True
+        self.raw.add_termination_listener(lambda _: closed())
+        await self.over_loop(
+            self.raw.add_listener(channel, lambda _connection, _pid, _channel, payload: notified(payload))
+        )
+
+    async def over_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of this connection as an asyncio task. When cancelled for too long, the connection is cut."""
+        self.resume_reading()
+        try:
+            return await await_task(self.loop, coroutine, self.terminate)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.tainted = True  # what was sent goes on at the server, like a statement that was cancelled
+            raise
+        finally:
+            if not self.keeps_reading:
+                self.pause_reading()
+
+    @abc.abstractmethod
+    def resume_reading(self) -> None:
+        """Let the loop read the socket."""
+
+    @abc.abstractmethod
+    def pause_reading(self) -> None:
+        """Keep the loop off the socket where the holder's task reads it; a closed connection is left alone."""
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    @property
+    def backend_pid(self) -> int:
+        """The server's process id of this session."""
+        pid: int = self.raw.get_server_pid()
+        return pid
+
+    @property
+    def server_version(self) -> int:
+        """The server's major version."""
+        major: int = self.raw.get_server_version().major
+        return major
+
+    def is_closed(self) -> bool:
+        """Whether the connection is known to be gone."""
+        closed: bool = self.loop.is_closed() or self.raw.is_closed()
+        return closed
+
+    def is_idle(self) -> bool:
+        """Whether the connection could be handed to somebody else right now: open, no operation, no transaction.
+
+        An operation that was cancelled and not yet acknowledged by the server counts as an operation.
+        """
+        if self.is_closed():
+            return False
+        last = self.view.last
+        return (last is None or last.done()) and not self.is_cancelling() and not self.raw.is_in_transaction()
+
+    @property
+    def socket(self) -> Any:
+        """The socket, for its options only; None where the driver does not give it away."""
+        return None
+
+    @abc.abstractmethod
+    def is_cancelling(self) -> bool:
+        """Whether a cancelled operation has not been acknowledged by the server yet."""
+
+    @abc.abstractmethod
+    def probe(self) -> bool:
+        """Whether an idle connection is still alive as far as the kernel knows; about a microsecond, no round trip."""
+
+    def terminate(self) -> None:
+        """Cut the connection at once, without a word to anybody who waits on the server's side. Harmless if repeated."""
+        if not self.loop.is_closed():
+            self.raw.terminate()
+
+
+class Bridge(abc.ABC):
+    """Opens connections on one loop."""
+
+    name: str
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    @abc.abstractmethod
+    def view(self) -> LoopView:
+        """A view of the loop for a new connection."""
+
+    @abc.abstractmethod
+    def adopt(self, connection: Any, view: LoopView) -> DriverConnection:
+        """Wrap a connection that was just opened."""
+
+    async def connect(self, dsn: str, *, settings: Mapping[str, str]) -> DriverConnection:
+        """Open a connection with these session settings. Bound it with a trio deadline; raises what asyncpg raises."""
+        view = self.view()
+        # A module attribute of an untyped library: the annotation is the promise that its documentation gives.
+        opening: Coroutine[Any, Any, Any] = asyncpg.connect(
+            dsn,
+            loop=view,
+            timeout=None,
+            command_timeout=None,
+            statement_cache_size=STATEMENT_CACHE,
+            max_cached_statement_lifetime=0,  # its timers would pile up in the loop
+            server_settings=dict(settings),
+        )
+        raw = await await_task(self.loop, opening, discard=_terminate)
+        try:
+            return self.adopt(raw, view)
+        except BaseException:
+            _terminate(raw)
+            raise
+
+
+def _terminate(raw: Any) -> None:
+    raw.terminate()

@@ -1,0 +1,248 @@
+"""Run a business function in one transaction, READ COMMITTED, on a connection that is held for it.
+
+The function is stepped in the holder's own task and can wait for nothing but this transaction. It commits when the
+function returns and rolls back when it raises. A commit whose outcome is unknown is reported as such, never guessed.
+`SteppedTx` is for code that begins and ends its transactions itself: migrations, an operator's session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, TypeVarTuple
+
+import trio
+
+from db.driver.bridge import DriverConnection
+from db.driver.classify import Fault, classify, is_driver_error, passing_error
+from db.driver.stepping import step
+from db.errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
+from db.tx import Row, Tx
+
+
+class SteppedTx:
+    """`db.tx.Tx` on a connection that nobody else uses; transactions are begun and ended by whoever uses it.
+
+    Each statement runs in the current task. Errors come out as the driver raises them.
+    """
+
+    __slots__ = ("_driver", "_raw")
+
+    def __init__(self, driver: DriverConnection) -> None:
+        self._driver = driver
+        self._raw = driver.raw
+
+    async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
+        """Run one statement and return all its rows."""
+        rows: Sequence[Row] = await self._driver.step(self._raw.fetch(query, *args))
+        return rows
+
+    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
+        """Run one statement and return its first row, or None if it has none."""
+        row: Row | None = await self._driver.step(self._raw.fetchrow(query, *args))
+        return row
+
+    async def fetchval(self, query: str, /, *args: object) -> Any:
+        """Run one statement and return the first column of its first row, or None if it has none."""
+        return await self._driver.step(self._raw.fetchval(query, *args))
+
+    async def execute(self, query: str, /, *args: object) -> str:
+        """Run one statement (several without arguments) and return the server's command tag."""
+        status: str = await self._driver.step(self._raw.execute(query, *args))
+        return status
+
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+COMMIT_GRACE = 2.0
+"""Seconds that a COMMIT gets at least, whatever else ends meanwhile: half a commit is nobody's wish."""
+_ROLLBACK_LIMIT = 1.0
+
+
+class HeldTx:
+    """The transaction as its function sees it (`db.tx.Tx`); dead once the function has ended.
+
+    Usable only by the code that is being stepped for this connection: a child task, a callback or a function of another
+    transaction that got hold of it raises LeaseMisused and sends nothing.
+    """
+
+    __slots__ = ("_driver", "_ended", "_raw")
+
+    def __init__(self, driver: DriverConnection) -> None:
+        self._driver = driver
+        self._raw = driver.raw
+        self._ended = False
+
+    async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
+        """Run one statement and return all its rows."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        rows: Sequence[Row] = await self._raw.fetch(query, *args)
+        return rows
+
+    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
+        """Run one statement and return its first row, or None if it has none."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        row: Row | None = await self._raw.fetchrow(query, *args)
+        return row
+
+    async def fetchval(self, query: str, /, *args: object) -> Any:
+        """Run one statement and return the first column of its first row, or None if it has none."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        return await self._raw.fetchval(query, *args)
+
+    async def execute(self, query: str, /, *args: object) -> str:
+        """Run one statement (several without arguments) and return the server's command tag."""
+        if not self._driver.stepping or self._driver.tainted or self._ended:
+            self._refuse()
+        status: str = await self._raw.execute(query, *args)
+        return status
+
+    def end(self) -> None:
+        """The function has ended; whoever kept the transaction cannot use it."""
+        self._ended = True
+
+    def _refuse(self) -> None:
+        driver = self._driver
+        if self._ended:
+            raise LeaseMisused("this transaction has ended; its function kept it beyond its own return")
+        if driver.foreign is not None:
+            raise driver.foreign
+        if not driver.stepping:
+            raise LeaseMisused(
+                f'the transaction of "{driver.label}" was used by a task or callback for which it was not opened; only the '
+                "function that pool.run was given may use it, in its own task"
+            )
+        raise TransactionLost(
+            f'a statement of "{driver.label}" was cancelled before the server answered, or the server began no transaction for '
+            "it, so its transaction is lost; let the cancellation or the error pass instead of going on"
+        )
+
+
+async def transact(
+    driver: DriverConnection,
+    function: Callable[[Tx, *Args], Awaitable[T]],
+    *args: *Args,
+    deadline: float,
+    scope: trio.CancelScope | None = None,
+) -> T:
+    """Run `await function(tx, *args)` in one transaction and return its result after the commit.
+
+    `deadline` (trio's clock) bounds the commit, which gets COMMIT_GRACE at least. `scope` is the caller's innermost cancel
+    scope, if that ends right after this call: the commit is shielded by it, and otherwise by one of its own. Raises what
+    the function raises, after the rollback; ForeignAwait or TransactionLost even if the function swallowed the reason;
+    ConnectionLost when the connection broke before COMMIT was sent, AmbiguousCommit when it broke after; DatabaseBusy or
+    DatabaseUnable instead of an error of the server that is no mistake of the function's and passes.
+    """
+    tx = HeldTx(driver)
+    try:
+        await driver.begin()
+        result: T = await step(driver, _as_coroutine(function(tx, *args)))
+        if driver.tainted:
+            await _refuse_commit(driver)
+        if driver.unbegun():
+            tx.end()
+            await trio.lowlevel.checkpoint()
+            return result
+        if not driver.raw.is_in_transaction():
+            await _refuse_commit(driver)
+    except BaseException as error:
+        tx.end()
+        unbegun = driver.unbegun()
+        if isinstance(error, Exception):
+            await _fail(driver, error, unbegun=unbegun)
+        raise
+    tx.end()
+    await _commit(driver, deadline, scope)
+    return result
+
+
+def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    if isinstance(awaitable, Coroutine):
+        return awaitable
+
+    async def wait() -> T:
+        return await awaitable
+
+    return wait()
+
+
+async def _refuse_commit(driver: DriverConnection) -> None:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if driver.foreign is not None:
+        raise driver.foreign
+    if driver.tainted:
+        raise TransactionLost(
+            f'"{driver.label}" went on after a statement that was cancelled or began no transaction; it was rolled back'
+        )
+    raise LeaseMisused(
+        f'"{driver.label}" ended its transaction by itself; commit and rollback belong to the caller: return, or raise'
+    )
+
+
+async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) -> None:
+    """Roll back if that is still possible, and raise instead of `error` what the caller has to know more urgently."""
+    if driver.tainted:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if driver.foreign is not None and error is not driver.foreign:
+            raise driver.foreign from error
+    if driver.is_closed():
+        if is_driver_error(error):
+            raise ConnectionLost(
+                f'"{driver.label}" lost its connection before COMMIT ({error}); nothing was changed, it may be repeated'
+            ) from error
+        return
+    if not unbegun and not driver.tainted:
+        # Also when the driver knows of no transaction: a statement may have failed between BEGIN and the first answer.
+        with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
+            await step(driver, driver.statement("ROLLBACK"))
+    waits = passing_error(error, driver.label)
+    if waits is not None:
+        raise waits from error
+
+
+async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelScope | None) -> None:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    limit = driver.commit_until = max(deadline, trio.current_time() + COMMIT_GRACE)
+    try:
+        if scope is None:
+            with trio.CancelScope(deadline=limit, shield=True):
+                await _send_commit(driver)
+            return
+        if limit > scope.deadline:
+            scope.deadline = limit
+        scope.shield = True
+        await _send_commit(driver)
+    finally:
+        driver.commit_until = float("-inf")
+
+
+async def _send_commit(driver: DriverConnection) -> None:
+    """In a shielded scope: only its own deadline, and the pool, can interrupt it."""
+    try:
+        status = await step(driver, driver.statement("COMMIT"))
+    except trio.Cancelled as cancelled:
+        # Not passed on as a cancellation: the caller has to hear that the outcome is open.
+        raise _ambiguous(driver, "the server did not answer in time") from cancelled
+    except Exception as error:
+        if classify(error, connection_lost=driver.is_closed(), commit_sent=True) is Fault.AMBIGUOUS:
+            raise _ambiguous(driver, f"the connection was lost ({error})") from error
+        waits = None if driver.is_closed() else passing_error(error, driver.label)
+        if waits is not None:
+            raise waits from error
+        raise
+    if status != "COMMIT":
+        raise TransactionLost(
+            f'"{driver.label}" swallowed an error of the server, and so the server rolled the transaction back at COMMIT; '
+            "let the error out, or use a savepoint"
+        )
+
+
+def _ambiguous(driver: DriverConnection, why: str) -> LeaseError:
+    return AmbiguousCommit(
+        f'COMMIT of "{driver.label}" was sent but {why}: it may or may not have happened. Look the result up by its '
+        "idempotency key before repeating it"
+    )

@@ -1,0 +1,205 @@
+"""Who gets the next connection, and who is told early that there will be none. Pure: no clock, no tasks, no I/O.
+
+FIFO within a lane. The system lane goes first and is never bounded or shed. Of the others, interactive requests go
+before batch requests, but every fourth grant is a batch request's if one waits. CoDel watches the waits: when even the
+shortest wait of an interval was longer than the target, the queue is slow, and whoever has waited twice the target is
+shed until the waits are short again (a plain timeout would serve everybody just too late). If they grow long again soon after, it
+is the same overload, and nobody has to wait for it to be proved anew.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import attrs
+
+T = TypeVar("T")
+
+
+class Lane(enum.IntEnum):
+    """Who may wait for whom."""
+
+    SYSTEM = 0
+    """Health checks and control: served first, with a connection kept free for them, even while the database is down."""
+    INTERACTIVE = 1
+    """Somebody waits for the answer."""
+    BATCH = 2
+    """Background work."""
+
+
+_GONE_KEPT = 64
+"""Requests that gave up and may still lie in a lane, beside as many as wait in it."""
+
+_RELAPSE = 5
+"""Intervals after an overload in which a long wait is taken for the same overload."""
+
+BATCH_SHARE = 4
+"""Of so many grants one is a batch request's, if one waits."""
+
+
+@attrs.define(eq=False)
+class QueuedRequest(Generic[T]):
+    """A request in the queue. All times on the caller's clock."""
+
+    label: str
+    lane: Lane
+    since: float
+    deadline: float
+    payload: T
+    warned: bool = False
+    """Whether its wait was counted as a spike."""
+    critical: bool = False
+    """Whether it was counted as a severe one."""
+    reported: bool = False
+    """Whether an event about it was emitted, so that another one has to say how it ended."""
+    gone: bool = False
+    """Nobody waits any more: it is skipped."""
+
+
+@attrs.define(eq=False)
+class CoDel:
+    """Controlled delay: whether waits are a burst that passes or an overload that stays."""
+
+    target: float
+    """Seconds of waiting that are all right for ever."""
+    interval: float
+    """Seconds over which even the shortest wait must be longer than the target to count as overload."""
+    slow: bool = False
+    slow_since: float = math.inf
+    _relapse_until: float = attrs.field(init=False, default=-math.inf)
+    _shortest: float = attrs.field(init=False, default=math.inf)
+    _ends: float = attrs.field(init=False, default=-math.inf)
+
+    def observe(self, wait: float, now: float) -> None:
+        """A request was served after `wait` seconds, or the queue was seen empty (0), or its head has waited so long."""
+        if now >= self._ends:
+            if self._ends != -math.inf:
+                slow = self._shortest > self.target and now < self._ends + self.interval
+                if slow and not self.slow:
+                    self.slow_since = now
+                self.slow = slow
+            self._ends = now + self.interval
+            self._shortest = wait
+        elif wait < self._shortest:
+            self._shortest = wait
+        if self.slow and wait <= self.target:
+            # One short wait ends it: the queue has drained.
+            self.slow = False
+            self._relapse_until = now + _RELAPSE * self.interval
+        elif wait > 2 * self.target and not self.slow and now < self._relapse_until:
+            # Or it was a lull: whoever comes now need not wait until an interval has proved the same overload anew.
+            self.slow, self.slow_since = True, now - wait
+
+    @property
+    def shed_after(self) -> float:
+        """Seconds after which a waiter is hopeless; infinity while the queue is not slow."""
+        return 2 * self.target if self.slow else math.inf
+
+
+class LeaseQueue(Generic[T]):
+    """Waiting requests in lanes; not more than `limit` of them, the system lane not counted."""
+
+    def __init__(self, *, limit: int, target: float = 0.1, interval: float = 1.0) -> None:
+        self.limit = limit
+        self.codel = CoDel(target, interval)
+        self._lanes: dict[Lane, deque[QueuedRequest[T]]] = {lane: deque() for lane in Lane}
+        self._waiting = dict.fromkeys(Lane, 0)
+        self._count = 0
+        self._grants = 0
+        self._touched = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[QueuedRequest[T]]:
+        """All who wait, lane by lane, oldest first."""
+        for lane in self._lanes.values():
+            yield from (waiter for waiter in lane if not waiter.gone)
+
+    def waiting(self, lane: Lane) -> int:
+        """How many wait in a lane."""
+        return self._waiting[lane]
+
+    def put(self, waiter: QueuedRequest[T]) -> bool:
+        """Enqueue; False if the queue is full (never for the system lane)."""
+        if waiter.lane is not Lane.SYSTEM and len(self) - self._waiting[Lane.SYSTEM] >= self.limit:
+            return False
+        self._lanes[waiter.lane].append(waiter)
+        self._waiting[waiter.lane] += 1
+        self._count += 1
+        return True
+
+    def put_first(self, waiter: QueuedRequest[T]) -> None:
+        """Give back one that was taken and could not be served: it goes to the head of its lane."""
+        waiter.gone = False
+        self._lanes[waiter.lane].appendleft(waiter)
+        self._waiting[waiter.lane] += 1
+        self._count += 1
+
+    def discard(self, waiter: QueuedRequest[T]) -> None:
+        """It gave up. Harmless if repeated or if it was served."""
+        if not waiter.gone:
+            waiter.gone = True
+            self._waiting[waiter.lane] -= 1
+            self._count -= 1
+            queue = self._lanes[waiter.lane]
+            if len(queue) > 2 * self._waiting[waiter.lane] + _GONE_KEPT:
+                self._lanes[waiter.lane] = deque(each for each in queue if not each.gone)
+
+    def take(self, now: float, *, system_only: bool = False) -> QueuedRequest[T] | None:
+        """The next one to serve, removed from the queue; None if nobody may be served."""
+        waiter = self._pop(Lane.SYSTEM)
+        if waiter is not None or system_only:
+            return waiter
+        batch_first = self._grants % BATCH_SHARE == BATCH_SHARE - 1
+        order = (Lane.BATCH, Lane.INTERACTIVE) if batch_first else (Lane.INTERACTIVE, Lane.BATCH)
+        waiter = self._pop(order[0]) or self._pop(order[1])
+        if waiter is not None:
+            self._grants += 1
+            self._touched = True
+            self.codel.observe(now - waiter.since, now)
+        return waiter
+
+    def head(self, lane: Lane) -> QueuedRequest[T] | None:
+        """The oldest waiter of a lane."""
+        queue = self._lanes[lane]
+        while queue and queue[0].gone:
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def hopeless(self, now: float) -> list[QueuedRequest[T]]:
+        """Waiters that CoDel sheds now, removed. Call it regularly: it is also how a queue that stands still is seen."""
+        oldest = min((head.since for lane in (Lane.INTERACTIVE, Lane.BATCH) if (head := self.head(lane))), default=now)
+        if not self._touched:
+            self.codel.observe(now - oldest, now)
+        self._touched = False
+        limit = self.codel.shed_after
+        if limit == math.inf:
+            return []
+        return self._remove(lambda waiter: waiter.lane is not Lane.SYSTEM and now - waiter.since > limit)
+
+    def drain(self, *, keep_system: bool = False) -> list[QueuedRequest[T]]:
+        """Everybody, removed; with `keep_system` the system lane goes on waiting."""
+        return self._remove(lambda waiter: not (keep_system and waiter.lane is Lane.SYSTEM))
+
+    def _pop(self, lane: Lane) -> QueuedRequest[T] | None:
+        queue = self._lanes[lane]
+        while queue:
+            waiter = queue.popleft()
+            if not waiter.gone:
+                self.discard(waiter)
+                return waiter
+        return None
+
+    def _remove(self, matches: Callable[[QueuedRequest[T]], bool]) -> list[QueuedRequest[T]]:
+        removed = [waiter for waiter in self if matches(waiter)]
+        for waiter in removed:
+            self.discard(waiter)
+        if removed:
+            for lane, queue in self._lanes.items():
+                self._lanes[lane] = deque(waiter for waiter in queue if not waiter.gone)
+        return removed

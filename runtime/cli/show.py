@@ -1,0 +1,165 @@
+"""`atlas status`, `inspect`, `deadletters`, `events`, `failpoints`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import click
+
+from runtime.cli.options import call_control, complete_actor, control_options, control_socket, json_option
+from runtime.cli.output import emit, emit_line, table
+from runtime.log.redaction import one_line
+
+
+@click.command
+@control_options
+@json_option
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> None:
+    """Show the running system: every child, its state, mailbox and facts."""
+    found = call_control(ctx, "status")
+    emit(found, as_json, lambda: render(found))
+
+
+def render(found: dict[str, Any]) -> str:
+    """The document for people."""
+    from runtime.wording import duration  # keeps `atlas --help` fast
+
+    rows = []
+    for child in found["children"]:
+        doing = ""
+        if child["handling"]:
+            doing = f"{child['handling']} for {duration(child['handling_for'] or 0.0)}"
+        elif child["next_start"] is not None:
+            doing = f"starts in {duration(child['next_start'])}"
+        notes = [f"{key} {value}" for key, value in child["facts"].items() if key != "next"]
+        if child["reason"]:
+            notes.append(child["reason"])
+        elif not child["ready"]:
+            notes.append(f"not ready: {child['why_not_ready']}")
+        rows.append(
+            (
+                "  " * child["depth_in_tree"] + child["name"],
+                child["state"],
+                duration(child["since"]),
+                child["incarnation"],
+                child["restarts"],
+                f"{child['depth']}/{child['capacity']}" if child["kind"] == "actor" else "",
+                doing,
+                "; ".join(notes),
+            )
+        )
+    ready = "ready" if found["ready"] else f"not ready ({', '.join(found['not_ready']) or found['state']})"
+    head = f"{found['name']} {found['state']}, {ready}, pid {found['pid']}, for {duration(found['uptime'])}"
+    lines = [head, "", table(("child", "state", "for", "inc", "restarts", "mailbox", "doing", "facts"), rows)]
+    lines.append(_beats(found["beats"]))
+    if found["unstopped"]:
+        lines.append(f"unstopped: {', '.join(found['unstopped'])}")
+    if found["dead_letters"]:
+        lines.append(f"dead letters: {found['dead_letters']} (`atlas deadletters`)")
+    return "\n".join(lines)
+
+
+def _beats(beats: dict[str, Any]) -> str:
+    from runtime.wording import duration  # as above
+
+    def age(name: str) -> str:
+        return "absent" if beats[name] is None else duration(beats[name])
+
+    worker = age("worker")
+    if beats["stalest_worker"]:
+        worker += f" ({beats['stalest_worker']} is {beats['why_stale']})"
+    left_out = ", ".join(f"{name} {state}" for name, state in beats["left_out"].items())
+    return (
+        f"beats: event_loop {age('event_loop')}, worker {worker}, healthcheck {age('healthcheck')}"
+        f"{f'; left out: {left_out}' if left_out else ''}"
+    )
+
+
+@click.command
+@click.argument("name", shell_complete=complete_actor)
+@control_options
+@json_option
+@click.pass_context
+def inspect(ctx: click.Context, name: str, *, as_json: bool) -> None:
+    """Show all that is known of one actor; works while it is stuck."""
+    found = call_control(ctx, "inspect", name=name)
+    emit(found, as_json, lambda: "\n".join(_lines(found, "")))
+
+
+def _lines(value: dict[str, Any], indent: str) -> list[str]:
+    lines: list[str] = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+        elif isinstance(item, list) and item:
+            lines += [f"{indent}{key}:", *(f"{indent}  {one_line(str(entry))}" for entry in item)]
+        elif item not in (None, "", [], {}):
+            lines.append(f"{indent}{one_line(f'{key}: {round(item, 3) if isinstance(item, float) else item}')}")
+    return lines
+
+
+@click.command
+@click.argument("name", required=False, shell_complete=complete_actor)
+@click.option("--limit", "-n", type=click.IntRange(min=0), default=100, show_default=True, help="How many to show.")
+@control_options
+@json_option
+@click.pass_context
+def deadletters(ctx: click.Context, name: str | None, limit: int, *, as_json: bool) -> None:
+    """Show messages that nobody handled: types and reasons, never contents."""
+    found = call_control(ctx, "deadletters", name=name, limit=limit)
+
+    def render() -> str:
+        rows = [
+            (_clock(letter["at"]), letter["actor"], letter["message"], letter["reason"]) for letter in found["recent"]
+        ]
+        shown = table(("at", "actor", "message", "reason"), rows)
+        return f"{shown}\n{found['total']} in all" if shown else f"no dead letters to show, {found['total']} in all"
+
+    emit(found, as_json, render)
+
+
+@click.command
+@click.argument("name", required=False, shell_complete=complete_actor)
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=0), default=50, show_default=True, help="How many to begin with."
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with those that come, until Ctrl-C.")
+@control_options
+@json_option
+@click.pass_context
+def events(ctx: click.Context, name: str | None, limit: int, *, follow: bool, as_json: bool) -> None:
+    """Show the latest events, one a line; with --json one JSON object a line."""
+    from runtime.control.client import stream  # keeps `atlas --help` fast
+
+    for item in stream(control_socket(ctx), "events", name=name, limit=limit, follow=follow):
+        if as_json:
+            emit_line(item)
+        elif isinstance(item, dict):
+            click.echo(f"{_clock(item['at'])}  {one_line(item['line'])}")
+
+
+@click.command
+@click.option("--disarm", is_flag=True, help="Take back everything that is armed.")
+@control_options
+@json_option
+@click.pass_context
+def failpoints(ctx: click.Context, *, disarm: bool, as_json: bool) -> None:
+    """Show the failpoints that are armed or were visited (see `atlas kill --at`)."""
+    found = call_control(ctx, "disarm" if disarm else "failpoints")
+
+    def render() -> str:
+        rows = [
+            (point["actor"], point["point"], point["visited"], point["armed_for"], point["fired"])
+            for point in found["points"]
+        ]
+        allowed = "allowed" if found["allowed"] else "not allowed ([chaos] failpoints = false)"
+        shown = table(("actor", "point", "visited", "armed for visit", "fired"), rows) or "none armed or visited"
+        return f"{shown}\narming is {allowed}"
+
+    emit(found, as_json, render)
+
+
+def _clock(at: float) -> str:
+    return dt.datetime.fromtimestamp(at, dt.UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]

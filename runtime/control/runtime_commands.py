@@ -1,0 +1,195 @@
+"""The runtime's own commands on the control socket. Importing this module adds them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import attrs
+import trio
+
+from runtime.control.command import ControlCall, NoArguments, control_command
+from runtime.events import EventRecord
+from runtime.log.redaction import one_line, redact
+from runtime.operations.events import ReloadRefused
+
+
+@attrs.frozen
+class Name:
+    """An actor's name."""
+
+    name: str
+
+
+@attrs.frozen
+class KillArguments:
+    """Whom, and optionally where."""
+
+    name: str
+    at: str | None = None
+    nth: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+
+
+@attrs.frozen
+class MaybeName:
+    """An actor's name, or none for the whole system."""
+
+    name: str | None = None
+
+
+@attrs.frozen
+class Recent:
+    """How many of the latest, and of whom."""
+
+    limit: int = attrs.field(default=100, validator=attrs.validators.ge(0))
+    name: str | None = None
+
+
+@attrs.frozen
+class EventArguments:
+    """How many of the latest, of whom, and whether to go on."""
+
+    limit: int = attrs.field(default=50, validator=attrs.validators.ge(0))
+    name: str | None = None
+    follow: bool = False
+
+
+@control_command("status", NoArguments, changes=False)
+async def status(call: ControlCall, _arguments: NoArguments) -> object:
+    """The system and its children."""
+    return call.system.operations.status()
+
+
+@control_command("inspect", Name, changes=False)
+async def inspect(call: ControlCall, arguments: Name) -> object:
+    """All that is known of one actor."""
+    return call.system.operations.inspect(arguments.name)
+
+
+@control_command("kill", KillArguments)
+async def kill(call: ControlCall, arguments: KillArguments) -> object:
+    """Interrupt an actor now, or make it crash at a failpoint."""
+    if arguments.at is None:
+        call.system.operations.kill(arguments.name, f"killed by an operator (uid {call.caller.uid})")
+        return {"name": arguments.name, "killed": True}
+    call.system.operations.arm(arguments.name, arguments.at, arguments.nth)
+    return {"name": arguments.name, "armed": arguments.at, "nth": arguments.nth}
+
+
+@control_command("restart", Name)
+async def restart(call: ControlCall, arguments: Name) -> object:
+    """Stop in order and start again."""
+    return {"name": arguments.name, "incarnation": await call.system.operations.restart(arguments.name)}
+
+
+@control_command("stop", MaybeName)
+async def stop(call: ControlCall, arguments: MaybeName) -> object:
+    """Stop one actor, or the whole system."""
+    if arguments.name is None:
+        call.system.stop(f"asked by an operator (uid {call.caller.uid})")
+        return {"stopping": call.system.name, "within": call.system.config.supervisor.shutdown_budget}
+    await call.system.operations.stop(arguments.name)
+    return {"name": arguments.name, "stopped": True}
+
+
+@control_command("drain", MaybeName)
+async def drain(call: ControlCall, arguments: MaybeName) -> object:
+    """Drain and stop one actor, or the whole system."""
+    if arguments.name is None:
+        call.system.stop(f"drain asked by an operator (uid {call.caller.uid})", drain=True)
+        return {"stopping": call.system.name, "within": call.system.config.supervisor.shutdown_budget}
+    await call.system.operations.drain(arguments.name)
+    return {"name": arguments.name, "drained": True}
+
+
+@control_command("pause", Name)
+async def pause(call: ControlCall, arguments: Name) -> object:
+    """Serve only control messages until resumed."""
+    call.system.operations.pause(arguments.name)
+    return {"name": arguments.name, "paused": True}
+
+
+@control_command("resume", Name)
+async def resume(call: ControlCall, arguments: Name) -> object:
+    """Undo pause."""
+    call.system.operations.resume(arguments.name)
+    return {"name": arguments.name, "paused": False}
+
+
+@control_command("reload", NoArguments)
+async def reload(call: ControlCall, _arguments: NoArguments) -> object:
+    """Read the configuration again, as SIGHUP does."""
+    outcome = call.system.reloader.reload("asked by an operator")
+    return {"refused": outcome.errors} if isinstance(outcome, ReloadRefused) else outcome
+
+
+@control_command("deadletters", Recent, changes=False)
+async def deadletters(call: ControlCall, arguments: Recent) -> object:
+    """Messages that nobody handled."""
+    letters = call.system.services.deadletters
+    found = [letter for letter in letters.recent() if arguments.name in (None, letter.actor)]
+    counts = [
+        {"actor": actor, "message": message, "count": count}
+        for (actor, message), count in sorted(letters.counts().items())
+        if arguments.name in (None, actor)
+    ]
+    return {"total": letters.total, "counts": counts, "recent": found[-arguments.limit :] if arguments.limit else []}
+
+
+@control_command("failpoints", NoArguments, changes=False)
+async def failpoints(call: ControlCall, _arguments: NoArguments) -> object:
+    """What is armed and what was visited."""
+    return {"allowed": call.system.config.chaos.failpoints, "points": call.system.services.failpoints.report()}
+
+
+@control_command("disarm", NoArguments)
+async def disarm(call: ControlCall, arguments: NoArguments) -> object:
+    """Take back everything that is armed."""
+    call.system.services.failpoints.disarm()
+    return await failpoints(call, arguments)
+
+
+@control_command("events", EventArguments, streams=True, changes=False)
+async def events(call: ControlCall, arguments: EventArguments) -> object:
+    """The latest events, and with `follow` those that come. A client that reads too slowly loses some and sees the gap."""
+    bus = call.system.services.events
+    everything = bus.records()
+    records = [record for record in everything if arguments.name in (None, record.event.actor)]
+    news: trio.MemoryReceiveChannel[None]
+    bell, news = trio.open_memory_channel[None](1)
+
+    def ring(_event: object) -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            bell.send_nowait(None)
+
+    unsubscribe = bus.subscribe(ring) if arguments.follow else None
+    try:
+        last = everything[-1].sequence if everything else 0
+        for record in records[-arguments.limit :] if arguments.limit else []:
+            await call.item(as_item(record))
+        while arguments.follow:
+            await news.receive()
+            for record in bus.records():
+                if record.sequence > last:
+                    last = record.sequence
+                    if arguments.name in (None, record.event.actor):
+                        await call.item(as_item(record))
+    finally:
+        if unsubscribe is not None:
+            unsubscribe()
+    return None
+
+
+def as_item(record: EventRecord) -> Mapping[str, object]:
+    """An event as one object."""
+    event = record.event
+    return {
+        "sequence": record.sequence,
+        "at": record.at,
+        "level": event.level,
+        "kind": event.kind,
+        "actor": event.actor,
+        "line": one_line(redact(event.line())),
+        "correlation": record.correlation,
+        "facts": event.facts(),
+    }

@@ -1,0 +1,430 @@
+"""An actor's address: the stable thing behind a name. It owns the mailbox and survives the incarnations."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import trio
+from outcome import Error
+
+from runtime.child import IDLE, Activity, Exit, ExitReason, StopCause, StopReason
+from runtime.core.actor import Actor
+from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
+from runtime.core.incarnation import Incarnation
+from runtime.core.lease_guard import current_lease, refuse_if_leased
+from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
+from runtime.core.ref import Ref
+from runtime.core.timers import clock_reader
+from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
+from runtime.log.redaction import one_line, redact
+from runtime.message import Delivery, Down, Message, Stop, enveloped, told_message
+
+if TYPE_CHECKING:
+    from runtime.core.beats import Handling
+    from runtime.core.ref import Monitor
+    from runtime.core.services import Services
+
+
+class AddressState(enum.Enum):
+    """Where an address stands in its life."""
+
+    NEW = "new"
+    """Not started yet; everything waits in the mailbox."""
+    STARTING = "starting"
+    """In the start handshake."""
+    UP = "up"
+    DOWN = "restarting"
+    """Between two incarnations: tells wait, asks bounce."""
+    PARKED = "parked"
+    """Down until an operator restarts it."""
+    DEAD = "dead"
+    """Stopped for good."""
+
+
+_ENDING = {AddressState.STARTING: "stopping", AddressState.UP: "stopping", AddressState.DOWN: "stopped"}
+"""How to call an address in these states that will not come back."""
+
+
+class Address:
+    """What a supervisor runs again and again (a Child), and what refs lead to.
+
+    `make` is called for each incarnation and gives a fresh instance with the same start arguments.
+    """
+
+    __slots__ = (
+        "_actor",
+        "_comes_back",
+        "_end",
+        "_ended_by_itself",
+        "_make",
+        "_readiness",
+        "_run",
+        "_up_since",
+        "asks",
+        "clock_offset",
+        "expired",
+        "facts",
+        "handling",
+        "incarnation",
+        "is_busy",
+        "is_draining",
+        "is_paused",
+        "mailbox",
+        "monitors",
+        "name",
+        "read_clock",
+        "ref",
+        "restarts",
+        "services",
+        "state",
+        "stop_timeout",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Actor],
+        services: Services,
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        overflow: Overflow = Overflow.REFUSE,
+        stop_timeout: float = 5.0,
+    ) -> None:
+        self.name = name
+        self.services = services
+        self.stop_timeout = stop_timeout
+        """Seconds that `on_stop` may take if the stop itself has no earlier deadline."""
+        self.state = AddressState.NEW
+        self.incarnation = 0
+        self.restarts = 0
+        self.read_clock: Callable[[], float] = time.monotonic
+        self.clock_offset = 0.0
+        """To be added to `read_clock()` for a time on trio's clock."""
+        self.handling: Handling | None = None
+        """What is handled, or was handled last: written once per message."""
+        self.is_busy = False
+        """Whether `handling` is going on."""
+        self.is_draining = False
+        self.is_paused = False
+        """Suspended by an operator: holds even over a final stop and the start after it."""
+        self.expired = 0
+        """Requests dropped because their deadline had passed before their turn came."""
+        self.facts: dict[str, str] = {}
+        self.asks: dict[PendingAsk, None] = {}
+        """All requests to this actor that are not answered, in order."""
+        self.monitors: dict[Monitor, None] = {}
+        self.mailbox = Mailbox(capacity, overflow, self._read)
+        self.ref = Ref(self)
+        self._make = make
+        self._run: Incarnation | None = None
+        self._actor: Actor | None = None
+        self._readiness: tuple[bool, str] = (True, "")
+        self._ended_by_itself = False
+        """Whether the last incarnation declined to run, or came to its own end."""
+        self._comes_back: bool | None = None
+        """Whether another incarnation follows this one: None while it runs unasked, and until its supervisor has decided."""
+        self._end: str = ""
+        self._up_since = 0.0
+
+    # --- the Child protocol ------------------------------------------------------------------------------------------
+
+    async def run(self, incarnation: int, *, task_status: trio.TaskStatus[None]) -> None:
+        """Live one incarnation. Returns after a stop, raises what the incarnation died of."""
+        self.read_clock, self.clock_offset = clock_reader()
+        if self.state in (AddressState.PARKED, AddressState.DEAD):
+            self.mailbox.open()
+        elif self.is_draining:
+            self.mailbox.accept()
+        if self.is_paused:
+            # Before the first turn: a timer that is due goes ahead of a Suspend that waits.
+            self.mailbox.set_serving(serve_user=False)
+        self.restarts += self.incarnation > 0
+        self.incarnation = incarnation
+        self.state = AddressState.STARTING
+        self.is_draining = False
+        self._comes_back = None
+        self._readiness = (True, "")
+        self._ended_by_itself = False
+        self._actor = None
+        self._actor = actor = self._make()
+        self._run = run = Incarnation(self, incarnation, actor)
+        await run.live(task_status)
+
+    def request_stop(self, reason: StopReason) -> None:
+        """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""
+        if self._run is not None:
+            self._run.stop(reason)
+            self._settle_waiting(comes_back=reason.cause is StopCause.RESTART)
+            self.mailbox.put(Stop(reason.detail))  # wakes the message loop, which then looks at the reason
+
+    def request_drain(self) -> None:
+        """Refuse new user messages, handle those that were accepted, then stop."""
+        self.is_draining = True
+        self.mailbox.refuse()
+        self.mailbox.ring()
+
+    def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the record's name in the whole runtime
+        """Fail the asks that it handled or owed, tell monitors, keep what survives.
+
+        Asks that waited are answered by `on_decided`: only then is it known whether to repeat them makes sense.
+        """
+        run, self._run = self._run, None
+        self.dying(run, exit.error)
+        self._end = f"incarnation {exit.incarnation}: {exit.reason.value}"
+        self._ended_by_itself = exit.reason in (ExitReason.IGNORED, ExitReason.NORMAL)
+        self.is_busy = False
+        self.services.beats.ended(self.name)
+        self.facts.clear()
+        if run is not None:
+            run.ended()
+        for monitor in tuple(self.monitors):
+            monitor.report(exit.reason.value)
+        # A stop or a Down that the old incarnation has not seen says nothing to the next one.
+        self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down)))
+
+    def on_decided(self, *, restarts: bool) -> None:
+        """Fail the asks that waited."""
+        self._settle_waiting(comes_back=restarts)
+
+    def on_parked(self, reason: str) -> None:
+        """Nothing runs until an operator restarts it."""
+        self._close(AddressState.PARKED, reason)
+
+    def on_final(self, reason: str) -> None:
+        """Nothing will run here any more."""
+        self._close(AddressState.DEAD, reason)
+
+    def last_activity(self) -> Activity:
+        """What is handled since when, or was handled last."""
+        handling = self.handling
+        if handling is None:
+            return IDLE
+        kind = handling[1] if isinstance(handling[1], str) else handling[1].__name__
+        return Activity(kind, handling[2] + self.clock_offset if self.is_busy else None)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """See Ref.send."""
+        if current_lease.get() is not None:
+            refuse_if_leased(f"send {type(message).__name__} to {self.name!r}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        delivery = self.mailbox.put(message)
+        if delivery is Delivery.FULL and not self.mailbox.drops(message):
+            await self._send_later(message)
+            return
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if delivery is Delivery.DEAD:
+            raise self._dead(message)
+
+    async def _send_later(self, message: Message) -> None:
+        waiting = WaitEdge(self, message)
+        call = current_call_context.get()
+        refusal = refuse_cycle(call, waiting)
+        if refusal is not None:
+            await trio.lowlevel.checkpoint()
+            raise refusal
+        if call is not None:
+            call.waits[waiting] = None
+        try:
+            await self.mailbox.wait_for_room(enveloped(message))
+        except trio.ClosedResourceError:
+            raise self._dead(message) from None
+        finally:
+            if call is not None:
+                call.waits.pop(waiting, None)
+
+    def refusal(self, message: Message) -> AskError | None:
+        """Why a request need not even be sent."""
+        if self.state is AddressState.DOWN:
+            return self._bounce(message)
+        if self.state in (AddressState.DEAD, AddressState.PARKED) or self.is_draining:
+            return self._dead(message)
+        if self._run is not None and self._run.stop_reason is not None:
+            if self._run.stop_reason.cause is StopCause.RESTART:
+                return self._restarting(message)
+            return self._dead(message)
+        return None
+
+    # --- what the incarnation reports --------------------------------------------------------------------------------
+
+    def serving(self, run: Incarnation) -> None:
+        """The start handshake is done."""
+        if self._run is run:
+            self.state = AddressState.UP
+            self._up_since = self.read_clock()
+
+    def dying(self, run: Incarnation | None, error: BaseException | None) -> None:
+        """The incarnation is as good as gone: answer everybody whose request it had looked at.
+
+        Whom it had not looked at waits for the supervisor's decision, which comes with the end; see `lingers`.
+        """
+        if run is not None and self._run is not run and self._run is not None:
+            return
+        if self.state in (AddressState.PARKED, AddressState.DEAD):
+            return
+        self.state = AddressState.DOWN
+        for ask in tuple(self.asks):
+            if ask.stage in (AskStage.HANDLED, AskStage.DEFERRED):
+                failure = self._crashed(ask, error)
+                failure.__cause__ = error
+                ask.settle(Error(failure))
+            elif ask.room is not None:
+                ask.room.cancel(reason="there is nobody to make room")
+        if self._comes_back is not None:
+            self._settle_waiting(comes_back=self._comes_back)
+
+    def lingers(self) -> None:
+        """Tasks of the incarnation keep it from ending: nobody shall wait for its deadline because of them."""
+        if self._comes_back is None:
+            self._answer_waiting()
+
+    def drop(self, message: Message, reason: str) -> None:
+        """A message will not be handled."""
+        self.services.deadletters.record(self.name, type(message).__name__, reason)
+
+    def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
+        """See Context.ready."""
+        self._readiness = (is_ready, one_line(redact(why)))  # it is shown to whoever asks whether the service is ready
+
+    def _close(self, state: AddressState, reason: str) -> None:
+        self.state = state
+        self._end = f"{self._end}; {reason}" if self._end else reason
+        for ask in tuple(self.asks):
+            ask.settle(Error(self._dead(ask.message)))
+        left = [message for item in self.mailbox.close() if (message := told_message(item)) is not None]
+        for message in left:
+            self.drop(message, f"the actor is {state.value}: {reason}")
+        actor, self._actor = self._actor, None
+        if actor is not None and left:
+            try:
+                actor.on_undelivered(left, reason)
+            except Exception as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
+                self.drop(left[0], f"on_undelivered raised {type(error).__name__}: {error}")
+
+    def _settle_waiting(self, *, comes_back: bool) -> None:
+        self._comes_back = comes_back
+        self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        for ask in tuple(self.asks):
+            if ask.stage not in (AskStage.HANDLED, AskStage.DEFERRED):
+                ask.settle(Error(self._bounce(ask.message)))
+
+    def _bounce(self, message: Message) -> AskError:
+        return self._dead(message) if self._comes_back is False else self._restarting(message)
+
+    # --- error texts -------------------------------------------------------------------------------------------------
+
+    def _crashed(self, ask: PendingAsk, error: BaseException | None) -> ActorCrashed:
+        what = "was killed" if error is None else f"crashed with {type(error).__name__}: {error}"
+        state = "handled" if ask.stage is AskStage.HANDLED else "owed the reply to"
+        return ActorCrashed(
+            self.name,
+            ask.message,
+            f"{self.name!r} (incarnation {self.incarnation}) {what} while it {state} {type(ask.message).__name__}; "
+            "whether it took effect is unknown: repeat it only if it is idempotent",
+        )
+
+    def _restarting(self, message: Message) -> ActorRestarting:
+        return ActorRestarting(
+            self.name,
+            message,
+            f"{self.name!r} is restarting ({self._end or f'incarnation {self.incarnation} is ending'}) and has not seen "
+            f"{type(message).__name__}: it is safe to repeat",
+        )
+
+    def _dead(self, message: Message) -> ActorDead:
+        state = "draining" if self.is_draining else _ENDING.get(self.state, self.state.value)
+        return ActorDead(
+            self.name,
+            message,
+            f"{self.name!r} is {state} ({self._end or f'incarnation {self.incarnation}'}) and will not see "
+            f"{type(message).__name__}; `atlas restart {self.name}` brings it back",
+        )
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def handled(self) -> Collection[type[Message]]:
+        """The message types that the running incarnation, or the last one, has handlers for; empty if there is none."""
+        return () if self._actor is None else self._actor.handlers.keys()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether an incarnation runs (or is starting)."""
+        return self.state in (AddressState.STARTING, AddressState.UP)
+
+    @property
+    def up_for(self) -> float:
+        """Seconds since the running incarnation's start handshake; 0 while none is up."""
+        return self.read_clock() - self._up_since if self.state is AddressState.UP else 0.0
+
+    @property
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the actor can do its work, and why not."""
+        return self._readiness if self.state is AddressState.UP else (False, self.state.value)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the system as a whole is not ready without it: not so for one that declined to run or has finished.
+
+        One that an operator stopped is awaited: its work is not done.
+        """
+        return not (self._ended_by_itself and self.state is AddressState.DEAD)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the incarnation was asked to stop."""
+        return self._run is not None and self._run.stop_reason is not None
+
+    def waits(self) -> Iterator[WaitEdge]:
+        """What the message loop waits for, from which it will not turn away until it has it."""
+        return iter(() if self._run is None else tuple(self._run.call.waits))
+
+    def stack(self) -> list[str]:
+        """Where the message loop stands, outermost first; empty if it does not run."""
+        return [] if self._run is None else self._run.stack()
+
+    def inspect(self) -> Mapping[str, object]:
+        """Everything an operator may see, JSON-able. Works while the actor is stuck; never raises."""
+        activity = self.last_activity()
+        mailbox = self.mailbox.statistics()
+        run = self._run
+        now = self._read() + self.clock_offset
+        try:
+            own = dict(self._actor.inspect()) if self._actor is not None else {}
+        except Exception as error:  # noqa: BLE001  # looking at an actor must not hurt the one who looks
+            own = {"error": f"inspect raised {type(error).__name__}: {error}"}
+        return {
+            "name": self.name,
+            "incarnation": self.incarnation,
+            "state": self.state.value,
+            "ready": self.readiness[0],
+            "why_not_ready": self.readiness[1],
+            "handling": activity.message if self.is_busy else None,
+            "handling_for": None if activity.handling_since is None else now - activity.handling_since,
+            "last_message": activity.message,
+            "waiting_on": [waiting.callee.name for waiting in self.waits()],
+            "depth": mailbox.current_buffer_used,
+            "peak": mailbox.peak_buffer_used,
+            "capacity": mailbox.max_buffer_size,
+            "oldest_age": mailbox.oldest_age,
+            "senders_waiting": mailbox.tasks_waiting_send,
+            "postponed": mailbox.postponed,
+            "dropped": mailbox.dropped,
+            "expired": self.expired,
+            "timers": 0 if run is None else len(run.timers),
+            "suspended": not self.mailbox.serve_user,
+            "facts": dict(self.facts),
+            "actor": own,
+        }
+
+    def _read(self) -> float:
+        return self.read_clock()
+
+    def __repr__(self) -> str:
+        return f"<Address {self.name} #{self.incarnation} {self.state.value}>"

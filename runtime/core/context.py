@@ -1,0 +1,107 @@
+"""What an actor sees of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+from runtime.core.ask import Deferred
+from runtime.core.ref import Monitor
+from runtime.core.timers import Timer
+from runtime.events import Event
+from runtime.message import Message, Request
+
+if TYPE_CHECKING:
+    from runtime.core.incarnation import ActorTask, Incarnation
+    from runtime.core.ref import Ref
+    from runtime.core.services import Services
+
+R = TypeVar("R")
+PosArgs = TypeVarTuple("PosArgs")
+
+
+class Context:
+    """One incarnation's view: its name, its tasks and timers, and the way to others. Dies with the incarnation."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Incarnation) -> None:
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The actor's name; stable."""
+        return self._run.address.name
+
+    @property
+    def ref(self) -> Ref:
+        """A reference to this actor itself."""
+        return self._run.address.ref
+
+    @property
+    def incarnation(self) -> int:
+        """This incarnation's number."""
+        return self._run.number
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop: long work should come to an end."""
+        return self._run.stop_reason is not None
+
+    @property
+    def services(self) -> Services:
+        """What all actors of the process share."""
+        return self._run.address.services
+
+    def lookup(self, name: str) -> Ref:
+        """A stable reference by name. Raises UnknownActor with the nearest name."""
+        return self.services.registry.lookup(name)
+
+    def start_task(
+        self,
+        function: Callable[[*PosArgs], Awaitable[object]],
+        *args: *PosArgs,
+        name: str | None = None,
+        inherit_deadline: bool = True,
+    ) -> ActorTask:
+        """Run `function(*args)` beside the message loop. It ends with the incarnation; its crash is the actor's crash.
+
+        Its asks do not block the actor. They are capped by the deadline of the message being handled now, because the
+        task most likely works for whoever asked; a task that lives on says `inherit_deadline=False`. `name` defaults to the
+        function's name.
+        """
+        return self._run.start_task(function, args, name, inherit_deadline=inherit_deadline)
+
+    def after(self, seconds: float, message: Message) -> Timer:
+        """Get `message` in `seconds` from now, ahead of what waits in the user lane. Dies with the incarnation."""
+        return self._run.timers.add(seconds, message)
+
+    def monitor(self, ref: Ref) -> Monitor:
+        """Get one Down, in the control lane, when the present incarnation behind `ref` is gone; at once if none runs."""
+        return self._run.monitor(ref.address)
+
+    def defer(self, message: Request[R]) -> Deferred[R]:
+        """Answer the request being handled later: the handler must return the Deferred. RuntimeError for any other message."""
+        return self._run.defer(message)
+
+    def unpostpone(self) -> None:
+        """Handle all postponed messages again, in their order and before those that wait. Call it when the state changed."""
+        self._run.address.mailbox.unpostpone()
+
+    def emit(self, event: Event) -> None:
+        """Report what happened. Never waits, never raises."""
+        self.services.events.emit(event)
+
+    def failpoint(self, point: str) -> None:
+        """A named place at which tests and operators may make this actor crash (Killed)."""
+        failpoints = self._run.address.services.failpoints
+        if failpoints.enabled:
+            failpoints.visit(self.name, point)
+
+    def describe(self, **facts: str) -> None:
+        """Facts for `atlas status`, e.g. `listening="http://127.0.0.1:8600"`. Added to the earlier ones of this incarnation."""
+        self._run.address.facts.update(facts)
+
+    def ready(self, is_ready: bool, why: str = "") -> None:  # reads as a sentence: ready(False, "…")
+        """Whether this actor can do its work; shown in status and /readyz. Until told otherwise: yes, once started."""
+        self._run.address.set_ready(is_ready, why)

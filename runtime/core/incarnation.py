@@ -1,0 +1,270 @@
+"""One incarnation of an actor: its instance, its hooks, its tasks, its timers and what it monitors."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from runtime.child import StopReason
+from runtime.core import beats
+from runtime.core.actor import Actor
+from runtime.core.ask import AskStage, CallContext, Deferred, PendingAsk, current_call_context
+from runtime.core.context import Context
+from runtime.core.message_loop import serve
+from runtime.core.ref import Monitor
+from runtime.core.timers import Timers
+from runtime.correlation import begin_without_correlation
+from runtime.message import Request
+from runtime.supervision.events import StopCutOff
+
+if TYPE_CHECKING:
+    from runtime.core.address import Address
+
+
+class ActorTask:
+    """A handle to a task started with `context.start_task`."""
+
+    __slots__ = ("_done", "name", "scope")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.scope = trio.CancelScope()
+        self._done = trio.Event()
+
+    def cancel(self) -> None:
+        """End it at its next checkpoint. That is not a crash. Harmless when it has ended."""
+        self.scope.cancel(reason=f"task {self.name} was cancelled by its actor")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._done.is_set()
+
+    async def wait(self) -> None:
+        """Wait for its end. Never raises its error: a crash of the task is a crash of the actor."""
+        await self._done.wait()
+
+    def finished(self) -> None:
+        """For the runtime: the task has ended."""
+        self._done.set()
+
+
+R = TypeVar("R")
+
+TASKS_PATIENCE: float = 0.1
+"""Seconds that asks which waited for a crashed actor wait on while its tasks end; by then most have, and more is known."""
+
+
+class Incarnation:
+    """Everything that dies with an incarnation. The address makes one for each call of `run`."""
+
+    __slots__ = (
+        "_monitors",
+        "_scope",
+        "_start_scope",
+        "_stop_scope",
+        "_tasks",
+        "_tasks_ended",
+        "actor",
+        "address",
+        "call",
+        "current_ask",
+        "deferred",
+        "failure",
+        "number",
+        "stop_reason",
+        "task",
+        "timers",
+    )
+
+    def __init__(self, address: Address, number: int, actor: Actor) -> None:
+        self.address = address
+        self.number = number
+        self.actor = actor
+        self.call = CallContext(address, number, blocks_actor=True)
+        self.timers = Timers()
+        self.stop_reason: StopReason | None = None
+        self.failure: BaseException | None = None
+        self.current_ask: PendingAsk | None = None
+        """The request being handled, unless what is handled was told."""
+        self.deferred: Deferred[object] | None = None
+        """Made by the handler that runs now."""
+        self.task: trio.lowlevel.Task | None = None
+        self._monitors: list[Monitor] = []
+        self._scope = trio.CancelScope()
+        self._tasks: dict[ActorTask, None] = {}
+        self._tasks_ended: trio.Event | None = None
+        self._start_scope: trio.CancelScope | None = None
+        self._stop_scope: trio.CancelScope | None = None
+
+    async def live(self, task_status: trio.TaskStatus[None]) -> None:
+        """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
+        self.task = trio.lowlevel.current_task()
+        token = current_call_context.set(self.call)
+        begin_without_correlation()
+        try:
+            with self._scope:
+                try:
+                    await self._live(task_status)
+                except Exception as error:  # noqa: BLE001  # kept, and raised below
+                    self.fail(error)
+                except BaseException:
+                    self.address.dying(self, None)
+                    raise
+        finally:
+            await self._end_tasks()
+            current_call_context.reset(token)
+            self.task = None
+        if self.failure is not None:
+            try:
+                raise self.failure
+            finally:
+                self.failure = None  # its traceback holds this very frame
+
+    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
+        actor, kind = self.actor, type(self.actor)
+        actor.context = Context(self)
+        self._begin("on_start")
+        await actor.on_start()
+        self.address.serving(self)
+        task_status.started()
+        if kind.after_start is not Actor.after_start and self.stop_reason is None:
+            self._begin("after_start")
+            with trio.CancelScope() as self._start_scope:
+                await actor.after_start()
+            self._start_scope = None
+        await serve(self)
+        if self.failure is None and kind.on_stop is not Actor.on_stop:
+            reason = self.stop_reason
+            assert reason is not None, "the message loop ends when the actor is to stop"
+            self._begin("on_stop")
+            began = trio.current_time()
+            limit = min(reason.deadline, began + self.address.stop_timeout)
+            with trio.CancelScope(deadline=limit, shield=True) as self._stop_scope:
+                await actor.on_stop(reason)
+            if self._stop_scope.cancelled_caught:
+                took = trio.current_time() - began
+                self.address.services.events.emit(StopCutOff(self.address.name, self.number, took))
+
+    def _begin(self, hook: str) -> None:
+        """Show the hook as what is handled."""
+        address = self.address
+        address.handling = beats.current = (address.name, hook, address.read_clock())
+        address.is_busy = True
+
+    def fail(self, error: BaseException) -> None:
+        """The incarnation dies of `error`: whoever waits for it learns that now, not when its tasks are done."""
+        if self.failure is None:
+            self.failure = error
+            self.address.dying(self, error)
+        self._scope.cancel(reason=f"{self.address.name} crashed")
+
+    def stop(self, reason: StopReason) -> None:
+        """End after the current message. A start that goes on after the handshake is cut short."""
+        if self.stop_reason is None or reason.deadline < self.stop_reason.deadline:
+            self.stop_reason = reason
+            if self._stop_scope is not None:
+                self._stop_scope.deadline = min(self._stop_scope.deadline, reason.deadline)
+        if self._start_scope is not None:
+            self._start_scope.cancel(reason="asked to stop while starting")
+
+    def start_task(
+        self,
+        function: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        name: str | None,
+        *,
+        inherit_deadline: bool,
+    ) -> ActorTask:
+        """See Context.start_task."""
+        if self.task is None:
+            raise RuntimeError(f"{self.address.name!r} does not run yet or any more: it cannot start a task")
+        task = ActorTask(name or getattr(function, "__name__", None) or type(function).__name__)
+        deadline = math.inf
+        if inherit_deadline and (caller := current_call_context.get()) is not None and caller.address is self.address:
+            deadline = caller.deadline
+        call = CallContext(self.address, self.number, blocks_actor=False, deadline=deadline)
+        full_name = f"{self.address.name}/{task.name}"
+        self._tasks[task] = None
+        # An idle actor should not pay for a nursery, and one cannot be opened in the middle of a handler. So the tasks
+        # hang in trio's own nursery and the promises of one are kept here: no exception leaves `_run_task`, and
+        # `live` does not end before them.
+        trio.lowlevel.spawn_system_task(
+            self._run_task, task, call, function, args, name=full_name, context=contextvars.copy_context()
+        )
+        return task
+
+    async def _run_task(
+        self, task: ActorTask, call: CallContext, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
+    ) -> None:
+        current_call_context.set(call)
+        try:
+            with task.scope:
+                failpoints = self.address.services.failpoints
+                if failpoints.enabled:
+                    failpoints.visit(self.address.name, f"task:{task.name}")
+                await function(*args)
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a crash of the task is a crash of the actor; see start_task
+            self.fail(error)
+        finally:
+            del self._tasks[task]
+            task.finished()
+            if self._tasks_ended is not None and not self._tasks:
+                self._tasks_ended.set()
+
+    async def _end_tasks(self) -> None:
+        if not self._tasks:
+            return
+        self._tasks_ended = trio.Event()
+        for task in tuple(self._tasks):
+            task.scope.cancel(reason=f"{self.address.name} has ended")
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(TASKS_PATIENCE):
+                await self._tasks_ended.wait()
+                return
+            self.address.lingers()
+            await self._tasks_ended.wait()
+
+    def monitor(self, watched: Address) -> Monitor:
+        """See Context.monitor."""
+        monitor = Monitor(self.address, watched)
+        self._monitors.append(monitor)
+        monitor.place()
+        return monitor
+
+    def defer(self, message: Request[R]) -> Deferred[R]:
+        """See Context.defer."""
+        ask = self.current_ask
+        if ask is not None and ask.message is not message:
+            raise RuntimeError(
+                f"{self.address.name!r} can only defer the request it handles now, not another {type(message).__name__}"
+            )
+        deferred: Deferred[R] = Deferred(ask)
+        if ask is not None:
+            ask.stage = AskStage.DEFERRED
+            self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
+        return deferred
+
+    def ended(self) -> None:
+        """Forget what others still know of this incarnation."""
+        for monitor in self._monitors:
+            monitor.cancel()
+        self._monitors.clear()
+
+    def stack(self) -> list[str]:
+        """Where the message loop stands, outermost first, as `file:line function`; empty when it does not run."""
+        task = self.task
+        if task is None:
+            return []
+        with contextlib.suppress(RuntimeError):
+            return [
+                f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in task.iter_await_frames()
+            ]
+        return []

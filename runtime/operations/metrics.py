@@ -1,0 +1,74 @@
+"""The figures of the runtime itself: who is up, who was restarted why, whose mailbox fills, what nobody handled.
+
+They are read from the actors when they are asked for; nothing is counted along the way of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from runtime.events import Event
+from runtime.metrics import counter, gauge
+from runtime.supervision.events import ChildExited
+
+if TYPE_CHECKING:
+    from runtime.core.address import Address
+    from runtime.system.system import System
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+UP = gauge("atlas_actor_up", "1 while an incarnation of the actor serves, else 0.", labels=("actor",))
+CHILD_STATE = gauge(
+    "atlas_child_state",
+    "1 for the state that an actor or a group is in; parked and unstopped need an operator.",
+    labels=("child", "state"),
+)
+RESTARTS = counter("atlas_actor_restarts_total", "Incarnations beyond the first.", labels=("actor",))
+ENDS = counter("atlas_child_ends_total", "Incarnations that ended, by how they did.", labels=("child", "reason"))
+MAILBOX_DEPTH = gauge("atlas_mailbox_depth", "User messages waiting.", labels=("actor",))
+MAILBOX_OLDEST = gauge(
+    "atlas_mailbox_oldest_seconds", "How long the oldest user message has been waiting.", labels=("actor",)
+)
+MAILBOX_DROPPED = counter("atlas_mailbox_dropped_total", "Messages lost to the overflow policy.", labels=("actor",))
+EXPIRED = counter(
+    "atlas_requests_expired_total", "Requests whose deadline passed before their turn came.", labels=("actor",)
+)
+DEAD_LETTERS = counter("atlas_dead_letters_total", "Messages that nobody handled.", labels=("actor", "message"))
+
+
+def publish(system: System) -> Callable[[], None]:
+    """Let the metrics of this process show this system; returns a function that ends it."""
+
+    def of_actors(figure: Callable[[Address], float]) -> Callable[[], Samples]:
+        return lambda: [((address.name,), figure(address)) for address in system.registry]
+
+    def note(event: Event) -> None:
+        if isinstance(event, ChildExited):
+            ENDS.labels(event.actor, event.reason).inc()
+
+    UP.from_source(of_actors(lambda address: address.is_up))
+    RESTARTS.from_source(of_actors(lambda address: address.restarts))
+    MAILBOX_DEPTH.from_source(of_actors(lambda address: address.mailbox.statistics().current_buffer_used))
+    MAILBOX_OLDEST.from_source(of_actors(lambda address: address.mailbox.statistics().oldest_age))
+    MAILBOX_DROPPED.from_source(of_actors(lambda address: address.mailbox.dropped))
+    EXPIRED.from_source(of_actors(lambda address: address.expired))
+    CHILD_STATE.from_source(lambda: [((child.name, child.state.value), 1) for child in system.tree.children()])
+    DEAD_LETTERS.from_source(lambda: system.services.deadletters.counts().items())
+    unsubscribe = system.services.events.subscribe(note)
+
+    def withdraw() -> None:
+        unsubscribe()
+        for instrument in (
+            UP,
+            RESTARTS,
+            MAILBOX_DEPTH,
+            MAILBOX_OLDEST,
+            MAILBOX_DROPPED,
+            EXPIRED,
+            CHILD_STATE,
+            DEAD_LETTERS,
+        ):
+            instrument.from_source(None)
+
+    return withdraw

@@ -1,0 +1,261 @@
+"""What operators may do to a running system's actors, and see of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from runtime.child import ExitReason
+from runtime.core.beats import WorkerState
+from runtime.core.drain import DrainingAddress
+from runtime.errors import AtlasError, UnknownActor
+from runtime.message import Resume, Suspend
+from runtime.supervision.supervisor import ChildInfo, ChildState
+from runtime.watchdog.verdict import beat_ages, take_snapshot
+from runtime.wording import nearest
+
+if TYPE_CHECKING:
+    from runtime.system.system import System
+
+
+def why_declined(child: ChildInfo) -> str | None:
+    """Why the child declined to run, if that is how it is: then nobody misses it."""
+    last = child.last_exit
+    if child.state is not ChildState.DOWN or last is None or last.reason is not ExitReason.IGNORED:
+        return None
+    return last.detail or "it declined to run"
+
+
+class OperationRefused(AtlasError):
+    """The operation makes no sense for this actor now; the text says what would."""
+
+    exit_code = 64
+
+
+class Operations:
+    """One method per verb; a name is that of an actor or of a group, whose actors are then all meant.
+
+    All but `restart`, `stop` and `drain` act at once; none needs the actor's help. All raise OperationRefused for an unknown
+    name, with the nearest one.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    # -- acting
+
+    def kill(self, name: str, reason: str) -> None:
+        """Interrupt the actor at its next checkpoint; its restart policy decides what follows, and no attempt is charged.
+
+        Raises AdministrationError when it does not run.
+        """
+        self._members(name)
+        self._system.tree.supervisor_of(name).kill_child(name, reason, counts=False)
+
+    def arm(self, name: str, point: str, nth: int = 1) -> None:
+        """Crash the actor at the `nth` visit from now of a failpoint. Refused unless `[chaos] failpoints = true`."""
+        self._actor(name)
+        if not self._system.config.chaos.failpoints:
+            raise OperationRefused(
+                "failpoints are off: set [chaos] failpoints = true and start again (never where customers are)"
+            )
+        self._system.services.failpoints.arm(name, point, nth)
+
+    async def restart(self, name: str) -> int | None:
+        """Stop the actor in order if it runs, then start it; returns its new incarnation, None if it declined to run.
+
+        One that is paused stays paused; one that is temporary comes back, also when it has ended before. Raises
+        ChildrenUnstopped when it does not stop and ChildStartFailed when it does not start.
+        """
+        self._members(name)
+        tree = self._system.tree
+        supervisor, child = tree.supervisor_of(name), tree.find(name)
+        if child is None and name in self._system.addresses:
+            address = self._system.addresses[name]
+            return await supervisor.start_child(self._system.plans[name].spec(lambda: address))
+        if child is not None and child.state not in (ChildState.DOWN, ChildState.PARKED):
+            await supervisor.terminate_child(name, keep=True)
+        return await supervisor.restart_child(name)
+
+    async def stop(self, name: str) -> None:
+        """Stop the actor in order: it finishes its current message, and stays down until `restart`."""
+        self._members(name)
+        await self._system.tree.supervisor_of(name).terminate_child(name)
+
+    async def drain(self, name: str) -> None:
+        """Like `stop`, but it handles first what its mailbox has accepted, as far as half of its `shutdown` time reaches."""
+        members = self._members(name)
+        for address in members:
+            address.drains = True
+        try:
+            await self._system.tree.supervisor_of(name).terminate_child(name)
+        finally:
+            for address in members:
+                address.drains = False
+
+    def pause(self, name: str) -> None:
+        """Let the actor serve nothing but control messages until `resume`; holds over restarts and over a stop."""
+        for address in self._members(name):
+            self._pause(address, paused=True)
+
+    def resume(self, name: str) -> None:
+        """Undo `pause`."""
+        for address in self._members(name):
+            self._pause(address, paused=False)
+
+    def _pause(self, address: DrainingAddress, *, paused: bool) -> None:
+        address.is_paused = paused  # who is down begins so
+        address.ref.tell(Suspend() if paused else Resume())
+        self._system.worker_states.pause(address.name, paused=paused)
+
+    # -- looking
+
+    def inspect(self, name: str) -> Mapping[str, object]:
+        """All that is known of one actor, its own `inspect()` included. Works while it is wedged."""
+        tree = self._system.tree
+        if name in tree.groups:
+            group = tree.group_plan(name)
+            return {
+                **self.describe(self._child(name)),
+                "strategy": group.table.strategy.value,
+                "intensity": group.table.intensity,
+                "period": group.table.period,
+                "restart": group.table.restart.value,
+                "give_up": group.table.give_up.value,
+                "needs": list(group.waits_for),
+                "children": [child.name for child in tree.groups[name].which_children()],
+            }
+        address = self._actor(name)
+        plan = self._system.plans[name]
+        return {
+            **self.describe(self._child(name)),
+            **address.inspect(),
+            "class": f"{plan.actor.__module__}:{plan.actor.__qualname__}",
+            "needs": list(plan.needs),
+            "restart": plan.table.restart.value,
+            "give_up": plan.table.give_up.value,
+            "stack": address.stack(),
+        }
+
+    def status(self) -> Mapping[str, object]:
+        """The system and each of its children in one document."""
+        system = self._system
+        children = [self.describe(child) for child in system.tree.children()]
+        not_ready = [str(child["name"]) for child in children if not child["ready"]]
+        state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
+        return {
+            "name": system.name,
+            "instance": system.services.instance,
+            "pid": os.getpid(),
+            "state": state,
+            "ready": system.is_up and not system.is_stopping and not not_ready,
+            "not_ready": not_ready,
+            "started_at": system.started_at,
+            "uptime": system.uptime,
+            "config": None if system.config.path is None else str(system.config.path),
+            "socket": str(system.socket),
+            "dead_letters": system.services.deadletters.total,
+            "beats": self._beats(),
+            "unstopped": system.tree.unstopped(),
+            "children": children,
+        }
+
+    def _beats(self) -> Mapping[str, object]:
+        """The ages of the three beats, the stalest worker if one is not fresh, and whose silence does not count."""
+        snapshot = take_snapshot(self._system.services.beats)
+        ages = beat_ages(snapshot)
+        return {
+            "event_loop": ages.event_loop,
+            "worker": ages.worker,
+            "stalest_worker": ages.worker_name or None,
+            "why_stale": None if ages.worker_why is None else ages.worker_why.value,
+            "left_out": {
+                worker.name: worker.state.value for worker in snapshot.workers if worker.state is not WorkerState.ACTIVE
+            },
+            "healthcheck": ages.healthcheck,
+            "last_spike": ages.spike,
+        }
+
+    def describe(self, child: ChildInfo) -> dict[str, object]:
+        """One child's line of `status`. A group has no mailbox: what is of an actor alone is empty there."""
+        tree = self._system.tree
+        address = self._system.addresses.get(child.name)
+        seen = _AS_A_GROUP if address is None else address.inspect()
+        now = trio.current_time()
+        last = child.last_exit
+        declined = why_declined(child)
+        if address is not None:
+            ready = address.readiness[0] or not address.is_awaited
+        else:
+            ready = child.state is ChildState.RUNNING or (last is not None and last.reason is ExitReason.NORMAL)
+        return {
+            "name": child.name,
+            "kind": "group" if address is None else "actor",
+            "group": tree.group_of(child.name),
+            "depth_in_tree": tree.depth(child.name),
+            "state": "paused" if seen["suspended"] and child.state is ChildState.RUNNING else child.state.value,
+            "paused": address is not None and address.is_paused,
+            "since": max(0.0, now - child.since),
+            "incarnation": child.incarnation,
+            "restarts": child.restarts if address is None else address.restarts,
+            "ready": ready,
+            "why_not_ready": seen["why_not_ready"] if address is not None else "" if ready else child.state.value,
+            "reason": child.reason if declined is None else f"not needed: {declined}",
+            "next_start": None if child.next_start is None else max(0.0, child.next_start - now),
+            "handling": seen["handling"],
+            "handling_for": seen["handling_for"],
+            "waiting_on": seen["waiting_on"],
+            "depth": seen["depth"],
+            "peak": seen["peak"],
+            "capacity": seen["capacity"],
+            "oldest_age": seen["oldest_age"],
+            "facts": seen["facts"],
+            "last_exit": None
+            if last is None
+            else {
+                "reason": last.reason.value,
+                "error": None if last.error is None else f"{type(last.error).__name__}: {last.error}",
+                "incarnation": last.incarnation,
+                "last_message": last.last_message,
+                "lived": last.lived,
+            },
+        }
+
+    def _child(self, name: str) -> ChildInfo:
+        child = self._system.tree.find(name)
+        if child is None:
+            raise OperationRefused(f"{name} has ended and is not listed any more; `atlas restart {name}` starts it")
+        return child
+
+    def _members(self, name: str) -> list[DrainingAddress]:
+        """The actor of this name, or all actors of the group of this name."""
+        tree = self._system.tree
+        if name in tree.groups:
+            return [self._system.addresses[member] for member in tree.members(name)]
+        return [self._actor(name)]
+
+    def _actor(self, name: str) -> DrainingAddress:
+        if name in self._system.tree.groups:
+            members = ", ".join(self._system.tree.members(name))
+            raise OperationRefused(f"{name} is a group of actors; name one of them: {members}")
+        address = self._system.addresses.get(name)
+        if address is None:
+            meant = nearest(name, [*self._system.addresses, *self._system.tree.groups])
+            raise OperationRefused(str(UnknownActor(name, meant)))
+        return address
+
+
+_AS_A_GROUP: Mapping[str, object] = {
+    "suspended": False,
+    "handling": None,
+    "handling_for": None,
+    "waiting_on": [],
+    "depth": 0,
+    "peak": 0,
+    "capacity": 0,
+    "oldest_age": 0.0,
+    "facts": {},
+}

@@ -1,0 +1,114 @@
+"""SIGHUP: apply what is safe to change in a running system, and say what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import TYPE_CHECKING
+
+import attrs
+
+from runtime.config.config import Config
+from runtime.config.errors import ConfigErrors
+from runtime.config.loader import load
+from runtime.config.raw_config import dotted
+from runtime.config.secret import with_new_secrets
+from runtime.core.worker import PeriodicWorker
+from runtime.log import logs
+from runtime.message import WakeUp
+from runtime.operations.events import ConfigReloaded, ReloadRefused
+from runtime.watchdog.watchdog import limits_of
+
+if TYPE_CHECKING:
+    from runtime.system.system import System
+
+_LIMITS = (
+    "event_loop_stale",
+    "worker_stale",
+    "healthcheck_stale",
+    "worker_critical",
+    "spike_window",
+    "repair_intensity",
+    "repair_period",
+    "loop_blocked",
+    "gil_timer",
+)
+_APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" for limit in _LIMITS)})
+
+
+class Reloader:
+    """Reads the configuration again and compares it with the running one, key by key."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    def reload(self, why: str) -> ConfigReloaded | ReloadRefused:
+        """Apply the log's level and format, the watchdog's limits and actors' intervals; report the rest as waiting.
+
+        A periodic worker whose interval changed runs at once and then by the new one; any other actor takes a new interval
+        at its next start, and is reported so. Secrets are read again, from their files too: those that differ reach the
+        actors that take them at their next start, and are named, never shown. A configuration with errors changes nothing.
+        """
+        event = self._reload(why)
+        self._system.services.events.emit(event)
+        return event
+
+    def _reload(self, why: str) -> ConfigReloaded | ReloadRefused:
+        system, running = self._system, self._system.config
+        if running.path is None:
+            return ReloadRefused(system.name, f"{why}: it was not loaded from a file")
+        try:
+            fresh = load(running.path)
+        except ConfigErrors as error:
+            return ReloadRefused(system.name, "; ".join(str(problem) for problem in error.problems))
+        keys = running.values.keys() | fresh.values.keys()
+        changed = {key for key in keys if running.values.get(key) != fresh.values.get(key)}
+        applied = {key: key for key in changed & _APPLIED_AT_ONCE} | self._apply_intervals(fresh, changed)
+        secrets = self._apply_secrets(fresh)
+        # the path of a file whose secret was taken over is what runs now, too
+        applied |= {f"{key}_file": f"{key}_file" for key in secrets if f"{key}_file" in changed}
+        logs.reconfigure(fresh.log.level, fresh.log.format)
+        if system.watchdog is not None:
+            system.watchdog.limits = limits_of(fresh.watchdog)
+        kept = {key: value for key, value in running.values.items() if key not in applied}
+        kept |= {key: fresh.values[key] for key in applied if key in fresh.values}
+        system.config = attrs.evolve(running.take_secrets(fresh), log=fresh.log, watchdog=fresh.watchdog, values=kept)
+        told = sorted([*applied.values(), *secrets.values()])
+        return ConfigReloaded(system.name, tuple(told), tuple(sorted(changed - applied.keys())))
+
+    def _apply_secrets(self, fresh: Config) -> dict[str, str]:
+        """Give the next incarnations the secrets that differ; returns their keys, each with the words that report it."""
+        running = self._system.config.secrets
+        differing = [key for key, secret in fresh.secrets.items() if running.get(key) != secret]
+        takers: list[str] = []
+        for plan in fresh.children:
+            known = self._system.plans.get(plan.name)
+            if known is None or not differing:
+                continue
+            arguments = with_new_secrets(known.arguments, plan.arguments)
+            if arguments is not known.arguments:
+                self._system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
+                takers.append(plan.name)
+        by_whom = f"from the next start of {', '.join(takers)}" if takers else "nobody declared here takes it"
+        return {key: f"{key} (a secret, {by_whom})" for key in differing}
+
+    def _apply_intervals(self, fresh: Config, changed: Set[str]) -> dict[str, str]:
+        """Give actors their new intervals; returns the keys, each with the words that report it."""
+        applied: dict[str, str] = {}
+        for plan in fresh.children:
+            key = dotted(("actor", plan.declared, "args", "interval"))
+            known = self._system.plans.get(plan.name)
+            if known is None or key not in changed:
+                continue
+            arguments = {name: value for name, value in known.arguments.items() if name != "interval"}
+            arguments |= {name: value for name, value in plan.arguments.items() if name == "interval"}
+            known = self._system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
+            address = self._system.addresses[plan.name]
+            if isinstance(address.actor, PeriodicWorker):
+                made = known.make_actor()
+                assert isinstance(made, PeriodicWorker), "the plan makes what runs"
+                address.actor.interval = made.interval
+                address.ref.tell(WakeUp())
+                applied[key] = key
+            else:
+                applied[key] = f"{key} (from its next start)"
+        return applied

@@ -1,0 +1,108 @@
+"""The running tree: its supervisors, made from the declared groups, and who supervises whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from runtime.child import Child, ChildSpec
+from runtime.config.config import Config
+from runtime.config.groups import GroupPlan, longest_kills
+from runtime.config.tree import ChildPlan
+from runtime.events import Event
+from runtime.supervision.supervisor import ChildInfo, Supervisor
+
+
+class Tree:
+    """The root, the groups below it, and the way from a name to its supervisor."""
+
+    def __init__(self, config: Config, make: Callable[[ChildPlan], Child], emit: Callable[[Event], None]) -> None:
+        """`make` makes the child of a plan; it is called for every plan, in no particular order."""
+        self.groups: dict[str, Supervisor] = {}
+        self._config = config
+        self._make = make
+        self._emit = emit
+        self._group_plans = {group.name: group for group in config.groups}
+        self._above: dict[str, str | None] = {plan.name: plan.group for plan in config.children}
+        self._above |= {group.name: group.parent for group in config.groups}
+        self._kills = longest_kills(config.groups, [(plan.group, plan.table.kill_grace) for plan in config.children])
+        root = config.supervisor
+        self.root = Supervisor(
+            root.name,
+            [self._spec(plan) for plan in config.below(None)],
+            root.strategy,
+            root.intensity,
+            root.period,
+            root.auto_shutdown,
+            shutdown_budget=root.shutdown_budget,
+            emit=emit,
+        )
+
+    def _spec(self, plan: ChildPlan | GroupPlan) -> ChildSpec:
+        if isinstance(plan, ChildPlan):
+            return plan.spec(lambda: self._make(plan))
+        return plan.spec(lambda: self._group(plan), longest_kill=self._kills[plan.name])
+
+    def _group(self, plan: GroupPlan) -> Supervisor:
+        table = plan.table
+        self.groups[plan.name] = supervisor = Supervisor(
+            plan.name,
+            [self._spec(below) for below in self._config.below(plan.name)],
+            table.strategy,
+            table.intensity,
+            table.period,
+            table.auto_shutdown,
+            emit=self._emit,
+        )
+        return supervisor
+
+    def group_plan(self, name: str) -> GroupPlan:
+        """The declaration of a group."""
+        return self._group_plans[name]
+
+    def group_of(self, name: str) -> str | None:
+        """The group that an actor or a group belongs to; None below the root, and for names that nobody has."""
+        return self._above.get(name)
+
+    def supervisor_of(self, name: str) -> Supervisor:
+        """Who starts and stops an actor or a group; the root for a name that nobody has."""
+        above = self.group_of(name)
+        return self.root if above is None else self.groups[above]
+
+    def supervisors(self) -> Mapping[str, Supervisor]:
+        """All of them by name, the root first."""
+        return {self.root.name: self.root, **self.groups}
+
+    def children(self) -> Iterator[ChildInfo]:
+        """Everybody who is listed, each group right before what is in it; of a group that is down, only itself."""
+        return self._children(self.root)
+
+    def _children(self, supervisor: Supervisor) -> Iterator[ChildInfo]:
+        for child in supervisor.which_children():
+            yield child
+            if child.name in self.groups:
+                yield from self._children(self.groups[child.name])
+
+    def find(self, name: str) -> ChildInfo | None:
+        """A child that is listed."""
+        return next((child for child in self.supervisor_of(name).which_children() if child.name == name), None)
+
+    def members(self, group: str) -> list[str]:
+        """The actors in a group and in the groups inside it."""
+        return [plan.name for plan in self._config.children if group in self._around(plan.name)]
+
+    def depth(self, name: str) -> int:
+        """How many groups are around it."""
+        return len(self._around(name))
+
+    def _around(self, name: str) -> list[str]:
+        found: list[str] = []
+        above = self.group_of(name)
+        while above is not None:
+            found.append(above)
+            above = self.group_of(above)
+        return found
+
+    def unstopped(self) -> list[str]:
+        """The names of all children that do not stop, each once."""
+        reports = [report for supervisor in self.supervisors().values() for report in supervisor.unstopped]
+        return list(dict.fromkeys(report.name.rpartition("/")[2] for report in reports))

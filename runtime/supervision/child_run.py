@@ -1,0 +1,254 @@
+"""One run of a child, which ends in exactly one Exit record; and the nursery in which all runs of one supervision tree
+live.
+
+The tree has one flat nursery on purpose: a supervisor can end although a child of it ignores cancellation, and report
+that
+child, instead of hanging together with it; and nesting supervisors costs no depth. Supervisors know what is alive; the
+nursery
+does not close before the last task is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+import attrs
+import trio
+
+from runtime.child import Child, Exit, ExitReason
+from runtime.core.stacks import stack_of
+from runtime.errors import Fatal, Ignore, Killed
+from runtime.supervision.errors import ChildrenUnstopped, EndedInOrder
+
+
+class ChildRun:
+    """One call of a child's `run`, in its own shielded cancel scope.
+
+    Guarantees: `live` lets no exception out; whatever happens in `run`, exactly one Exit is made, the child's `on_exit`
+    is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the first
+    instruction of `run` on. Cancellation from outside does not reach the child: only `kill` and `fail_start` do.
+    """
+
+    __slots__ = (
+        "_gone",
+        "_on_end",
+        "_on_gone",
+        "_on_serving",
+        "_scope",
+        "_start_failure",
+        "began_at",
+        "child",
+        "exit",
+        "hook_error",
+        "kill_reason",
+        "number",
+        "serving_since",
+        "stop_asked",
+        "task",
+    )
+
+    def __init__(
+        self,
+        child: Child,
+        number: int,
+        *,
+        on_serving: Callable[[ChildRun], None],
+        on_end: Callable[[ChildRun, Exit], None],
+    ) -> None:
+        self.child = child
+        self.number = number
+        self.began_at = trio.current_time()
+        self.serving_since: float | None = None
+        self.exit: Exit | None = None
+        self.hook_error: Exception | None = None
+        """What `on_exit` raised although it must not."""
+        self.kill_reason: str | None = None
+        self.stop_asked = False
+        self.task: trio.lowlevel.Task | None = None
+        self._scope = trio.CancelScope(shield=True)
+        self._start_failure: str | None = None
+        self._on_serving = on_serving
+        self._on_end = on_end
+        self._on_gone: Callable[[ChildRun], None] | None = None
+        self._gone = False
+
+    async def live(self) -> None:
+        """Run the child to its end. Raises nothing, except a cancellation that was never this scope's own."""
+        self.task = trio.lowlevel.current_task()
+        if self.stop_asked:
+            # Asked between being spawned and the first step: there is nothing yet that could hear `request_stop`.
+            self._end(None)
+            return
+        error: BaseException | None = None
+        try:
+            with self._scope:
+                await self.child.run(self.number, task_status=self)
+        except trio.Cancelled as foreign:
+            # A scope of somebody else's task was used in here. Record the end, but trio needs its exception back.
+            self._end(foreign)
+            raise
+        except BaseException as raised:  # noqa: BLE001  # the promise of this wrapper; the supervisor looks at the error
+            error = raised
+        self._end(error)
+
+    def started(self, value: None = None) -> None:  # trio's signature
+        """The child serves (trio's task_status protocol). Too late after a kill or a start timeout: then it is void.
+
+        Raises RuntimeError when called twice: a child serves once.
+        """
+        if self.serving_since is not None:
+            raise RuntimeError(f"{self.child.name} called task_status.started() twice in one incarnation")
+        if self.exit is not None or self._start_failure is not None or self.kill_reason is not None:
+            return
+        self.serving_since = trio.current_time()
+        self._on_serving(self)
+
+    def kill(self, reason: str) -> None:
+        """Interrupt it at its next checkpoint; its Exit says KILLED. Without effect after its end."""
+        if self.kill_reason is None:
+            self.kill_reason = reason
+        self._scope.cancel(reason=reason)
+
+    def fail_start(self, detail: str) -> None:
+        """Interrupt a start that takes too long; the Exit says START_FAILED. Without effect once it serves."""
+        if self.serving_since is None and self._start_failure is None:
+            self._start_failure = detail
+            self._scope.cancel(reason=detail)
+
+    def abandon(self, detail: str) -> Exit:
+        """Record the end of an incarnation that does not end (UNSTOPPED); its real end makes no second record."""
+        assert self.exit is None, "an incarnation ends once"
+        return self._record(ExitReason.UNSTOPPED, None, detail)
+
+    def when_gone(self, callback: Callable[[ChildRun], None]) -> None:
+        """Call back once its task has really ended; at once if it has."""
+        self._on_gone = callback
+        if self._gone:
+            callback(self)
+
+    async def wait_gone(self) -> None:
+        """Wait until its task has really ended."""
+        gone = trio.Event()
+        self.when_gone(lambda _: gone.set())
+        await gone.wait()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its task has really ended."""
+        return self._gone
+
+    def stack(self) -> str:
+        """Where its tasks stand, those included that its child started elsewhere; "" if it has not begun or has ended."""
+        return stack_of(self.task, self.child) if self.task is not None and not self._gone else ""
+
+    def _end(self, error: BaseException | None) -> None:
+        self._gone = True
+        if self.exit is None:
+            reason, cause, detail = self._classify(sole_error(error))
+            self._on_end(self, self._record(reason, cause, detail))
+        if self._on_gone is not None:
+            self._on_gone(self)
+
+    def _record(self, reason: ExitReason, error: BaseException | None, detail: str) -> Exit:
+        lived = trio.current_time() - self.began_at
+        last = self.child.last_activity().message
+        self.exit = Exit(self.child.name, self.number, reason, error, last, lived, detail)
+        try:
+            self.child.on_exit(self.exit)
+        except Exception as hook_error:  # noqa: BLE001  # a broken hook must not cost the record
+            self.hook_error = hook_error
+        return self.exit
+
+    def _classify(self, error: BaseException | None) -> tuple[ExitReason, BaseException | None, str]:
+        if isinstance(error, ChildrenUnstopped):
+            return ExitReason.UNSTOPPED, error, str(error)
+        if self.kill_reason is not None:
+            return ExitReason.KILLED, error, self.kill_reason
+        if error is not None and fatal_in(error) is not None:
+            return ExitReason.CRASHED, error, ""
+        if self.serving_since is not None or self.stop_asked:
+            if error is None:
+                return (ExitReason.SHUTDOWN if self.stop_asked else ExitReason.NORMAL), None, ""
+            if isinstance(error, EndedInOrder):
+                return ExitReason.SHUTDOWN, error, str(error)
+            return ExitReason.CRASHED, error, ""
+        if self._start_failure is not None:
+            return ExitReason.START_FAILED, error, self._start_failure
+        if isinstance(error, Ignore):
+            return ExitReason.IGNORED, error, str(error)
+        detail = "" if error is not None else "it returned before it reported that it serves"
+        return ExitReason.START_FAILED, error, detail
+
+
+def sole_error(error: BaseException | None) -> BaseException | None:
+    """The one exception inside groups of one (a nursery wraps what its body raises); anything else as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def fatal_in(error: BaseException | None) -> BaseException | None:
+    """The first exception inside `error` that ends the whole tree: a Fatal, or one that is no Exception at all."""
+    return next((leaf for leaf in _leaves(error) if isinstance(leaf, Fatal) or not isinstance(leaf, Exception)), None)
+
+
+def killed_in(error: BaseException | None) -> bool:
+    """Whether it died of a failpoint that somebody had armed."""
+    return any(isinstance(leaf, Killed) for leaf in _leaves(error))
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    elif error is not None:
+        yield error
+
+
+@attrs.define(eq=False)
+class TreeNursery:
+    """Where incarnations are spawned, and the way for a fatal error to the root of the tree."""
+
+    nursery: trio.Nursery
+    on_fatal: Callable[[BaseException], None] | None = None
+    """Set by the root supervisor while it lives."""
+
+    def spawn(self, incarnation: ChildRun) -> None:
+        """Let an incarnation begin."""
+        self.nursery.start_soon(incarnation.live, name=f"{incarnation.child.name}#{incarnation.number}")
+
+    def report_fatal(self, error: BaseException) -> None:
+        """Ask the root supervisor for an ordered shutdown that ends in this error."""
+        if self.on_fatal is not None:
+            self.on_fatal(error)
+
+
+_tree_nursery: ContextVar[TreeNursery | None] = ContextVar("atlas_supervision_ground", default=None)
+
+
+def current_tree_nursery() -> TreeNursery | None:
+    """The ground of the tree that the calling task belongs to."""
+    return _tree_nursery.get()
+
+
+@asynccontextmanager
+async def open_tree_nursery() -> AsyncIterator[TreeNursery]:
+    """A ground for the supervision tree that is run inside the block.
+
+    The block's own error comes out as it is. Leaving waits for unstopped children, under any cancellation: a process
+    that will not wait looks at the supervisor's `unstopped` inside the block and leaves with `os._exit`.
+    """
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        ground = TreeNursery(nursery)
+        token = _tree_nursery.set(ground)
+        try:
+            yield ground
+        except BaseException as raised:  # noqa: BLE001  # raised again below, outside the nursery that would wrap it
+            error = raised
+        finally:
+            _tree_nursery.reset(token)
+    if error is not None:
+        raise error

@@ -1,0 +1,354 @@
+"""Supervisors: they start children in order, restart what ends against the rules, and stop everything in reverse.
+
+A supervisor is a Child itself, so supervisors nest. The semantics are OTP's (`supervisor.erl`) plus backoff, parking,
+needs and a stop ladder that ends; each deviation has its record in docs/adr/01xx.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, ParamSpec
+
+import trio
+
+from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopReason, Strategy
+from runtime.events import Event
+from runtime.restart_limits import IntensityWindow
+from runtime.supervision import administration
+from runtime.supervision.child_run import TreeNursery, current_tree_nursery, open_tree_nursery
+from runtime.supervision.children import ChildCounts, ChildInfo, ChildRecord, ChildState
+from runtime.supervision.control_loop import ControlLoop, SupervisorFlags
+from runtime.supervision.errors import (
+    AdministrationError,
+    ChildrenUnstopped,
+    ChildStartFailed,
+    EndedInOrder,
+    RefusalReason,
+    RepairIntensityExceeded,
+    RestartIntensityExceeded,
+    SpecError,
+)
+from runtime.supervision.spec_checks import check_combination, check_needs, start_order
+from runtime.supervision.start_stop import ChildHooks
+from runtime.supervision.stop_ladder import Unstopped
+
+__all__ = [
+    "AdministrationError",
+    "ChildCounts",
+    "ChildInfo",
+    "ChildStartFailed",
+    "ChildState",
+    "ChildrenUnstopped",
+    "DynamicSupervisor",
+    "EndedInOrder",
+    "RefusalReason",
+    "RepairIntensityExceeded",
+    "RestartIntensityExceeded",
+    "SpecError",
+    "Supervisor",
+    "SupervisorFlags",
+    "TreeNursery",
+    "Unstopped",
+    "open_tree_nursery",
+]
+
+P = ParamSpec("P")
+
+
+def _say_nothing(event: Event) -> None:
+    """The default for `emit`."""
+
+
+class _SupervisorBase:
+    """All of a supervisor but the way a child is added."""
+
+    def __init__(
+        self,
+        name: str,
+        specs: Sequence[ChildSpec],
+        settings: SupervisorFlags,
+        *,
+        emit: Callable[[Event], None],
+        chance: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._emit = emit
+        self._chance = chance
+        self._hooks = ChildHooks(name, emit)
+        for spec in specs:
+            check_combination(spec, settings.strategy, settings.auto_shutdown)
+        self._life: ControlLoop | None = None
+        self._static = {spec.name: self._slot(spec, static=True) for spec in start_order(specs)}
+        self._highest_forgotten = 0
+        self._stop_before_run: StopReason | None = None
+        self._unstopped: tuple[Unstopped, ...] = ()
+
+    def _slot(self, spec: ChildSpec, *, static: bool) -> ChildRecord:
+        child = spec.start()
+        if child.name != spec.name:
+            raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
+        window = IntensityWindow(self.settings.intensity, self.settings.period)
+        # A child of this name may have been forgotten; its numbers are not used again.
+        number = self._life.highest_number_forgotten if self._life is not None else 0
+        return ChildRecord(spec=spec, child=child, window=window, static=static, number=number)
+
+    # As a child
+
+    async def run(
+        self,
+        incarnation: int = 1,  # the protocol's signature; its children have numbers of their own
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Start all children in order, report `started()`, look after them; return when asked to stop, in order.
+
+        Raises what made the first start of a child fail; a child's `errors.Fatal`; RestartIntensityExceeded; and
+        ChildrenUnstopped if nothing else. A cancellation from outside becomes an ordered shutdown within
+        `shutdown_budget`, and then goes on as a cancellation; a nested supervisor that is killed kills its children.
+
+        The outermost supervisor opens the tree's ground unless it is run inside `open_tree_nursery()`.
+        """
+        ground = current_tree_nursery()
+        if ground is not None:
+            await self._run_on(ground, task_status)
+            return
+        async with open_tree_nursery() as ground:
+            await self._run_on(ground, task_status)
+
+    async def _run_on(self, ground: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
+        if self._life is not None:
+            raise RuntimeError(f"supervisor {self.name} is running already")
+        now = trio.current_time()
+        for slot in self._static.values():
+            slot.begin_again(now)
+        life = ControlLoop(
+            self.name,
+            self.settings,
+            self._static,
+            ground,
+            emit=self._emit,
+            chance=self._chance,
+            on_started=task_status.started,
+        )
+        life.highest_number_forgotten = self._highest_forgotten
+        self._unstopped = ()
+        self._life = life
+        is_root = ground.on_fatal is None
+        try:
+            if is_root:
+                ground.on_fatal = lambda error: life.shut_down(f"{type(error).__name__}: {error}", error=error)
+            if (reason := self._stop_before_run) is not None:
+                life.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
+            with _unwrapped():
+                async with trio.open_nursery() as outer:
+                    outer.start_soon(self._turn_cancellation_into_shutdown, life, is_root)
+                    with trio.CancelScope(shield=True):
+                        await life.run()
+                    outer.cancel_scope.cancel()
+        finally:
+            self._life = None
+            self._stop_before_run = None
+            self._highest_forgotten = max([life.highest_number_forgotten, *(s.number for s in life.slots.values())])
+            self._unstopped = tuple(life.unstopped)
+            if is_root:
+                ground.on_fatal = None
+            for slot in life.slots.values():
+                if is_root or not slot.static:
+                    self._hooks.finish(slot, f"supervisor {self.name} stopped")
+        unstopped = ChildrenUnstopped(self.name, life.unstopped, life.leftovers) if life.unstopped else None
+        if unstopped is not None and (life.error is None or not is_root):
+            raise unstopped from life.error
+        if life.error is not None:
+            raise life.error
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _turn_cancellation_into_shutdown(self, life: ControlLoop, is_root: bool) -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            # Not raised on: `_run_on` checks for the cancellation again once all children are down.
+            if self._life is life and not life.ended:
+                life.shut_down("cancelled from outside", kill=not is_root)
+
+    def request_stop(self, reason: StopReason) -> None:
+        """Stop all children in reverse start order and end, before `reason.deadline`. Repeating it may shorten."""
+        if self._life is None:
+            self._stop_before_run = reason
+        else:
+            self._life.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
+
+    def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the protocol's signature
+        """Forget a request to stop that came too late; its children were told when they ended."""
+        self._stop_before_run = None
+
+    def on_decided(self, *, restarts: bool) -> None:
+        """Its children share its fate; those that had ended for good keep theirs."""
+        for slot in self._static.values():
+            if not slot.finished:
+                self._hooks.decide(slot, restarts=restarts)
+
+    def on_parked(self, reason: str) -> None:
+        """Its children stay down with it."""
+        for slot in self._static.values():
+            if not slot.finished:
+                self._hooks.call(slot, "on_parked", functools.partial(slot.child.on_parked, reason))
+
+    def on_final(self, reason: str) -> None:
+        """Its children will not come back either."""
+        for slot in self._static.values():
+            self._hooks.finish(slot, reason)
+
+    def last_activity(self) -> Activity:
+        """A supervisor handles no messages."""
+        return IDLE
+
+    # Administration
+
+    @property
+    def unstopped(self) -> tuple[Unstopped, ...]:
+        """The children that could not be stopped: so far while it runs, all of them after its end."""
+        if self._life is None:
+            return self._unstopped
+        return tuple(report for slot in self._life.slots.values() for report in slot.reports)
+
+    def which_children(self) -> tuple[ChildInfo, ...]:
+        """All children in start order; () while the supervisor is down."""
+        return administration.which(self._life) if self._life is not None else ()
+
+    def count_children(self) -> ChildCounts:
+        """How many children there are and live; zeros while the supervisor is down."""
+        return administration.count(self._life) if self._life is not None else ChildCounts(0, 0, 0, 0)
+
+    async def terminate_child(self, name: str, *, keep: bool = False) -> None:
+        """Stop a child by its ladder, or call off its restart; it stays listed and down, unless it is temporary.
+
+        With `keep` a temporary child stays listed as well, for the restart_child that follows. Returns when it is down.
+        Raises AdministrationError not_found, ChildrenUnstopped if it does not stop.
+        """
+        await administration.terminate(self._running(name), name, keep=keep).wait()
+
+    async def restart_child(self, name: str) -> int | None:
+        """Start a child that is down or parked; returns its incarnation once it serves, None if it declined to run.
+
+        Raises AdministrationError running, restarting, not_found, shutting_down; ChildStartFailed if the start fails,
+        and the child stays down.
+        """
+        return await administration.restart(self._running(name), name).wait()
+
+    def delete_child(self, name: str) -> None:
+        """Forget a child that is down or parked. Raises AdministrationError running, restarting, not_found."""
+        administration.delete(self._running(name), name)
+
+    def kill_child(self, name: str, reason: str, *, counts: bool = True) -> None:
+        """Interrupt a child at its next checkpoint; its Exit says KILLED and its restart policy treats it as a crash.
+
+        A starting child fails its start by it; a stopping one stops at once and is not restarted because of it; a
+        child that waits for its restart has nothing to kill (AdministrationError restarting). Raises not_found and
+        not_running as well. Unless it `counts`, the restart that follows is no restart attempt: for whoever kills on purpose.
+        """
+        administration.kill(self._running(name), name, reason, counts=counts)
+
+    def repair_child(self, name: str, reason: str, *, intensity: int, period: float) -> None:
+        """Kill a child that does not move any more, so that its restart policy brings it back.
+
+        That restart is no restart attempt: it is charged to the child's own repairs alone. More than `intensity` of them
+        within `period` seconds are what too many attempts are: its `give_up` decides. Raises what kill_child raises.
+        """
+        administration.repair(self._running(name), name, reason, intensity=intensity, period=period)
+
+    def _running(self, child: str) -> ControlLoop:
+        if self._life is None:
+            raise AdministrationError(
+                RefusalReason.NOT_RUNNING, self.name, child, f"supervisor {self.name} is not running"
+            )
+        return self._life
+
+
+class Supervisor(_SupervisorBase):
+    """A supervisor of declared children. `period` and `shutdown_budget` in seconds.
+
+    More than `intensity` restart attempts within `period` (a failed start is one) end it, unless the child's `give_up`
+    says otherwise: children with give_up = park count alone, those with never do not count.
+    `emit` gets every event; `chance` gives numbers in [0, 1) for the jitter.
+
+    Raises SpecError for specs that contradict each other and ValueError for an impossible intensity or period.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        specs: Sequence[ChildSpec],
+        strategy: Strategy = Strategy.ONE_FOR_ONE,
+        intensity: int = 5,
+        period: float = 60.0,
+        auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
+        *,
+        shutdown_budget: float = float("inf"),
+        emit: Callable[[Event], None] = _say_nothing,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        settings = SupervisorFlags(strategy, intensity, period, auto_shutdown, shutdown_budget)
+        super().__init__(name, specs, settings, emit=emit, chance=chance)
+
+    async def start_child(self, spec: ChildSpec) -> int | None:
+        """Add a child at the end of the start order and start it.
+
+        Returns its incarnation once it serves, None if it declined to run (it is then listed, unless temporary).
+        Raises AdministrationError already_present, already_started, shutting_down; SpecError; ChildStartFailed if the
+        start fails, and the spec is not kept. A caller that is cancelled does not stop the start.
+        """
+        life = self._running(spec.name)
+        check_combination(spec, self.settings.strategy, self.settings.auto_shutdown)
+        check_needs(spec, life.slots)
+        administration.refuse_start(life, spec.name)
+        return await administration.start(life, self._slot(spec, static=False)).wait()
+
+
+class DynamicSupervisor(_SupervisorBase, Generic[P]):
+    """A supervisor of any number of children made from one template: OTP's simple_one_for_one.
+
+    `template(*args)` makes the spec of one child, with a name that no living child has. Children are forgotten when
+    they end for good and are stopped all at once; restart_child and delete_child answer simple_one_for_one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        template: Callable[P, ChildSpec],
+        intensity: int = 5,
+        period: float = 60.0,
+        *,
+        shutdown_budget: float = float("inf"),
+        emit: Callable[[Event], None] = _say_nothing,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        settings = SupervisorFlags(intensity=intensity, period=period, shutdown_budget=shutdown_budget, dynamic=True)
+        super().__init__(name, (), settings, emit=emit, chance=chance)
+        self._template = template
+
+    async def start_child(self, *args: P.args, **kwargs: P.kwargs) -> int | None:
+        """Start a child from the template; returns its incarnation once it serves, None if it declined to run.
+
+        Raises AdministrationError already_started, shutting_down; ChildStartFailed if the start fails.
+        """
+        spec = self._template(*args, **kwargs)
+        life = self._running(spec.name)
+        check_combination(spec, self.settings.strategy, self.settings.auto_shutdown)
+        check_needs(spec, life.slots)
+        administration.refuse_start(life, spec.name)
+        return await administration.start(life, self._slot(spec, static=False)).wait()
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Let the one error of a block out of the group that a nursery puts around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise

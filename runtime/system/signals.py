@@ -1,0 +1,90 @@
+"""How the process is asked to end, and how it leaves.
+
+The first TERM or INT drains and stops in order, the second shortens, the third leaves at once. HUP reloads.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+from runtime.log import logs
+from runtime.log.redaction import redact, some_lines
+from runtime.log.writer import write_bounded
+
+if TYPE_CHECKING:
+    from runtime.system.system import System
+
+
+LEAVE_FLUSH_SECONDS = 2.0
+"""Seconds that the log may take to be written before the process leaves all the same."""
+
+
+def print_last_words(text: str) -> None:
+    """Write a line to stderr after everything logged so far, past the log: for what an operator must see at the end."""
+    logs.flush(LEAVE_FLUSH_SECONDS)
+    write_bounded(2, some_lines(redact(text)).encode("utf-8", "backslashreplace") + b"\n", LEAVE_FLUSH_SECONDS)
+
+
+def leave(code: int) -> NoReturn:
+    """Flush the log and end the process now: no finally blocks, no exit handlers, no waiting for tasks or threads."""
+    logs.stop(LEAVE_FLUSH_SECONDS)
+    os._exit(code)
+
+
+_TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Signals:
+    """Acts on the signals of this process while `watch_signals` is open."""
+
+    def __init__(self, received: AsyncIterator[int]) -> None:
+        self._received = received
+
+    async def serve(self, system: System) -> None:
+        """Act on each signal as it comes."""
+        asked = 0
+        async for number in self._received:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                system.reloader.reload(name)
+                continue
+            asked += 1
+            if asked == 1:
+                system.stop(name, drain=True)
+            elif asked == 2:
+                system.stop(f"a second {name}", within=system.config.supervisor.second_signal_budget)
+            else:
+                system.leave_now(f"a third {name}")
+
+
+@contextmanager
+def watch_signals(*, for_good: bool = False) -> Iterator[Signals]:
+    """Take over TERM, INT and HUP; only on the main thread. Elsewhere (in tests) the signals stay as they are.
+
+    `for_good` says that the process ends with the system: what comes later, while the log is written, is asked already.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield Signals(_Never())
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _TAKEN}
+    try:
+        # Closed, the receiver hands on what it has not read to whoever was there before: in the end, to nobody.
+        with trio.open_signal_receiver(*_TAKEN) as received:
+            yield Signals(received)
+    finally:
+        if not for_good:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Never(AsyncIterator[int]):
+    async def __anext__(self) -> int:
+        await trio.sleep_forever()
+        raise AssertionError

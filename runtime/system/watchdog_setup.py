@@ -1,0 +1,93 @@
+"""The watchdog of one system: how it repairs, and what it can tell an operator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from runtime.core.address import Address, AddressState
+from runtime.core.ask import current_call_context
+from runtime.core.stacks import tasks_of
+from runtime.errors import UnknownActor
+from runtime.log.logs import get_logger
+from runtime.supervision.errors import AdministrationError
+from runtime.watchdog.verdict import Repair
+from runtime.watchdog.watchdog import Watchdog, limits_of
+
+if TYPE_CHECKING:
+    from runtime.system.system import System
+
+_log = get_logger("atlas.watchdog")
+
+
+def make_watchdog(system: System) -> Watchdog:
+    """A watchdog that restarts what is stale by killing it, so that its restart policy applies and is seen.
+
+    Its kills are no restart attempts: a common cause that makes many stale at once cannot make the supervisor give up. A
+    child that it has to kill again and again is given up on as its `give_up` says.
+    """
+
+    settings = system.config.watchdog
+
+    def repair(action: Repair) -> None:
+        limits = system.config.watchdog
+        why = f"the watchdog found it {action.why.value} for {action.age:.0f} s"
+        try:
+            supervisor = system.tree.supervisor_of(action.name)
+            supervisor.repair_child(action.name, why, intensity=limits.repair_intensity, period=limits.repair_period)
+        except AdministrationError as error:
+            _log.warning("a stale child is not up, so it cannot be restarted", actor=action.name, why=str(error))
+
+    def diagnostic() -> Iterable[str]:
+        return [f"{name}: {json.dumps(_inside(system, name), default=str)}" for name in system.services.beats.pools]
+
+    def handling(name: str) -> str:
+        address = _find(system, name)
+        return (address.last_activity().message or "") if address is not None and address.is_busy else ""
+
+    def healthcheck_runs() -> bool | None:
+        address = _find(system, settings.healthcheck)
+        if address is None:
+            return None
+        return address.state is AddressState.UP and address.mailbox.serve_user
+
+    system.services.beats.healthcheck_name = settings.healthcheck
+    return Watchdog(
+        system.services.beats,
+        limits_of(settings),
+        interval=settings.interval,
+        events=system.services.events,
+        repair=repair,
+        diagnostic=diagnostic,
+        where=lambda name: _where(system, name),
+        handling=handling,
+        healthcheck_runs=healthcheck_runs,
+        systemd=system.systemd,
+    )
+
+
+def _find(system: System, name: str) -> Address | None:
+    try:
+        return system.registry.find(name)
+    except UnknownActor:
+        return None
+
+
+def _inside(system: System, name: str) -> object:
+    """What an actor says of itself, whatever it is doing."""
+    address = _find(system, name)
+    return {} if address is None else address.inspect()["actor"]
+
+
+def _where(system: System, name: str) -> Sequence[str]:
+    """Where the actor's code waits, outermost first: the handler it is in, else its own task, else its message loop."""
+    address = _find(system, name)
+    if address is None:
+        return ()
+    if not address.is_busy:
+        # A worker's iteration is a task beside its message loop, which waits for messages and is well.
+        for task in tasks_of(address):
+            if not task.context[current_call_context].blocks_actor:  # type: ignore[union-attr]  # it is what they were found by
+                return [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in task.iter_await_frames()]
+    return address.stack()

@@ -1,0 +1,159 @@
+"""The admin listener: what it answers, to whom, and where it refuses to listen."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from actors.desk.admin import Admin, AdminSettings
+from runtime import Actor, AddressState, Ignore, Ref, StartRefused
+from runtime.config import Secret
+from runtime.testing import ActorSystem, OnCrash, actor_system
+from vpn.errors import unwrap_group
+
+TOKEN = Secret("a-token-of-this-test")
+
+
+class Reluctant(Actor):
+    """Runs, but cannot do its work."""
+
+    async def on_start(self) -> None:
+        self.context.ready(False, "still looking for its keys")
+
+
+class Declining(Actor):
+    """Has nothing to do here."""
+
+    async def on_start(self) -> None:
+        raise Ignore("nothing to do")
+
+
+@asynccontextmanager
+async def serving(settings: AdminSettings) -> AsyncIterator[tuple[ActorSystem, Ref, httpx.AsyncClient]]:
+    async with actor_system() as system:
+        ref = await system.start(Admin(settings), name="admin", on_crash=OnCrash.RESTART)
+        url = system.address(ref).facts["listening"]
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as browser:
+            yield system, ref, browser
+
+
+async def test_ready_turns_503_with_the_reason_of_whoever_is_not() -> None:
+    async with serving(AdminSettings(port=0)) as (system, _, browser):
+        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}}
+        await system.start(Reluctant(), name="reluctant")
+        answer = await browser.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["not_ready"] == {"reluctant": "still looking for its keys"}
+        assert (await browser.get("/livez")).status_code == 200
+        assert (await browser.get("/startupz")).status_code == 200
+
+
+async def test_who_declined_to_run_is_not_waited_for() -> None:
+    async with serving(AdminSettings(port=0)) as (system, _, browser):
+        with pytest.RaisesGroup(Ignore, flatten_subgroups=True, allow_unwrapped=True):
+            async with trio.open_nursery() as nursery:
+                idle = ActorSystem(nursery, system.services)
+                await idle.start(Declining(), name="declining")
+        assert system.services.registry.find("declining").state is AddressState.DEAD
+        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}}
+
+
+async def test_metrics_are_prometheus_text() -> None:
+    async with serving(AdminSettings(port=0)) as (_, _, browser):
+        answer = await browser.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert list(text_string_to_metric_families(answer.text)) is not None
+
+
+async def test_with_a_token_metrics_are_for_whoever_has_it_and_probes_for_all() -> None:
+    async with serving(AdminSettings(port=0, token=TOKEN)) as (_, _, browser):
+        assert (await browser.get("/metrics")).status_code == 401
+        wrong = {"authorization": "Bearer something-else"}
+        assert (await browser.get("/metrics", headers=wrong)).status_code == 401
+        right = {"authorization": f"Bearer {TOKEN.reveal()}"}
+        assert (await browser.get("/metrics", headers=right)).status_code == 200
+        assert (await browser.get("/livez")).status_code == 200
+
+
+async def test_on_loopback_it_answers_to_this_machines_names_and_to_those_of_its_proxies() -> None:
+    """A page of a stranger's can send a browser here under its own name (DNS rebinding)."""
+    async with serving(AdminSettings(port=0, hosts=("atlas.example",))) as (_, _, browser):
+        for host in (
+            "localhost",
+            "LOCALHOST:8600",
+            "127.0.0.1:1",
+            "127.1.2.3",
+            "[::1]:8600",
+            "Atlas.Example",
+            "atlas.example:443",
+        ):
+            assert (await browser.get("/metrics", headers={"host": host})).status_code == 200, host
+        for host in (
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:8600",
+            "192.0.2.1",
+            "[2001:db8::1]",
+            "",
+        ):
+            refused = await browser.get("/metrics", headers={"host": host})
+            assert refused.status_code == 421 and "admin.hosts" in refused.text, host
+
+
+async def test_a_taken_port_refuses_the_start_and_names_the_setting() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.RaisesGroup(StartRefused, flatten_subgroups=True, allow_unwrapped=True) as refused:
+            async with serving(AdminSettings(port=port)):
+                pass
+    error = unwrap_group(refused.value)
+    assert isinstance(error, StartRefused)
+    assert error.exit_code == os.EX_UNAVAILABLE
+    assert f"port {port}" in str(error)
+    assert "admin.port" in str(error)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104 - refused, not bound
+async def test_an_address_beyond_loopback_needs_a_token(host: str) -> None:
+    with pytest.RaisesGroup(StartRefused, flatten_subgroups=True, allow_unwrapped=True):
+        async with serving(AdminSettings(host=host, port=0)):
+            pass
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"\x00\xff\xfe\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+    ],
+)
+async def test_malformed_http_ends_its_own_connection_only(hostile: bytes) -> None:
+    async with serving(AdminSettings(port=0)) as (_, ref, browser):
+        stream = await trio.open_tcp_stream("127.0.0.1", int(str(browser.base_url.port)))
+        async with stream:
+            await stream.send_all(hostile)
+            with trio.move_on_after(0.5):
+                await stream.receive_some()
+        assert (await browser.get("/livez")).status_code == 200
+        assert ref.incarnation == 1
+
+
+async def test_it_listens_again_after_a_crash_and_leaves_no_socket_behind() -> None:
+    async with serving(AdminSettings(port=0)) as (system, ref, browser):
+        await system.kill(ref)
+        await system.up(ref, 2)
+        with pytest.raises(httpx.ConnectError):
+            await browser.get("/livez")  # the first incarnation's own port
+        url = system.address(ref).facts["listening"]
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as again:
+            assert (await again.get("/livez")).status_code == 200

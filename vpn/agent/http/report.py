@@ -1,0 +1,156 @@
+"""What the agent tells about itself: state, traffic counters in pages, metrics, and that the backend was heard."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import attrs
+
+from vpn.agent import metrics
+from vpn.agent.state.expiry import LastContactFile, NodeClock
+from vpn.agent.xray.instance import XrayInstance
+from vpn.agent.xray.node import AgentNode
+from vpn.protocol import CAN_BATCH, CAN_CUT, CAN_LIST, CAN_MOVE_CLOCK, CAN_SYNC, KeyUsage, NodeState, UsagePage
+from vpn.xray.api import Traffic
+from vpn.xray.connections import CutMethod
+
+
+def version() -> str:
+    """The installed version, "0" if it runs from a copied directory that was never installed."""
+    # asked once, and not by the process that becomes Xray: finding it takes a tenth of a second
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("atlas")
+    except PackageNotFoundError:
+        return "0"
+
+
+_SNAPSHOT_SECONDS: Final = 60.0
+_DIGITS: Final = 16
+
+
+@attrs.define(eq=False)
+class UsagePages:
+    """Counters of one life of Xray at a time.
+
+    A first page reads Xray; the pages that follow it come from the same reading. `number` grows with every reading that
+    found counters moved, and is the mark that readers come back with.
+    """
+
+    _boot_id: str = ""
+    _number: int = 0
+    _moved: dict[str, tuple[Traffic, int]] = attrs.field(factory=dict)  # last counters, and at which number they moved
+    _names: list[str] = attrs.field(factory=list)
+    _read_at: float = float("-inf")
+
+    async def page(self, life: XrayInstance, since: str, after: str, limit: int) -> UsagePage:
+        """A page of counters that moved after the mark `since`. Raises XrayCallFailed."""
+        if not after or self._boot_id != life.boot_id or time.monotonic() - self._read_at > _SNAPSHOT_SECONDS:
+            self._take(life.boot_id, await life.api.traffic())
+        known = self._number_of(since)
+        found: list[KeyUsage] = []
+        more = False
+        for name in self._names[bisect_right(self._names, after) :]:
+            traffic, number = self._moved[name]
+            if number <= known:
+                continue
+            if len(found) == limit:
+                more = True
+                break
+            found.append(KeyUsage(name, traffic.uplink, traffic.downlink))
+        return UsagePage(
+            life.boot_id, tuple(found), found[-1].key_id if more else None, f"{life.boot_id}-{self._number}"
+        )
+
+    def _take(self, boot_id: str, counters: Mapping[str, Traffic]) -> None:
+        if boot_id != self._boot_id:
+            self._boot_id, self._number, self._moved = boot_id, 0, {}
+        moved = [name for name, traffic in counters.items() if self._moved.get(name, (None, 0))[0] != traffic]
+        if moved:
+            self._number += 1
+            for name in moved:
+                self._moved[name] = (counters[name], self._number)
+            self._names = sorted(self._moved)
+        self._read_at = time.monotonic()
+
+    def _number_of(self, since: str) -> int:
+        boot_id, _, number = since.rpartition("-")
+        is_number = number.isascii() and number.isdecimal() and len(number) <= _DIGITS
+        return int(number) if boot_id == self._boot_id and is_number else 0
+
+
+VERSION: Final = version()
+
+
+@attrs.define(eq=False)
+class Reporter:
+    """Reports on one node."""
+
+    agent_id: str
+    node: AgentNode
+    clock: NodeClock
+    heard_file: LastContactFile
+    _usage: UsagePages = attrs.field(init=False, factory=UsagePages)
+
+    def heard(self) -> None:
+        """Somebody who can extend keys spoke. It is as if not, while no change can be written down: what was paid for then
+        cannot reach this node either."""
+        if self.node.store.failure:
+            return
+        now = self.clock.real()
+        if self.node.contact.heard(now):
+            self.node.grace_changed()
+        self.heard_file.remember(self.node.contact, now)
+
+    def state(self) -> NodeState:
+        """The node at a glance."""
+        node, life = self.node, self.node.keeper.current
+        serving, expired, pending = node.counts()
+        capabilities = {CAN_LIST, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
+        if life is not None and life.cutter.way is not CutMethod.NONE:
+            capabilities |= {CAN_CUT, life.cutter.way.value}
+        if self.clock.offset is not None:
+            capabilities.add(CAN_MOVE_CLOCK)
+        return NodeState(
+            agent_id=self.agent_id,
+            boot_id="" if life is None else life.boot_id,
+            agent_version=VERSION,
+            xray_version="" if life is None else life.version,
+            ready=life is not None,
+            why=node.keeper.why_down or node.store.failure,
+            count=len(node.store.desired),
+            serving=serving,
+            expired=expired,
+            pending=pending,
+            digest=node.store.desired.digest,
+            last_generation=node.store.desired.last_generation,
+            sequence=node.store.desired.sequence,
+            capabilities=frozenset(capabilities),
+            inbounds=(node.facts,),
+            now=datetime.fromtimestamp(self.clock.now(), UTC),
+        )
+
+    async def usage(self, since: str, after: str, limit: int) -> UsagePage:
+        """A page of counters. Raises XrayDown or XrayCallFailed."""
+        return await self._usage.page(await self.node.keeper.life(), since, after, limit)
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        for state, value in zip(("serving", "expired", "pending"), self.node.counts(), strict=True):
+            metrics.KEYS.labels(state).set(value)
+        life = self.node.keeper.current
+        metrics.READY.set(life is not None)
+        metrics.STARTS.set(self.node.keeper.starts)
+        metrics.CONNECTIONS.set(0 if life is None else len(life.connections))
+        metrics.CUSTOMERS.set(0 if life is None else life.connections.customers)
+        now = self.clock.real()
+        metrics.SILENCE.set(max(0.0, now - self.node.contact.last_heard))
+        metrics.GRACE.set(self.node.contact.grace_at(now))
+        metrics.REFUSING.set(bool(self.node.store.failure))
+        if life is not None:
+            metrics.INFO.labels(VERSION, life.version).set(1)

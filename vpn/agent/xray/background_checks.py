@@ -1,0 +1,221 @@
+"""Looking after Xray between changes: its users stay those that are wanted, and removed customers stay out.
+
+Xray loses access lines when it prints many at once, so a connection may be open that nobody knows the owner of. A
+leaked
+connection is found by its traffic: Xray counts the customer's bytes, the kernel those on each connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from runtime import get_logger
+from vpn.agent import metrics
+from vpn.agent.xray.instance import XrayInstance
+from vpn.agent.xray.node import AgentNode
+from vpn.errors import XrayCallFailed, XrayDown
+from vpn.xray.access_log import Source
+from vpn.xray.api import Traffic
+
+log = get_logger(__name__)
+
+_FACTOR: Final = 2
+_SLACK: Final = 64 * 1024
+"Bytes by which the counts may differ besides: what was moved between reading the one and the other, and protocol overhead."
+
+
+async def shut_out(life: XrayInstance, email: str) -> None:
+    """Cut whatever of this customer shows up from now on, and refuse new streams inside what is open. Hold the key's lock, or a
+    key that comes back stays out. Raises XrayCallFailed."""
+    life.ban(email)
+    if email not in life.blocked:
+        life.blocked.add(email)
+        await life.api.block(email)
+
+
+async def cut_leaked_connection(
+    life: XrayInstance, email: str, counted: int, before: Mapping[Source, int], after: Mapping[Source, int]
+) -> bool:
+    """Cut the one connection whose bytes, between two looks, come nearest to the `counted` ones of the customer; never one
+    that is known to be somebody else's, or whose traffic is of another size. Raises XrayCallFailed."""
+    off = {
+        source: abs(after[source] - before[source] - counted)
+        for source in after.keys() & before.keys()
+        if counted // _FACTOR - _SLACK <= after[source] - before[source] <= counted * _FACTOR + _SLACK
+        and after[source] > before[source]
+        and life.connections.owner(source) is None
+    }
+    if counted <= 0 or not off:
+        return False
+    stray = min(off, key=lambda source: off[source])
+    cut = await life.cut_these(frozenset((stray,)))
+    if cut:
+        metrics.STRAYS.inc()
+        log.warning("cut a removed customer's connection that Xray had not reported", key=email, candidates=len(off))
+    return bool(cut)
+
+
+@attrs.define(eq=False)
+class LeakSweep:
+    """Looks, whenever it is told to, whether the counters of customers who are not to be served stand still since the last
+    look. Where they do not, the customer is shut out, and the connection cut at the look after that."""
+
+    node: AgentNode
+    _life: XrayInstance | None = attrs.field(init=False, default=None)
+    _counted: dict[str, int] = attrs.field(init=False, factory=dict)
+    _flows: dict[Source, int] = attrs.field(init=False, factory=dict)
+
+    async def look(self) -> None:
+        """Look once. Raises XrayCallFailed."""
+        life = self.node.keeper.current
+        if life is not self._life:
+            self._life, self._counted, self._flows = life, {}, {}
+        if life is None:
+            return
+        counted = {
+            email: traffic.uplink + traffic.downlink
+            for email, traffic in (await life.api.traffic()).items()
+            if not self.node.serves(email)
+        }
+        going_on = [email for email, total in counted.items() if total > self._counted.get(email, total)]
+        flows = await life.flows() if going_on else {}
+        uncut = 0
+        for email in going_on:
+            async with self.node.locks.of(email):
+                if self.node.serves(email):
+                    continue  # came back meanwhile
+                await shut_out(life, email)
+                moved = counted[email] - self._counted[email]
+                if await life.cut(email) or await cut_leaked_connection(life, email, moved, self._flows, flows):
+                    del counted[email]  # what was on its way still counts: begin anew
+                else:
+                    uncut += 1
+        metrics.UNCUT.set(uncut)
+        self._counted, self._flows = counted, flows
+
+
+_LOOKS: Final = (0.25, 1.0, 5.0, 20.0, 30.0)
+"Seconds between looks at a removed customer's counters."
+_MEASURE: Final = 0.2
+_BAN_SECONDS: Final = 60.0
+_TIDY_SECONDS: Final = 15.0
+_VERIFY_SECONDS: Final = 60.0
+_RECOVER_SECONDS: Final = 1.0
+
+
+@attrs.define(eq=False)
+class BackgroundChecks:
+    """Background checks of one node; `run` goes on until cancelled. Seconds between full comparisons: `verify_every`."""
+
+    node: AgentNode
+    verify_every: float = _VERIFY_SECONDS
+    _sweep: LeakSweep = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._sweep = LeakSweep(self.node)
+
+    async def run(self) -> None:
+        """Start all checks."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_removals)
+            nursery.start_soon(self._tidy)
+            nursery.start_soon(self._verify)
+            nursery.start_soon(self._recover)
+
+    async def _follow_removals(self) -> None:
+        async with trio.open_nursery() as nursery:
+            async for life, email in self.node.removals:
+                nursery.start_soon(self._until_quiet, life, email)
+
+    async def _until_quiet(self, life: XrayInstance, email: str) -> None:
+        """After a cut, the customer's counters must stand still; if they move, a connection is open that nobody knows the
+        owner of. Later than that, the sweep finds it."""
+        try:
+            last = await _counters(life, email)
+            for pause in _LOOKS:
+                if not last:
+                    return  # never connected in this life of Xray
+                await trio.sleep(pause)
+                while life.is_banned(email) and self.node.keeper.current is life:
+                    now = await _counters(life, email)
+                    if now == last:
+                        break
+                    last = await self._cut_stray(life, email)
+        except XrayCallFailed as error:
+            log.debug("could not check that a removed customer is quiet", key=email, reason=str(error))
+
+    async def _cut_stray(self, life: XrayInstance, email: str) -> int:
+        async with self.node.locks.of(email):
+            if not life.is_banned(email):
+                return 0  # came back meanwhile
+            await shut_out(life, email)
+        flows, counted = await life.flows(), await _counters(life, email)
+        await trio.sleep(_MEASURE)
+        later, total = await life.flows(), await _counters(life, email)
+        if life.is_banned(email):
+            await cut_leaked_connection(life, email, total - counted, flows, later)
+        return await _counters(life, email)
+
+    async def _tidy(self) -> None:
+        """Forget closed connections, lift bans and block rules that have served their purpose."""
+        while True:
+            await trio.sleep(_TIDY_SECONDS)
+            life = self.node.keeper.current
+            if life is None:
+                continue
+            try:
+                await life.forget_closed()
+                for email in life.bans_before(trio.current_time() - _BAN_SECONDS):
+                    async with self.node.locks.of(email):
+                        if life.is_banned(email):
+                            await self._lift(life, email)
+            except XrayCallFailed as error:
+                log.debug("bans and block rules stay a little longer", reason=str(error))
+
+    async def _lift(self, life: XrayInstance, email: str) -> None:
+        if await life.cut(email):
+            return  # still coming: the ban stays for another round
+        if email in life.blocked:
+            await life.api.unblock(email)
+            life.blocked.discard(email)
+        life.unban(email)
+
+    async def _verify(self) -> None:
+        while True:
+            await trio.sleep(self.verify_every)
+            await self._compare()
+            try:
+                await self._sweep.look()
+            except XrayCallFailed as error:
+                log.warning("could not see whether removed customers are quiet", reason=str(error))
+
+    async def _compare(self) -> None:
+        try:
+            await self.node.verify()
+        except (XrayCallFailed, XrayDown) as error:
+            log.warning("could not compare Xray's users with the wanted keys", reason=str(error))
+
+    async def _recover(self) -> None:
+        """Take changes again once the disk takes them."""
+        store = self.node.store
+        since: float | None = None
+        while True:
+            await trio.sleep(_RECOVER_SECONDS)
+            if not store.failure:
+                since = None
+                continue
+            if since is None:
+                since = trio.current_time()
+                log.error("changes are refused", reason=store.failure)
+            if await store.recover():
+                log.warning("changes are taken again", after_seconds=round(trio.current_time() - since, 1))
+                await self._compare()  # what was known but refused is made now
+
+
+async def _counters(life: XrayInstance, email: str) -> int:
+    traffic = (await life.api.traffic(email)).get(email, Traffic())
+    return traffic.uplink + traffic.downlink

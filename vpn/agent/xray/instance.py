@@ -1,0 +1,187 @@
+"""Everything that begins and ends with one Xray process, and making it serve a user or stop serving one: done, and read
+back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import attrs
+import trio
+
+from vpn.agent import metrics
+from vpn.errors import XrayCallFailed
+from vpn.protocol import route_blind
+from vpn.xray.access_log import Connections, Source
+from vpn.xray.api import XrayApi, XrayUser
+from vpn.xray.connections import CutMethod, Cutter
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class XrayInstance:
+    """One Xray process, what it serves and who is connected to it.
+
+    `serving` are the users confirmed in it, `has_served` whether there ever were any, `blocked` those with a block rule,
+    `banned` those whose every new connection is to be cut on sight.
+    """
+
+    boot_id: str
+    version: str
+    pid: int
+    started_at: float
+    api: XrayApi
+    cutter: Cutter
+    connections: Connections
+    serving: dict[str, XrayUser] = attrs.field(factory=dict)
+    _holders: dict[bytes, str] = attrs.field(factory=dict)
+    has_served: bool = False
+    blocked: set[str] = attrs.field(factory=set)
+    banned: dict[str, float] = attrs.field(factory=dict)
+
+    def serves(self, user: XrayUser) -> None:
+        """Xray was seen to have this user."""
+        assert user.uuid is not None
+        self.stopped(user.email)
+        self.serving[user.email] = user
+        self.has_served = True
+        self._holders[route_blind(user.uuid)] = user.email
+
+    def stopped(self, email: str) -> None:
+        """Xray does not have this user, or not for certain."""
+        user = self.serving.pop(email, None)
+        if user is not None and user.uuid is not None:
+            self._holders.pop(route_blind(user.uuid), None)
+
+    def holder_of(self, user: XrayUser) -> str | None:
+        """Another user that has this UUID in Xray."""
+        assert user.uuid is not None
+        holder = self._holders.get(route_blind(user.uuid))
+        return None if holder == user.email else holder
+
+    def ban(self, email: str) -> None:
+        """From now on cut this customer's connections on sight."""
+        self.banned[email] = trio.current_time()
+
+    def unban(self, email: str) -> None:
+        """Stop that."""
+        self.banned.pop(email, None)
+
+    def is_banned(self, email: str) -> bool:
+        """Whether the customer is to stay out."""
+        return email in self.banned
+
+    def bans_before(self, moment: float) -> list[str]:
+        """Customers banned before that moment of the loop's clock."""
+        return [email for email, since in self.banned.items() if since < moment]
+
+    async def cut(self, email: str) -> int:
+        """Cut the customer's connections known so far; how many were open. Raises XrayCallFailed."""
+        return await self.cut_these(self.connections.of(email))
+
+    async def cut_these(self, sources: frozenset[Source]) -> int:
+        """Cut these connections; how many were open. Raises XrayCallFailed."""
+        if not sources or self.cutter.way is CutMethod.NONE:
+            return 0
+        shut = await self._in_thread(lambda: self.cutter.cut(sources))
+        self.connections.forget(sources)
+        metrics.CUT.inc(len(shut))
+        return len(shut)
+
+    async def flows(self) -> dict[Source, int]:
+        """Bytes through each open connection so far. Raises XrayCallFailed."""
+        return {flow.source: flow.moved for flow in await self._in_thread(self.cutter.flows)}
+
+    async def forget_closed(self) -> None:
+        """Forget connections that are not open any more. Raises XrayCallFailed."""
+        known = self.connections.all()
+        live = await self._in_thread(self.cutter.live)
+        # only those known before the look: newer ones may be missing in it
+        self.connections.forget(known - live)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(function)
+        except OSError as error:
+            raise XrayCallFailed(f"Xray's connections cannot be reached: {error.strerror or error}") from error
+
+
+async def serve(life: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> int:
+    """Serve this user; returns the connections cut because the key changed. `displaced` is told of a user that had the
+    UUID before and lost it. Raises XrayCallFailed."""
+    email, cut = user.email, 0
+    life.unban(email)
+    if email in life.blocked:
+        await life.api.unblock(email)
+        life.blocked.discard(email)
+    await _release_uuid(life, tag, user, displaced)
+    found = life.serving.get(email)
+    if found is None and await life.api.add_user(tag, user):
+        pass
+    elif (found := await life.api.get_user(tag, email)) != user:
+        # Xray has no upsert: a changed key is removed and added
+        await life.api.remove_user(tag, email)
+        await life.api.add_user(tag, user)
+        cut = await life.cut(email)
+    else:
+        life.serves(user)
+        return 0
+    back = await life.api.get_user(tag, email)
+    if back != user:
+        life.stopped(email)
+        raise XrayCallFailed(f"key {email!r} was added to Xray but reads back differently")
+    life.serves(user)
+    return cut
+
+
+async def add_many(life: XrayInstance, tag: str, users: Iterable[XrayUser]) -> list[XrayUser]:
+    """Add those users that this life of Xray does not know, without reading them back; returns those that were added.
+    With the others there is more to do. Raises XrayCallFailed."""
+    new = [
+        user
+        for user in users
+        if user.email not in life.serving and user.email not in life.blocked and life.holder_of(user) is None
+    ]
+    added = [user for user, was_added in zip(new, await life.api.add_users(tag, new), strict=True) if was_added]
+    for user in added:
+        life.unban(user.email)
+    return added
+
+
+async def _release_uuid(life: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> None:
+    """Take the UUID from whoever else still has it in Xray: with two users of one UUID, removing either locks out both.
+    The other key does not want it any more, and gets what it does want when its own turn comes."""
+    other = life.holder_of(user)
+    if other is not None:
+        displaced(other)
+        await life.api.remove_user(tag, other)
+        life.stopped(other)
+        await life.cut(other)
+
+
+async def stop_serving(life: XrayInstance, tag: str, email: str) -> int:
+    """Refuse this user from now on and cut what is open; returns the connections cut. Raises XrayCallFailed."""
+    # first of all, so that connections which show up from here on are cut on sight
+    life.ban(email)
+    await life.api.remove_user(tag, email)
+    # Removed users keep what is open, and inside a shared (mux) connection may even open more: the rule ends that
+    # at once. Only for customers who are connected, because every rule is looked at for every request.
+    if life.connections.of(email):
+        life.blocked.add(email)
+        await life.api.block(email)
+    cut = await life.cut(email)
+    if await life.api.get_user(tag, email) is not None:
+        raise XrayCallFailed(f"key {email!r} was removed from Xray but is still there")
+    life.stopped(email)
+    return cut
+
+
+def with_the_same_uuid(users: Iterable[XrayUser]) -> list[str]:
+    """The names of users that share a UUID with another, as far as Xray tells UUIDs apart."""
+    by_uuid: dict[bytes, list[str]] = {}
+    for user in users:
+        if user.uuid is not None:
+            by_uuid.setdefault(route_blind(user.uuid), []).append(user.email.lower())
+    return [email for emails in by_uuid.values() if len(emails) > 1 for email in emails]

@@ -1,0 +1,190 @@
+"""Keeping Xray alive, always from the keys that are wanted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from runtime import get_logger, redact
+from vpn.agent.state import files
+from vpn.agent.xray.instance import XrayInstance
+from vpn.errors import XrayDown, XrayError
+from vpn.xray.access_log import Access, Connections, parse_access
+from vpn.xray.api import XrayApi, XrayUser
+from vpn.xray.config import Inbound, server_config
+from vpn.xray.connections import CutMethod, Cutter, cut_method
+from vpn.xray.grpc import GrpcChannel
+from vpn.xray.process import XrayProcess
+
+log = get_logger(__name__)
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_CALM: Final = 60.0
+_SOCKET: Final = "xray.sock"
+
+
+@attrs.define(eq=False)
+class XraySupervisor:
+    """Runs Xray again and again, always from the users that `users` names at that moment.
+
+    `run` raises only if the very first start fails; later failures are repeated with a pause of 0.1 s doubling to 5 s.
+    `on_access` hears of every request let in, with the life it happened in.
+    """
+
+    directory: Path
+    inbound: Inbound
+    reaches: Sequence[str]
+    users: Callable[[], list[XrayUser]]
+    on_access: Callable[[XrayInstance, Access], None]
+    clock: Callable[[], float]
+    why_down: str = attrs.field(init=False, default="Xray is starting")
+    starts: int = attrs.field(init=False, default=0)
+    _life: XrayInstance | None = attrs.field(init=False, default=None)
+    _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _restart: trio.CancelScope | None = attrs.field(init=False, default=None)
+
+    @property
+    def current(self) -> XrayInstance | None:
+        """The life of Xray, if it is up."""
+        return self._life
+
+    async def life(self, within: float = 5.0) -> XrayInstance:
+        """The life of Xray, waiting for it if it is starting. Raises XrayDown after `within` seconds."""
+        with trio.move_on_after(within):
+            while self._life is None:
+                await self._changed.wait()
+            return self._life
+        raise XrayDown(f"Xray is not up after {within:g} s: {self.why_down}")
+
+    async def has_ended(self, life: XrayInstance, within: float = 0.5) -> bool:
+        """Whether this life is over, or shows to be within `within` seconds: a call may fail before the end is seen."""
+        with trio.move_on_after(within):
+            while self._life is life:
+                await self._changed.wait()
+        return self._life is not life
+
+    def restart(self) -> None:
+        """End this life now and begin another from the wanted users. Cuts everybody: only for a life that never served
+        anybody. One that serves nobody just now may still carry connections."""
+        if self._restart is not None:
+            self._set(None, "Xray is restarting to take on many keys at once")
+            self._restart.cancel()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep Xray alive until cancelled. `started` once the first life accepts connections."""
+        run_directory = self.directory / "xray"
+        files.make_private_directory(run_directory)
+        # By descriptor, because a socket's path may not be longer than 107 bytes and a data directory's may.
+        descriptor = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        failures = 0
+        try:
+            while True:
+                began = trio.current_time()
+                asked = False
+                try:
+                    with trio.CancelScope() as self._restart:
+                        await self._one_life(run_directory, descriptor, task_status if self.starts == 0 else None)
+                    asked = self._restart.cancelled_caught
+                except XrayError as error:
+                    if self.starts == 0:
+                        raise
+                    self._set(None, redact(str(error)))
+                    log.error(  # noqa: TRY400  # the reason says all; a trace of our own code says nothing about Xray
+                        "Xray could not be started again",
+                        reason=redact(str(error)),
+                        next_try_seconds=self._pause(failures + 1),
+                    )
+                finally:
+                    self._restart = None
+                if asked:
+                    continue
+                failures = 1 if trio.current_time() - began > _CALM else failures + 1
+                await trio.sleep(self._pause(failures))
+        finally:
+            os.close(descriptor)
+
+    def _pause(self, failures: int) -> float:
+        return 0.0 if failures <= 1 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 2))
+
+    async def _one_life(self, run_directory: Path, descriptor: int, task_status: trio.TaskStatus[None] | None) -> None:
+        for name in (_SOCKET, f"{_SOCKET}.lock"):
+            (run_directory / name).unlink(missing_ok=True)
+        users = self.users()
+        connections = Connections()
+        process = XrayProcess(
+            name="xray",
+            config=server_config(self.inbound, users, f"/proc/self/cwd/{_SOCKET}", allow=self.reaches),
+            listening_on=f"{self.inbound.listen}:{self.inbound.port}",
+            cwd=run_directory,
+            on_line=lambda line: self._line(connections, line),
+        )
+        channel = GrpcChannel(f"/proc/self/fd/{descriptor}/{_SOCKET}")
+        outcome: XrayError | None = None
+        status = 0
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def until_end(*, task_status: trio.TaskStatus[None]) -> None:
+                    nonlocal outcome, status
+                    try:
+                        status = await process.run(task_status=task_status)
+                    except XrayError as error:
+                        outcome = error
+                        task_status.started()
+
+                await nursery.start(until_end)
+                if outcome is None:
+                    self._begin(process, users, XrayApi(channel), connections)
+                    if task_status is not None:
+                        task_status.started()
+        finally:
+            self._set(None, self.why_down if self._life is None else "Xray ended and is being restarted")
+            with trio.CancelScope(shield=True), trio.move_on_after(1):
+                await channel.aclose()
+        if outcome is not None:
+            raise outcome
+        log.error("Xray ended; it is started again with all keys", status=status)
+
+    def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
+        way = cut_method(process.pid)
+        if way is CutMethod.NONE:
+            log.warning(
+                "connections of removed customers cannot be cut on this host: it forbids both pidfd_getfd and SOCK_DESTROY; "
+                "allow the former (SYS_PTRACE in a container) or give the agent NET_ADMIN"
+            )
+        self.starts += 1
+        life = XrayInstance(
+            boot_id=secrets.token_hex(8),
+            version=process.version,
+            pid=process.pid,
+            started_at=self.clock(),
+            api=api,
+            cutter=Cutter(process.pid, self.inbound.port, way),
+            connections=connections,
+        )
+        for user in users:
+            life.serves(user)
+        self._set(life, "")
+        log.info("Xray accepts connections", version=life.version, pid=life.pid, keys=len(users), boot_id=life.boot_id)
+
+    def _set(self, life: XrayInstance | None, why_down: str) -> None:
+        self._life = life
+        self.why_down = why_down
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _line(self, connections: Connections, line: str) -> None:
+        access = parse_access(line)
+        if access is None:
+            log.debug("xray", line=redact(line))
+        else:
+            connections.add(access)
+            if self._life is not None:
+                self.on_access(self._life, access)

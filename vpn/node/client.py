@@ -1,0 +1,318 @@
+"""`VpnNode` over the agent's HTTP interface."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Final, TypeVar
+from urllib.parse import quote, urlsplit
+
+import attrs
+import httpx
+import trio
+
+from runtime.config import Secret
+from runtime.http import Timeouts, new_client
+from vpn.errors import NodeAmbiguous, NodeCannotList, NodeError, NodeProtocolError, NodeRefused, NodeUnknownKey
+from vpn.node import wire
+from vpn.node.breaker import Breaker
+from vpn.node.caller import AgentCaller
+from vpn.protocol import (
+    CAN_EXTEND_HEADER,
+    MAX_BATCH,
+    Applied,
+    KeyPage,
+    KeySpec,
+    Kicked,
+    NodeKey,
+    NodeState,
+    Removal,
+    Removed,
+    SyncOutcome,
+    UsagePage,
+)
+
+T = TypeVar("T")
+
+_LINES_AT_ONCE: Final = 500
+_BATCH_SECONDS: Final = 60.0
+_SYNC_SECONDS: Final = 120.0
+_NO_SUCH_ROUTE: Final = (404, 405)
+_READ_BACK_SECONDS: Final = 2.0
+
+
+@attrs.define(eq=False)
+class AgentClient:
+    """A node's agent, seen from the backend. Use it as an async context manager, or `aclose()` it.
+
+    A call takes at most `within` seconds (default 10; a batch 60, a sync 120), waiting and repeats included. At most
+    `concurrency` calls (16) are on their way at once, the others wait. Operations in `vpn.protocol.IDEMPOTENT` are
+    repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds (0.1)
+    doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more before
+    NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on but 507, and refuses with
+    BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors are
+    `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once for a
+    `url` that is not http or https.
+
+    While `can_extend` is set, every request says that it comes from somebody who can extend keys now. A node that does not
+    hear that lets keys live longer (`vpn.agent.state.expiry`); whoever only looks, or has no database, must not say it.
+    """
+
+    name: str
+    url: str
+    token: Secret
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    within: float = 10.0
+    repeats: int = 2
+    pause: float = 0.1
+    breaker: Breaker | None = None
+    verify: ssl.SSLContext | bool = attrs.field(default=True, repr=False)
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    can_extend: bool = False
+    _caller: AgentCaller = attrs.field(init=False, repr=False)
+    _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not _is_address(self.url):
+            raise NodeRefused(self.name, f"its url {self.url!r} is not http://HOST:PORT or https://HOST:PORT", "url")
+        self._http = new_client(
+            self.url,
+            headers={"authorization": f"Bearer {self.token.reveal()}", "accept-encoding": "identity"},
+            timeouts=self.timeouts,
+            max_connections=self.concurrency,
+            verify=self.verify,
+        )
+        self._http.event_hooks = {"request": [self._say_who]}
+        self._caller = AgentCaller(
+            name=self.name,
+            url=self.url,
+            http=self._http,
+            timeouts=self.timeouts,
+            within=self.within,
+            repeats=self.repeats,
+            pause=self.pause,
+            breaker=self.breaker,
+            concurrency=self.concurrency,
+        )
+
+    async def __aenter__(self) -> AgentClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _say_who(self, request: httpx.Request) -> None:
+        if self.can_extend:
+            request.headers[CAN_EXTEND_HEADER] = "1"
+
+    async def put(self, spec: KeySpec) -> Applied:
+        """See VpnNode.put. Idempotent."""
+        path = _key_path(spec.key_id)
+        try:
+            answer = await self._caller.call("put", "PUT", path, content=json.dumps(wire.spec_to_json(spec)).encode())
+        except NodeAmbiguous:
+            found = await self._read_back(spec.key_id)
+            if isinstance(found, NodeError) or not _covers(found, spec):
+                raise
+            return Applied(spec.key_id, found.spec.generation, True, found.state, found.spec.expires_at)
+        return self._applied(self._read(wire.applied_from_json, answer), spec)
+
+    async def remove(self, key_id: str, generation: int) -> Removed:
+        """See VpnNode.remove. Idempotent. If only reading back showed that it was done, `existed` is true and `cut` 0."""
+        path = f"{_key_path(key_id)}?generation={generation}"
+        try:
+            answer = await self._caller.call("remove", "DELETE", path)
+        except NodeAmbiguous:
+            # absence alone would not show that the node will refuse a late put: its memory of the removal does
+            found = await self._read_back(key_id)
+            if not isinstance(found, NodeUnknownKey) or found.removed < generation or found.pending:
+                raise
+            return Removed(key_id, True, 0)
+        return self._read(wire.removed_from_json, answer)
+
+    async def batch(
+        self, changes: Sequence[KeySpec | Removal], within: float | None = None
+    ) -> tuple[Applied | Removed | NodeError, ...]:
+        """See VpnNode.batch. Idempotent."""
+        if len(changes) > MAX_BATCH:
+            raise ValueError(f"a batch of {len(changes)} changes is refused: at most {MAX_BATCH}")
+        if len({change.key_id for change in changes}) < len(changes):
+            raise ValueError("a batch with two changes of one key is refused")
+        content = json.dumps({"changes": [wire.change_to_json(change) for change in changes]}).encode()
+        try:
+            answer = await self._caller.call(
+                "batch", "POST", "/v1/batch", content=content, within=within or _BATCH_SECONDS
+            )
+        except NodeRefused as error:
+            if error.status not in _NO_SUCH_ROUTE:
+                raise
+            return await self._one_by_one(changes)
+        outcomes = self._read(lambda data: wire.outcomes_from_json(data, len(changes), self._caller.error_of), answer)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if isinstance(outcome, Applied) and isinstance(change, KeySpec):
+                self._applied(outcome, change)
+            elif not isinstance(outcome, NodeError) and outcome.key_id != change.key_id:
+                raise self._other_key(change.key_id)
+        return tuple(outcomes)
+
+    async def _one_by_one(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
+        outcomes: list[Applied | Removed | NodeError] = []
+        for change in changes:
+            try:
+                if isinstance(change, KeySpec):
+                    outcomes.append(await self.put(change))
+                else:
+                    outcomes.append(await self.remove(change.key_id, change.generation))
+            except NodeError as error:
+                outcomes.append(error)
+        return tuple(outcomes)
+
+    async def get(self, key_id: str) -> NodeKey | None:
+        """See VpnNode.get. Idempotent."""
+        try:
+            return await self._get(key_id)
+        except NodeUnknownKey:
+            return None
+
+    async def _get(self, key_id: str, within: float | None = None) -> NodeKey:
+        answer = await self._caller.call("get", "GET", _key_path(key_id), within=within)
+        return self._read(wire.key_from_json, answer)
+
+    async def list(self, after: str = "", limit: int = 1000) -> KeyPage:
+        """See VpnNode.list. Idempotent. Raises NodeCannotList for a node without a list, and NodeProtocolError for a page
+        that does not follow `after` in order: a list that lies is no list."""
+        path = f"/v1/users?after={quote(after)}&limit={limit}"
+        try:
+            answer = await self._caller.call("list", "GET", path)
+        except NodeRefused as error:
+            if error.status not in _NO_SUCH_ROUTE:
+                raise
+            raise NodeCannotList(self.name, f"it has no list of its keys ({error.text})", error.status) from error
+        page = self._read(wire.page_from_json, answer)
+        names = [after, *(key.spec.key_id for key in page.keys)]
+        if any(one >= other for one, other in pairwise(names)) or (page.next is not None and page.next != names[-1]):
+            raise NodeProtocolError(
+                self.name, f"its list of keys after {after!r} is not in order; it cannot be relied on"
+            )
+        if page.next is not None and not page.keys:
+            raise NodeProtocolError(self.name, f"its list of keys after {after!r} goes on without keys")
+        return page
+
+    async def list_all(self, page_size: int = 2000) -> AsyncIterator[NodeKey]:
+        """All wanted keys in order of key id, a page at a time. A failing page raises: never a short list. Idempotent."""
+        after: str | None = ""
+        while after is not None:
+            page = await self.list(after, page_size)
+            for key in page.keys:
+                yield key
+            after = page.next
+
+    async def state(self) -> NodeState:
+        """See VpnNode.state. Idempotent."""
+        return self._read(wire.state_from_json, await self._caller.call("state", "GET", "/v1/state"))
+
+    async def sync(
+        self, specs: Iterable[KeySpec] | AsyncIterable[KeySpec], unchanged_since: int | None = None
+    ) -> SyncOutcome:
+        """See VpnNode.sync. Idempotent. `unchanged_since`, a `NodeState.sequence` read before the wanted keys were, keeps
+        keys that were changed after it from being dropped; without it, keys changed before the request are."""
+        path = "/v1/sync" if unchanged_since is None else f"/v1/sync?unchanged_since={unchanged_since}"
+        body = b"".join([line async for line in _lines(specs)])
+        answer = await self._caller.call("sync", "POST", path, content=body, within=_SYNC_SECONDS)
+        return self._read(wire.sync_from_json, answer)
+
+    async def kick(self, key_id: str) -> Kicked:
+        """See VpnNode.kick. Not idempotent: sent once, and NodeAmbiguous if its answer stayed away."""
+        return self._read(wire.kicked_from_json, await self._caller.call("kick", "POST", f"{_key_path(key_id)}/kick"))
+
+    async def usage(self, since: str = "", *, after: str = "", limit: int = 1000) -> UsagePage:
+        """See VpnNode.usage. Idempotent."""
+        path = f"/v1/usage?since={quote(since)}&after={quote(after)}&limit={limit}"
+        return self._read(wire.usage_from_json, await self._caller.call("usage", "GET", path))
+
+    async def move_clock(self, offset_seconds: float) -> None:
+        """Move the node's clock to this distance from real time, where it allows that (demonstrations and tests).
+        Idempotent."""
+        await self._caller.call(
+            "state", "PUT", "/v1/clock", content=json.dumps({"offset_seconds": offset_seconds}).encode()
+        )
+
+    async def usage_all(self, since: str = "", page_size: int = 5000) -> UsagePage:
+        """All counters at once, or those that moved after the mark `since`; pass its `mark` next time. If Xray was started
+        anew between the pages, it is read from the beginning. Idempotent."""
+        while True:
+            first = page = await self.usage(since, limit=page_size)
+            users = list(page.users)
+            while page.next is not None:
+                page = await self.usage(since, after=page.next, limit=page_size)
+                if page.boot_id != first.boot_id:
+                    break
+                users += page.users
+            else:
+                return attrs.evolve(first, users=tuple(users), next=None)
+
+    async def _read_back(self, key_id: str) -> NodeKey | NodeError:
+        try:
+            return await self._get(key_id, _READ_BACK_SECONDS)
+        except NodeError as error:
+            return error
+
+    def _applied(self, applied: Applied, spec: KeySpec) -> Applied:
+        if applied.key_id != spec.key_id or applied.generation < spec.generation:
+            raise self._other_key(spec.key_id)
+        return applied
+
+    def _other_key(self, key_id: str) -> NodeProtocolError:
+        return NodeProtocolError(
+            self.name, f"{self.url} was asked about key {key_id} and answered about another change"
+        )
+
+    def _read(self, reader: Callable[[object], T], answer: object) -> T:
+        try:
+            return reader(answer)
+        except ValueError as error:
+            raise NodeProtocolError(
+                self.name, f"an answer of {self.url} cannot be read: {error}; are the versions compatible?"
+            ) from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _key_path(key_id: str) -> str:
+    return f"/v1/users/{quote(key_id, safe='')}"
+
+
+def _covers(found: NodeKey, spec: KeySpec) -> bool:
+    """Whether what the node holds is what the put wanted."""
+    held = found.spec
+    same = (held.generation, held.uuid, held.flow, held.inbounds) == (
+        spec.generation,
+        spec.uuid,
+        spec.flow,
+        spec.inbounds,
+    )
+    long_enough = held.expires_at is None or (spec.expires_at is not None and held.expires_at >= spec.expires_at)
+    return same and long_enough and found.state.value != "pending"
+
+
+async def _lines(specs: Iterable[KeySpec] | AsyncIterable[KeySpec]) -> AsyncIterator[bytes]:
+    if isinstance(specs, AsyncIterable):
+        async for spec in specs:
+            yield json.dumps(wire.spec_to_json(spec)).encode() + b"\n"
+        return
+    for number, spec in enumerate(specs, start=1):
+        yield json.dumps(wire.spec_to_json(spec)).encode() + b"\n"
+        if number % _LINES_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
