@@ -47,7 +47,7 @@ async def rounds(harness: PoolHarness, count: int) -> None:
         seen = beats.healthcheck
         with trio.fail_after(10):
             while beats.healthcheck == seen:
-                await trio.sleep(0.005)  # house-ok: a beat is a plain slot: nobody is told of it
+                await trio.sleep(0.005)  # rule-ok: a beat is a plain slot: nobody is told of it
 
 
 def began(harness: PoolHarness) -> list[ConditionBegan]:

@@ -59,7 +59,7 @@ async def test_an_open_lease_beyond_its_limit_is_stopped_wherever_it_waits(empty
         with trio.fail_after(5), pytest.raises(LeaseExpired, match="idler"):
             async with harness.pool.lease("idler", hold=0.2) as lease:
                 await lease.execute("BEGIN")
-                await trio.sleep(20)  # house-ok: holding the connection idle is what is tested
+                await trio.sleep(20)  # rule-ok: holding the connection idle is what is tested
         await harness.until_full()
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
 
@@ -337,7 +337,7 @@ async def test_idle_time_of_an_open_lease_is_measured_and_told(empty_database_ds
     async with pool_harness(empty_database_dsn, settings) as harness:
         async with harness.pool.lease("dreamer") as lease:
             await lease.fetchval("SELECT pg_sleep(0.1)")
-            await trio.sleep(0.2)  # house-ok: holding the connection idle is what is tested
+            await trio.sleep(0.2)  # rule-ok: holding the connection idle is what is tested
         told = await harness.until_event(IdleHeld)
         assert told.label == "dreamer"
         assert 0.15 < told.idle < told.held - 0.05

@@ -161,7 +161,7 @@ async def test_a_restarted_server_is_used_again_without_a_restart_of_the_pool(
                     done.release()
                 except AtlasError as error:
                     errors.append(error)
-                    await trio.sleep(0.01)  # house-ok: a client that tries again
+                    await trio.sleep(0.01)  # rule-ok: a client that tries again
 
         async with trio.open_nursery() as nursery:
             for _ in range(4):

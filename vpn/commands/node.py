@@ -1,4 +1,4 @@
-"""Commands about nodes and tunnels: `atlas node …` and `atlas tunnel`.
+"""The commands `atlas node …`: make this machine a node, run one, or ask one.
 
 `atlas node state | list | usage | kick` ask one node's agent, without the backend.
 """
@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import sys
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import click
 import trio
 
-from runtime.cli import Seconds, Word
+from runtime.cli import Word
 from vpn.agent.install.command import install
 from vpn.agent.run import run
-from vpn.agent.settings import read_token
 from vpn.digest import expiry_seconds
-from vpn.errors import TunnelError, unwrap_group
-from vpn.link import VlessLink, parse_link
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings
 from vpn.node.wire import state_to_json
 from vpn.protocol import KEY_ID, NodeKey, NodeState, UsagePage
-from vpn.xray.tunnel import open_tunnel
+from vpn.token_file import read_token
 
 P = ParamSpec("P")
 ClientMaker = Callable[[], AgentClient]
@@ -86,8 +81,8 @@ def state(client: ClientMaker, *, as_json: bool) -> None:
     """
 
     async def ask() -> NodeState:
-        async with client() as node:
-            return await node.state()
+        async with client() as agent:
+            return await agent.state()
 
     found = trio.run(ask)
     if as_json:
@@ -107,8 +102,8 @@ def list_keys(client: ClientMaker, *, as_json: bool) -> None:
     """
 
     async def ask() -> list[NodeKey]:
-        async with client() as node:
-            return [key async for key in node.list_all()]
+        async with client() as agent:
+            return [key async for key in agent.list_all()]
 
     found = trio.run(ask)
     if as_json:
@@ -129,8 +124,8 @@ def usage(client: ClientMaker, *, as_json: bool) -> None:
     """
 
     async def ask() -> UsagePage:
-        async with client() as node:
-            return await node.usage_all()
+        async with client() as agent:
+            return await agent.usage_all()
 
     found = trio.run(ask)
     if as_json:
@@ -151,8 +146,8 @@ def kick(client: ClientMaker, *, key_id: str) -> None:
     """
 
     async def ask() -> int:
-        async with client() as node:
-            return (await node.kick(key_id)).cut
+        async with client() as agent:
+            return (await agent.kick(key_id)).cut
 
     click.echo(f"connections cut: {trio.run(ask)}")
 
@@ -199,43 +194,3 @@ def node() -> None:
 
 for command in (run, install, state, list_keys, usage, kick):
     node.add_command(command)
-
-
-@click.command()
-@click.argument("link")
-@click.option("--socks", type=click.IntRange(0, 65535), default=0, help="Port of the local proxy; 0 chooses one.")
-@click.option("--fetch", "url", help="Fetch this page through the tunnel, print it, and end.")
-@click.option("--mux", type=click.IntRange(0, 1024), default=0, help="Carry this many streams in one connection.")
-@click.option("--within", type=Seconds(0.1, 3600), default=15.0, show_default=True, help="Seconds for --fetch.")
-def tunnel(link: str, socks: int, url: str | None, mux: int, within: float) -> None:
-    """Open a tunnel from a VLESS LINK alone ("-": read it from standard input, where no process list shows it).
-
-    Offers SOCKS5 and HTTP on 127.0.0.1 until Ctrl-C. With --fetch, prints the page and exits with 0, or with 69 and the
-    reason.
-    """
-    text = sys.stdin.readline() if link == "-" else link
-    trio.run(partial(_tunnel, parse_link(text), socks, url, mux, within))
-
-
-async def _tunnel(link: VlessLink, socks: int, url: str | None, mux: int, within: float) -> None:
-    try:
-        async with open_tunnel(link, port=socks, mux=mux) as opened:
-            if url is None:
-                await _offer(opened.port)
-                return
-            page = await opened.fetch(url, within=within)
-    except BaseExceptionGroup as group:
-        raise unwrap_group(group) from None
-    if page.status >= 400:
-        raise TunnelError(f"the tunnel works, but the page answered with HTTP {page.status}")
-    sys.stdout.buffer.write(page.body)
-    sys.stdout.flush()
-
-
-async def _offer(port: int) -> None:
-    # listening for signals first: whoever reads the line may ask for the end at once
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        click.echo(json.dumps({"socks": f"127.0.0.1:{port}", "http": f"http://127.0.0.1:{port}"}))
-        sys.stdout.flush()
-        async for _ in signals:
-            return

@@ -13,14 +13,12 @@ import attrs
 import cattrs
 from attrs.validators import ge, gt
 
-from runtime.config import Secret
 from runtime.http import ConnectionLimits, is_loopback
 from vpn.errors import AgentMisconfigured
 from vpn.link import is_host
 from vpn.protocol import FLOW_NONE, FLOW_VISION, InboundFacts
 from vpn.xray.config import LOOPBACK
 
-MIN_TOKEN: Final = 16
 TAG: Final = "vless"
 _FINGERPRINT: Final = re.compile(r"[a-z0-9_]{1,64}")
 
@@ -268,24 +266,6 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
             f"tls.client_ca: {tls.client_ca} holds no certificate that can be used: {error}"
         ) from error
     return context
-
-
-def read_token(path: Path) -> Secret:
-    """The bearer token. Raises AgentMisconfigured if it is missing, unreadable or too short."""
-    try:
-        token = path.read_text().strip()
-    except OSError as error:
-        raise AgentMisconfigured(
-            f"cannot read the token file {path}: {error.strerror}; make one with: "
-            f"(umask 077; head -c 32 /dev/urandom | base64 > {path})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise AgentMisconfigured(f"the token file {path} is not text") from error
-    _require(
-        len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() and " " not in token,
-        f"the token in {path} needs at least {MIN_TOKEN} characters, without spaces",
-    )
-    return Secret(token)
 
 
 def _require(condition: bool, what: str) -> None:

@@ -11,7 +11,7 @@ READY: Final = gauge("atlas_node_ready", "Whether Xray accepts connections (0 or
 STARTS: Final = gauge("atlas_node_xray_starts", "Times this agent has started Xray.")
 CONNECTIONS: Final = gauge("atlas_node_connections", "Open customer connections the agent knows the owner of.")
 CUT: Final = counter("atlas_node_cut_total", "Connections of removed, expired or kicked customers that were cut.")
-STRAYS: Final = counter(
+LEAKED: Final = counter(
     "atlas_node_strays_total", "Of those, connections whose owner had to be found by their traffic."
 )
 UNCUT: Final = gauge(

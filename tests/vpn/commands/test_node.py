@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from tests.vpn.agents import RunningAgent, key
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
-from vpn.cli import node
+from vpn.commands.node import node
 from vpn.errors import NodeUnknownKey
 from vpn.xray.tunnel import open_tunnel
 

@@ -1,4 +1,4 @@
-"""Each house rule bites on a planted violation and leaves the honest line alone."""
+"""Each rule finds a planted violation and leaves the honest line alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.check_house import breaches
+from tools.check_rules import LONGEST_TEST_NAME, MOST_FILES, breaches
 
 
 def check(root: Path, path: str, text: str) -> list[str]:
@@ -39,6 +39,10 @@ def check(root: Path, path: str, text: str) -> list[str]:
         ("requirements/x.lock", "six @ https://files.python" + "hosted.org/six.whl", "registry"),
         ("runtime/x.py", "# TO" + "DO: later", "unfinished"),
         ("runtime/x.py", "\n" * 501, "more than one concept"),
+        ("tests/x.py", f"def test_{'x' * (LONGEST_TEST_NAME - 4)}(): pass", "81 characters"),
+        ("tests/x.py", f"class TestX:\n    async def test_{'x' * LONGEST_TEST_NAME}(self): pass", "85 characters"),
+        ("db/x/__init__.py", "from db.x.y import z", "without a docstring"),
+        ("db/x/__init__.py", '""""""', "without a docstring"),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str, expected: str) -> None:
@@ -64,7 +68,26 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str, expe
         ("tests/x.py", "def test_x():\n    trio.run(trio.sleep, 1, clock=MockClock())\n    trio.sleep(1)"),
         ("tests/x.py", "class Slow:\n    async def on_stop(self):\n        await trio.sleep(60)"),
         ("docs/x.md", "data lies under /var/lib/atlas"),
+        ("runtime/x.py", "\n" * 499),
+        ("tests/x.py", f"def test_{'x' * (LONGEST_TEST_NAME - 5)}(): pass"),
+        ("runtime/x.py", f"def test_{'x' * LONGEST_TEST_NAME}(): pass"),
+        ("db/x/__init__.py", '"""What it promises."""'),
+        ("tests/x/__init__.py", ""),
     ],
 )
 def test_an_honest_line_passes(tmp_path: Path, path: str, line: str) -> None:
     assert check(tmp_path, path, line + "\n") == []
+
+
+@pytest.mark.parametrize("folder", ["runtime/x", "actors", "db/x/y", "vpn", "tests/x"])
+def test_a_folder_with_too_many_python_files_is_found(tmp_path: Path, folder: str) -> None:
+    paths = [f"{folder}/file{number}.py" for number in range(MOST_FILES + 1)]
+    (found,) = breaches(tmp_path, paths)
+    assert found.startswith(f"{folder}:{MOST_FILES + 1}: more than {MOST_FILES} Python files")
+    assert list(breaches(tmp_path, paths[1:])) == []
+
+
+def test_data_files_folders_below_and_other_trees_do_not_fill_a_folder(tmp_path: Path) -> None:
+    full = [f"db/file{number}.py" for number in range(MOST_FILES)]
+    others = [f"benchmarks/file{number}.py" for number in range(MOST_FILES + 1)]
+    assert list(breaches(tmp_path, [*full, "db/schema.sql", "db/below/x.py", *others])) == []

@@ -1,6 +1,10 @@
-"""House rules that no linter knows. Prints `file:line: what and why` for each breach and exits 1 if there is one.
+"""This project's rules that no linter knows. Prints `file:line: what and why` for each breach and exits 1 if there is one.
 
-Usage: python tools/check_house.py [--root DIR]
+    python tools/check_rules.py [--root DIR]
+
+They are the patterns in RULES, and: no Python file over 500 lines, no folder of the rooms or the tests with more than 25 Python
+files, no test's name over 80 characters, a docstring in every package of the rooms, and no test that sleeps. A line that has to
+break a rule says so at its end, with the reason: `# rule-ok: why`.
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 LONGEST_FILE = 500
+MOST_FILES = 25
+LONGEST_TEST_NAME = 80
 _SLEEPS = frozenset({"trio.sleep", "time.sleep", "asyncio.sleep", "anyio.sleep"})
 
 
@@ -36,8 +43,10 @@ class Rule:
 
 ROOMS = r"^(runtime|actors|db|vpn)/.*\.py$"
 TEXT = r"\.(py|md|toml|sql|yml|yaml|cfg|lock|txt|sh)$|(^|/)(Makefile|run)$"
-THIS = "tools/check_house.py"
-TEST = "tests/tools/test_check_house.py"
+PACKAGE = re.compile(r"^(runtime|actors|db|vpn)/(.*/)?__init__\.py$")
+COUNTED = re.compile(r"^(runtime|actors|db|vpn|tests)/.*\.py$")
+THIS = "tools/check_rules.py"
+TEST = "tests/tools/test_check_rules.py"
 RULES = (
     Rule(
         rf"httpx\.{_HTTP}\(|from httpx import .*\b{_HTTP}\b",
@@ -76,7 +85,7 @@ RULES = (
     ),
 )
 # A planted violation or an unavoidable one says so on its own line, with the reason.
-EXCUSE = "house-ok:"
+EXCUSE = "rule-ok:"
 
 
 _CLOCKS = frozenset({"autojump_clock", "mock_clock"})
@@ -112,6 +121,20 @@ def _is_virtual(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(ast.unparse(call.func).rpartition(".")[2] in ("MockClock", "run_virtual") for call in _calls(function))
 
 
+def long_test_names(source: str) -> Iterator[tuple[int, int]]:
+    """Line and length of every test's name that is longer than LONGEST_TEST_NAME: more does not fit into a report's line."""
+    for node in ast.walk(ast.parse(source)):
+        is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if is_test and len(node.name) > LONGEST_TEST_NAME:
+            yield node.lineno, len(node.name)
+
+
+def full_folders(paths: list[str]) -> Iterator[tuple[str, int]]:
+    """The folders of the rooms and the tests that directly hold more than MOST_FILES Python files, and how many they hold."""
+    counts = Counter(str(PurePosixPath(path).parent) for path in paths if COUNTED.search(path))
+    return ((folder, count) for folder, count in sorted(counts.items()) if count > MOST_FILES)
+
+
 def _calls(node: ast.AST) -> Iterator[ast.Call]:
     return (call for call in ast.walk(node) if isinstance(call, ast.Call))
 
@@ -127,7 +150,9 @@ def _own_calls(node: ast.AST) -> Iterator[ast.Call]:
 
 
 def breaches(root: Path, paths: list[str]) -> Iterator[str]:
-    """One line for each breach in the files named."""
+    """One line for each breach in the files named, paths relative to `root`. Files that are no text are passed over."""
+    for folder, count in full_folders(paths):
+        yield f"{folder}:{count}: more than {MOST_FILES} Python files: group what belongs together in packages"
     for path in paths:
         try:
             lines = (root / path).read_text().splitlines()
@@ -136,10 +161,15 @@ def breaches(root: Path, paths: list[str]) -> Iterator[str]:
         if path.endswith(".py") and len(lines) > LONGEST_FILE:
             yield f"{path}:{len(lines)}: longer than {LONGEST_FILE} lines: it holds more than one concept"
         if path.startswith("tests/") and path.endswith(".py"):
-            for number in sleeping_tests("\n".join(lines)):
+            source = "\n".join(lines)
+            for number in sleeping_tests(source):
                 if EXCUSE in lines[number - 1]:
                     continue
                 yield f"{path}:{number}: a test awaits the event that it needs; it never sleeps"
+            for number, length in long_test_names(source):
+                yield f"{path}:{number}: a test's name of {length} characters; at most {LONGEST_TEST_NAME}"
+        if PACKAGE.search(path) and not (ast.get_docstring(ast.parse("\n".join(lines))) or "").strip():
+            yield f"{path}:1: a package without a docstring: say what it promises, its entry points, and who may import it"
         rules = [rule for rule in RULES if rule.applies_to(path)]
         for number, line in enumerate(lines, start=1):
             if EXCUSE in line:
@@ -158,7 +188,7 @@ def tracked(root: Path) -> list[str]:
 
 def main() -> int:
     """Check the tree at --root (default: this repository)."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
     root: Path = parser.parse_args().root
     found = list(breaches(root, tracked(root)))
