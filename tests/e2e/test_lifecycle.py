@@ -13,6 +13,7 @@ import trio
 
 from runtime.child_process import ChildProcess
 from tests.e2e.stack import Stack, stack
+from tests.run_queue import waited_for_a_processor
 
 SECOND_START_SECONDS = 5.0
 
@@ -106,8 +107,10 @@ async def test_the_second_start_is_quick_and_finds_what_was_written() -> None:
         async with here.running():
             await here.ok("customer", "add", "42")
         began = time.perf_counter()
-        async with here.running():
-            assert time.perf_counter() - began < SECOND_START_SECONDS
+        async with here.running() as supervisor:
+            took = time.perf_counter() - began
+            late = waited_for_a_processor([supervisor.pid, *descendants(supervisor.pid)])
+            assert took - late < SECOND_START_SECONDS, f"{took:.1f} s, of which the machine was busy for {late:.1f} s"
             again = await here.ok("customer", "add", "42", "--json")
             assert again.json["telegram_id"] == 42
 
