@@ -61,7 +61,7 @@ class ExpirySettings:
 
 @attrs.frozen
 class HttpSettings(ConnectionLimits):
-    """`[http]`: what strangers may cost the HTTP interface. The bodies of requests have limits of their own (docs/node.md).
+    """`[http]`: what strangers may cost the HTTP interface. Bodies of requests have their own limits (docs/reference/node.md).
 
     Its `head_seconds` is longer than the backend keeps idle connections, and `request_seconds` fits a whole synchronisation.
     """

@@ -185,7 +185,7 @@ def config_text(settings: AgentSettings) -> str:
     """The configuration file."""
     inbound, tls = settings.inbound, settings.tls
     lines = [
-        "# Written by `atlas node install`, which leaves it alone from then on (--force replaces it). docs/node.md explains it.",
+        "# Written by `atlas node install`, which then leaves it alone (--force replaces it). See docs/reference/node.md.",
         _line("data_dir", str(settings.data_dir)),
         "# systemd shows the service what is in /etc/atlas/node.token, which root alone may read.",
         _line("token_file", str(settings.token_file)),
