@@ -43,10 +43,10 @@ class ViolationTracker:
     looks at least, however many others come and go.
     """
 
-    patience: float = 0.0
+    patience: float
     _since: dict[str, dict[str, float]] = attrs.field(init=False, factory=dict)
 
-    def judge(self, found: Invariant, now: float = 0.0) -> Condition:
+    def judge(self, found: Invariant, now: float) -> Condition:
         """Take in one look at `now`, in seconds; returns what it means."""
         VIOLATIONS.labels(found.name).set(found.violations)
         problems = dict(found.sample)
