@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
 import attrs
 import trio
@@ -199,10 +199,10 @@ class KeyWorker(ClaimingWorker):
                 await trio.sleep(_LOCAL_RETRY)
 
     async def _write(
-        self, round_: KeyRound, step: str, function: Callable[[Tx, Unpack[Args]], Awaitable[R]], *args: Unpack[Args]
+        self, round_: KeyRound, step: str, function: Callable[[Tx, *Args], Awaitable[R]], *args: *Args
     ) -> R:
-        """Run one step of phase 3. DatabaseBusy is this key's alone: somebody keeps a row of it locked. Any other trouble of the
-        database is everybody's: it ends all tasks of the iteration, this one included."""
+        """Run one step of phase 3. Raises DatabaseBusy, which is this key's alone: somebody keeps a row of it locked. Any other
+        trouble of the database is everybody's: it ends all tasks of the iteration, this one included."""
         async with round_.db_limiter:
             try:
                 return await round_.pool.run(f"{self.sql.name}.{step}", function, *args)
@@ -211,7 +211,7 @@ class KeyWorker(ClaimingWorker):
             except LeaseError as error:
                 round_.lost = round_.lost or error
                 round_.scope.cancel()
-        await trio.sleep_forever()
+        return await trio.sleep_forever()
 
     async def _settle(self, claim: KeyClaim, round_: KeyRound) -> None:
         """Drive every node that is behind, each on its own: what one has is written down while another is still waited for."""
