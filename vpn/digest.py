@@ -1,4 +1,4 @@
-"""One small number for a whole set of keys: equal digests mean equal sets, without sending the sets."""
+"""One small number for a whole set of keys: equal digests mean equal sets, so the sets need not be sent to be compared."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def add_block_rule(rule: str, email: str, outbound: str) -> bytes:
 
 
 def remove_rule(rule: str) -> bytes:
-    """RemoveRuleRequest."""
+    """RemoveRuleRequest for the rule of this name."""
     return field(1, rule)
 
 
@@ -210,7 +210,10 @@ class Traffic:
 
 @attrs.frozen
 class XrayApi:
-    """Calls to one life of Xray. All raise XrayCallFailed; Xray tells reasons by text only (code 2), so the text decides."""
+    """Calls to one Xray process. `email` is a user's name there: the key id.
+
+    All methods raise XrayCallFailed. Xray gives reasons by text only (code 2), so the text decides.
+    """
 
     channel: GrpcChannel
 
@@ -231,7 +234,7 @@ class XrayApi:
         return [not isinstance(answer, XrayCallFailed) for answer in answers]
 
     async def remove_user(self, tag: str, email: str) -> bool:
-        """Remove a user. False if there was none."""
+        """Remove a user. False if there was none of that name."""
         try:
             await self.channel.call(_HANDLER + "AlterInbound", remove_user(tag, email))
         except XrayCallFailed as error:
@@ -241,7 +244,7 @@ class XrayApi:
         return True
 
     async def get_user(self, tag: str, email: str) -> XrayUser | None:
-        """One user as Xray has it, or None."""
+        """One user as Xray has it, or None. Raises ValueError for an empty name, which would list all of them."""
         if not email:
             raise ValueError("a user needs a name")
         found = self._users(await self.channel.call(_HANDLER + "GetInboundUsers", get_users(tag, email)))
@@ -268,11 +271,11 @@ class XrayApi:
                 raise
 
     async def unblock(self, email: str) -> None:
-        """Undo `block`. Harmless if there was none."""
+        """Undo `block`. Harmless if there was no rule."""
         await self.channel.call(_ROUTING + "RemoveRule", remove_rule(_rule(email)))
 
     async def traffic(self, email: str = "") -> dict[str, Traffic]:
-        """Counters by user; without a name, of all users that ever had traffic in this life of Xray."""
+        """Counters by user name; without a name, of all users that had traffic since this Xray started."""
         answer = await self.channel.call(
             _STATS + "QueryStats", query_stats(f"user>>>{email}>>>" if email else "user>>>")
         )

@@ -120,8 +120,8 @@ class Reporter:
         node, instance = self.node, self.node.xray.current
         serving, expired, pending = node.counts()
         capabilities = {CAN_LIST, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
-        if instance is not None and instance.cutter.way is not CutMethod.NONE:
-            capabilities |= {CAN_CUT, instance.cutter.way.value}
+        if instance is not None and instance.cutter.method is not CutMethod.NONE:
+            capabilities |= {CAN_CUT, instance.cutter.method.value}
         if self.clock.offset is not None:
             capabilities.add(CAN_MOVE_CLOCK)
         return NodeState(

@@ -151,7 +151,9 @@ class LastContactFile:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.warning("cannot tell for certain when the backend was heard", file=self.path.name, reason=str(error))
+            log.warning(
+                "cannot tell for certain when the backend made contact last", file=self.path.name, reason=str(error)
+            )
         return contact
 
     def remember(self, contact: BackendContact, now: float) -> None:
@@ -169,7 +171,7 @@ class LastContactFile:
                 self.path.touch(mode=0o600)
             os.utime(self.path, (now, now))
         except OSError as error:  # a full disk must not keep the backend from asking
-            log.warning("cannot remember when the backend was heard", file=self.path.name, reason=error.strerror)
+            log.warning("cannot remember when the backend made contact", file=self.path.name, reason=error.strerror)
 
 
 def _number(text: str) -> float:

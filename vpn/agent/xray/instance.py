@@ -85,7 +85,7 @@ class XrayInstance:
 
     async def cut_these(self, sources: frozenset[Source]) -> int:
         """Cut these connections; returns how many were open, 0 where this host forbids cutting. Raises XrayCallFailed."""
-        if not sources or self.cutter.way is CutMethod.NONE:
+        if not sources or self.cutter.method is CutMethod.NONE:
             return 0
         shut = await self._in_thread(lambda: self.cutter.cut(sources))
         self.connections.forget(sources)

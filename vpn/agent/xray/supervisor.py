@@ -158,8 +158,8 @@ class XraySupervisor:
         log.error("Xray ended; it is started again with all keys", status=status)
 
     def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
-        way = cut_method(process.pid)
-        if way is CutMethod.NONE:
+        method = cut_method(process.pid)
+        if method is CutMethod.NONE:
             log.warning(
                 "connections of removed customers cannot be cut on this host: it forbids both pidfd_getfd and SOCK_DESTROY; "
                 "allow the former (SYS_PTRACE in a container) or give the agent NET_ADMIN"
@@ -171,7 +171,7 @@ class XraySupervisor:
             pid=process.pid,
             started_at=self.clock(),
             api=api,
-            cutter=Cutter(process.pid, self.inbound.port, way),
+            cutter=Cutter(process.pid, self.inbound.port, method),
             connections=connections,
         )
         for user in users:
