@@ -62,7 +62,7 @@ class _GrpcCall:
 
 
 class _Connection:
-    """One HTTP/2 connection. Whoever waits for an answer reads for everybody, one at a time."""
+    """One HTTP/2 connection. Of the tasks that wait for answers, one at a time reads for all of them."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.is_broken = False
