@@ -9,8 +9,6 @@ from datetime import datetime
 
 from vpn.protocol import KeySpec
 
-EMPTY = "0" * 64
-
 
 def expiry_seconds(expires_at: datetime | None) -> int | None:
     """An expiry in whole Unix seconds, rounded up: the resolution in which nodes keep it."""

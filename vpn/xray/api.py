@@ -154,11 +154,6 @@ def _user(data: bytes) -> XrayUser:
     return XrayUser(email, uuid, flow)
 
 
-def count_of(data: bytes) -> int:
-    """The number in an answer to GetInboundUsersCount."""
-    return next((_number(value) for number, value in fields(data) if number == 1), 0)
-
-
 def query_stats(pattern: str) -> bytes:
     """QueryStatsRequest, never resetting: a reset loses traffic when the reader dies before writing it down."""
     return field(1, pattern)
@@ -253,14 +248,6 @@ class XrayApi:
     async def list_users(self, tag: str) -> list[XrayUser]:
         """All users of an inbound that can be listed, in no order. A user without a name never appears."""
         return self._users(await self.channel.call(_HANDLER + "GetInboundUsers", get_users(tag)))
-
-    async def count_users(self, tag: str) -> int:
-        """How many users an inbound has."""
-        answer = await self.channel.call(_HANDLER + "GetInboundUsersCount", get_users(tag))
-        try:
-            return count_of(answer)
-        except ValueError as error:
-            raise XrayCallFailed(f"GetInboundUsersCount: {error}") from error
 
     async def block(self, email: str) -> None:
         """Send everything of this user to nowhere, inside connections already open too. Repeating it is harmless."""

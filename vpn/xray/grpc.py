@@ -31,7 +31,6 @@ from h2.settings import SettingCodes
 from runtime import refuse_if_leased
 from vpn.errors import XrayCallFailed
 
-UNIMPLEMENTED: Final = 12
 LONGEST_MESSAGE: Final = 8192
 
 _FRAME: Final = struct.Struct(">?I")
