@@ -96,7 +96,7 @@ async def test_no_connection_is_held_while_a_message_is_on_its_way(database_dsn:
         idle: list[bool] = []
 
         async def look(_: int) -> None:
-            idle.append(await until_full(harness.pool_harness.book))
+            idle.append(await until_full(harness.pool_harness.state))
 
         harness.telegram.before = look
         await harness.write()

@@ -198,8 +198,8 @@ class Harness:
         ref = self.system.address(name).ref
         with trio.fail_after(PATIENCE):
             while True:
-                book = gate_of(ref).book
-                if book is not None and await until_full(book):
+                state = gate_of(ref).state
+                if state is not None and await until_full(state):
                     return
                 await self.next_event()
 

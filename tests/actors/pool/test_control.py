@@ -47,7 +47,7 @@ async def test_the_leases_of_one_actor_are_taken_away_and_nobody_elses(empty_dat
                 await pool(_call(harness), wrong)
         with pytest.raises(ControlError, match='there is no actor "hodler"; did you mean "holder"'):
             await pool(_call(harness), PoolArguments(POOL, "revoke", owner="hodler"))
-        assert len(harness.book.leases) == 3
+        assert len(harness.state.leases) == 3
         told: Any = await pool(_call(harness), PoolArguments(POOL, "revoke", owner="holder"))
         assert told["revoked"] == 2
         await trio.testing.wait_all_tasks_blocked()

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from actors.pool import pool as pool_module
-from actors.pool.events import BridgeFallback, PoolWentDown, WaitResolved
+from actors.pool.events import BridgeFallback, PoolStatus, PoolWentDown, WaitResolved
 from actors.pool.pool import (
     AmbiguousCommit,
     ConnectionLost,
@@ -26,7 +26,6 @@ from actors.pool.pool import (
     PoolDown,
     PoolSettings,
 )
-from actors.pool.state import PoolStatus
 from db.driver import bridge_inline as bridge
 from db.driver import connection
 from db.embedded import EmbeddedSettings
@@ -113,7 +112,7 @@ async def test_a_pool_without_a_connection_yet_is_not_ready_whatever_waiters_do(
             with pytest.raises(LeaseTimeout, match="is connecting"):
                 await harness.pool.run("early", _one, within=0.4)
             await harness.until_event(WaitResolved)
-            assert harness.book.state is PoolStatus.CONNECTING
+            assert harness.state.status is PoolStatus.CONNECTING
             assert address.readiness == (False, "connecting")
 
 
@@ -193,13 +192,13 @@ async def test_while_it_is_down_requests_are_refused_at_once_with_the_cause(own_
         assert down.cause in str(caught.value)
         ready, why = harness.system.address(harness.ref).readiness
         assert not ready
-        assert why == harness.book.cause
+        assert why == harness.state.cause
 
 
 async def test_the_system_lane_waits_out_an_outage(own_cluster: Cluster) -> None:
     async with pool_harness(own_cluster.dsn(), SMALL) as harness:
         await trio.to_thread.run_sync(_server_signal, own_cluster, signal.SIGQUIT)
-        harness.book.sweep(trio.current_time())
+        harness.state.sweep(trio.current_time())
         await harness.until(PoolStatus.DOWN)
         async with trio.open_nursery() as nursery:
             found: list[int] = []

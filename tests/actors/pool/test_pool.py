@@ -46,7 +46,7 @@ async def test_run_rolls_back_what_the_function_did_when_it_raises(empty_databas
         with pytest.raises(KeyError, match="mine"):
             await harness.pool.run("fail", fail)
         assert await harness.pool.run("count", _count) == 0
-        assert len(harness.book.idle) == harness.book.size, "a plain error costs no quarantine"
+        assert len(harness.state.idle) == harness.state.size, "a plain error costs no quarantine"
 
 
 async def test_run_is_read_committed_whatever_the_role_says(empty_database_dsn: str) -> None:
@@ -212,7 +212,7 @@ async def test_fencing_tokens_only_grow(empty_database_dsn: str) -> None:
         tokens = []
         for _ in range(5):
             async with harness.pool.lease("token"):
-                tokens += list(harness.book.leases)
+                tokens += list(harness.state.leases)
     assert tokens == sorted(set(tokens))
     assert len(tokens) == 5
 
