@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 import trio
 
 from actors.conditions import Condition, ConditionTracker
-from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome, send_changes
+from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome
 from actors.nodes.messages import (
     ChangeKeys,
     KickKey,
@@ -48,7 +47,6 @@ from vpn.protocol import (
     Removed,
     SyncOutcome,
     UsagePage,
-    VpnNode,
 )
 
 CLOCK_SKEW = gauge(
@@ -85,9 +83,9 @@ class NodeAway(Event):
 
 log = get_logger("node")
 R = TypeVar("R")
-_NodeCall = Callable[[VpnNode], Awaitable[R]]
+_NodeCall = Callable[[AgentClient], Awaitable[R]]
 
-_CALLS: Final[Mapping[type[Request[Any]], Callable[[VpnNode, Any], Awaitable[Any]]]] = {
+_CALLS: Final[Mapping[type[Request[Any]], Callable[[AgentClient, Any], Awaitable[Any]]]] = {
     ReadState: lambda node, _: node.state(),
     ChangeKeys: lambda node, asked: node.batch(asked.changes),
     # nothing that the node learned of after its first change is dropped: that is everything
@@ -229,7 +227,7 @@ class NodeActor(Actor):
             deferred.reply(answer)
 
     async def _change(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
-        return await self._call_node(partial(send_changes, changes=changes, within=self.node.within))
+        return await self._call_node(lambda client: client.change(changes, self.node.within))
 
     async def _call_node(self, call: _NodeCall[R], *, although_away: bool = False) -> R:
         client = self._client
