@@ -62,8 +62,8 @@ class Gateway(Actor):
     _providers: Providers = attrs.field(init=False, factory=dict)
     _server: ActorTask | None = attrs.field(init=False, default=None)
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _killed: Killed | None = attrs.field(init=False, default=None)
-    _told: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _error: Killed | None = attrs.field(init=False, default=None)
+    _failed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
         keys = _keys(self.shop)
@@ -74,7 +74,7 @@ class Gateway(Actor):
         self.context.describe(listening=url, providers=", ".join(sorted(self._providers)) or "none")
         if keys:
             self.context.describe(shop=f"{url}{PREFIX}, for {', '.join(sorted(keys))}")
-        self.context.start_task(self._die_when_told, name="die when told", inherit_deadline=False)
+        self.context.start_task(self._raise_when_failed, name="die when told", inherit_deadline=False)
         self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
@@ -90,7 +90,7 @@ class Gateway(Actor):
                 self.gateway,
                 name="gateway",
                 crashed=self._note_crash,
-                killed=self._die,
+                killed=self._fail_actor,
                 refusal=refusal_response,
             )
         except ValueError as error:
@@ -125,16 +125,16 @@ class Gateway(Actor):
     def _note_crash(self, error: str) -> None:
         _log.error("a request or its connection failed", actor=self.context.name, what=error)
 
-    async def _die(self, killed: Killed) -> None:
+    async def _fail_actor(self, killed: Killed) -> None:
         """Die of a failpoint as of a crash: whoever waits for an answer gets none."""
-        self._killed = killed
-        self._told.set()
+        self._error = killed
+        self._failed.set()
         await trio.sleep_forever()
 
-    async def _die_when_told(self) -> None:
-        await self._told.wait()
-        assert self._killed is not None
-        raise self._killed
+    async def _raise_when_failed(self) -> None:
+        await self._failed.wait()
+        assert self._error is not None
+        raise self._error
 
 
 def _keys(shop: ShopSettings) -> Mapping[str, Secret]:
