@@ -48,7 +48,8 @@ class Gateway(Actor):
     programs, and `/healthz`.
 
     Role: takes providers' events; the first one to know of money. Owns: one listening socket, its providers' HTTP
-    clients. Receives: nothing. Sends: requests for leases to its own pool, so that a storm of deliveries starves nobody.
+    clients. Receives: nothing. Sends: requests for leases to its own pool, so that a storm of deliveries
+    takes no connection from the workers.
     On crash: the socket is closed and opened again; a delivery that got no answer is repeated by its provider, and one that
     was stored is settled by the payment watcher.
     Invariants: no 2xx before the event is stored and settled, or given up with a case; what is not authentic leaves no
@@ -126,7 +127,7 @@ class Gateway(Actor):
         _log.error("a request or its connection failed", actor=self.context.name, what=error)
 
     async def _fail_actor(self, killed: Killed) -> None:
-        """Die of a failpoint as of a crash: whoever waits for an answer gets none."""
+        """End this actor with the failpoint's error, as a crash would: requests that wait for an answer get none."""
         self._error = killed
         self._failed.set()
         await trio.sleep_forever()

@@ -37,7 +37,7 @@ _TOO_MANY_TO_TRACK: Final = "(more than can be told apart)"
 
 @attrs.define
 class ViolationTracker:
-    """Since when each view lists whom.
+    """Remembers since when each view has listed each of its subjects.
 
     A view that must hold at every commit is in trouble as soon as it lists anything. One that holds only at rest may list
     what is being worked on: it is in trouble when it lists the same subject at every look for `patience` seconds, at two
@@ -85,7 +85,7 @@ _NAMED = 5
 class Housekeeping(DatabaseWorker):
     """Does its chores page by page, then looks at every money view and says which is in trouble.
 
-    Role: what nobody else has a reason to do. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
+    Role: the work that belongs to no other actor. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
     trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends, and a case a view and day, so that
     the operator's chat hears of it.
     On crash: the next incarnation does all of it again, which changes nothing that was done.

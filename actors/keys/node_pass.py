@@ -157,7 +157,7 @@ class NodePass:
         position = await self._compare(listed, after_list)
         await self._restore(after_list)
         if position is not None:
-            # only now: whoever goes on from there does not look at these keys again
+            # only now: a pass that goes on from there does not look at these keys again
             await self._run("position", save_position, self.lease.epoch, self.node, position)
             return "unfinished"
         quarantined, ripe = await self._run(

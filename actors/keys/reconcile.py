@@ -28,7 +28,7 @@ log = get_logger("reconcile")
 class Reconcile(DatabaseWorker):
     """Compares every node with the database, and puts right what differs, both ways.
 
-    Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that nobody wants
+    Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that are not wanted
     there are quarantined and removed only after a second sighting, older than `grace`, after a second look on both sides, at
     most `removals` a pass. Owns: nothing that may not die with it: how far a pass has come is a row.
     Receives: WakeUp, also from a node that was started anew. Sends: requests to every `node.<name>`.
@@ -56,7 +56,7 @@ class Reconcile(DatabaseWorker):
     restore_from: int = attrs.field(default=500, validator=ge(1))
     "From so many missing keys on, they are put back in one request."
     retire_after: float = attrs.field(default=600.0, validator=gt(0))
-    "Seconds after which a node that is not configured any more, and that nobody saw, is retired."
+    "Seconds after which a node is retired that is not configured any more, and was not seen by any process."
     patience: float = attrs.field(default=10.0, validator=gt(0))
     "Seconds that a node may take for one answer."
     _verdicts: dict[str, str] = attrs.field(init=False, factory=dict)

@@ -174,7 +174,7 @@ class Instance(Actor):
                 is_confirmed = await self._step()
                 await trio.sleep(self.renew_every if is_confirmed else _POLL)
         finally:
-            # However this incarnation ends: nobody renews the row now.
+            # However this incarnation ends: the row is not renewed from now on.
             self._suspend("the actor that holds the row ended")
 
     async def _step(self) -> bool:
@@ -300,7 +300,7 @@ async def _acquire(tx: Tx, holder: str, ttl_seconds: float, may_follow: Callable
 
 
 async def _renew(tx: Tx, held: Epoch, ttl_seconds: float) -> Epoch:
-    """The row with us as its holder, or, if it was lost, with whoever has it."""
+    """Return the row with this process as its holder, or, if it was lost, with its present one."""
     if await renew_epoch(tx, held, ttl_seconds):
         return held
     found = await find_epoch(tx, held.name)

@@ -25,7 +25,7 @@ _RELEASE_SECONDS = 1.0
 
 @attrs.define(eq=False)
 class LeaderLease:
-    """The singleton while it is ours. `ttl` seconds on the database's clock, relied on for half of them here."""
+    """The lease while this process is the leader: `ttl` seconds on the database's clock, relied on for half of them here."""
 
     pool: Pool
     epoch: Epoch
@@ -46,7 +46,7 @@ class LeaderLease:
 
 @asynccontextmanager
 async def hold_leader_lease(pool: Pool, name: str, ttl: float) -> AsyncIterator[LeaderLease | Epoch]:
-    """The singleton for as long as the block lasts, or, if somebody else has it, who that is and until when.
+    """Hold the lease `name` for as long as the block lasts, or get the row of the process that leads, and until when.
 
     A predecessor in this very process (an incarnation that crashed) is followed at once: it is certainly dead.
     """
@@ -91,18 +91,18 @@ class LeaderElection:
     _is_known: bool = attrs.field(init=False, default=False)
 
     def start(self) -> None:
-        """Ask for it from now on."""
+        """Try to become the leader from now on."""
         self._renewal = self.context.start_task(self._renew_for_ever, name=f"turn {self.name}", inherit_deadline=False)
 
     async def stop(self) -> None:
-        """Leave it to the next one at once."""
+        """Give the lease up, so that another process leads at once."""
         self._stopping.set()
         if self._renewal is not None:
             await self._renewal.wait()
 
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[None]:
-        """Wait for our turn; the block is cancelled when it ends, and is left then without an error."""
+        """Wait until this process leads; the block is cancelled when that ends, and is left then without an error."""
         await self._is_leader.wait()
         with trio.CancelScope() as self._work:
             yield

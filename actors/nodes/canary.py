@@ -44,7 +44,7 @@ _PATIENCE = 10.0
 
 @attrs.frozen
 class Origin:
-    """Where the page is, and what it says: a text that nobody can know who did not fetch it."""
+    """Where the page is, and what it says: a text that can only be known by fetching it."""
 
     url: str
     body: bytes

@@ -108,7 +108,7 @@ class NodeActor(Actor):
 
     Role: bounds the calls to the node, breaks the circuit while it is away, and keeps the database's facts about it fresh.
     Owns: the HTTP client and the breaker. Receives: the requests of `actors.nodes.messages`; each is answered by a task of its
-    own, so a slow node delays nobody's mailbox. Puts and removals that arrive while others are on their way are sent together.
+    own, so a slow node delays no mailbox. Puts and removals that arrive while others are on their way are sent together.
     Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the node comes back or was started anew,
     after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them but a kick is idempotent, so callers repeat them.
@@ -280,7 +280,7 @@ class NodeActor(Actor):
         if not state.ready:
             self._mark_away(f"its Xray is not ready: {state.why}")
             return
-        # a node whose backend cannot reach its database has to keep those who pay: nobody could have extended them
+        # a node whose backend cannot reach its database keeps customers past their end: they may have paid
         client.can_extend = await self._record(state)
         if client.can_extend:
             self._mark_reachable(state)

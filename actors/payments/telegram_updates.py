@@ -134,7 +134,7 @@ class UpdateQueue:
 
 
 def _sender(update: Fields) -> object:
-    """Whom an update comes from; those of nobody are in an order of their own."""
+    """Return the sender of an update; updates without one are in an order of their own."""
     for thing in update.values():
         sender = thing.get("from") if isinstance(thing, dict) else None
         if isinstance(sender, dict):
