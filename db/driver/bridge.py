@@ -1,8 +1,8 @@
 """One asyncpg connection as this room uses it, whichever bridge carries it.
 
-asyncpg runs on a trio-asyncio loop. Statements of a lease holder are stepped in the holder's own task (`step`);
-whatever needs a real asyncio task (connecting, closing, COPY, executemany, cleaning a cancelled connection) goes over
-the loop (`over_loop`). Only trio's deadlines rule: asyncpg's own timeouts are switched off.
+asyncpg runs on a trio-asyncio loop. Statements of a lease holder are stepped in the holder's own task
+(`db.driver.stepping.step`); whatever needs a real asyncio task (connecting, closing, COPY, executemany, cleaning a
+cancelled connection) goes over the loop (`over_loop`). Only trio's deadlines rule: asyncpg's own timeouts are off.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 import asyncpg
 import trio
 import trio_asyncio
-
-from db.driver.stepping import step
 
 T = TypeVar("T")
 
@@ -141,36 +139,32 @@ class DriverConnection(abc.ABC):
         self.view = view
         self.loop = view.loop
         self.stepping = False
+        """Whether a coroutine is being stepped for this connection right now; its statements refuse to run otherwise."""
         self.tainted = False
+        """Whether something happened after which the connection must not be used before it was cleaned."""
         self.keeps_reading = False
         """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
+        """What it is used for, for errors."""
         self.foreign: Exception | None = None
+        """The first foreign await or refused call since the connection was leased; it stays, even if it was swallowed."""
         self.commit_until = float("-inf")
         """Time on trio's clock until which a COMMIT that is under way may take; the past while there is none."""
 
     # -- statements ---------------------------------------------------------------------------------------------------
-
-    async def step(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that waits for nothing but this connection, in the current task. See `db.driver.stepping.step`."""
-        return await step(self, coroutine)
 
     def statement(self, command: str) -> Coroutine[Any, Any, str]:
         """One command without arguments or rows (BEGIN, COMMIT), to be stepped; gives the server's command tag."""
         sending: Coroutine[Any, Any, str] = self.raw.execute(command)
         return sending
 
+    @abc.abstractmethod
     async def begin(self) -> None:
         """Begin a transaction, at the latest with the next statement."""
-        await step(self, self.statement("BEGIN"))
 
     def unbegun(self) -> bool:
         """Forget a transaction of which nothing was sent; returns whether that was so."""
         return False
-
-    @abc.abstractmethod
-    def owns(self, awaited: object) -> bool:
-        """Whether this is a future of this very connection."""
 
     @abc.abstractmethod
     async def wait(self, pending: Any) -> None:

@@ -15,7 +15,7 @@ import trio
 
 from db.driver.bridge import DriverConnection
 from db.driver.classify import Fault, classify, is_driver_error, passing_error
-from db.driver.stepping import step
+from db.driver.stepping import HeldTx, step
 from db.errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
 from db.tx import Row, Tx
 
@@ -34,21 +34,21 @@ class SteppedTx:
 
     async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
         """Run one statement and return all its rows."""
-        rows: Sequence[Row] = await self._driver.step(self._raw.fetch(query, *args))
+        rows: Sequence[Row] = await step(self._driver, self._raw.fetch(query, *args))
         return rows
 
     async def fetchrow(self, query: str, /, *args: object) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""
-        row: Row | None = await self._driver.step(self._raw.fetchrow(query, *args))
+        row: Row | None = await step(self._driver, self._raw.fetchrow(query, *args))
         return row
 
     async def fetchval(self, query: str, /, *args: object) -> Any:
         """Run one statement and return the first column of its first row, or None if it has none."""
-        return await self._driver.step(self._raw.fetchval(query, *args))
+        return await step(self._driver, self._raw.fetchval(query, *args))
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag."""
-        status: str = await self._driver.step(self._raw.execute(query, *args))
+        status: str = await step(self._driver, self._raw.execute(query, *args))
         return status
 
 
@@ -58,68 +58,6 @@ Args = TypeVarTuple("Args")
 COMMIT_GRACE = 2.0
 """Seconds that a COMMIT gets at least, whatever else ends meanwhile: half a commit is nobody's wish."""
 _ROLLBACK_LIMIT = 1.0
-
-
-class HeldTx:
-    """The transaction as its function sees it (`db.tx.Tx`); dead once the function has ended.
-
-    Usable only by the code that is being stepped for this connection: a child task, a callback or a function of another
-    transaction that got hold of it raises LeaseMisused and sends nothing.
-    """
-
-    __slots__ = ("_driver", "_ended", "_raw")
-
-    def __init__(self, driver: DriverConnection) -> None:
-        self._driver = driver
-        self._raw = driver.raw
-        self._ended = False
-
-    async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
-        """Run one statement and return all its rows."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        rows: Sequence[Row] = await self._raw.fetch(query, *args)
-        return rows
-
-    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
-        """Run one statement and return its first row, or None if it has none."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        row: Row | None = await self._raw.fetchrow(query, *args)
-        return row
-
-    async def fetchval(self, query: str, /, *args: object) -> Any:
-        """Run one statement and return the first column of its first row, or None if it has none."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        return await self._raw.fetchval(query, *args)
-
-    async def execute(self, query: str, /, *args: object) -> str:
-        """Run one statement (several without arguments) and return the server's command tag."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        status: str = await self._raw.execute(query, *args)
-        return status
-
-    def end(self) -> None:
-        """The function has ended; whoever kept the transaction cannot use it."""
-        self._ended = True
-
-    def _refuse(self) -> None:
-        driver = self._driver
-        if self._ended:
-            raise LeaseMisused("this transaction has ended; its function kept it beyond its own return")
-        if driver.foreign is not None:
-            raise driver.foreign
-        if not driver.stepping:
-            raise LeaseMisused(
-                f'the transaction of "{driver.label}" was used by a task or callback for which it was not opened; only the '
-                "function that pool.run was given may use it, in its own task"
-            )
-        raise TransactionLost(
-            f'a statement of "{driver.label}" was cancelled before the server answered, or the server began no transaction for '
-            "it, so its transaction is lost; let the cancellation or the error pass instead of going on"
-        )
 
 
 async def transact(
