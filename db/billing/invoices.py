@@ -18,7 +18,7 @@ from db.billing.purchases import finalize_purchase
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Row, Tx
-from db.work.claims import Claimer
+from db.work.claims import Claimer, claimable, claimed, released, revoked
 
 FIRST_LOOK_SECONDS = 30.0
 LAST_LOOK_SECONDS = 3600.0
@@ -118,13 +118,12 @@ async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, 
 async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: int | None) -> bool:
     """The invoice was paid: by the provider's name of it, or, without one, the order's current one."""
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices
-        SET state = 'paid', settled_at = atlas_now(), claim_epoch = claim_epoch + 1,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        SET state = 'paid', settled_at = atlas_now(), {revoked()}
         WHERE provider = $1 AND state IN ('creating', 'open')
           AND CASE WHEN $2 = '' THEN order_id = $3 ELSE invoice_id = $2 END
-        """,
+        """,  # noqa: S608 - our own fragments
         provider,
         invoice_id,
         order_id,
@@ -135,12 +134,11 @@ async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: in
 async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> bool:
     """The provider takes no payment of it any more. ``False``: it was settled before, or is not ours."""
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices
-        SET state = 'closed', why_closed = $3, settled_at = atlas_now(), claim_epoch = claim_epoch + 1,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        SET state = 'closed', why_closed = $3, settled_at = atlas_now(), {revoked()}
         WHERE provider = $1 AND invoice_id = $2 AND state IN ('creating', 'open')
-        """,
+        """,  # noqa: S608 - our own fragments
         provider,
         invoice_id,
         why[:200],
@@ -157,14 +155,12 @@ async def claim_invoices(
         WITH due AS MATERIALIZED (
             SELECT id FROM invoices
             WHERE state = 'open' AND watched AND next_attempt_at <= (SELECT atlas_now()) AND provider = ANY($3::text[])
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+              AND {claimable()}
             ORDER BY next_attempt_at, id LIMIT $4
             FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE invoices i
-        SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = i.claim_epoch + 1,
-            claim_until = atlas_now() + $5::interval
+        SET {claimed("atlas_now() + $5::interval", of="i.")}
         FROM due, orders o WHERE i.id = due.id AND o.id = i.order_id
         RETURNING {_COLUMNS}
         """,  # noqa: S608 - as above
@@ -183,11 +179,11 @@ async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOu
     The charge is the same one that the provider's event names, so that both together are one payment.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices SET state = 'paid', settled_at = atlas_now(),
-                            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                            {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'open'
-        """,
+        """,  # noqa: S608 - our own fragments
         invoice.id,
         invoice.epoch,
     )
@@ -202,7 +198,7 @@ async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
     ``False``: the claim was lost.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices
         SET attempts = attempts + 1, last_error = nullif($3, ''),
             next_attempt_at = atlas_now() + least($5::float8, greatest($4::float8,
@@ -210,9 +206,9 @@ async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
             state = CASE WHEN created_at < atlas_now() - $6::interval THEN 'closed' ELSE state END,
             why_closed = CASE WHEN created_at < atlas_now() - $6::interval THEN 'not watched any more' END,
             settled_at = CASE WHEN created_at < atlas_now() - $6::interval THEN atlas_now() END,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'open'
-        """,
+        """,  # noqa: S608 - our own fragments
         invoice.id,
         invoice.epoch,
         error[:500],

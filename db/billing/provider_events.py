@@ -20,7 +20,7 @@ from db.billing.purchases import finalize_purchase
 from db.customers import add_customer, touch_contact_unless_busy
 from db.tx import Row, Tx
 from db.work.audit import record
-from db.work.claims import Claimer
+from db.work.claims import Claimer, claimable, claimed, released
 
 EventState = Literal["received", "processed", "ignored", "failed"]
 MAX_ATTEMPTS = 12
@@ -93,27 +93,25 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
 async def claim_events(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[StoredEvent]:
     """Claim up to ``limit`` due events that are not settled, oldest due first, for ``lease_seconds`` of database time."""
     rows = await tx.fetch(
-        """
+        f"""
         WITH due AS MATERIALIZED (
             SELECT id FROM provider_events
             WHERE state = 'received' AND next_attempt_at <= (SELECT atlas_now())
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+              AND {claimable()}
             ORDER BY next_attempt_at, id LIMIT $3
             FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE provider_events e
-        SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
-            claim_until = atlas_now() + $4::interval
+        SET {claimed("atlas_now() + $4::interval")}
         FROM due WHERE e.id = due.id
         RETURNING e.id, provider, event_id, state, outcome::text AS outcome, claim_epoch, body, attempts, received_at
-        """,
+        """,  # noqa: S608 - our own fragments
         owner.name,
         owner.incarnation,
         limit,
         timedelta(seconds=lease_seconds),
     )
-    claimed = [
+    events = [
         attrs.evolve(
             _stored(row),
             epoch=row["claim_epoch"],
@@ -123,7 +121,7 @@ async def claim_events(tx: Tx, owner: Claimer, limit: int, lease_seconds: float)
         )
         for row in rows
     ]
-    return sorted(claimed, key=lambda event: event.id)
+    return sorted(events, key=lambda event: event.id)
 
 
 async def settle_event(tx: Tx, event: StoredEvent, fact: ProviderFact) -> StoredEvent:
@@ -159,15 +157,15 @@ async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool
     ``False``: the claim was lost, or it has been settled meanwhile; nothing was written.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE provider_events
         SET attempts = attempts + $3::int, last_error = $4,
             -- without a counter the delay grows with the age, so that an outage costs no attempts
             next_attempt_at = atlas_now() + greatest($7::float8, least($6::float8, greatest($5::float8 * 2 ^ attempts,
                 extract(epoch FROM atlas_now() - received_at) / 4)) * (0.75 + random() / 2)) * interval '1 second',
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1 AND ($2::bigint IS NULL OR claim_epoch = $2) AND state = 'received'
-        """,
+        """,  # noqa: S608 - our own fragments
         event.id,
         event.epoch,
         int(counts),
@@ -287,12 +285,12 @@ def _is_holder(event: StoredEvent, current: StoredEvent) -> bool:
 
 async def _settle(tx: Tx, event: StoredEvent, state: EventState, outcome: dict[str, object]) -> StoredEvent:
     await tx.execute(
-        """
+        f"""
         UPDATE provider_events
         SET state = $2, outcome = $3::text::jsonb, settled_at = atlas_now(), attempts = attempts + 1, last_error = NULL,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1
-        """,
+        """,  # noqa: S608 - our own fragments
         event.id,
         state,
         json.dumps(outcome),

@@ -11,6 +11,7 @@ from db.customers import lock_customer
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx
+from db.work.claims import revoked
 
 RenewalState = Literal["due", "lacks_funds", "off", "missed", "failed"]
 
@@ -97,16 +98,15 @@ async def renew_now(tx: Tx, telegram_id: int, period_starts: date, *, actor: str
         price = Money(bought["amount"], bought["currency"])
         return RenewalAttempt(RenewalOutcome(RenewalResult.RENEWED, price, bought["new_end"]), replayed=True)
     row = await tx.fetchrow(
-        """
+        f"""
         UPDATE renewal_schedule r
         SET state = CASE WHEN r.state = 'failed' THEN 'due' ELSE r.state END, due_at = atlas_now(),
-            failures = CASE WHEN r.state = 'failed' THEN 0 ELSE r.failures END, claim_epoch = r.claim_epoch + 1,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            failures = CASE WHEN r.state = 'failed' THEN 0 ELSE r.failures END, {revoked(of="r.")}
         FROM subscriptions s
         WHERE s.id = r.subscription_id AND s.customer_id = $1 AND r.state IN ('due', 'lacks_funds', 'failed')
           AND (r.period_start AT TIME ZONE 'UTC')::date = $2
         RETURNING r.subscription_id, r.claim_epoch, r.period_start, r.failures
-        """,
+        """,  # noqa: S608 - our own fragments
         customer.id,
         period_starts,
     )

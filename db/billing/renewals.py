@@ -23,7 +23,7 @@ from db.errors import BusinessError
 from db.money import Money
 from db.tx import Row, Tx
 from db.work.audit import Notice, record_audit
-from db.work.claims import Claimer
+from db.work.claims import Claimer, claimable, claimed, released
 
 GRACE = timedelta(hours=24)
 """How long after the end a renewal is made up for that was due while nobody worked. Later, the customer decides."""
@@ -105,23 +105,21 @@ async def claim_renewals(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
     Claims of an earlier incarnation of the same owner are taken over at once, those of others when their time is up.
     """
     rows = await tx.fetch(
-        """
+        f"""
         WITH due AS MATERIALIZED (
             SELECT subscription_id FROM renewal_schedule
             WHERE due_at <= (SELECT atlas_now())
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+              AND {claimable()}
             ORDER BY due_at, subscription_id LIMIT $3
             FOR NO KEY UPDATE SKIP LOCKED
         ), claimed AS (
             UPDATE renewal_schedule r
-            SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
-                claim_until = (SELECT atlas_now()) + $4::interval
+            SET {claimed("(SELECT atlas_now()) + $4::interval")}
             FROM due WHERE r.subscription_id = due.subscription_id
             RETURNING r.subscription_id, r.claim_epoch, r.period_start, r.failures, r.due_at
         )
         SELECT * FROM claimed ORDER BY due_at, subscription_id
-        """,
+        """,  # noqa: S608 - our own fragments
         owner.name,
         owner.incarnation,
         limit,
@@ -185,17 +183,17 @@ async def fail_renewal(tx: Tx, claim: RenewalClaim, error: str) -> int | None:
     It is due again after a growing, jittered delay. At ``MAX_FAILURES`` it waits for a human: a case ``renewal_failed``.
     """
     row = await tx.fetchrow(
-        """
+        f"""
         UPDATE renewal_schedule r
         SET failures = r.failures + 1, last_error = $3,
             state = CASE WHEN r.failures + 1 >= $4 THEN 'failed' ELSE r.state END,
             due_at = CASE WHEN r.failures + 1 < $4
                           THEN atlas_now() + least($6, $5 * 2 ^ r.failures) * (0.5 + random() / 2) * interval '1 second' END,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         FROM subscriptions s
         WHERE r.subscription_id = $1 AND r.claim_epoch = $2 AND r.due_at IS NOT NULL AND s.id = r.subscription_id
         RETURNING r.failures, s.customer_id
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.epoch,
         error[:500],
@@ -223,14 +221,14 @@ async def postpone_renewal(tx: Tx, claim: RenewalClaim, delay_seconds: float, wh
     ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE renewal_schedule
         SET due_at = atlas_now() + $3::interval, last_error = $4,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE subscription_id = (SELECT subscription_id FROM renewal_schedule
                                  WHERE subscription_id = $1 AND claim_epoch = $2 AND due_at IS NOT NULL
                                  FOR NO KEY UPDATE SKIP LOCKED)
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.epoch,
         timedelta(seconds=delay_seconds),
@@ -292,16 +290,16 @@ async def _lack_funds(
         why = "the money was lacking until the end"
         return await _miss(tx, claim, customer_id, row, price, actor, "lacks_funds", why)
     next_try: datetime = await tx.fetchval(
-        """
+        f"""
         UPDATE renewal_schedule
         SET state = 'lacks_funds', tries = tries + 1, last_error = $3,
             -- The last try is at the end itself.
             due_at = least(period_start,
                            atlas_now() + least($5, $4 * 2 ^ least(tries, 20)) * (0.5 + random() / 2) * interval '1 second'),
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE subscription_id = $1 AND claim_epoch = $2
         RETURNING due_at
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.epoch,
         f"the balance does not cover {price}",
@@ -355,11 +353,11 @@ async def _miss(
         details=told,
     )
     await tx.execute(
-        """
+        f"""
         UPDATE renewal_schedule
-        SET state = 'missed', due_at = NULL, last_error = $3, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        SET state = 'missed', due_at = NULL, last_error = $3, {released()}
         WHERE subscription_id = $1 AND claim_epoch = $2
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.epoch,
         why,

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import attrs
 
-from db.access.wanted_keys import give_up_key
+from db.access.wanted_keys import give_up_key, wanted_anew
 from db.billing.cases import open_case
 from db.billing.compensation import compensate, lock_for_compensation
 from db.keys.claims import (
@@ -24,7 +24,7 @@ from db.keys.claims import (
 )
 from db.keys.reissue import finish_reissue, lock_keys
 from db.tx import LockSpace, Tx, lock_for_transaction
-from db.work.claims import Claimer
+from db.work.claims import Claimer, claimable, claimed, released
 from db.work.outbox import add_message
 
 MAX_ATTEMPTS = 5
@@ -74,7 +74,7 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
     before telling any node.
     """
     rows = await tx.fetch(
-        """
+        f"""
         WITH now AS MATERIALIZED (
             SELECT atlas_now() AS at
         ), target AS MATERIALIZED (
@@ -82,8 +82,7 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
         ), due AS MATERIALIZED (
             SELECT k.id FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id
             WHERE k.activation_status = 'pending' AND k.next_attempt_at <= (SELECT at FROM now)
-              AND (k.claim_until IS NULL OR k.claim_until <= (SELECT at FROM now)
-                   OR (k.claimed_by = $1 AND k.claimed_incarnation < $2))
+              AND {claimable("(SELECT at FROM now)", of="k.")}
               AND s.expires_at > (SELECT at FROM now)
               -- LIMIT 1 instead of EXISTS: the planner may answer an EXISTS here by hashing the whole table
               AND (EXISTS (SELECT FROM target)
@@ -93,8 +92,7 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
             FOR NO KEY UPDATE OF k SKIP LOCKED
         ), claimed AS (
             UPDATE vpn_keys k
-            SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = k.claim_epoch + 1,
-                claim_until = now.at + $4::interval
+            SET {claimed("now.at + $4::interval", of="k.")}
             FROM due, now WHERE k.id = due.id
             RETURNING k.*
         ), placed AS (
@@ -116,7 +114,7 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
         JOIN subscriptions s ON s.id = k.subscription_id
         LEFT JOIN places n ON n.key_id = k.id
         ORDER BY k.next_attempt_at, k.id, n.placement_order, n.id
-        """,
+        """,  # noqa: S608 - our own fragments
         owner.name,
         owner.incarnation,
         limit,
@@ -137,15 +135,13 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
     if claim.replaces:
         await lock_keys(tx, claim.subscription_id)
     row = await tx.fetchrow(
-        """
+        f"""
         UPDATE vpn_keys k
         SET activation_status = CASE WHEN places.is_whole THEN 'active' ELSE 'pending' END,
             activated_at = coalesce(k.activated_at, CASE WHEN places.serving > 0 THEN atlas_now() END),
             attempts = CASE WHEN places.is_whole THEN 0 ELSE k.attempts END,
             last_error = CASE WHEN NOT places.is_whole THEN k.last_error END,
-            claimed_by = CASE WHEN NOT places.is_whole THEN k.claimed_by END,
-            claimed_incarnation = CASE WHEN NOT places.is_whole THEN k.claimed_incarnation END,
-            claim_until = CASE WHEN NOT places.is_whole THEN k.claim_until END
+            {released(of="k.", unless="NOT places.is_whole")}
         FROM subscriptions s, vpn_keys before, LATERAL (
             SELECT count(*) FILTER (WHERE p.applied = 'present') AS serving,
                    count(*) > 0 AND bool_and(p.applied = 'present' AND p.applied_generation >= before.generation) AS is_whole
@@ -155,7 +151,7 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
         WHERE k.id = $1 AND k.activation_status = 'pending' AND k.claim_epoch = $2
           AND s.id = k.subscription_id AND before.id = k.id
         RETURNING k.activated_at, s.expires_at, before.activated_at IS NULL AND places.serving > 0 AS is_first, places.is_whole
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.row,
         claim.epoch,
     )
@@ -207,7 +203,7 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
     if claim.attempts + 1 >= MAX_ATTEMPTS:
         await lock_for_compensation(tx, claim.subscription_id)
     row = await tx.fetchrow(
-        """
+        f"""
         UPDATE vpn_keys k
         SET attempts = k.attempts + 1, last_error = $3, generation = greatest(k.generation, $7 + 1),
             activation_status = CASE WHEN k.attempts + 1 >= $4 AND NOT is_served THEN 'failed' ELSE 'pending' END,
@@ -215,12 +211,12 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
             next_attempt_at = atlas_now()
                 + CASE WHEN k.attempts = 0 AND $7 >= k.generation THEN 0  -- to be newer is all that it takes
                        ELSE least($6, $5 * 2 ^ least(k.attempts, 20)) * (0.5 + random() / 2) END * interval '1 second',
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         FROM (SELECT EXISTS (SELECT FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
                              WHERE p.key_id = $1 AND p.applied = 'present' AND n.retired_at IS NULL) AS is_served) AS places
         WHERE k.id = $1 AND k.claim_epoch = $2 AND k.activation_status = 'pending'
         RETURNING k.activation_status, k.attempts
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.row,
         claim.epoch,
         error[:500],
@@ -263,15 +259,13 @@ async def _open_case(
 async def _queue_surplus(tx: Tx, row: int) -> None:
     """Also a key that was given up, or whose removal was confirmed before this late arrival, has to leave the node."""
     await tx.execute(
-        """
+        f"""
         WITH queued AS (
             UPDATE vpn_keys
-            SET wanted = 'absent', activation_status = 'removing', generation = generation + 1,
-                pending_since = atlas_now(), next_attempt_at = atlas_now(), attempts = 0,
-                claim_epoch = claim_epoch + 1, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            SET wanted = 'absent', {wanted_anew("removing")}
             WHERE id = $1 AND activation_status IN ('failed', 'removed')
         )
         SELECT pg_notify('atlas_wake', 'fast_expiry')
-        """,
+        """,  # noqa: S608 - our own fragments
         row,
     )

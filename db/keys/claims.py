@@ -8,6 +8,7 @@ from uuid import UUID
 import attrs
 
 from db.tx import Row, Tx
+from db.work.claims import released
 
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 600.0
@@ -89,14 +90,14 @@ async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error
     ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE vpn_keys
         SET next_attempt_at = atlas_now() + $3::interval, last_error = $4,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = (SELECT id FROM vpn_keys
                     WHERE id = $1 AND claim_epoch = $2 AND activation_status IN ('pending', 'removing')
                     FOR NO KEY UPDATE SKIP LOCKED)
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.row,
         claim.epoch,
         timedelta(seconds=delay_seconds),

@@ -14,6 +14,7 @@ import attrs
 from db.billing.cases import open_case
 from db.errors import BusinessError
 from db.tx import Row, Tx
+from db.work.claims import revoked
 from db.work.epochs import Epoch
 
 KeyStatus = Literal["pending", "active", "failed", "removing"]
@@ -224,17 +225,16 @@ async def overtake(tx: Tx, held: Epoch, keys: Sequence[tuple[ExpectedKey, int]])
     """
     await check_epoch(tx, held)
     await tx.execute(
-        """
+        f"""
         WITH changed AS (
             UPDATE vpn_keys k
             SET generation = seen.generation + 1, activation_status = 'pending', pending_since = atlas_now(),
-                next_attempt_at = atlas_now(), attempts = 0, last_error = NULL, claim_epoch = claim_epoch + 1,
-                claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                next_attempt_at = atlas_now(), attempts = 0, last_error = NULL, {revoked()}
             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS seen (row, before, generation)
             WHERE k.id = seen.row AND k.generation = seen.before AND k.activation_status = 'active'
         )
         SELECT pg_notify('atlas_wake', 'activation')
-        """,
+        """,  # noqa: S608 - our own fragments
         [key.row for key, _ in keys],
         [key.generation for key, _ in keys],
         [max(key.generation, generation) for key, generation in keys],

@@ -6,6 +6,7 @@ expires in between loses both keys; who pays again gets the new one. A new key t
 (``db.access.wanted_keys.give_up_key``) and the old one stays, now and at every later payment.
 """
 
+from db.access.wanted_keys import wanted_anew
 from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.keys.claims import KeyClaim
@@ -81,12 +82,10 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
     In the transaction that confirmed the key.
     """
     replaced = await tx.fetchval(
-        """
+        f"""
         WITH changed AS (
             UPDATE vpn_keys
-            SET wanted = 'absent', activation_status = 'removing', generation = generation + 1,
-                pending_since = atlas_now(), next_attempt_at = atlas_now(), attempts = 0, last_error = NULL,
-                claim_epoch = claim_epoch + 1, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            SET wanted = 'absent', {wanted_anew("removing")}, last_error = NULL
             WHERE subscription_id = $1 AND id < $2 AND wanted = 'present'
             RETURNING 1
         ), finished AS (
@@ -94,7 +93,7 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
             WHERE subscription_id = $1 AND key_id <= $2 AND finished_at IS NULL
         )
         SELECT count(*) FROM changed, pg_notify('atlas_wake', 'fast_expiry')
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.row,
     )

@@ -20,7 +20,7 @@ from db.keys.claims import (
     release_key_claim,
 )
 from db.tx import LockSpace, Tx, lock_for_transaction
-from db.work.claims import Claimer
+from db.work.claims import Claimer, claimable, released
 
 
 class RemovalResult(StrEnum):
@@ -41,7 +41,7 @@ async def claim_removals(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
     claim names the places that may still have the key.
     """
     rows = await tx.fetch(
-        """
+        f"""
         WITH now AS MATERIALIZED (
             SELECT atlas_now() AS at
         ), due AS MATERIALIZED (
@@ -50,8 +50,7 @@ async def claim_removals(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
                                    WHERE p.key_id = k.id AND n.retired_at IS NULL LIMIT 1), false) AS is_placed
             FROM vpn_keys k
             WHERE k.activation_status = 'removing' AND k.next_attempt_at <= (SELECT at FROM now)
-              AND (k.claim_until IS NULL OR k.claim_until <= (SELECT at FROM now)
-                   OR (k.claimed_by = $1 AND k.claimed_incarnation < $2))
+              AND {claimable("(SELECT at FROM now)", of="k.")}
             ORDER BY k.next_attempt_at, k.id LIMIT $3
             FOR NO KEY UPDATE OF k SKIP LOCKED
         ), claimed AS (
@@ -75,7 +74,7 @@ async def claim_removals(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
         ) AS n ON true
         WHERE k.activation_status = 'removing'
         ORDER BY k.next_attempt_at, k.id, n.placement_order, n.id
-        """,
+        """,  # noqa: S608 - our own fragments
         owner.name,
         owner.incarnation,
         limit,
@@ -92,14 +91,12 @@ async def confirm_removal(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirm
     await lock_for_transaction(tx, LockSpace.KEY, claim.row)
     await note_applied(tx, claim, applied, "absent")
     status = await tx.fetchval(
-        """
+        f"""
         UPDATE vpn_keys k
         SET activation_status = CASE WHEN places.is_clear THEN 'removed' ELSE 'removing' END,
             attempts = CASE WHEN places.is_clear THEN 0 ELSE k.attempts END,
             last_error = CASE WHEN NOT places.is_clear THEN k.last_error END,
-            claimed_by = CASE WHEN NOT places.is_clear THEN k.claimed_by END,
-            claimed_incarnation = CASE WHEN NOT places.is_clear THEN k.claimed_incarnation END,
-            claim_until = CASE WHEN NOT places.is_clear THEN k.claim_until END
+            {released(of="k.", unless="NOT places.is_clear")}
         FROM vpn_keys before, LATERAL (
             SELECT coalesce(bool_and(p.applied = 'absent' AND p.applied_generation >= before.generation), true) AS is_clear
             FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
@@ -107,7 +104,7 @@ async def confirm_removal(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirm
         ) AS places
         WHERE k.id = $1 AND k.activation_status = 'removing' AND k.claim_epoch = $2 AND before.id = k.id
         RETURNING k.activation_status
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.row,
         claim.epoch,
     )
@@ -129,16 +126,16 @@ async def fail_removal(tx: Tx, claim: KeyClaim, error: str, known_generation: in
     a node said it has. From the fifth failure on a case ``removal_failed`` is open.
     """
     attempts: int | None = await tx.fetchval(
-        """
+        f"""
         UPDATE vpn_keys
         SET attempts = attempts + 1, last_error = $3, generation = greatest(generation, $6 + 1),
             next_attempt_at = atlas_now()
                 + CASE WHEN attempts = 0 AND $6 >= generation THEN 0  -- to be newer is all that it takes
                        ELSE least($5, $4 * 2 ^ least(attempts, 20)) * (0.5 + random() / 2) END * interval '1 second',
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1 AND claim_epoch = $2 AND activation_status = 'removing'
         RETURNING attempts
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.row,
         claim.epoch,
         error[:500],

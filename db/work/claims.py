@@ -1,7 +1,13 @@
-"""Who claims work, so that the claims of a dead predecessor are free at once and those of a live peer are not."""
+"""Claims: who works on a row, until when on database time, and the SQL that every claimed table shares.
+
+Such a table has four columns: `claimed_by` and `claimed_incarnation` (a `Claimer`), `claim_until`, and `claim_epoch`, which
+grows with each claim, so that what a former holder writes is fenced by it. The functions that give SQL take nothing but
+literals of ours: `of` is an alias with its dot (``"k."``), `claimer` and `incarnation` are the statement's parameters.
+"""
 
 import os
 import socket
+from typing import Final
 
 import attrs
 
@@ -37,3 +43,35 @@ async def enlist_claimer(tx: Tx, name: str) -> Claimer:
         os.getpid(),
     )
     return Claimer(name, incarnation)
+
+
+NOW: Final = "(SELECT atlas_now())"
+
+
+def unclaimed(now: str = NOW, *, of: str = "") -> str:
+    """WHERE, without parentheses: no claim on the row holds at `now` (SQL, the database's time by default)."""
+    return f"{of}claim_until IS NULL OR {of}claim_until <= {now}"
+
+
+def claimable(now: str = NOW, *, of: str = "", claimer: str = "$1", incarnation: str = "$2") -> str:
+    """WHERE: nobody works on the row. It is unclaimed, or its claim is one of the claimer's earlier incarnations."""
+    return f"({unclaimed(now, of=of)} OR ({of}claimed_by = {claimer} AND {of}claimed_incarnation < {incarnation}))"
+
+
+def claimed(until: str, *, of: str = "", claimer: str = "$1", incarnation: str = "$2") -> str:
+    """SET: the claimer works on the row until then (SQL); the epoch is raised, so that a former holder is fenced."""
+    return (
+        f"claimed_by = {claimer}, claimed_incarnation = {incarnation}, "
+        f"claim_epoch = {of}claim_epoch + 1, claim_until = {until}"
+    )
+
+
+def released(*, of: str = "", unless: str = "") -> str:
+    """SET: nobody works on the row any more; where `unless` (SQL) is true the claim stays."""
+    columns = ("claimed_by", "claimed_incarnation", "claim_until")
+    return ", ".join(f"{c} = CASE WHEN {unless} THEN {of}{c} END" if unless else f"{c} = NULL" for c in columns)
+
+
+def revoked(*, of: str = "") -> str:
+    """SET: nobody works on the row any more, and the holder of the claim, if there was one, is fenced."""
+    return f"claim_epoch = {of}claim_epoch + 1, {released()}"

@@ -13,7 +13,7 @@ import attrs
 
 from db.customers import note_unreachable
 from db.tx import Tx
-from db.work.claims import Claimer
+from db.work.claims import Claimer, claimable, claimed, released, unclaimed
 
 
 @attrs.frozen
@@ -69,18 +69,16 @@ async def add_message(
 async def claim_messages(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[OutboxMessage]:
     """Claim up to ``limit`` due messages, oldest due first, for ``lease_seconds`` of database time."""
     rows = await tx.fetch(
-        """
+        f"""
         WITH due AS MATERIALIZED (
             SELECT id FROM outbox
             WHERE state = 'pending' AND next_attempt_at <= (SELECT atlas_now())
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+              AND {claimable()}
             ORDER BY next_attempt_at, id LIMIT $3
             FOR NO KEY UPDATE SKIP LOCKED
         ), claimed AS (
             UPDATE outbox o
-            SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
-                claim_until = atlas_now() + $4::interval
+            SET {claimed("atlas_now() + $4::interval")}
             FROM due WHERE o.id = due.id
             RETURNING o.*
         )
@@ -88,7 +86,7 @@ async def claim_messages(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
                m.payload::text AS payload, m.attempts, m.created_at, atlas_now() AS claimed_at
         FROM claimed m LEFT JOIN customers c ON c.id = m.customer_id
         ORDER BY m.next_attempt_at, m.id
-        """,
+        """,  # noqa: S608 - our own fragments
         owner.name,
         owner.incarnation,
         limit,
@@ -132,11 +130,11 @@ async def mark_undeliverable(tx: Tx, message: OutboxMessage, error: str, *, is_u
 async def postpone_message(tx: Tx, message: OutboxMessage, delay_seconds: float, why: str = "") -> bool:
     """Give the claim back: nothing was sent and no attempt is counted. ``False``: the claim was lost meanwhile."""
     tag = await tx.execute(
-        """
+        f"""
         UPDATE outbox SET next_attempt_at = atlas_now() + $3::interval, last_error = coalesce(nullif($4, ''), last_error),
-                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                          {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'pending'
-        """,
+        """,  # noqa: S608 - our own fragments
         message.id,
         message.epoch,
         timedelta(seconds=delay_seconds),
@@ -148,11 +146,11 @@ async def postpone_message(tx: Tx, message: OutboxMessage, delay_seconds: float,
 async def retry_message(tx: Tx, message: OutboxMessage, delay_seconds: float, error: str) -> bool:
     """Try again after ``delay_seconds``; the attempt counts. ``False``: the claim was lost meanwhile."""
     tag = await tx.execute(
-        """
+        f"""
         UPDATE outbox SET attempts = attempts + 1, next_attempt_at = atlas_now() + $3::interval, last_error = $4,
-                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                          {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'pending'
-        """,
+        """,  # noqa: S608 - our own fragments
         message.id,
         message.epoch,
         timedelta(seconds=delay_seconds),
@@ -168,24 +166,24 @@ async def spread_messages(tx: Tx, surplus: Sequence[OutboxMessage], seconds_apar
     attempt, what others have claimed, and claims that were lost meanwhile are left alone. Returns how many come due so.
     """
     rows = await tx.fetch(
-        """
+        f"""
         WITH ours AS (
             SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS o (id, epoch)
         ), waiting AS MATERIALIZED (
             SELECT id, next_attempt_at FROM outbox
             WHERE state = 'pending' AND customer_id IS NOT DISTINCT FROM $3
               AND (next_attempt_at <= (SELECT atlas_now()) OR (attempts = 0 AND last_error IS NULL))
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
+              AND ({unclaimed()}
                    OR EXISTS (SELECT FROM ours WHERE ours.id = outbox.id AND ours.epoch = outbox.claim_epoch))
             FOR NO KEY UPDATE SKIP LOCKED
         ), placed AS (
             SELECT id, row_number() OVER (ORDER BY next_attempt_at, id) AS place FROM waiting
         )
         UPDATE outbox SET next_attempt_at = atlas_now() + placed.place * $4::interval,
-                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                          {released()}
         FROM placed WHERE outbox.id = placed.id
         RETURNING outbox.id
-        """,
+        """,  # noqa: S608 - our own fragments
         [message.id for message in surplus],
         [message.epoch for message in surplus],
         surplus[0].customer_id,
@@ -196,11 +194,11 @@ async def spread_messages(tx: Tx, surplus: Sequence[OutboxMessage], seconds_apar
 
 async def _settle(tx: Tx, message: OutboxMessage, state: str, error: str) -> bool:
     tag = await tx.execute(
-        """
+        f"""
         UPDATE outbox SET state = $3, settled_at = atlas_now(), attempts = attempts + 1, last_error = nullif($4, ''),
-                          claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                          {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'pending'
-        """,
+        """,  # noqa: S608 - our own fragments
         message.id,
         message.epoch,
         state,
