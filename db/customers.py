@@ -12,7 +12,7 @@ from datetime import datetime
 import attrs
 
 from db.errors import BusinessError, UnknownCustomer
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 
 _COLUMNS = (
     "id, telegram_id, language, referrer_id, is_reachable, is_vip, personal_discount_percent, first_paid_at, created_at"
@@ -109,14 +109,11 @@ def _customer(row: Row) -> Customer:
     )
 
 
-async def touch_contact(tx: Tx, telegram_id: int) -> bool:
-    """Note that the customer wrote to us, whatever it was: reachable again, from now. ``False`` for an unknown one."""
-    tag = await tx.execute("UPDATE customers SET is_reachable = true WHERE telegram_id = $1", telegram_id)
-    return tag == "UPDATE 1"
-
-
 async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
-    """The same without waiting: a row that another transaction has locked is left as it is. ``False`` for an unknown one."""
+    """Note that the customer wrote to us, whatever it was: reachable again, from now. ``False`` for an unknown one.
+
+    Waits for nobody: a row that another transaction has locked is left as it is.
+    """
     row = await tx.fetchrow(
         """
         WITH free AS MATERIALIZED (
@@ -138,4 +135,4 @@ async def note_unreachable(tx: Tx, customer_id: int, since: datetime) -> bool:
     tag = await tx.execute(
         "UPDATE customers SET is_reachable = false WHERE id = $1 AND contacted_at <= $2", customer_id, since
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1

@@ -4,6 +4,9 @@ import attrs
 
 from runtime.config import Secret, settings
 
+OLDEST_SERVER = 15
+"""The oldest major version of PostgreSQL that the schema and the statements are written for."""
+
 
 @settings("database")
 @attrs.frozen

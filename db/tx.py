@@ -41,6 +41,11 @@ class Tx(Protocol):
         """Run one statement (several without arguments) and return the server's command tag, such as ``UPDATE 1``."""
 
 
+def rows_of(tag: str) -> int:
+    """How many rows a statement changed, from the server's command tag: 3 of ``UPDATE 3`` and of ``INSERT 0 3``."""
+    return int(tag.rsplit(maxsplit=1)[-1])
+
+
 _INT4_MAX = 2**31 - 1
 
 
@@ -51,8 +56,6 @@ class LockSpace(IntEnum):
     """One lock: bringing the schema up to date."""
     KEY = 0x4154_4C01
     """A row of ``vpn_keys``, by id."""
-    EPOCH = 0x4154_4C02
-    """A row of ``epochs`` that may not exist yet, by hash of its name."""
 
 
 async def lock_for_transaction(tx: Tx, space: LockSpace, number: int) -> None:

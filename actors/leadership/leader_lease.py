@@ -17,9 +17,8 @@ import trio
 
 from actors.pool.client import Pool
 from db.errors import LeaseError
-from db.keys.reconcile import LostEpoch
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch, release_epoch, renew_epoch
+from db.work.epochs import Epoch, LostEpoch, acquire_epoch, release_epoch, renew_epoch
 from runtime import ActorTask, Context
 
 _THIS_PROCESS = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"

@@ -10,15 +10,8 @@ import attrs
 
 from actors.pool.client import Pool, pool_of
 from actors.pool.worker import require_claims_outlast_budget
-from db.billing.renewals import (
-    MAX_FAILURES,
-    RenewalClaim,
-    RenewalResult,
-    claim_renewals,
-    fail_renewal,
-    postpone_renewal,
-    renew,
-)
+from db.billing.renewal_schedule import MAX_FAILURES, RenewalClaim, claim_renewals, fail_renewal, postpone_renewal
+from db.billing.renewals import RenewalResult, renew
 from db.errors import DatabaseBusy, LeaseError
 from db.lease.queue import Lane
 from db.work.claims import Claimer, enlist_claimer

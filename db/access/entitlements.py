@@ -11,7 +11,7 @@ import attrs
 
 from db.access.terms import add_period, running_tariff, take_period
 from db.money import Money
-from db.tx import Tx
+from db.tx import Tx, rows_of
 
 Source = Literal["payment", "balance", "trial", "admin", "auto_renewal"]
 
@@ -274,4 +274,4 @@ async def follow_tariffs(tx: Tx, limit: int = 100) -> int:
         """,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)

@@ -17,7 +17,7 @@ from db.access.wanted_keys import want_absent
 from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.tx import Tx
-from db.work.audit import record
+from db.work.audit import abbreviated, record_audit
 
 
 @attrs.frozen
@@ -34,7 +34,7 @@ class KeyView:
     """The customer's current key. Its text form shows the first 8 characters of the UUID only."""
 
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     status: str
     """pending, active, failed, removing or removed; a renewal makes an active key pending until the nodes know."""
@@ -146,7 +146,7 @@ async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:
     end = await end_entitlement(tx, row["id"], "revoke", actor)
     await tx.execute("UPDATE subscriptions SET state = 'revoked' WHERE id = $1", row["id"])
     keys = await want_absent(tx, [row["id"]])
-    await record(
+    await record_audit(
         tx,
         actor,
         "revoke",
@@ -233,7 +233,7 @@ async def reset_link_token(tx: Tx, telegram_id: int, *, actor: str) -> str:
         customer.id,
         token,
     )
-    await record(tx, actor, "reset_link", customer_id=customer.id, subject=f"customer:{customer.id}")
+    await record_audit(tx, actor, "reset_link", customer_id=customer.id, subject=f"customer:{customer.id}")
     return token
 
 

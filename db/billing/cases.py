@@ -74,6 +74,12 @@ async def open_case(
     return number
 
 
+async def open_case_of_the_day(tx: Tx, kind: str, subject: str, details: Mapping[str, object]) -> int:
+    """Open a case of what may go on for long, at most one a subject and day (UTC, database time); returns its number."""
+    day = await tx.fetchval("SELECT atlas_now()::date::text")
+    return await open_case(tx, kind, f"{subject}:{day}", details=details)
+
+
 async def list_cases(tx: Tx, state: CaseState | None = "open", after: int = 0, limit: int = 50) -> Sequence[Case]:
     """Cases in this state (``None``: in any) with numbers above ``after``, the oldest first."""
     rows = await tx.fetch(

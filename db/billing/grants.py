@@ -8,7 +8,7 @@ from db.billing.pricing import price_list
 from db.customers import Customer, find_customer, lock_customers
 from db.errors import BusinessError, UnknownTariff
 from db.tx import Tx
-from db.work.audit import record
+from db.work.audit import record_audit
 from db.work.outbox import add_message
 
 TRIAL_PERIOD = timedelta(hours=72)
@@ -88,7 +88,7 @@ async def _give(tx: Tx, customer: Customer, wanted: Grant) -> Entitlement:
         customer_id=customer.id,
         payload={"tariff": wanted.tariff, "source": wanted.source, "expires_at": entitlement.new_end.isoformat()},
     )
-    await record(
+    await record_audit(
         tx,
         wanted.actor,
         f"grant_{wanted.source}",

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import attrs
 
+from db.billing.cases import open_case_of_the_day
 from db.tx import Tx
+from db.work.epochs import Epoch, check_epoch
 
 _SAMPLE = 5
 
@@ -67,3 +69,12 @@ async def check_invariants(tx: Tx, progress: Progress | None = None) -> tuple[In
         if progress is not None:
             progress(checked[-1], len(checked), len(views))
     return tuple(checked)
+
+
+async def open_money_case(tx: Tx, epoch: Epoch, view: str, trouble: str) -> int:
+    """Tell the operator that a view is in trouble, and return the number of the case: one a view and day.
+
+    Raises ``LostEpoch``, and nothing is written, if the singleton is somebody else's by now.
+    """
+    await check_epoch(tx, epoch)
+    return await open_case_of_the_day(tx, "money_invariant", view, details={"trouble": trouble[:400]})

@@ -17,7 +17,7 @@ from db.billing.payments import Captured, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.errors import BusinessError
 from db.money import Money
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 from db.work.claims import Claimer, claimable, claimed, released, revoked
 
 FIRST_LOOK_SECONDS = 30.0
@@ -128,7 +128,7 @@ async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: in
         invoice_id,
         order_id,
     )
-    return tag != "UPDATE 0"
+    return rows_of(tag) > 0
 
 
 async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> bool:
@@ -143,7 +143,7 @@ async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> boo
         invoice_id,
         why[:200],
     )
-    return tag != "UPDATE 0"
+    return rows_of(tag) > 0
 
 
 async def claim_invoices(
@@ -187,7 +187,7 @@ async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOu
         invoice.id,
         invoice.epoch,
     )
-    if tag != "UPDATE 1":
+    if rows_of(tag) != 1:
         return None
     return await finalize_purchase(tx, fact.command)
 
@@ -216,7 +216,7 @@ async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
         LAST_LOOK_SECONDS,
         WATCHED_FOR,
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
@@ -258,7 +258,7 @@ async def close_stale_invoices(tx: Tx, limit: int = 100) -> int:
         """,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)
 
 
 def _invoice(row: Row) -> Invoice:

@@ -14,7 +14,7 @@ from db.billing.promos import check_promo, lock_promo
 from db.customers import Customer, find_customer
 from db.errors import BusinessError, OrderConflict, UnknownOrder
 from db.money import Money
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 from db.work.audit import record_audit
 
 ORDER_LIFETIME = timedelta(minutes=30)
@@ -159,7 +159,7 @@ async def expire_orders(tx: Tx, limit: int = 100) -> int:
         """,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)
 
 
 def order_from(row: Row) -> Order:

@@ -11,7 +11,7 @@ from typing import Literal
 import attrs
 
 from db.errors import BusinessError
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 from db.work.audit import record_audit
 
 
@@ -96,9 +96,9 @@ async def stop_promo(tx: Tx, code: str, *, actor: str) -> bool:
         """,
         promo.id,
     )
-    if tag == "UPDATE 1":
+    if rows_of(tag) == 1:
         await record_audit(tx, actor, "stop_promo", subject=f"promo:{promo.code}")
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def list_promos(tx: Tx) -> Sequence[Promo]:

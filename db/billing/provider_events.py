@@ -18,8 +18,8 @@ from db.billing.invoices import close_invoice, mark_invoice_paid
 from db.billing.payments import Captured, Checkout, Contact, InvoiceClosed, NothingToBook, ProviderFact, Reversed
 from db.billing.purchases import finalize_purchase
 from db.customers import add_customer, touch_contact_unless_busy
-from db.tx import Row, Tx
-from db.work.audit import record
+from db.tx import Row, Tx, rows_of
+from db.work.audit import record_audit
 from db.work.claims import Claimer, claimable, claimed, released
 
 EventState = Literal["received", "processed", "ignored", "failed"]
@@ -174,7 +174,7 @@ async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool
         LAST_RETRY_SECONDS,
         at_least,
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit: int = 1000) -> int:
@@ -190,7 +190,7 @@ async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit:
         older_than,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)
 
 
 async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventState, dict[str, object]]:
@@ -239,7 +239,7 @@ async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
             "amount": fact.amount,
         },
     )
-    await record(
+    await record_audit(
         tx,
         provider,
         f"provider_{fact.what}",

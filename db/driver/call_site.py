@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -48,8 +47,3 @@ def sites(lines: Iterable[tuple[CodeType, int]]) -> list[str]:
     every = list(lines)
     ours = [(code, line) for code, line in every if not is_library(code)]
     return [site_at(code, line) for code, line in ours or every]
-
-
-def caller(depth: int = 1) -> FrameType | None:
-    """The frame `depth` calls above the function that asks; cheap, and formatted only when somebody wants to read it."""
-    return sys._getframe(depth + 1)

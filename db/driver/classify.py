@@ -101,12 +101,6 @@ def sqlstate(error: BaseException) -> str | None:
     return code
 
 
-def constraint_of(error: BaseException) -> str | None:
-    """The name of the constraint that the server says was violated, or None."""
-    name: str | None = getattr(error, "constraint_name", None)
-    return name
-
-
 def is_driver_error(error: BaseException) -> bool:
     """Whether the error comes from the driver or the server rather than from our own code."""
     return isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)

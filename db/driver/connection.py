@@ -17,9 +17,8 @@ import trio
 from db.driver.bridge import Bridge, DriverConnection
 from db.driver.classify import Fault, classify, sqlstate
 from db.errors import DatabaseUnreachable, DatabaseUnusable
+from db.settings import OLDEST_SERVER
 
-OLDEST_SERVER = 15
-"""The oldest major version of PostgreSQL that the schema and the statements are written for."""
 CONNECT_LIMIT = 5.0
 """Seconds for opening a connection."""
 QUARANTINE_LIMIT = 2.0

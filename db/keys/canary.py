@@ -6,6 +6,7 @@ import attrs
 
 from db.errors import UnknownNode
 from db.tx import Tx
+from db.work.audit import abbreviated
 
 
 @attrs.frozen
@@ -14,7 +15,7 @@ class CanaryKey:
 
     node: str
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     is_confirmed: bool
     """The node has had it."""

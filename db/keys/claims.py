@@ -7,7 +7,8 @@ from uuid import UUID
 
 import attrs
 
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
+from db.work.audit import abbreviated
 from db.work.claims import released
 
 FIRST_RETRY_SECONDS = 5.0
@@ -34,7 +35,7 @@ class KeyClaim:
 
     row: int
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     epoch: int
     expires_at: datetime
@@ -103,7 +104,7 @@ async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error
         timedelta(seconds=delay_seconds),
         error[:500],
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def note_applied(

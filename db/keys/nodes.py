@@ -8,7 +8,7 @@ import attrs
 
 from db.errors import UnknownNode
 from db.tx import Row, Tx
-from db.work.audit import record
+from db.work.audit import record_audit
 
 
 @attrs.frozen
@@ -139,23 +139,8 @@ async def retire_nodes(tx: Tx, configured: Sequence[str], unseen_seconds: float)
         timedelta(seconds=unseen_seconds),
     )
     for row in rows:
-        await record(tx, "reconcile", "node_retired", subject=f"node:{row['name']}")
+        await record_audit(tx, "reconcile", "node_retired", subject=f"node:{row['name']}")
     return [row["name"] for row in rows]
-
-
-async def find_node(tx: Tx, name: str) -> NodeRow:
-    """The node with this name; raises ``UnknownNode``."""
-    row = await tx.fetchrow("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes WHERE name = $1", name)
-    if row is None:
-        raise UnknownNode(name)
-    return _node(row)
-
-
-async def list_nodes(tx: Tx) -> list[NodeRow]:
-    """All nodes by name."""
-    return [
-        _node(row) for row in await tx.fetch("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes ORDER BY name")
-    ]
 
 
 def _node(row: Row) -> NodeRow:

@@ -11,17 +11,13 @@ from uuid import UUID
 
 import attrs
 
-from db.billing.cases import open_case
-from db.errors import BusinessError
+from db.billing.cases import open_case_of_the_day
 from db.tx import Row, Tx
+from db.work.audit import abbreviated
 from db.work.claims import revoked
-from db.work.epochs import Epoch
+from db.work.epochs import Epoch, check_epoch
 
 KeyStatus = Literal["pending", "active", "failed", "removing"]
-
-
-class LostEpoch(BusinessError):
-    """Somebody else reconciles now: stop at once and undo nothing."""
 
 
 @attrs.frozen
@@ -42,7 +38,7 @@ class ExpectedKey:
 
     row: int
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     status: KeyStatus
     expires_at: datetime
@@ -62,13 +58,6 @@ class ReconcilePass:
     """Of the node when it was last compared to the end."""
     flow: str
     inbounds: tuple[str, ...]
-
-
-async def check_epoch(tx: Tx, held: Epoch) -> None:
-    """Keep the epoch until this transaction ends. Raises ``LostEpoch`` if it is somebody else's by now."""
-    row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", held.name, held.epoch)
-    if row is None:
-        raise LostEpoch(f"the epoch {held.epoch} of {held.name!r} is over")
 
 
 async def begin_pass(tx: Tx, held: Epoch, node: str) -> ReconcilePass | None:
@@ -362,5 +351,4 @@ async def give_up_pass(tx: Tx, held: Epoch, node: str, why: str) -> None:
     One case a node and day.
     """
     await finish_pass(tx, held, node, "implausible", None)
-    day = await tx.fetchval("SELECT atlas_now()::date::text")
-    await open_case(tx, "node_implausible", f"node:{node}:{day}", details={"why": why[:400]})
+    await open_case_of_the_day(tx, "node_implausible", f"node:{node}", details={"why": why[:400]})

@@ -11,7 +11,7 @@ from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.keys.claims import KeyClaim
 from db.tx import Tx
-from db.work.audit import record
+from db.work.audit import record_audit
 from db.work.outbox import add_message
 
 
@@ -66,7 +66,7 @@ async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_k
         actor,
     )
     assert row is not None, "an insert returns its row"
-    await record(tx, actor, "reissue_requested", customer_id=customer.id, subject=f"key:{row['id']}")
+    await record_audit(tx, actor, "reissue_requested", customer_id=customer.id, subject=f"key:{row['id']}")
     key_id: str = row["key_id"]
     return key_id
 
@@ -104,7 +104,7 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
         customer_id=claim.customer_id,
         payload={"expires_at": claim.expires_at.isoformat()},
     )
-    await record(
+    await record_audit(
         tx,
         "activation",
         "key_reissued",

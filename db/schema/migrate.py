@@ -14,11 +14,9 @@ from typing import ClassVar
 
 import attrs
 
+from db.settings import OLDEST_SERVER
 from db.tx import LockSpace, Tx
 from runtime import AtlasError
-
-OLDEST_SERVER = 150000
-"""``server_version_num`` of the oldest PostgreSQL that is supported: version 15."""
 
 _DIRECTORY = Path(__file__).parent / "migrations"
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
@@ -157,10 +155,10 @@ async def check_schema(tx: Tx) -> None:
 
 async def _refuse_old_server(tx: Tx) -> None:
     version = int(await tx.fetchval("SELECT current_setting('server_version_num')"))
-    if version < OLDEST_SERVER:
+    if version // 10000 < OLDEST_SERVER:
         raise MigrationError(
             f"the server is PostgreSQL {version // 10000}.{version % 10000}, the oldest supported is "
-            f"{OLDEST_SERVER // 10000}; upgrade it or point database.dsn at another"
+            f"{OLDEST_SERVER}; upgrade it or point database.dsn at another"
         )
 
 

@@ -26,6 +26,11 @@ class Claimer:
     incarnation: int
 
 
+def host_and_pid() -> tuple[str, int]:
+    """Where this process runs, as a claimer's or holder's row tells the operator."""
+    return socket.gethostname(), os.getpid()
+
+
 async def enlist_claimer(tx: Tx, name: str) -> Claimer:
     """Start a new incarnation of this owner: claims of all earlier ones may be taken over from the next claim on.
 
@@ -39,8 +44,7 @@ async def enlist_claimer(tx: Tx, name: str) -> Claimer:
         RETURNING incarnation
         """,
         name,
-        socket.gethostname(),
-        os.getpid(),
+        *host_and_pid(),
     )
     return Claimer(name, incarnation)
 

@@ -4,14 +4,18 @@ The holder renews before the end and trusts itself for less than the whole time;
 epoch, and what the holder writes is fenced by it. A dead holder is followed as soon as its time is up.
 """
 
-import os
-import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import attrs
 
-from db.tx import Row, Tx
+from db.errors import BusinessError
+from db.tx import Row, Tx, rows_of
+from db.work.claims import host_and_pid
+
+
+class LostEpoch(BusinessError):
+    """The singleton is somebody else's by now: stop at once and undo nothing."""
 
 
 @attrs.frozen
@@ -60,8 +64,7 @@ async def acquire_epoch(
         """,  # noqa: S608 - our own column list
         name,
         holder,
-        socket.gethostname(),
-        os.getpid(),
+        *host_and_pid(),
         timedelta(seconds=ttl_seconds),
     )
     if row is not None:
@@ -82,8 +85,7 @@ async def acquire_epoch(
         found.epoch,
         found.holder,
         holder,
-        socket.gethostname(),
-        os.getpid(),
+        *host_and_pid(),
         timedelta(seconds=ttl_seconds),
     )
     return found if row is None else _epoch(name, row, is_mine=True)
@@ -93,6 +95,13 @@ async def find_epoch(tx: Tx, name: str) -> Epoch | None:
     """Who holds the singleton now, or held it last; ``None`` if nobody ever did."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM epochs WHERE name = $1", name)  # noqa: S608 - our own column list
     return None if row is None else _epoch(name, row, is_mine=False)
+
+
+async def check_epoch(tx: Tx, held: Epoch) -> None:
+    """Keep the epoch until this transaction ends. Raises ``LostEpoch`` if it is somebody else's by now."""
+    row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", held.name, held.epoch)
+    if row is None:
+        raise LostEpoch(f"the epoch {held.epoch} of {held.name!r} is over")
 
 
 async def renew_epoch(tx: Tx, held: Epoch, ttl_seconds: float) -> bool:
@@ -107,7 +116,7 @@ async def renew_epoch(tx: Tx, held: Epoch, ttl_seconds: float) -> bool:
         held.holder,
         timedelta(seconds=ttl_seconds),
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def release_epoch(tx: Tx, held: Epoch) -> bool:
@@ -118,7 +127,7 @@ async def release_epoch(tx: Tx, held: Epoch) -> bool:
         held.epoch,
         held.holder,
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 def _epoch(name: str, row: Row, *, is_mine: bool) -> Epoch:

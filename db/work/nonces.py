@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from db.tx import Tx
+from db.tx import Tx, rows_of
 
 
 async def use_nonce(tx: Tx, key_id: str, nonce: str) -> bool:
@@ -13,7 +13,7 @@ async def use_nonce(tx: Tx, key_id: str, nonce: str) -> bool:
     tag = await tx.execute(
         "INSERT INTO shop_nonces (key_id, nonce) VALUES ($1, $2) ON CONFLICT DO NOTHING", key_id, nonce
     )
-    return tag == "INSERT 0 1"
+    return rows_of(tag) == 1
 
 
 async def prune_nonces(tx: Tx, older_than: timedelta, limit: int = 1000) -> int:
@@ -28,4 +28,4 @@ async def prune_nonces(tx: Tx, older_than: timedelta, limit: int = 1000) -> int:
         older_than,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)

@@ -7,12 +7,12 @@ subject) makes telling a fact twice one message.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import attrs
 
 from db.customers import note_unreachable
-from db.tx import Tx
+from db.tx import Tx, rows_of
+from db.work.audit import refuse_uuids
 from db.work.claims import Claimer, claimable, claimed, released, unclaimed
 
 
@@ -48,8 +48,7 @@ async def add_message(
     Payloads hold ids and amounts, never a full UUID or a link; raises ``ValueError`` on a UUID.
     """
     values = payload or {}
-    if any(isinstance(value, UUID) for value in values.values()):
-        raise ValueError(f"message {kind!r} would carry a full UUID")
+    refuse_uuids(values.values(), f"message {kind!r}")
     await tx.execute(
         """
         WITH added AS (
@@ -140,7 +139,7 @@ async def postpone_message(tx: Tx, message: OutboxMessage, delay_seconds: float,
         timedelta(seconds=delay_seconds),
         why[:500],
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def retry_message(tx: Tx, message: OutboxMessage, delay_seconds: float, error: str) -> bool:
@@ -156,7 +155,7 @@ async def retry_message(tx: Tx, message: OutboxMessage, delay_seconds: float, er
         timedelta(seconds=delay_seconds),
         error[:500],
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def spread_messages(tx: Tx, surplus: Sequence[OutboxMessage], seconds_apart: float) -> int:
@@ -192,6 +191,22 @@ async def spread_messages(tx: Tx, surplus: Sequence[OutboxMessage], seconds_apar
     return len(rows)
 
 
+async def prune_messages(tx: Tx, limit: int = 1000, *, older_than: timedelta) -> int:
+    """Take away up to ``limit`` messages that were settled longer ago than this, oldest first; returns how many."""
+    tag = await tx.execute(
+        """
+        WITH old AS MATERIALIZED (
+            SELECT id FROM outbox WHERE settled_at < (SELECT atlas_now()) - $1::interval
+            ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM outbox USING old WHERE outbox.id = old.id
+        """,
+        older_than,
+        limit,
+    )
+    return rows_of(tag)
+
+
 async def _settle(tx: Tx, message: OutboxMessage, state: str, error: str) -> bool:
     tag = await tx.execute(
         f"""
@@ -204,4 +219,4 @@ async def _settle(tx: Tx, message: OutboxMessage, state: str, error: str) -> boo
         state,
         error[:500],
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
