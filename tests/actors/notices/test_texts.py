@@ -137,7 +137,7 @@ def test_whoever_writes_a_notice_writes_a_known_kind_with_its_facts() -> None:
 
 
 def test_every_reminder_that_the_schema_schedules_is_a_kind() -> None:
-    texts = [file.read_text(encoding="utf-8") for file in (REPOSITORY / "db" / "migrations").glob("*.sql")]
+    texts = [file.read_text(encoding="utf-8") for file in (REPOSITORY / "db" / "schema" / "migrations").glob("*.sql")]
     scheduled = set(re.findall(r"'(reminder_[a-z0-9_]+)'", "".join(texts)))
     assert scheduled == {kind for kind in NOTICE_KINDS if kind.startswith("reminder_")}
 
