@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 import attrs
@@ -15,17 +14,13 @@ import trio
 from attrs.validators import ge, gt
 
 from actors.conditions import Condition, ConditionTracker
+from actors.health.chores import Chore, chores, do_page
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
-from db.access.entitlements import follow_tariffs
 from db.billing.invariants import Invariant, check_invariant, list_invariants, open_money_case
-from db.billing.orders import expire_orders
 from db.errors import DatabaseBusy, LeaseError, LeaseExpired
 from db.lease.queue import Lane
-from db.tx import Tx
-from db.work.epochs import Epoch, LostEpoch, check_epoch
-from db.work.nonces import prune_nonces
-from db.work.outbox import prune_messages
+from db.work.epochs import LostEpoch
 from runtime import Budget, Iteration, PeriodicWorker, WakeUp, get_logger
 from runtime.metrics import counter, gauge
 
@@ -78,41 +73,6 @@ class ViolationTracker:
 def in_trouble(conditions: Iterable[Condition]) -> list[Condition]:
     """Those that are."""
     return [condition for condition in conditions if condition.trouble]
-
-
-NONCES_FOR: Final = timedelta(hours=1)
-"How long nonces of signed requests are kept; their signatures are refused after 5 minutes."
-OUTBOX_AT_LEAST: Final = timedelta(days=8)
-"Settled messages are kept at least so long: an invariant compares a week of facts with them."
-
-Page = Callable[[Tx, int], Awaitable[int]]
-"Handles up to so many rows and returns how many there were."
-
-
-@attrs.frozen
-class Chore:
-    """One thing to keep in order."""
-
-    name: str
-    page: Page
-
-
-def chores(keep_messages: timedelta) -> tuple[Chore, ...]:
-    """All of them, in the order in which they are done. Raises ValueError if messages are kept too short."""
-    if keep_messages < OUTBOX_AT_LEAST:
-        raise ValueError(f"settled messages are kept for {OUTBOX_AT_LEAST.days} days at least, not {keep_messages}")
-    return (
-        Chore("orders_expired", expire_orders),
-        Chore("tariffs_followed", follow_tariffs),
-        Chore("messages_pruned", partial(prune_messages, older_than=keep_messages)),
-        Chore("nonces_pruned", lambda tx, limit: prune_nonces(tx, NONCES_FOR, limit)),
-    )
-
-
-async def do_page(tx: Tx, epoch: Epoch, chore: Chore, limit: int) -> int:
-    """One page of a chore. Raises LostEpoch, and nothing is written, if the singleton is somebody else's by now."""
-    await check_epoch(tx, epoch)
-    return await chore.page(tx, limit)
 
 
 log = get_logger("housekeeping")

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from actors.health.housekeeping import Chore, chores, do_page
+from actors.health.chores import Chore, chores, do_page
 from db.billing.orders import open_order
 from db.work.epochs import Epoch, LostEpoch, acquire_epoch, release_epoch
 from db.work.nonces import use_nonce
