@@ -133,7 +133,7 @@ class Pool:
                 raise revoked(lease) from error
             raise
         finally:
-            lease.book.give_back(lease)
+            lease.pool.give_back(lease)
             current_lease.reset(marker)
         raise self._ended(lease, stack)
 
@@ -161,7 +161,7 @@ class Pool:
                 f"taken at {held.site}, is held: with every connection held like that nobody would go on. Give it back first, "
                 "or pass the open transaction on"
             )
-            held.refused(nested)
+            held.note_refused_call(nested)
             raise nested
         counter = self._counter
         book = counter.book
@@ -195,7 +195,7 @@ class Pool:
 
     def _forget(self, request: LeaseRequest) -> None:
         if request.lease is not None:
-            request.lease.book.give_back(request.lease)
+            request.lease.pool.give_back(request.lease)
         elif self._counter.book is not None:
             self._counter.book.forget(request)
 
@@ -216,7 +216,7 @@ class Pool:
         if lease.revoked is not None:
             return revoked(lease)
         metrics.TAKEN_AWAY.labels(self.name, "expired").inc()
-        held = lease.held(trio.current_time())
+        held = lease.seconds_held(trio.current_time())
         return LeaseExpired(
             f'"{lease.label}" of {lease.owner.name}, taken at {lease.site}, held its connection for {held:.2f} s, its limit is '
             f"{lease.hold:g} s (hold=…); the transaction was rolled back. It stood at {stack or 'an unknown line'}"
@@ -226,7 +226,7 @@ class Pool:
         book = self._counter.book
         if book is None or not book.settings.monitor:
             return
-        held = lease.held(self._now())
+        held = lease.seconds_held(self._now())
         idle = held - lease.database_time
         if idle > book.settings.idle_held_warning:
             self._context.emit(IdleHeld(self.name, lease.label, lease.site, held, idle))
@@ -257,7 +257,7 @@ class _LeaseBlock:
             swallowed = lease.scope.__exit__(kind, error, traceback)
         finally:
             # First, since the rest fails for a generator that is closed by another task than began it.
-            lease.book.give_back(lease)
+            lease.pool.give_back(lease)
             self._pool._measure(lease)
             current_lease.reset(self._marker)
         if swallowed and (lease.scope.cancelled_caught or lease.revoked is not None):

@@ -123,9 +123,9 @@ class PoolMonitor:
             self._shedding.note(hopeless, now)
             book.shed(hopeless, now)
         for lease in list(book.leases.values()):
-            if now > max(lease.deadline, lease.driver.commit_until) + book.settings.revoke_grace:
+            if now > max(lease.deadline, lease.driver.commit_deadline) + book.settings.revoke_grace:
                 stack = lease.stack()
-                held = lease.held(now)
+                held = lease.seconds_held(now)
                 self.context.emit(
                     LeaseOverrun(book.name, lease.label, lease.owner.name, lease.site, held, lease.hold, stack)
                 )

@@ -40,7 +40,7 @@ def top_holders(book: PoolState, n: int, *, stacks: bool = False) -> str:
     told = []
     for lease in list(book.leases.values())[:n]:
         stack = f", standing at {lease.stack()}" if stacks else ""
-        told.append(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s{stack}')
+        told.append(f'"{lease.label}" at {lease.site} for {lease.seconds_held(now):.2f} s{stack}')
     return ", ".join(told)
 
 

@@ -152,14 +152,14 @@ class PoolState:
         connection = lease.connection
         connection.used_at = now
         driver = connection.driver
-        if not driver.tainted and driver.is_idle() and now < connection.retire_at and self.live < self.size:
+        if not driver.needs_cleaning and driver.is_idle() and now < connection.retire_at and self.live < self.size:
             self._rest(connection)
             if self.queue:
                 self.serve(now)
         elif driver.is_closed():
             self._gone("lost")
-        elif driver.tainted or not driver.is_idle():
-            driver.tainted = True
+        elif driver.needs_cleaning or not driver.is_idle():
+            driver.needs_cleaning = True
             self.quarantined[connection] = now
             self._dirty(connection)
         else:
@@ -185,7 +185,7 @@ class PoolState:
             return
         lease.revoked = why
         self._close(lease, trio.current_time())
-        lease.driver.tainted = True
+        lease.driver.needs_cleaning = True
         lease.driver.terminate()
         lease.scope.cancel(reason=why)
         self._gone("revoked")
@@ -193,7 +193,7 @@ class PoolState:
     def reclaim(self, matches: Callable[[LeaseHolder], bool], why: str) -> None:
         """Revoke the leases of these owners."""
         for lease in [lease for lease in self.leases.values() if matches(lease.owner)]:
-            held = lease.held(trio.current_time())
+            held = lease.seconds_held(trio.current_time())
             self._emit(LeaseReclaimed(self.name, lease.label, lease.owner.name, held, why))
             metrics.TAKEN_AWAY.labels(self.name, "reclaimed").inc()
             self.revoke(lease, why)

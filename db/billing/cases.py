@@ -38,7 +38,7 @@ class Case:
     """``provider charge-id`` of the captured money, which `atlas refund` goes by."""
     captured: Money | None
     """What the provider captured, in its asset."""
-    held: Money
+    suspended: Money
     """What waits on the suspense account; zero when the value in roubles is not known."""
     details: Mapping[str, object]
 
@@ -102,20 +102,20 @@ async def close_case(tx: Tx, case_id: int, *, resolution: str, actor: str) -> Ca
     Raises ``BusinessError`` when there is no such case, the resolution is empty, it was closed otherwise, or it holds
     money: that is credited or refunded, never left behind.
     """
-    words = resolution.strip()
-    if not words:
+    text = resolution.strip()
+    if not text:
         raise BusinessError("a case is closed with a word on how it was settled")
     case = await _lock_case(tx, case_id)
     if case.state == "closed":
-        return _closed_as(case, words)
-    if case.held:
+        return _closed_as(case, text)
+    if case.suspended:
         raise BusinessError(
-            f"case {case_id} holds {case.held}: `atlas cases credit` gives it to a customer, `atlas refund` sends "
+            f"case {case_id} holds {case.suspended}: `atlas cases credit` gives it to a customer, `atlas refund` sends "
             f"{case.charge or 'it'} back; closing it would leave the money with nobody"
         )
-    await _close(tx, case_id, words, actor)
+    await _close(tx, case_id, text, actor)
     await record_audit(
-        tx, actor, "close_case", subject=f"case:{case_id}", details={"kind": case.kind, "resolution": words}
+        tx, actor, "close_case", subject=f"case:{case_id}", details={"kind": case.kind, "resolution": text}
     )
     return await find_case(tx, case_id)
 
@@ -137,15 +137,15 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
             f"case {case_id} is about {case.subject}, not about captured money; close it when it is settled"
         )
     source: SystemAccount = "suspense"
-    value = case.held
-    if not case.held:
+    value = case.suspended
+    if not case.suspended:
         if amount is None or not amount > Money(0):
             raise BusinessError(
                 f"the value of {case.captured} in roubles is not known: say the amount that the customer is credited"
             )
         source, value = "adjustment", amount
-    elif amount is not None and amount != case.held:
-        raise BusinessError(f"case {case_id} holds {case.held}, and all of it is credited, not {amount}")
+    elif amount is not None and amount != case.suspended:
+        raise BusinessError(f"case {case_id} holds {case.suspended}, and all of it is credited, not {amount}")
     await lock_customers(tx, (customer.id, customer.referrer_id))
     await post(
         tx,
@@ -158,7 +158,7 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
         ),
     )
     # The rouble has come in from outside for this customer now; a value that nobody knows is not rewarded.
-    reward = await reward_referrer(tx, customer.id, case.money_in_id, case.held)
+    reward = await reward_referrer(tx, customer.id, case.money_in_id, case.suspended)
     await _close(tx, case_id, f"credited to customer {telegram_id}", actor)
     payload = {"amount": value.amount, "currency": value.currency, "why": "case"}
     await record_audit(
@@ -227,6 +227,6 @@ def _case(row: Row) -> Case:
         money_in_id=row["money_in_id"],
         charge=row["charge"],
         captured=None if row["amount"] is None else Money(row["amount"], row["asset"]),
-        held=Money(row["held"], row["currency"]),
+        suspended=Money(row["held"], row["currency"]),
         details=json.loads(row["details_text"]),
     )

@@ -196,7 +196,7 @@ async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit:
 async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventState, dict[str, object]]:
     match fact:
         case Captured():
-            await _greet(tx, fact.contact)
+            await _note_contact(tx, fact.contact)
             outcome = await finalize_purchase(tx, fact.command)
             await mark_invoice_paid(tx, event.provider, fact.invoice_id, fact.command.order_id)
             return "processed", {
@@ -206,7 +206,7 @@ async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventSt
                 "replayed": outcome.replayed,
             }
         case Checkout():
-            await _greet_in_passing(tx, fact.contact)
+            await _note_contact_unless_busy(tx, fact.contact)
             verdict = await check_checkout(tx, fact)
             return "ignored" if verdict is CheckoutVerdict.FINE else "processed", {
                 "result": "checkout",
@@ -219,7 +219,7 @@ async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventSt
             closed = await close_invoice(tx, event.provider, fact.invoice_id, fact.why)
             return "processed" if closed else "ignored", {"result": "invoice_closed", "why": fact.why}
         case NothingToBook():
-            await _greet(tx, fact.contact)
+            await _note_contact(tx, fact.contact)
             return "ignored", {"result": "nothing", "why": fact.why}
 
 
@@ -250,13 +250,13 @@ async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
     return case_id
 
 
-async def _greet_in_passing(tx: Tx, contact: Contact | None) -> None:
+async def _note_contact_unless_busy(tx: Tx, contact: Contact | None) -> None:
     """A checkout has seconds: it does not wait for a payment of the same customer that is being booked."""
     if contact is not None and not await touch_contact_unless_busy(tx, contact.telegram_id):
-        await _greet(tx, contact)
+        await _note_contact(tx, contact)
 
 
-async def _greet(tx: Tx, contact: Contact | None) -> None:
+async def _note_contact(tx: Tx, contact: Contact | None) -> None:
     if contact is not None:
         await add_customer(
             tx,

@@ -99,7 +99,7 @@ class Settlement:
         self.notices.append(Notice("balance_credited", f"money_in:{self.money_in_id}", customer.id, payload))
         return attrs.evolve(self._outcome(PaymentResult.BALANCE_CREDIT), credited=self.booked)
 
-    async def park(self) -> PurchaseOutcome:
+    async def open_case(self) -> PurchaseOutcome:
         """Open a case; what it is worth, if that is known, waits on the suspense account."""
         if self.booked:
             await post(self.tx, self._journal("suspense", f"money_in:{self.money_in_id}", "suspense"))
@@ -191,7 +191,7 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
     money_in_id = recorded.money_in_id
     settlement = Settlement(tx, command, money_in_id, booked, problem, order, customer)
     if customer is None or not booked:
-        outcome = await settlement.park()
+        outcome = await settlement.open_case()
     elif order is None or problem:
         outcome = await settlement.credit(customer, "payment_credit")
     elif order.kind == "topup":

@@ -215,7 +215,7 @@ async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> 
         entitlement.event_id,
     )
     await want_present(tx, entitlement.subscription_id)
-    told = {
+    payload = {
         "tariff": row["plan_tariff"],
         "days": row["period_days"],
         "amount": price.amount,
@@ -226,10 +226,10 @@ async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> 
         tx,
         actor,
         "renew",
-        Notice("renewal_succeeded", subject, customer_id, told),
+        Notice("renewal_succeeded", subject, customer_id, payload),
         customer_id=customer_id,
         subject=subject,
-        details=told,
+        details=payload,
     )
     return RenewalOutcome(RenewalResult.RENEWED, price, entitlement.new_end)
 
@@ -258,7 +258,7 @@ async def _lack_funds(
         LAST_RETRY_SECONDS,
     )
     subject = renewal_subject(claim.subscription_id, claim.period_start)
-    told = {
+    payload = {
         "amount": price.amount,
         "currency": price.currency,
         "tariff": row["plan_tariff"],
@@ -268,10 +268,10 @@ async def _lack_funds(
         tx,
         actor,
         "renewal_lacks_funds",
-        Notice("renewal_lacks_funds", subject, customer_id, told),
+        Notice("renewal_lacks_funds", subject, customer_id, payload),
         customer_id=customer_id,
         subject=subject,
-        details=told,
+        details=payload,
     )
     return RenewalOutcome(RenewalResult.LACKS_FUNDS, price, next_try=next_try)
 
@@ -280,14 +280,14 @@ async def _miss(
     tx: Tx, claim: RenewalClaim, customer_id: int, row: Row, price: Money, actor: str, reason: str, why: str
 ) -> RenewalOutcome:
     subject = renewal_subject(claim.subscription_id, claim.period_start)
-    told = {
+    payload = {
         "why": reason,
         "amount": price.amount,
         "currency": price.currency,
         "tariff": row["plan_tariff"],
         "expires_at": row["expires_at"].isoformat(),
     }
-    notice = Notice("renewal_missed", subject, customer_id, told)
+    notice = Notice("renewal_missed", subject, customer_id, payload)
     knows = await tx.fetchval(
         "SELECT EXISTS (SELECT FROM outbox WHERE customer_id = $1 AND kind = 'renewal_lacks_funds' AND subject = $2 "
         "AND state = 'sent')",
@@ -301,7 +301,7 @@ async def _miss(
         *(() if knows else (notice,)),
         customer_id=customer_id,
         subject=subject,
-        details=told,
+        details=payload,
     )
     await tx.execute(
         f"""

@@ -145,18 +145,18 @@ async def find_withdrawal(tx: Tx, withdrawal_id: int) -> Withdrawal:
     return _withdrawal(row)
 
 
-async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"], actor: str, words: str) -> Withdrawal:
+async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"], actor: str, text: str) -> Withdrawal:
     found = await find_withdrawal(tx, withdrawal_id)
     await lock_customers(tx, [found.customer_id])
     # Read again under the lock: of two who settle it at once, the second one sees what the first one did.
     found = await find_withdrawal(tx, withdrawal_id)
     if found.state != "reserved":
-        said = found.reference if found.state == "paid" else found.reason
-        if found.state == state and said == words:
+        message = found.reference if found.state == "paid" else found.reason
+        if found.state == state and message == text:
             return found
         raise BusinessError(
             f"withdrawal {withdrawal_id} was {found.state} by {found.settled_by} at "
-            f"{found.settled_at:%Y-%m-%d %H:%M} UTC ({said}); money leaves the reserve once"
+            f"{found.settled_at:%Y-%m-%d %H:%M} UTC ({message}); money leaves the reserve once"
         )
     kind: JournalKind = "withdrawal_paid" if state == "paid" else "withdrawal_release"
     target: int | SystemAccount = "world" if state == "paid" else found.customer_id
@@ -179,20 +179,20 @@ async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"]
         state,
         journal_id,
         actor,
-        words,
+        text,
     )
     payload: dict[str, object] = {"amount": found.amount.amount, "currency": found.amount.currency}
     if state == "rejected":
-        payload["reason"] = words
-    told = "withdrawal_approved" if state == "paid" else "withdrawal_rejected"
+        payload["reason"] = text
+    action = "withdrawal_approved" if state == "paid" else "withdrawal_rejected"
     await record_audit(
         tx,
         actor,
-        told,
-        Notice(told, f"withdrawal:{withdrawal_id}", found.customer_id, payload),
+        action,
+        Notice(action, f"withdrawal:{withdrawal_id}", found.customer_id, payload),
         customer_id=found.customer_id,
         subject=f"withdrawal:{withdrawal_id}",
-        details={"amount": found.amount.amount, "words": words},
+        details={"amount": found.amount.amount, "words": text},
     )
     return await find_withdrawal(tx, withdrawal_id)
 

@@ -2,7 +2,7 @@
 
 asyncpg runs on a trio-asyncio loop. Statements of a lease holder are stepped in the holder's own task
 (`db.driver.stepping.step`); whatever needs a real asyncio task (connecting, closing, COPY, executemany, cleaning a
-cancelled connection) goes over the loop (`over_loop`). Only trio's deadlines rule: asyncpg's own timeouts are off.
+cancelled connection) goes over the loop (`run_on_loop`). Only trio's deadlines rule: asyncpg's own timeouts are off.
 """
 
 from __future__ import annotations
@@ -140,15 +140,15 @@ class DriverConnection(abc.ABC):
         self.loop = view.loop
         self.stepping = False
         """Whether a coroutine is being stepped for this connection right now; its statements refuse to run otherwise."""
-        self.tainted = False
+        self.needs_cleaning = False
         """Whether something happened after which the connection must not be used before it was cleaned."""
-        self.keeps_reading = False
+        self.listens = False
         """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
         """What it is used for, for errors."""
-        self.foreign: Exception | None = None
+        self.foreign_await: Exception | None = None
         """The first foreign await or refused call since the connection was leased; it stays, even if it was swallowed."""
-        self.commit_until = float("-inf")
+        self.commit_deadline = float("-inf")
         """Time on trio's clock until which a COMMIT that is under way may take; the past while there is none."""
 
     # -- statements ---------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class DriverConnection(abc.ABC):
     async def begin(self) -> None:
         """Begin a transaction, at the latest with the next statement."""
 
-    def unbegun(self) -> bool:
+    def forget_begin(self) -> bool:
         """Forget a transaction of which nothing was sent; returns whether that was so."""
         return False
 
@@ -172,23 +172,23 @@ class DriverConnection(abc.ABC):
 
     async def listen(self, channel: str, notified: Callable[[str], None], closed: Callable[[], None]) -> None:
         """Call `notified(payload)` for each NOTIFY on the channel, and `closed()` once when the connection ends."""
-        self.keeps_reading = True
+        self.listens = True
         self.raw.add_termination_listener(lambda _: closed())
-        await self.over_loop(
+        await self.run_on_loop(
             self.raw.add_listener(channel, lambda _connection, _pid, _channel, payload: notified(payload))
         )
 
-    async def over_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of this connection as an asyncio task. When cancelled for too long, the connection is cut."""
         self.resume_reading()
         try:
             return await await_task(self.loop, coroutine, self.terminate)
         except BaseException as error:
             if not isinstance(error, Exception):
-                self.tainted = True  # what was sent goes on at the server, like a statement that was cancelled
+                self.needs_cleaning = True  # what was sent goes on at the server, like a statement that was cancelled
             raise
         finally:
-            if not self.keeps_reading:
+            if not self.listens:
                 self.pause_reading()
 
     @abc.abstractmethod

@@ -63,8 +63,8 @@ class PlainConnection(DriverConnection):
         # Without looking inside the driver only this is known: it was cancelled, and nothing proves that it is over.
         return self._cancelled is not None
 
-    async def over_loop(self, coroutine: Any) -> Any:
-        result = await super().over_loop(coroutine)
+    async def run_on_loop(self, coroutine: Any) -> Any:
+        result = await super().run_on_loop(coroutine)
         # asyncpg lets an operation begin only after the server has acknowledged the cancellation of the one before.
         self._cancelled = None
         return result

@@ -56,7 +56,7 @@ _BY_CODE = {
     "57P03": Fault.DOWN,  # cannot_connect_now
     "57P05": Fault.TRANSIENT,  # idle_session_timeout
 }
-_CURES = {
+_REMEDIES = {
     "25006": "it takes no writes: a standby, or default_transaction_read_only is on; make it writable, or name the primary "
     "(database.dsn)",
     "40P01": "two transactions waited for each other",
@@ -138,8 +138,8 @@ def passing_error(error: BaseException, label: str) -> DatabaseBusy | DatabaseUn
     fault = None if code is None else classify(error)
     if fault not in (Fault.TRANSIENT, Fault.DOWN):
         return None
-    cure = _CURES.get(code or "", "")
-    said = str(error).partition("\n")[0]  # what follows may repeat values of a row
-    why = f"{said} ({code})" + (f"; {cure}" if cure else "")
+    remedy = _REMEDIES.get(code or "", "")
+    message = str(error).partition("\n")[0]  # what follows may repeat values of a row
+    why = f"{message} ({code})" + (f"; {remedy}" if remedy else "")
     kind = DatabaseBusy if fault is Fault.TRANSIENT else DatabaseUnable
     return kind(f'the database does not do "{label}" now: {why}; nothing was changed, it may be repeated')

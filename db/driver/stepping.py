@@ -58,27 +58,27 @@ class HeldTx:
 
     async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
         """Run one statement and return all its rows."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
+        if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
         rows: Sequence[Row] = await self._raw.fetch(query, *args)
         return rows
 
     async def fetchrow(self, query: str, /, *args: object) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
+        if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
         row: Row | None = await self._raw.fetchrow(query, *args)
         return row
 
     async def fetchval(self, query: str, /, *args: object) -> Any:
         """Run one statement and return the first column of its first row, or None if it has none."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
+        if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
         return await self._raw.fetchval(query, *args)
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
+        if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
         status: str = await self._raw.execute(query, *args)
         return status
@@ -91,8 +91,8 @@ class HeldTx:
         driver = self._driver
         if self._ended:
             raise LeaseMisused("this transaction has ended; its function kept it beyond its own return")
-        if driver.foreign is not None:
-            raise driver.foreign
+        if driver.foreign_await is not None:
+            raise driver.foreign_await
         if not driver.stepping:
             raise LeaseMisused(
                 f'the transaction of "{driver.label}" was used by a task or callback for which it was not opened; only the '
@@ -127,7 +127,7 @@ async def step(connection: DriverConnection, coroutine: Coroutine[Any, Any, T]) 
             try:
                 await connection.wait(awaited)
             except BaseException as cancelled:  # noqa: BLE001  not swallowed: it is raised inside the coroutine
-                connection.tainted = True
+                connection.needs_cleaning = True
                 awaited.cancel()
                 error = cancelled
         else:
@@ -135,13 +135,13 @@ async def step(connection: DriverConnection, coroutine: Coroutine[Any, Any, T]) 
                 f'"{connection.label}" awaited something other than its transaction at {_site(coroutine)}: a connection is never '
                 "held across a request, a sleep, a channel or another actor. Do that before or after the transaction."
             )
-            connection.tainted = True
-            if connection.foreign is None:
-                connection.foreign = error
+            connection.needs_cleaning = True
+            if connection.foreign_await is None:
+                connection.foreign_await = error
             abort = getattr(awaited, TRIO_TRAP, None)
             if abort is not None and abort(_raiser(error)) is not Abort.SUCCEEDED:
                 # It cannot be interrupted (a thread, a nursery with children). Trio still wakes this task for it, and
-                # what it was woken with belongs to the one who slept; the error stays in `connection.foreign`.
+                # what it was woken with belongs to the one who slept; the error stays in `connection.foreign_await`.
                 error = None
                 answer = await _forced_wait()
 
@@ -296,14 +296,14 @@ class InlineConnection(DriverConnection):
         self._begin = DeferredBegin(transport, self._not_begun)
 
     async def begin(self) -> None:
-        self._begin.arm()
+        self._begin.begin()
 
-    def unbegun(self) -> bool:
-        return self._begin.disarm()
+    def forget_begin(self) -> bool:
+        return self._begin.forget()
 
     def _not_begun(self) -> None:
         # Whatever the function does next would be committed at once, statement by statement.
-        self.tainted = True
+        self.needs_cleaning = True
 
     async def wait(self, pending: InlineFuture) -> None:
         view = self.view

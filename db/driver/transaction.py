@@ -79,9 +79,9 @@ async def transact(
     try:
         await driver.begin()
         result: T = await step(driver, _as_coroutine(function(tx, *args)))
-        if driver.tainted:
+        if driver.needs_cleaning:
             await _refuse_commit(driver)
-        if driver.unbegun():
+        if driver.forget_begin():
             tx.end()
             await trio.lowlevel.checkpoint()
             return result
@@ -89,9 +89,9 @@ async def transact(
             await _refuse_commit(driver)
     except BaseException as error:
         tx.end()
-        unbegun = driver.unbegun()
+        nothing_sent = driver.forget_begin()
         if isinstance(error, Exception):
-            await _fail(driver, error, unbegun=unbegun)
+            await _fail(driver, error, nothing_sent=nothing_sent)
         raise
     tx.end()
     await _commit(driver, deadline, scope)
@@ -110,9 +110,9 @@ def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
 
 async def _refuse_commit(driver: DriverConnection) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
-    if driver.foreign is not None:
-        raise driver.foreign
-    if driver.tainted:
+    if driver.foreign_await is not None:
+        raise driver.foreign_await
+    if driver.needs_cleaning:
         raise TransactionLost(
             f'"{driver.label}" went on after a statement that was cancelled or began no transaction; it was rolled back'
         )
@@ -121,19 +121,19 @@ async def _refuse_commit(driver: DriverConnection) -> None:
     )
 
 
-async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) -> None:
+async def _fail(driver: DriverConnection, error: Exception, *, nothing_sent: bool) -> None:
     """Roll back if that is still possible, and raise instead of `error` what the caller has to know more urgently."""
-    if driver.tainted:
+    if driver.needs_cleaning:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if driver.foreign is not None and error is not driver.foreign:
-            raise driver.foreign from error
+        if driver.foreign_await is not None and error is not driver.foreign_await:
+            raise driver.foreign_await from error
     if driver.is_closed():
         if is_driver_error(error):
             raise ConnectionLost(
                 f'"{driver.label}" lost its connection before COMMIT ({error}); nothing was changed, it may be repeated'
             ) from error
         return
-    if not unbegun and not driver.tainted:
+    if not nothing_sent and not driver.needs_cleaning:
         # Also when the driver knows of no transaction: a statement may have failed between BEGIN and the first answer.
         with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
             await step(driver, driver.statement("ROLLBACK"))
@@ -144,7 +144,7 @@ async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) ->
 
 async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelScope | None) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
-    limit = driver.commit_until = max(deadline, trio.current_time() + COMMIT_GRACE)
+    limit = driver.commit_deadline = max(deadline, trio.current_time() + COMMIT_GRACE)
     try:
         if scope is None:
             with trio.CancelScope(deadline=limit, shield=True):
@@ -155,7 +155,7 @@ async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelS
         scope.shield = True
         await _send_commit(driver)
     finally:
-        driver.commit_until = float("-inf")
+        driver.commit_deadline = float("-inf")
 
 
 async def _send_commit(driver: DriverConnection) -> None:

@@ -19,7 +19,7 @@ from db.keys.claims import (
     KeyClaim,
     NodeConfirmation,
     key_claims_from,
-    note_applied,
+    record_confirmations,
     release_key_claim,
 )
 from db.keys.reissue import finish_reissue, lock_keys
@@ -130,8 +130,8 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
     case; if the key is not wanted, its removal is queued and the worker that removes is woken. A key that replaces
     another ends the replacement here: the other one is wanted no more from then on.
     """
-    await lock_for_transaction(tx, LockSpace.KEY, claim.row)
-    await note_applied(tx, claim, applied, "present")
+    await lock_for_transaction(tx, LockSpace.KEY, claim.key_row)
+    await record_confirmations(tx, claim, applied, "present")
     if claim.replaces:
         await lock_keys(tx, claim.subscription_id)
     row = await tx.fetchrow(
@@ -152,7 +152,7 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
           AND s.id = k.subscription_id AND before.id = k.id
         RETURNING k.activated_at, s.expires_at, before.activated_at IS NULL AND places.serving > 0 AS is_first, places.is_whole
         """,  # noqa: S608 - our own fragments
-        claim.row,
+        claim.key_row,
         claim.epoch,
     )
     if row is not None:
@@ -160,7 +160,7 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
             if row["is_whole"]:
                 await finish_reissue(tx, claim)
         elif row["is_first"]:
-            await add_message(tx, "key_active", f"key:{claim.row}", customer_id=claim.customer_id)
+            await add_message(tx, "key_active", f"key:{claim.key_row}", customer_id=claim.customer_id)
         result = ActivationResult.ACTIVATED if row["is_whole"] else ActivationResult.PARTLY
         return ActivationOutcome(result, row["activated_at"], row["expires_at"])
     row = await tx.fetchrow(
@@ -168,10 +168,10 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
         SELECT k.activation_status, k.activated_at, k.generation, s.expires_at
         FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id WHERE k.id = $1 FOR NO KEY UPDATE OF k
         """,
-        claim.row,
+        claim.key_row,
     )
     if row is None:
-        raise LookupError(f"key row {claim.row} is gone, but keys are never deleted")
+        raise LookupError(f"key row {claim.key_row} is gone, but keys are never deleted")
     if row["activation_status"] == "pending":
         result = ActivationResult.SUPERSEDED
     elif row["activation_status"] == "active":
@@ -179,7 +179,7 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
     else:
         result = ActivationResult.UNWANTED
         if applied:
-            await _queue_surplus(tx, claim.row)
+            await _queue_surplus(tx, claim.key_row)
     return ActivationOutcome(result, row["activated_at"], row["expires_at"])
 
 
@@ -217,7 +217,7 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
         WHERE k.id = $1 AND k.claim_epoch = $2 AND k.activation_status = 'pending'
         RETURNING k.activation_status, k.attempts
         """,  # noqa: S608 - our own fragments
-        claim.row,
+        claim.key_row,
         claim.epoch,
         error[:500],
         MAX_ATTEMPTS,
@@ -231,7 +231,7 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
         if row["attempts"] >= MAX_ATTEMPTS:
             await _open_case(tx, "placement_refused", claim, row["attempts"], error)
         return FailureResult.RETRY
-    if await give_up_key(tx, claim.row):
+    if await give_up_key(tx, claim.key_row):
         kind = "reissue_failed" if claim.replaces else "activation_failed"
         await _open_case(tx, kind, claim, row["attempts"], error, {"kept": "another key of the customer"})
         return FailureResult.GAVE_UP
@@ -249,9 +249,9 @@ async def _open_case(
     await open_case(
         tx,
         kind,
-        f"key:{claim.row}:{claim.generation}",
+        f"key:{claim.key_row}:{claim.generation}",
         customer_id=claim.customer_id,
-        key_row=claim.row,
+        key_row=claim.key_row,
         details={"attempts": attempts, "error": error[:200], **(more or {})},
     )
 

@@ -33,7 +33,7 @@ class Placement:
 class KeyClaim:
     """A claimed key: all that is needed to build what the node is told, and to come back with it."""
 
-    row: int
+    key_row: int
     key_id: str
     uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
@@ -43,7 +43,7 @@ class KeyClaim:
     customer_id: int
     attempts: int
     """Failures so far."""
-    waited: float
+    wait_seconds: float
     """Seconds since it has been wanted so, when it was claimed, on the database's clock."""
     placements: tuple[Placement, ...]
     """Where it has to be told; empty if every node has been told already."""
@@ -66,10 +66,10 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
         places = () if row["node"] is None else (Placement(row["node"], row["flow"], tuple(row["inbounds"])),)
         known = claims.get(row["id"])
         if known is not None:
-            claims[known.row] = attrs.evolve(known, placements=(*known.placements, *places))
+            claims[known.key_row] = attrs.evolve(known, placements=(*known.placements, *places))
             continue
         claims[row["id"]] = KeyClaim(
-            row=row["id"],
+            key_row=row["id"],
             key_id=row["key_id"],
             uuid=UUID(int=row["uuid"].int),
             generation=row["generation"],
@@ -78,7 +78,7 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
             subscription_id=row["subscription_id"],
             customer_id=row["customer_id"],
             attempts=row["attempts"],
-            waited=row["waited"],
+            wait_seconds=row["waited"],
             placements=places,
             replaces=row["replaces"],
         )
@@ -99,7 +99,7 @@ async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error
                     WHERE id = $1 AND claim_epoch = $2 AND activation_status IN ('pending', 'removing')
                     FOR NO KEY UPDATE SKIP LOCKED)
         """,  # noqa: S608 - our own fragments
-        claim.row,
+        claim.key_row,
         claim.epoch,
         timedelta(seconds=delay_seconds),
         error[:500],
@@ -107,7 +107,7 @@ async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error
     return rows_of(tag) == 1
 
 
-async def note_applied(
+async def record_confirmations(
     tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirmation], state: Literal["present", "absent"]
 ) -> None:
     """Write down what the nodes confirmed; what is older than what is already known of a node changes nothing."""
@@ -119,7 +119,7 @@ async def note_applied(
         FROM unnest($4::text[], $5::text[]) AS seen (node, boot_id) JOIN vpn_nodes n ON n.name = seen.node
         WHERE p.key_id = $1 AND p.node_id = n.id AND p.applied_generation <= $2
         """,
-        claim.row,
+        claim.key_row,
         claim.generation,
         claim.expires_at,
         [node.node for node in applied],

@@ -36,7 +36,7 @@ class DigestPart:
 class ExpectedKey:
     """A key that belongs on a node, as the rows have it."""
 
-    row: int
+    key_row: int
     key_id: str
     uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
@@ -60,9 +60,9 @@ class ReconcilePass:
     inbounds: tuple[str, ...]
 
 
-async def begin_pass(tx: Tx, held: Epoch, node: str) -> ReconcilePass | None:
+async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
     """Begin a pass over the node, or go on with the one that was interrupted. ``None``: no such node is registered."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     row = await tx.fetchrow(
         """
         INSERT INTO reconcile_passes AS p (node_id) SELECT id FROM vpn_nodes WHERE name = $1
@@ -85,12 +85,12 @@ async def begin_pass(tx: Tx, held: Epoch, node: str) -> ReconcilePass | None:
     )
 
 
-async def place_keys(tx: Tx, held: Epoch, node: str, after: int, limit: int) -> int | None:
+async def place_keys(tx: Tx, epoch: Epoch, node: str, after: int, limit: int) -> int | None:
     """Place up to ``limit`` active keys on the node that have no place there yet, because it was added later.
 
     Looks at rows above ``after`` and returns where to go on, ``None`` at the end. A node that accepts no keys gets none.
     """
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     row = await tx.fetchrow(
         """
         WITH seen AS MATERIALIZED (
@@ -188,9 +188,9 @@ def _expected(row: Row) -> ExpectedKey:
     )
 
 
-async def note_present(tx: Tx, held: Epoch, node: str, boot_id: str, keys: Sequence[ExpectedKey]) -> None:
+async def record_present(tx: Tx, epoch: Epoch, node: str, boot_id: str, keys: Sequence[ExpectedKey]) -> None:
     """The node was seen to have these keys as they are wanted; what is known of it newer stays."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         UPDATE key_placements p
@@ -201,18 +201,18 @@ async def note_present(tx: Tx, held: Epoch, node: str, boot_id: str, keys: Seque
         """,
         node,
         boot_id,
-        [key.row for key in keys],
+        [key.key_row for key in keys],
         [key.generation for key in keys],
         [key.expires_at for key in keys],
     )
 
 
-async def overtake(tx: Tx, held: Epoch, keys: Sequence[tuple[ExpectedKey, int]]) -> None:
+async def want_newer_generation(tx: Tx, epoch: Epoch, keys: Sequence[tuple[ExpectedKey, int]]) -> None:
     """The node has something else, of the generation given or later: the keys are wanted anew, newer than that.
 
     Wakes the activation worker. A key that changed since it was read is left alone: its own worker is at it.
     """
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         f"""
         WITH changed AS (
@@ -224,7 +224,7 @@ async def overtake(tx: Tx, held: Epoch, keys: Sequence[tuple[ExpectedKey, int]])
         )
         SELECT pg_notify('atlas_wake', 'activation')
         """,  # noqa: S608 - our own fragments
-        [key.row for key, _ in keys],
+        [key.key_row for key, _ in keys],
         [key.generation for key, _ in keys],
         [max(key.generation, generation) for key, generation in keys],
     )
@@ -245,9 +245,9 @@ async def unwanted_of(tx: Tx, node: str, key_ids: Sequence[str]) -> list[str]:
     return [row["key_id"] for row in rows]
 
 
-async def note_sightings(tx: Tx, held: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]]) -> None:
+async def record_sightings(tx: Tx, epoch: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]]) -> None:
     """Quarantine keys (id, generation) that were seen on the node and are unwanted."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         INSERT INTO key_sightings AS s (node_id, key_id, first_pass, last_pass, generation)
@@ -263,9 +263,9 @@ async def note_sightings(tx: Tx, held: Epoch, node: str, pass_number: int, seen:
     )
 
 
-async def save_position(tx: Tx, held: Epoch, node: str, position: str) -> None:
+async def save_position(tx: Tx, epoch: Epoch, node: str, position: str) -> None:
     """Keys up to here were compared, and what was missing of them is back: the rest of the pass need not look at them again."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         "UPDATE reconcile_passes p SET position = $2 FROM vpn_nodes n WHERE n.name = $1 AND p.node_id = n.id",
         node,
@@ -274,13 +274,13 @@ async def save_position(tx: Tx, held: Epoch, node: str, position: str) -> None:
 
 
 async def ripe_sightings(
-    tx: Tx, held: Epoch, node: str, pass_number: int, grace_seconds: float, limit: int
+    tx: Tx, epoch: Epoch, node: str, pass_number: int, grace_seconds: float, limit: int
 ) -> tuple[int, list[str]]:
     """How many unwanted keys this pass saw, and up to ``limit`` of them that an earlier pass saw as well, long enough ago.
 
     Keys that this pass did not see any more are forgotten.
     """
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         DELETE FROM key_sightings s USING vpn_nodes n WHERE n.name = $1 AND s.node_id = n.id AND s.last_pass < $2
@@ -301,9 +301,9 @@ async def ripe_sightings(
     return len(rows), [row["key_id"] for row in rows if row["is_ripe"]][:limit]
 
 
-async def confirm_unwanted(tx: Tx, held: Epoch, node: str, key_id: str) -> bool:
+async def confirm_unwanted(tx: Tx, epoch: Epoch, node: str, key_id: str) -> bool:
     """Read again, right before the removal, whether nobody wants the key there, and count the removal if so."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     if not await unwanted_of(tx, node, [key_id]):
         await _forget_sighting(tx, node, key_id)
         return False
@@ -316,9 +316,9 @@ async def confirm_unwanted(tx: Tx, held: Epoch, node: str, key_id: str) -> bool:
     return True
 
 
-async def forget_sighting(tx: Tx, held: Epoch, node: str, key_id: str) -> None:
+async def forget_sighting(tx: Tx, epoch: Epoch, node: str, key_id: str) -> None:
     """The key is gone from the node."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await _forget_sighting(tx, node, key_id)
 
 
@@ -330,9 +330,9 @@ async def _forget_sighting(tx: Tx, node: str, key_id: str) -> None:
     )
 
 
-async def finish_pass(tx: Tx, held: Epoch, node: str, verdict: str, boot_id: str | None) -> None:
+async def finish_pass(tx: Tx, epoch: Epoch, node: str, verdict: str, boot_id: str | None) -> None:
     """The pass is over; a ``boot_id`` says that the node was compared to the end."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         UPDATE reconcile_passes p
@@ -345,10 +345,10 @@ async def finish_pass(tx: Tx, held: Epoch, node: str, verdict: str, boot_id: str
     )
 
 
-async def give_up_pass(tx: Tx, held: Epoch, node: str, why: str) -> None:
+async def give_up_pass(tx: Tx, epoch: Epoch, node: str, why: str) -> None:
     """The node says what cannot be true, or has what nobody put there: the pass is over, and a human has to look.
 
     One case a node and day.
     """
-    await finish_pass(tx, held, node, "implausible", None)
+    await finish_pass(tx, epoch, node, "implausible", None)
     await open_case_of_the_day(tx, "node_implausible", f"node:{node}", details={"why": why[:400]})

@@ -95,12 +95,12 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
         SELECT count(*) FROM changed, pg_notify('atlas_wake', 'fast_expiry')
         """,  # noqa: S608 - our own fragments
         claim.subscription_id,
-        claim.row,
+        claim.key_row,
     )
     await add_message(
         tx,
         "key_reissued",
-        f"key:{claim.row}",
+        f"key:{claim.key_row}",
         customer_id=claim.customer_id,
         payload={"expires_at": claim.expires_at.isoformat()},
     )
@@ -109,6 +109,6 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
         "activation",
         "key_reissued",
         customer_id=claim.customer_id,
-        subject=f"key:{claim.row}",
+        subject=f"key:{claim.key_row}",
         details={"replaced": replaced},
     )

@@ -16,7 +16,7 @@ from db.keys.claims import (
     KeyClaim,
     NodeConfirmation,
     key_claims_from,
-    note_applied,
+    record_confirmations,
     release_key_claim,
 )
 from db.tx import LockSpace, Tx, lock_for_transaction
@@ -88,8 +88,8 @@ async def confirm_removal(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirm
 
     Runs under the key's advisory lock.
     """
-    await lock_for_transaction(tx, LockSpace.KEY, claim.row)
-    await note_applied(tx, claim, applied, "absent")
+    await lock_for_transaction(tx, LockSpace.KEY, claim.key_row)
+    await record_confirmations(tx, claim, applied, "absent")
     status = await tx.fetchval(
         f"""
         UPDATE vpn_keys k
@@ -105,12 +105,12 @@ async def confirm_removal(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirm
         WHERE k.id = $1 AND k.activation_status = 'removing' AND k.claim_epoch = $2 AND before.id = k.id
         RETURNING k.activation_status
         """,  # noqa: S608 - our own fragments
-        claim.row,
+        claim.key_row,
         claim.epoch,
     )
     if status is not None:
         return RemovalResult.REMOVED if status == "removed" else RemovalResult.PARTLY
-    status = await tx.fetchval("SELECT activation_status FROM vpn_keys WHERE id = $1", claim.row)
+    status = await tx.fetchval("SELECT activation_status FROM vpn_keys WHERE id = $1", claim.key_row)
     return RemovalResult.ALREADY_REMOVED if status == "removed" else RemovalResult.DROPPED
 
 
@@ -136,7 +136,7 @@ async def fail_removal(tx: Tx, claim: KeyClaim, error: str, known_generation: in
         WHERE id = $1 AND claim_epoch = $2 AND activation_status = 'removing'
         RETURNING attempts
         """,  # noqa: S608 - our own fragments
-        claim.row,
+        claim.key_row,
         claim.epoch,
         error[:500],
         FIRST_RETRY_SECONDS,
@@ -147,9 +147,9 @@ async def fail_removal(tx: Tx, claim: KeyClaim, error: str, known_generation: in
         await open_case(
             tx,
             "removal_failed",
-            f"key:{claim.row}:{claim.generation}",
+            f"key:{claim.key_row}:{claim.generation}",
             customer_id=claim.customer_id,
-            key_row=claim.row,
+            key_row=claim.key_row,
             details={"attempts": attempts, "error": error[:200]},
         )
     return attempts

@@ -55,7 +55,6 @@ class Lease:
     __slots__ = (
         "_code",
         "_line",
-        "book",
         "connection",
         "database_time",
         "deadline",
@@ -66,6 +65,7 @@ class Lease:
         "label",
         "lane",
         "owner",
+        "pool",
         "revoked",
         "scope",
         "task",
@@ -79,7 +79,7 @@ class Lease:
         lane: Lane,
         owner: LeaseHolder,
         connection: Connection,
-        book: LeasePool,
+        pool: LeasePool,
         *,
         token: int,
         hold: float,
@@ -92,7 +92,7 @@ class Lease:
         self.lane = lane
         self.owner = owner
         self.connection = connection
-        self.book = book
+        self.pool = pool
         """Where it is given back."""
         self.driver = connection.driver
         self.token = token
@@ -120,15 +120,15 @@ class Lease:
         """The line that took it."""
         return site_at(self._code, self._line)
 
-    def refused(self, error: Exception) -> None:
+    def note_refused_call(self, error: Exception) -> None:
         """See runtime.core.lease_guard.LeaseMarker: a function of a transaction that swallows it does not commit."""
         driver = self.driver
         if driver.stepping:
-            driver.tainted = True
-            if driver.foreign is None:
-                driver.foreign = error
+            driver.needs_cleaning = True
+            if driver.foreign_await is None:
+                driver.foreign_await = error
 
-    def held(self, now: float) -> float:
+    def seconds_held(self, now: float) -> float:
         """Seconds since it was granted."""
         return now - self.granted_at
 
@@ -139,7 +139,7 @@ class Lease:
             "lane": self.lane.name.lower(),
             "owner": str(self.owner),
             "site": self.site,
-            "held_seconds": round(self.held(now), 4),
+            "held_seconds": round(self.seconds_held(now), 4),
             "limit_seconds": self.hold,
             "waited_seconds": round(self.waited, 4),
             "backend_pid": self.connection.pid,
@@ -201,13 +201,13 @@ class OpenLease:
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row of arguments, as one transaction of its own. Slower to begin, fast per row."""
         self._check()
-        await self._timed(self._lease.driver.over_loop(self._raw.executemany(query, rows)))
+        await self._timed(self._lease.driver.run_on_loop(self._raw.executemany(query, rows)))
 
     async def copy_records(self, table: str, records: Iterable[Sequence[object]], columns: Sequence[str]) -> str:
         """Load rows with COPY and return the server's command tag."""
         self._check()
         copying = self._raw.copy_records_to_table(table, records=records, columns=list(columns))
-        status: str = await self._timed(self._lease.driver.over_loop(copying))
+        status: str = await self._timed(self._lease.driver.run_on_loop(copying))
         return status
 
     async def run(self, function: Callable[[Tx, *Args], Awaitable[T]], *args: *Args) -> T:
@@ -218,18 +218,18 @@ class OpenLease:
 
     def _check(self) -> None:
         lease = self._lease
-        if lease.is_open and not lease.driver.tainted and trio.lowlevel.current_task() is lease.task:
+        if lease.is_open and not lease.driver.needs_cleaning and trio.lowlevel.current_task() is lease.task:
             return
         if lease.revoked is not None:
             raise revoked(lease)
         if not lease.is_open:
             raise LeaseMisused(f'the lease "{lease.label}" taken at {lease.site} was given back and is used again')
-        if lease.driver.foreign is not None:
+        if lease.driver.foreign_await is not None:
             raise LeaseMisused(
                 f'a transaction of the lease "{lease.label}" was refused what it called or awaited; give the lease back and '
                 "take another one"
-            ) from lease.driver.foreign
-        if lease.driver.tainted:
+            ) from lease.driver.foreign_await
+        if lease.driver.needs_cleaning:
             raise LeaseMisused(
                 f'a statement of the lease "{lease.label}" was cancelled before the server answered; give the lease back and '
                 "take another one"

@@ -56,7 +56,7 @@ class QueuedRequest(Generic[T]):
     """Whether it was counted as a severe one."""
     reported: bool = False
     """Whether an event about it was emitted, so that another one has to say how it ended."""
-    gone: bool = False
+    abandoned: bool = False
     """Nobody waits any more: it is skipped."""
 
 
@@ -118,7 +118,7 @@ class LeaseQueue(Generic[T]):
     def __iter__(self) -> Iterator[QueuedRequest[T]]:
         """All who wait, lane by lane, oldest first."""
         for lane in self._lanes.values():
-            yield from (waiter for waiter in lane if not waiter.gone)
+            yield from (waiter for waiter in lane if not waiter.abandoned)
 
     def waiting(self, lane: Lane) -> int:
         """How many wait in a lane."""
@@ -135,20 +135,20 @@ class LeaseQueue(Generic[T]):
 
     def put_first(self, waiter: QueuedRequest[T]) -> None:
         """Give back one that was taken and could not be served: it goes to the head of its lane."""
-        waiter.gone = False
+        waiter.abandoned = False
         self._lanes[waiter.lane].appendleft(waiter)
         self._waiting[waiter.lane] += 1
         self._count += 1
 
     def discard(self, waiter: QueuedRequest[T]) -> None:
         """It gave up. Harmless if repeated or if it was served."""
-        if not waiter.gone:
-            waiter.gone = True
+        if not waiter.abandoned:
+            waiter.abandoned = True
             self._waiting[waiter.lane] -= 1
             self._count -= 1
             queue = self._lanes[waiter.lane]
             if len(queue) > 2 * self._waiting[waiter.lane] + _GONE_KEPT:
-                self._lanes[waiter.lane] = deque(each for each in queue if not each.gone)
+                self._lanes[waiter.lane] = deque(each for each in queue if not each.abandoned)
 
     def take(self, now: float, *, system_only: bool = False) -> QueuedRequest[T] | None:
         """The next one to serve, removed from the queue; None if nobody may be served."""
@@ -167,7 +167,7 @@ class LeaseQueue(Generic[T]):
     def head(self, lane: Lane) -> QueuedRequest[T] | None:
         """The oldest waiter of a lane."""
         queue = self._lanes[lane]
-        while queue and queue[0].gone:
+        while queue and queue[0].abandoned:
             queue.popleft()
         return queue[0] if queue else None
 
@@ -190,7 +190,7 @@ class LeaseQueue(Generic[T]):
         queue = self._lanes[lane]
         while queue:
             waiter = queue.popleft()
-            if not waiter.gone:
+            if not waiter.abandoned:
                 self.discard(waiter)
                 return waiter
         return None
@@ -201,5 +201,5 @@ class LeaseQueue(Generic[T]):
             self.discard(waiter)
         if removed:
             for lane, queue in self._lanes.items():
-                self._lanes[lane] = deque(waiter for waiter in queue if not waiter.gone)
+                self._lanes[lane] = deque(waiter for waiter in queue if not waiter.abandoned)
         return removed

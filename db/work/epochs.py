@@ -97,35 +97,35 @@ async def find_epoch(tx: Tx, name: str) -> Epoch | None:
     return None if row is None else _epoch(name, row, is_mine=False)
 
 
-async def check_epoch(tx: Tx, held: Epoch) -> None:
+async def check_epoch(tx: Tx, epoch: Epoch) -> None:
     """Keep the epoch until this transaction ends. Raises ``LostEpoch`` if it is somebody else's by now."""
-    row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", held.name, held.epoch)
+    row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", epoch.name, epoch.epoch)
     if row is None:
-        raise LostEpoch(f"the epoch {held.epoch} of {held.name!r} is over")
+        raise LostEpoch(f"the epoch {epoch.epoch} of {epoch.name!r} is over")
 
 
-async def renew_epoch(tx: Tx, held: Epoch, ttl_seconds: float) -> bool:
+async def renew_epoch(tx: Tx, epoch: Epoch, ttl_seconds: float) -> bool:
     """Hold on for ``ttl_seconds`` from now. ``False``: somebody else has it; stop at once and undo nothing."""
     tag = await tx.execute(
         """
         UPDATE epochs SET renewed_at = atlas_now(), held_until = atlas_now() + $4::interval
         WHERE name = $1 AND epoch = $2 AND holder = $3
         """,
-        held.name,
-        held.epoch,
-        held.holder,
+        epoch.name,
+        epoch.epoch,
+        epoch.holder,
         timedelta(seconds=ttl_seconds),
     )
     return rows_of(tag) == 1
 
 
-async def release_epoch(tx: Tx, held: Epoch) -> bool:
+async def release_epoch(tx: Tx, epoch: Epoch) -> bool:
     """Give it up, so that a successor need not wait. ``False``: it was somebody else's already."""
     tag = await tx.execute(
         "UPDATE epochs SET held_until = atlas_now() WHERE name = $1 AND epoch = $2 AND holder = $3",
-        held.name,
-        held.epoch,
-        held.holder,
+        epoch.name,
+        epoch.epoch,
+        epoch.holder,
     )
     return rows_of(tag) == 1
 

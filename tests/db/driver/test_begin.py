@@ -198,8 +198,8 @@ async def test_a_first_statement_that_is_cancelled_is_never_executed_by_itself(e
             with trio.move_on_after(pause) as scope:
                 await in_transaction(connection, slow)
             assert scope.cancelled_caught
-            await connection.over_loop(connection.raw.execute("ROLLBACK"))
-            connection.tainted = False
+            await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
+            connection.needs_cleaning = False
             assert connection.is_idle()
         assert await rows(connection) == 0
 
@@ -224,9 +224,9 @@ async def test_who_swallows_the_refusal_of_begin_cannot_go_on_outside_a_transact
             patch.setattr(begin, "with_begin", wrongly)
             with pytest.raises(TransactionLost):
                 await in_transaction(connection, swallow)
-        assert connection.tainted, "it has to prove in quarantine that it is clean"
-        await connection.over_loop(connection.raw.execute("ROLLBACK"))
-        connection.tainted = False
+        assert connection.needs_cleaning, "it has to prove in quarantine that it is clean"
+        await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
+        connection.needs_cleaning = False
         assert await rows(connection) == 1, "only what was committed before"
 
 

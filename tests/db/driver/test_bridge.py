@@ -85,8 +85,8 @@ async def test_bulk_operations_go_over_the_loop(bridge_type: type[Bridge], empty
     async def use(connection: DriverConnection) -> None:
         raw = connection.raw
         await step(connection, raw.execute("CREATE TABLE t (n int)"))
-        await connection.over_loop(raw.executemany("INSERT INTO t VALUES ($1)", [(n,) for n in range(2000)]))
-        await connection.over_loop(raw.copy_records_to_table("t", records=[(n,) for n in range(2000)]))
+        await connection.run_on_loop(raw.executemany("INSERT INTO t VALUES ($1)", [(n,) for n in range(2000)]))
+        await connection.run_on_loop(raw.copy_records_to_table("t", records=[(n,) for n in range(2000)]))
         assert await step(connection, raw.fetchval("SELECT count(*) FROM t")) == 4000
 
     assert await with_connection(bridge_type, empty_database_dsn, use) == []
@@ -100,7 +100,7 @@ async def test_a_cancelled_statement_returns_at_once_and_is_acknowledged_later(
             await step(connection, connection.raw.fetch("SELECT pg_sleep(15)"))
         assert scope.cancelled_caught
         assert not connection.is_idle()
-        await connection.over_loop(connection.raw.execute("ROLLBACK"))
+        await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
         assert connection.is_idle()
         assert await step(connection, connection.raw.fetchval("SELECT 1")) == 1
 
@@ -126,7 +126,7 @@ async def test_cancels_at_random_points_never_give_a_wrong_result(
             longest *= 1.1 if scope.cancelled_caught else 1 / 1.1
             if scope.cancelled_caught:
                 cancelled += 1
-                await connection.over_loop(connection.raw.execute("ROLLBACK"))
+                await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
             assert connection.is_idle()
 
     assert await with_connection(bridge_type, empty_database_dsn, use, within=120) == []
@@ -178,7 +178,7 @@ async def test_a_stopped_backend_holds_nobody(bridge_type: type[Bridge], empty_d
                     await step(connection, connection.raw.fetchval("SELECT 1"))
                 assert scope.cancelled_caught
                 with trio.move_on_after(0.05) as scope:
-                    await connection.over_loop(connection.raw.execute("ROLLBACK"))
+                    await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
                 assert scope.cancelled_caught
             assert not connection.is_idle(), "nothing proved it clean"
         finally:
@@ -234,8 +234,8 @@ async def test_a_foreign_await_is_refused_at_its_line(
     async def use(connection: DriverConnection) -> None:
         with trio.fail_after(5), pytest.raises(Exception):  # noqa: B017  httpx and nurseries wrap it
             await step(connection, body(connection))
-        assert connection.foreign is not None
-        assert cheat.__name__ in str(connection.foreign)
+        assert connection.foreign_await is not None
+        assert cheat.__name__ in str(connection.foreign_await)
         # Nothing of the refused wait comes back later to disturb this task.
         await trio.testing.wait_all_tasks_blocked(0.02)
         assert await step(connection, connection.raw.fetchval("SELECT 1")) == 1
@@ -268,7 +268,7 @@ async def test_a_foreign_await_that_was_swallowed_is_remembered(
 
     async def use(connection: DriverConnection) -> None:
         assert await step(connection, swallow()) == "as if nothing had happened"
-        assert isinstance(connection.foreign, ForeignAwait)
+        assert isinstance(connection.foreign_await, ForeignAwait)
 
     await with_connection(bridge_type, empty_database_dsn, use)
 

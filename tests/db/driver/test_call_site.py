@@ -21,8 +21,8 @@ from db.lease.lease import Lease
 
 
 class Wire:
-    stepping = tainted = False
-    label, foreign, view = "cheat", None, object()
+    stepping = needs_cleaning = False
+    label, foreign_await, view = "cheat", None, object()
 
 
 async def main():

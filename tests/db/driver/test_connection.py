@@ -29,7 +29,7 @@ def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def _open(bridge: Bridge, dsn: str) -> DriverConnection:
-    return (await open_connection(bridge, DatabaseAddress.of(dsn), NAME, SessionLimits())).driver
+    return (await open_connection(bridge, DatabaseAddress.parse(dsn), NAME, SessionLimits())).driver
 
 
 async def _none_left(cluster: Cluster) -> None:
