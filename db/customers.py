@@ -1,9 +1,8 @@
 """Customers: who they are to us, whether they can be reached, and the row that serialises everything done with their
 money.
 
-Whether a customer can be reached never gates money, nor a later message: whoever blocked us may have let us in again
-without
-a word.
+Whether a customer can be reached never gates money, nor a later message: who blocked us may have let us in again
+without a word.
 """
 
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ _COLUMNS = (
 
 @attrs.frozen
 class Customer:
-    """One row of ``customers``."""
+    """A customer: one row of `customers`."""
 
     id: int
     telegram_id: int
@@ -39,8 +38,8 @@ async def add_customer(
 ) -> Customer:
     """Note an incoming contact: a new customer is added with a rouble account, a known one becomes reachable again.
 
-    The referrer counts for a new customer only and is final; naming oneself or somebody unknown is ignored, because a
-    bad invitation link must not keep anybody out. Raises ``BusinessError`` if the Telegram id is not positive.
+    The referrer counts for a new customer only and is final; naming oneself or an unknown person is ignored, because a
+    bad invitation link must not keep anybody out. Raises `BusinessError` if the Telegram id is not positive.
     """
     if telegram_id <= 0:
         raise BusinessError(f"a Telegram id is a positive number, not {telegram_id}")
@@ -66,7 +65,7 @@ async def add_customer(
 
 
 async def find_customer(tx: Tx, telegram_id: int) -> Customer:
-    """The customer with this Telegram id; raises ``UnknownCustomer``."""
+    """The customer with this Telegram id; raises `UnknownCustomer`."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM customers WHERE telegram_id = $1", telegram_id)  # noqa: S608 - our own column list
     if row is None:
         raise UnknownCustomer(f"Telegram id {telegram_id}")
@@ -74,7 +73,7 @@ async def find_customer(tx: Tx, telegram_id: int) -> Customer:
 
 
 async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
-    """Find the customer and lock the row, when nobody else's is needed; raises ``UnknownCustomer``."""
+    """Find the customer and lock the row, for operations on one customer alone. Raises `UnknownCustomer`."""
     row = await tx.fetchrow(
         f"SELECT {_COLUMNS} FROM customers WHERE telegram_id = $1 FOR NO KEY UPDATE",  # noqa: S608 - our own column list
         telegram_id,
@@ -87,7 +86,7 @@ async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
 async def lock_customers(tx: Tx, ids: Iterable[int | None]) -> None:
     """Lock the customers' rows in sorted order; every operation on money or entitlements starts with this.
 
-    A pair that refers to each other therefore waits for one another but never dead-locks. ``None`` is left out.
+    A pair that refers to each other therefore waits for one another but never dead-locks. `None` is left out.
     """
     await tx.fetch(
         "SELECT FROM customers WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
@@ -110,9 +109,9 @@ def _customer(row: Row) -> Customer:
 
 
 async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
-    """Note that the customer wrote to us, whatever it was: reachable again, from now. ``False`` for an unknown one.
+    """Note that the customer wrote to us, whatever it was: reachable again, from now. `False` for an unknown one.
 
-    Waits for nobody: a row that another transaction has locked is left as it is.
+    Never waits: a row that another transaction has locked is left as it is.
     """
     row = await tx.fetchrow(
         """
@@ -130,7 +129,7 @@ async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
 
 
 async def note_unreachable(tx: Tx, customer_id: int, since: datetime) -> bool:
-    """Note that a message that was on its way at ``since`` was refused for good. ``False``: the customer has been heard
+    """Note that a message that was on its way at `since` was refused for good. `False`: the customer has been heard
     of after that, and nothing was written."""
     tag = await tx.execute(
         "UPDATE customers SET is_reachable = false WHERE id = $1 AND contacted_at <= $2", customer_id, since

@@ -1,7 +1,7 @@
 """Every error of this room: what business functions refuse, and what can go wrong between asking for a connection and
 giving it back.
 
-An operator's command exits with the error's ``exit_code`` (sysexits numbers).
+An operator's command exits with the error's `exit_code` (sysexits numbers).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from db.work.claims import revoked
 
 
 def wanted_anew(status: Literal["pending", "removing"]) -> str:
-    """SET of ``vpn_keys``: workers have to bring the key to `status` from now on, newer than whatever they know of it."""
+    """SET of `vpn_keys`: workers have to bring the key to `status` from now on, newer than whatever they know of it."""
     return (
         f"activation_status = '{status}', generation = generation + 1, pending_since = atlas_now(), "
         f"next_attempt_at = atlas_now(), attempts = 0, {revoked()}"
@@ -19,11 +19,11 @@ def wanted_anew(status: Literal["pending", "removing"]) -> str:
 
 
 async def want_present(tx: Tx, subscription_id: int) -> str:
-    """The subscription's key shall be on its nodes until the subscription's (new) end; returns the ``key_id``.
+    """The subscription's key shall be on its nodes until the subscription's (new) end; returns the `key_id`.
 
     Keys that are wanted stay so. If none is, a customer who comes back gets the key they had, so that the link they kept
     works again; a removal that was still due is thereby dropped. Two kinds of keys never come back: one that no node took
-    (``give_up_key``), and one that a reissue replaced. Where no other is left, a new UUID is made. The activation worker is
+    (`give_up_key`), and one that a reissue replaced. Where no other is left, a new UUID is made. The activation worker is
     woken when the transaction commits.
     """
     key_id: str = await tx.fetchval(
@@ -60,10 +60,10 @@ async def want_present(tx: Tx, subscription_id: int) -> str:
 
 
 async def give_up_key(tx: Tx, key_row: int) -> bool:
-    """No node takes this key: it is never wanted again. ``True``: another key of its subscription is, and goes on.
+    """No node takes this key: it is never wanted again. `True`: another key of its subscription is, and goes on.
 
     With another one it is wanted no more at once, and the worker that removes is woken. Without one it stays wanted, as
-    ``failed``: what becomes of the access is the caller's to say. The caller holds the customer's row, so that of two keys
+    `failed`: what becomes of the access is the caller's to say. The caller holds the customer's row, so that of two keys
     that are given up at once the second one sees the first.
     """
     has_another: bool = await tx.fetchval(

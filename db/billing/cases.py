@@ -21,7 +21,7 @@ CaseState = Literal["open", "closed"]
 
 @attrs.frozen
 class Case:
-    """One row of ``cases``, with the money that it holds."""
+    """One row of `cases`, with the money that it holds."""
 
     id: int
     kind: str
@@ -35,7 +35,7 @@ class Case:
     """The customer, if it is known whose it is."""
     money_in_id: int | None
     charge: str | None
-    """``provider charge-id`` of the captured money, which `atlas refund` goes by."""
+    """`provider charge-id` of the captured money, which `atlas refund` goes by."""
     captured: Money | None
     """What the provider captured, in its asset."""
     suspended: Money
@@ -81,7 +81,7 @@ async def open_case_of_the_day(tx: Tx, kind: str, subject: str, details: Mapping
 
 
 async def list_cases(tx: Tx, state: CaseState | None = "open", after: int = 0, limit: int = 50) -> Sequence[Case]:
-    """Cases in this state (``None``: in any) with numbers above ``after``, the oldest first."""
+    """Cases in this state (`None`: in any) with numbers above `after`, the oldest first."""
     rows = await tx.fetch(
         f"{_CASES} WHERE c.id > $1 AND ($2::text IS NULL OR c.state = $2) ORDER BY c.id LIMIT $3", after, state, limit
     )
@@ -89,7 +89,7 @@ async def list_cases(tx: Tx, state: CaseState | None = "open", after: int = 0, l
 
 
 async def find_case(tx: Tx, case_id: int) -> Case:
-    """One case; raises ``BusinessError`` when there is none with this number."""
+    """One case; raises `BusinessError` when there is none with this number."""
     row = await tx.fetchrow(f"{_CASES} WHERE c.id = $1", case_id)
     if row is None:
         raise BusinessError(f"there is no case {case_id}")
@@ -99,7 +99,7 @@ async def find_case(tx: Tx, case_id: int) -> Case:
 async def close_case(tx: Tx, case_id: int, *, resolution: str, actor: str) -> Case:
     """Close a case that holds no money, saying how it was settled; the same again changes nothing.
 
-    Raises ``BusinessError`` when there is no such case, the resolution is empty, it was closed otherwise, or it holds
+    Raises `BusinessError` when there is no such case, the resolution is empty, it was closed otherwise, or it holds
     money: that is credited or refunded, never left behind.
     """
     text = resolution.strip()
@@ -124,8 +124,8 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
     """Give the captured money of a case to a customer's balance, reward the referrer, and close the case.
 
     All that the suspense account holds of it is moved. Of a charge whose value is not known, the operator says the
-    ``amount``, which comes from the account ``adjustment``. Repeating it for the same customer changes nothing. Raises
-    ``UnknownCustomer``, and ``BusinessError`` when the case holds no captured money, was settled otherwise, or the amount
+    `amount`, which comes from the account `adjustment`. Repeating it for the same customer changes nothing. Raises
+    `UnknownCustomer`, and `BusinessError` when the case holds no captured money, was settled otherwise, or the amount
     is missing or not the one that is held.
     """
     customer = await find_customer(tx, telegram_id)
@@ -157,7 +157,7 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
             money_in_id=case.money_in_id,
         ),
     )
-    # The rouble has come in from outside for this customer now; a value that nobody knows is not rewarded.
+    # The rouble has come in from outside for this customer now; an unknown value is not rewarded.
     reward = await reward_referrer(tx, customer.id, case.money_in_id, case.suspended)
     await _close(tx, case_id, f"credited to customer {telegram_id}", actor)
     payload = {"amount": value.amount, "currency": value.currency, "why": "case"}

@@ -43,9 +43,9 @@ class PaidPeriod:
 
 
 def value_of(left: Mapping[str, timedelta], periods: Sequence[PaidPeriod]) -> Money:
-    """What the time that is ``left`` of each tariff cost, rounded down per period.
+    """What the time that is `left` of each tariff cost, rounded down per period.
 
-    ``periods`` are the latest first: of one tariff, what was bought last is what is left last.
+    `periods` are the latest first: of one tariff, what was bought last is what is left last.
     """
     open_time = dict(left)
     total = Money(0)
@@ -60,8 +60,8 @@ def value_of(left: Mapping[str, timedelta], periods: Sequence[PaidPeriod]) -> Mo
 async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -> Compensation:
     """Credit what was paid and not delivered, end the access, and queue the removal of the keys.
 
-    Repeating it finds nothing left and changes nothing. Raises ``BusinessError`` when there is no such subscription. A
-    caller that has locked rows of keys before calls ``lock_for_compensation`` before it does.
+    Repeating it finds nothing left and changes nothing. Raises `BusinessError` when there is no such subscription. A
+    caller that has locked rows of keys before calls `lock_for_compensation` before it does.
     """
     customer_id = await lock_for_compensation(tx, subscription_id)
     terms = await read_terms(tx, subscription_id)
@@ -113,7 +113,7 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
 async def lock_for_compensation(tx: Tx, subscription_id: int) -> int:
     """Lock the customer's and the subscription's row, in the order of every operation on money; returns the customer.
 
-    Whoever changes rows of keys and may compensate in the same transaction calls this first: a purchase locks the
+    A caller that changes rows of keys and may compensate in the same transaction calls this first: a purchase locks the
     customer before the key, and two that lock the other way round would stop each other.
     """
     customer_id: int | None = await tx.fetchval("SELECT customer_id FROM subscriptions WHERE id = $1", subscription_id)

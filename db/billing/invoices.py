@@ -1,7 +1,7 @@
 """Invoices: an order at a provider, from the wish to open one until it is paid or cannot be paid any more.
 
-Opening one is three steps: ``reserve_invoice`` (a row with the key that makes asking again the same), the provider, over
-HTTP with no transaction open, and ``open_invoice``. A crash between them leaves a row, and the next request for the same
+Opening one is three steps: `reserve_invoice` (a row with the key that makes asking again the same), the provider, over
+HTTP with no transaction open, and `open_invoice`. A crash between them leaves a row, and the next request for the same
 order goes on with it under the same key.
 """
 
@@ -30,7 +30,7 @@ WATCHED_FOR = timedelta(days=3)
 
 @attrs.frozen
 class Invoice:
-    """One row of ``invoices``."""
+    """An invoice that a provider has, or is asked to open: one row of `invoices`."""
 
     id: int
     order_id: int
@@ -58,7 +58,7 @@ _COLUMNS = """i.id, i.order_id, i.provider, i.request_key, i.invoice_id, i.pay_u
 async def reserve_invoice(tx: Tx, order_id: int, provider: str, assets: Sequence[str]) -> Invoice:
     """The order's invoice with this provider: the one that is open, the one that is being opened, or a new row.
 
-    Raises ``UnknownOrder``, and ``BusinessError`` when the order is not payable any more or was quoted in an asset that
+    Raises `UnknownOrder`, and `BusinessError` when the order is not payable any more or was quoted in an asset that
     the provider does not take.
     """
     order = await find_order(tx, order_id)
@@ -116,7 +116,10 @@ async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, 
 
 
 async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: int | None) -> bool:
-    """The invoice was paid: by the provider's name of it, or, without one, the order's current one."""
+    """Settle an invoice as paid, found by the provider's id of it, or by its order if `invoice_id` is empty.
+
+    `False`: it was settled before, or is not ours.
+    """
     tag = await tx.execute(
         f"""
         UPDATE invoices
@@ -132,7 +135,7 @@ async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: in
 
 
 async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> bool:
-    """The provider takes no payment of it any more. ``False``: it was settled before, or is not ours."""
+    """The provider takes no payment of it any more. `False`: it was settled before, or is not ours."""
     tag = await tx.execute(
         f"""
         UPDATE invoices
@@ -149,7 +152,7 @@ async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> boo
 async def claim_invoices(
     tx: Tx, owner: Claimer, providers: Sequence[str], limit: int, lease_seconds: float
 ) -> Sequence[Invoice]:
-    """Claim up to ``limit`` open invoices of these providers that are due to be asked about, oldest first."""
+    """Claim up to `limit` open invoices of these providers that are due to be asked about, oldest first."""
     rows = await tx.fetch(
         f"""
         WITH due AS MATERIALIZED (
@@ -174,7 +177,7 @@ async def claim_invoices(
 
 
 async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOutcome | None:
-    """Book the payment that the provider told of when asked. ``None``: the claim was lost, and nothing was written.
+    """Book the payment that the provider told of when asked. `None`: the claim was lost, and nothing was written.
 
     The charge is the same one that the provider's event names, so that both together are one payment.
     """
@@ -195,7 +198,7 @@ async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOu
 async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
     """Ask again later: after half its age, 30 seconds to an hour, jittered. Too old, it is closed as not watched any more.
 
-    ``False``: the claim was lost.
+    `False`: the claim was lost.
     """
     tag = await tx.execute(
         f"""
@@ -231,9 +234,9 @@ async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
 
 
 async def doubt_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
-    """The provider does not know it. It is asked again, and once that has lasted for ``DOUBTED_AFTER`` a human is told.
+    """The provider does not know it. It is asked again, and once that has lasted for `DOUBTED_AFTER` a human is told.
 
-    ``False``: the claim was lost.
+    `False`: the claim was lost.
     """
     if await tx.fetchval("SELECT $1::timestamptz < atlas_now() - $2::interval", invoice.created_at, DOUBTED_AFTER):
         return await question_invoice(tx, invoice, why)
@@ -241,7 +244,7 @@ async def doubt_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
 
 
 async def close_stale_invoices(tx: Tx, limit: int = 100) -> int:
-    """Close invoices that nobody can be asked about, long after their orders ended; returns how many.
+    """Close invoices about which no provider can be asked, long after their orders ended; returns how many.
 
     They were never opened as far as we know, or their provider cannot be asked. A payment of one still counts.
     """

@@ -32,7 +32,7 @@ _NAME_LENGTH = 160
 
 @attrs.frozen
 class StoredEvent:
-    """One row of ``provider_events`` as the one who stored or claimed it sees it."""
+    """An event as it was stored or claimed: one row of `provider_events`."""
 
     id: int
     provider: str
@@ -42,14 +42,14 @@ class StoredEvent:
     """What it led to; empty while it is not settled."""
     is_new: bool = False
     epoch: int | None = None
-    """The claim's number, which fences what its holder writes; ``None`` for the one who stored it."""
+    """The claim's number, which fences what its holder writes; `None` for the caller that stored it."""
     body: bytes = attrs.field(default=b"", repr=False)
     attempts: int = 0
     received_at: datetime | None = None
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the event was booked, ignored or given up: nothing is left to do."""
         return self.state != "received"
 
 
@@ -57,8 +57,8 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
     """Keep an authentic event before anybody says that it arrived. One that is known already is returned as it stands.
 
     A known id with another body is another event, kept under a name of its own: ids come again at some providers, and
-    whether the two say the same is not judged by their names. The watcher leaves a new event alone for ``grace_seconds``:
-    whoever stored it goes on with it now.
+    whether the two say the same is not judged by their names. The watcher leaves a new event alone for `grace_seconds`:
+    the caller that stored it goes on with it now.
     """
     row = await tx.fetchrow(
         """
@@ -91,7 +91,7 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
 
 
 async def claim_events(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[StoredEvent]:
-    """Claim up to ``limit`` due events that are not settled, oldest due first, for ``lease_seconds`` of database time."""
+    """Claim up to `limit` due events that are not settled, oldest due first, for `lease_seconds` of database time."""
     rows = await tx.fetch(
         f"""
         WITH due AS MATERIALIZED (
@@ -128,7 +128,7 @@ async def settle_event(tx: Tx, event: StoredEvent, fact: ProviderFact) -> Stored
     """Book what the event says and write its outcome, all or nothing, once; settled before, the first outcome is returned.
 
     A claim that was lost meanwhile changes nothing: then the event is returned as it stands, settled or not. Raises as
-    ``finalize_purchase`` does.
+    `finalize_purchase` does.
     """
     current = await _lock(tx, event)
     if current.is_settled or not _is_holder(event, current):
@@ -154,7 +154,7 @@ async def fail_event(tx: Tx, event: StoredEvent, error: str) -> StoredEvent:
 async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool, at_least: float = 0.0) -> bool:
     """Try again later, each time after twice the time. A failure counts, an outage does not.
 
-    ``False``: the claim was lost, or it has been settled meanwhile; nothing was written.
+    `False`: the claim was lost, or it has been settled meanwhile; nothing was written.
     """
     tag = await tx.execute(
         f"""
@@ -178,7 +178,7 @@ async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool
 
 
 async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit: int = 1000) -> int:
-    """Forget up to ``limit`` events that meant nothing and are older; returns how many. Events about money are kept."""
+    """Forget up to `limit` events that meant nothing and are older; returns how many. Events about money are kept."""
     tag = await tx.execute(
         """
         WITH old AS MATERIALIZED (

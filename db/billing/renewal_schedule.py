@@ -21,7 +21,7 @@ MAX_FAILURES = 5
 
 @attrs.frozen
 class RenewalClaim:
-    """A claimed renewal. ``epoch`` fences what is written: whoever claims it later wins."""
+    """A claimed renewal. `epoch` fences what its holder writes: after a later claim nothing of it is written."""
 
     subscription_id: int
     epoch: int
@@ -32,7 +32,7 @@ class RenewalClaim:
 
 @attrs.frozen
 class ScheduledRenewal:
-    """One customer's next renewal."""
+    """The next renewal of one customer, for an operator."""
 
     telegram_id: int
     tariff: str
@@ -41,7 +41,7 @@ class ScheduledRenewal:
     """The end of the access that it moves."""
     state: RenewalState
     due_at: datetime | None
-    """When it is tried next; ``None``: not any more in this period."""
+    """When it is tried next; `None`: not any more in this period."""
     tries: int
     """That ended for lack of money."""
     failures: int
@@ -52,7 +52,7 @@ class ScheduledRenewal:
 async def list_renewals(
     tx: Tx, state: RenewalState | None = None, telegram_id: int | None = None, limit: int = 50
 ) -> Sequence[ScheduledRenewal]:
-    """Renewals in this state (``None``: in any) of this customer (``None``: of all), what is tried soonest first."""
+    """Renewals in this state (`None`: in any) of this customer (`None`: of all), what is tried soonest first."""
     rows = await tx.fetch(
         """
         SELECT c.telegram_id, s.plan_tariff, s.period_days, r.period_start, r.state, r.due_at, r.tries, r.failures,
@@ -82,7 +82,7 @@ async def list_renewals(
 
 
 async def claim_renewals(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[RenewalClaim]:
-    """Claim up to ``limit`` due renewals, the longest due first, for ``lease_seconds`` of database time.
+    """Claim up to `limit` due renewals, the longest due first, for `lease_seconds` of database time.
 
     Claims of an earlier incarnation of the same owner are taken over at once, those of others when their time is up.
     """
@@ -113,9 +113,9 @@ async def claim_renewals(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
 
 
 async def fail_renewal(tx: Tx, claim: RenewalClaim, error: str) -> int | None:
-    """Count an error of ours and return how many there are; ``None``: the claim was lost.
+    """Count an error of ours and return how many there are; `None`: the claim was lost.
 
-    It is due again after a growing, jittered delay. At ``MAX_FAILURES`` it waits for a human: a case ``renewal_failed``.
+    It is due again after a growing, jittered delay. At `MAX_FAILURES` it waits for a human: a case `renewal_failed`.
     """
     row = await tx.fetchrow(
         f"""
@@ -153,7 +153,7 @@ async def fail_renewal(tx: Tx, claim: RenewalClaim, error: str) -> int | None:
 async def postpone_renewal(tx: Tx, claim: RenewalClaim, delay_seconds: float, why: str) -> bool:
     """Give the claim back because the database could not do it now; no failure is counted, it is due after the delay.
 
-    ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
+    `False`: the claim was lost, or another transaction holds the row's lock, and then it stays claimed. Never waits.
     """
     tag = await tx.execute(
         f"""

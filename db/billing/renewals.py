@@ -1,10 +1,10 @@
 """Automatic renewal: the plan bought last is bought again from the balance, once per period, before access ends.
 
-A period is named by the subscription and the end that the renewal moves. Its row in ``renewals`` is the rule: debit,
+A period is named by the subscription and the end that the renewal moves. Its row in `renewals` is the rule: debit,
 extension and that row commit together, so a period is charged at most once, whatever restarts. When to try is a row in
-``renewal_schedule``, which the database keeps up with every movement of an end: first 6 hours before the end, again
+`renewal_schedule`, which the database keeps up with every movement of an end: first 6 hours before the end, again
 after a growing delay while the money is lacking, at once after a credit, and for the last time at the end itself. What
-was missed while nobody worked is made up for until ``GRACE`` after the end.
+was missed while no worker ran is made up for until `GRACE` after the end.
 """
 
 from datetime import date, datetime, timedelta
@@ -30,11 +30,11 @@ from db.work.audit import Notice, record_audit
 from db.work.claims import released, revoked
 
 GRACE = timedelta(hours=24)
-"""How long after the end a renewal is made up for that was due while nobody worked. Later, the customer decides."""
+"""How long after the end a renewal is made up for that was due while no worker ran. Later, the customer decides."""
 
 
 class RenewalResult(StrEnum):
-    """How one try ended."""
+    """How one try to renew ended."""
 
     RENEWED = "renewed"
     LACKS_FUNDS = "lacks_funds"
@@ -42,12 +42,12 @@ class RenewalResult(StrEnum):
     MISSED = "missed"
     """The end has passed and the money is still lacking, or it passed too long ago: this period is not renewed."""
     DROPPED = "dropped"
-    """There is nothing to renew any more: the customer bought, switched it off or was revoked, or somebody else claimed it."""
+    """There is nothing to renew any more: the customer bought, switched it off or was revoked, or another worker claimed it."""
 
 
 @attrs.frozen
 class RenewalOutcome:
-    """What a try led to."""
+    """The result of a try: the price that was asked, and the new end or the time of the next try."""
 
     result: RenewalResult
     price: Money | None = None
@@ -57,17 +57,17 @@ class RenewalOutcome:
 
 @attrs.frozen
 class RenewalAttempt:
-    """What trying a renewal led to, now or (``replayed``) before."""
+    """What trying a renewal led to, now or (`replayed`) before."""
 
     outcome: RenewalOutcome
     replayed: bool = False
 
 
 async def set_auto_renew(tx: Tx, telegram_id: int, enabled: bool, *, actor: str) -> bool:
-    """Switch the customer's automatic renewal on or off. ``False``: it was so before, nothing changed.
+    """Switch the customer's automatic renewal on or off. `False`: it was so before, nothing changed.
 
     It concerns the plan bought last, at the price of the day, with the customer's standing discount; promo codes do not
-    repeat. Raises ``UnknownCustomer``, and ``BusinessError`` when the customer never had a subscription, or is to be
+    repeat. Raises `UnknownCustomer`, and `BusinessError` when the customer never had a subscription, or is to be
     renewed and never bought a plan.
     """
     customer = await lock_customer(tx, telegram_id)
@@ -99,11 +99,11 @@ async def set_auto_renew(tx: Tx, telegram_id: int, enabled: bool, *, actor: str)
 async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> RenewalOutcome:
     """Try to pay for the next period: debit, extension and the renewal's row together, or nothing but the next try.
 
-    Fenced by the claim: what somebody else claimed, and what has changed since, is ``DROPPED`` without a trace. The
+    Fenced by the claim: what another worker claimed, and what has changed since, is `DROPPED` without a trace. The
     customer is told of a success, of lacking money once per period, and that the period was missed if lacking money was
     not told before.
     """
-    # The customer's row first, as in every operation on money: from here on nobody else moves this end or this balance.
+    # The customer's row first, as in every operation on money: from here on no other transaction moves this end or this balance.
     customer = await tx.fetchrow(
         """
         SELECT c.id, c.is_vip, c.personal_discount_percent FROM customers c JOIN subscriptions s ON s.customer_id = c.id
@@ -144,10 +144,10 @@ async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> 
 
 
 async def renew_now(tx: Tx, telegram_id: int, period_starts: date, *, actor: str) -> RenewalAttempt:
-    """Try the renewal of the period that starts on this day (UTC) now, as ``renew`` does; one that failed is tried again.
+    """Try the renewal of the period that starts on this day (UTC) now, as `renew` does; one that failed is tried again.
 
-    A period is bought once: repeating it returns the first outcome. Whoever had claimed the renewal loses the claim. Raises
-    ``UnknownCustomer``, and ``BusinessError`` when there is no such period to renew: another one is next, the automatic
+    A period is bought once: repeating it returns the first outcome. A worker that had claimed the renewal loses the claim. Raises
+    `UnknownCustomer`, and `BusinessError` when there is no such period to renew: another one is next, the automatic
     renewal is off, or the period was missed.
     """
     customer = await lock_customer(tx, telegram_id)

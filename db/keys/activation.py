@@ -66,9 +66,9 @@ class ActivationOutcome:
 
 
 async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> list[KeyClaim]:
-    """Claim up to ``limit`` due keys for ``lease_seconds`` of database time, the longest due first, in one statement.
+    """Claim up to `limit` due keys for `lease_seconds` of database time, the longest due first, in one statement.
 
-    Skipped: keys that somebody is working on (claims of an earlier incarnation of ``owner`` do not count), whose
+    Skipped: keys that somebody is working on (claims of an earlier incarnation of `owner` do not count), whose
     subscription has ended, or for which there is no node yet. A key belongs on every accepting node and is placed where
     it has no place yet; the claim names the places that do not have this generation of it, which may be none. Commit
     before telling any node.
@@ -186,19 +186,19 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
 async def postpone_activation(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
     """Give the claim back because the node cannot be reached: no attempt is counted, it is due again after the delay.
 
-    ``False``: the claim was lost meanwhile and nothing was written.
+    `False`: the claim was lost meanwhile and nothing was written.
     """
     return await release_key_claim(tx, claim, delay_seconds, error)
 
 
 async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation: int = -1) -> FailureResult:
-    """Count a real failure. Up to ``MAX_ATTEMPTS`` it is due again after a growing, jittered delay; then it is given up.
+    """Count a real failure. Up to `MAX_ATTEMPTS` it is due again after a growing, jittered delay; then it is given up.
 
-    A key that some node serves is not given up but tried on (case ``placement_refused``). Any other never comes back: the
+    A key that some node serves is not given up but tried on (case `placement_refused`). Any other never comes back: the
     next purchase makes a new one. While another key of the subscription is wanted, the customer keeps that one, and the
-    access stays what it is (case ``reissue_failed`` if this one was to replace it, else ``activation_failed``). Only the last
-    key takes the access along: what was paid for is credited (``db.billing.compensation``), and the case says how much. The
-    operator gets a message of each case. ``known_generation`` is what a node said it has: the next attempt is newer than that.
+    access stays what it is (case `reissue_failed` if this one was to replace it, else `activation_failed`). Only the last
+    key takes the access along: what was paid for is credited (`db.billing.compensation`), and the case says how much. The
+    operator gets a message of each case. `known_generation` is what a node said it has: the next attempt is newer than that.
     """
     if claim.attempts + 1 >= MAX_ATTEMPTS:
         await lock_for_compensation(tx, claim.subscription_id)

@@ -24,7 +24,7 @@ class CanaryKey:
 
 
 async def canary_key(tx: Tx, node: str) -> CanaryKey:
-    """The canary's key on the node, made at the first call. Raises ``UnknownNode``."""
+    """The canary's key on the node, made at the first call. Raises `UnknownNode`."""
     row = await tx.fetchrow(
         """
         WITH node AS (
@@ -54,7 +54,7 @@ async def canary_key(tx: Tx, node: str) -> CanaryKey:
 
 
 async def find_canary_key(tx: Tx, node: str) -> CanaryKey | None:
-    """The canary's key on the node, or ``None`` if it has none."""
+    """The canary's key on the node, or `None` if it has none."""
     if not await tx.fetchval(
         "SELECT EXISTS (SELECT FROM canary_keys c JOIN vpn_nodes n ON n.id = c.node_id WHERE n.name = $1)", node
     ):

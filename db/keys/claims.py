@@ -88,7 +88,7 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
 async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
     """Release the claim without counting an attempt; the key is due again after the delay.
 
-    ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
+    `False`: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
     """
     tag = await tx.execute(
         f"""

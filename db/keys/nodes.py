@@ -13,7 +13,7 @@ from db.work.audit import record_audit
 
 @attrs.frozen
 class NodeRow:
-    """One row of ``vpn_nodes``."""
+    """One row of `vpn_nodes`."""
 
     name: str
     endpoint: Mapping[str, object]
@@ -78,7 +78,7 @@ class NodeSeen:
 
 
 async def record_node_seen(tx: Tx, name: str, boot_id: str) -> NodeSeen:
-    """Note that the node answered. Raises ``UnknownNode``."""
+    """Note that the node answered. Raises `UnknownNode`."""
     row = await tx.fetchrow(
         """
         UPDATE vpn_nodes n SET boot_id = $2, last_seen_at = atlas_now()
@@ -117,7 +117,7 @@ async def make_keys_due(tx: Tx, name: str) -> int:
 
 
 async def retire_nodes(tx: Tx, configured: Sequence[str], unseen_seconds: float) -> list[str]:
-    """Retire the nodes that are not ``configured`` here and that nobody has seen for so long; returns their names.
+    """Retire the nodes that are not `configured` here and that nobody has seen for so long; returns their names.
 
     Keys no longer wait for them, links to them are not shown. What such a node still serves ends on its own when it is
     over. Wakes the workers, because keys may be whole now.

@@ -1,6 +1,6 @@
 """Reconciling in SQL: what the rows say that a node has, in pages, and what was found there that nobody wants.
 
-Rows compare what is believed of a node (``key_placements``) with the node itself; what is wanted but not yet told is the
+Rows compare what is believed of a node (`key_placements`) with the node itself; what is wanted but not yet told is the
 business of the workers that activate and remove. Every write of a pass is fenced by the epoch of the singleton.
 """
 
@@ -29,7 +29,7 @@ class DigestPart:
     """Active keys that the node is not known to have as they are wanted."""
     digest: int
     last: int | None
-    """Where the next part starts; ``None`` if this was the last."""
+    """Where the next part starts; `None` if this was the last."""
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ class ReconcilePass:
 
 
 async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
-    """Begin a pass over the node, or go on with the one that was interrupted. ``None``: no such node is registered."""
+    """Begin a pass over the node, or go on with the one that was interrupted. `None`: no such node is registered."""
     await check_epoch(tx, epoch)
     row = await tx.fetchrow(
         """
@@ -86,9 +86,9 @@ async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
 
 
 async def place_keys(tx: Tx, epoch: Epoch, node: str, after: int, limit: int) -> int | None:
-    """Place up to ``limit`` active keys on the node that have no place there yet, because it was added later.
+    """Place up to `limit` active keys on the node that have no place there yet, because it was added later.
 
-    Looks at rows above ``after`` and returns where to go on, ``None`` at the end. A node that accepts no keys gets none.
+    Looks at rows above `after` and returns where to go on, `None` at the end. A node that accepts no keys gets none.
     """
     await check_epoch(tx, epoch)
     row = await tx.fetchrow(
@@ -114,7 +114,7 @@ async def place_keys(tx: Tx, epoch: Epoch, node: str, after: int, limit: int) ->
 
 
 async def digest_part(tx: Tx, node: str, after: int, limit: int) -> DigestPart:
-    """Up to ``limit`` placements on the node above row ``after``, digested as the node digests them."""
+    """Up to `limit` placements on the node above row `after`, digested as the node digests them."""
     row = await tx.fetchrow(
         """
         WITH part AS MATERIALIZED (
@@ -163,7 +163,7 @@ _EXPECTED = """
 
 
 async def expected_page(tx: Tx, node: str, after: str, limit: int) -> list[ExpectedKey]:
-    """Up to ``limit`` keys that have a place on the node and are not removed, by key id in the order of bytes."""
+    """Up to `limit` keys that have a place on the node and are not removed, by key id in the order of bytes."""
     rows = await tx.fetch(
         f'{_EXPECTED} AND k.key_id COLLATE "C" > $2 ORDER BY k.key_id COLLATE "C" LIMIT $3', node, after, limit
     )
@@ -276,7 +276,7 @@ async def save_position(tx: Tx, epoch: Epoch, node: str, position: str) -> None:
 async def ripe_sightings(
     tx: Tx, epoch: Epoch, node: str, pass_number: int, grace_seconds: float, limit: int
 ) -> tuple[int, list[str]]:
-    """How many unwanted keys this pass saw, and up to ``limit`` of them that an earlier pass saw as well, long enough ago.
+    """How many unwanted keys this pass saw, and up to `limit` of them that an earlier pass saw as well, long enough ago.
 
     Keys that this pass did not see any more are forgotten.
     """
@@ -331,7 +331,7 @@ async def _forget_sighting(tx: Tx, node: str, key_id: str) -> None:
 
 
 async def finish_pass(tx: Tx, epoch: Epoch, node: str, verdict: str, boot_id: str | None) -> None:
-    """The pass is over; a ``boot_id`` says that the node was compared to the end."""
+    """The pass is over; a `boot_id` says that the node was compared to the end."""
     await check_epoch(tx, epoch)
     await tx.execute(
         """

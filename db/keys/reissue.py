@@ -3,7 +3,7 @@
 The new key is a row of its own with a greater generation, wanted beside the old one. Activation puts it on the nodes, and
 confirming it there ends the old one in the same transaction. The subscription's end does not move. Who is revoked or
 expires in between loses both keys; who pays again gets the new one. A new key that no node takes is given up
-(``db.access.wanted_keys.give_up_key``) and the old one stays, now and at every later payment.
+(`db.access.wanted_keys.give_up_key`) and the old one stays, now and at every later payment.
 """
 
 from db.access.wanted_keys import wanted_anew
@@ -16,10 +16,10 @@ from db.work.outbox import add_message
 
 
 async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_key: str) -> str:
-    """Want another key for the customer; returns its ``key_id``. The old link works until the new one does.
+    """Want another key for the customer; returns its `key_id`. The old link works until the new one does.
 
-    The same ``idempotency_key`` again returns the first answer. A second request before the first is done replaces the
-    key that is under way as well. Raises ``UnknownCustomer``, and ``BusinessError`` if no subscription runs or the
+    The same `idempotency_key` again returns the first answer. A second request before the first is done replaces the
+    key that is under way as well. Raises `UnknownCustomer`, and `BusinessError` if no subscription runs or the
     idempotency key stands for somebody else's request.
     """
     customer = await find_customer(tx, telegram_id)

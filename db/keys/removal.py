@@ -35,7 +35,7 @@ class RemovalResult(StrEnum):
 
 
 async def claim_removals(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> list[KeyClaim]:
-    """Claim up to ``limit`` keys that have to leave their nodes, the longest due first; like ``claim_activations``.
+    """Claim up to `limit` keys that have to leave their nodes, the longest due first; like `claim_activations`.
 
     A key that no node can have, because none was ever told or only retired ones were, is settled here and not returned. The
     claim names the places that may still have the key.
@@ -115,15 +115,15 @@ async def confirm_removal(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirm
 
 
 async def postpone_removal(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
-    """Give the claim back because the node cannot be reached; no attempt is counted. ``False``: it was lost."""
+    """Give the claim back because the node cannot be reached; no attempt is counted. `False`: it was lost."""
     return await release_key_claim(tx, claim, delay_seconds, error)
 
 
 async def fail_removal(tx: Tx, claim: KeyClaim, error: str, known_generation: int = -1) -> int | None:
-    """Count a real failure and return how many there are; ``None``: the claim was lost.
+    """Count a real failure and return how many there are; `None`: the claim was lost.
 
-    A removal is never given up: it is due again after a growing, jittered delay, newer than the ``known_generation`` that
-    a node said it has. From the fifth failure on a case ``removal_failed`` is open.
+    A removal is never given up: it is due again after a growing, jittered delay, newer than the `known_generation` that
+    a node said it has. From the fifth failure on a case `removal_failed` is open.
     """
     attempts: int | None = await tx.fetchval(
         f"""

@@ -7,9 +7,9 @@ from db.tx import Tx
 
 
 async def set_clock_offset(tx: Tx, offset: timedelta) -> None:
-    """Move the database's clock to ``offset`` from the real one.
+    """Move the database's clock to `offset` from the real one.
 
-    Raises ``ClockRefused`` in a database created for production; the server refuses it there as well.
+    Raises `ClockRefused` in a database created for production; the server refuses it there as well.
     """
     purpose = await tx.fetchval("SELECT purpose FROM database_identity")
     if purpose == "production":

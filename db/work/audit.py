@@ -13,19 +13,19 @@ from db.tx import Tx
 
 
 def refuse_uuids(values: Iterable[object], what: str) -> None:
-    """Raise ``ValueError`` if one of the values is a UUID: `what` would carry the secret of a link."""
+    """Raise `ValueError` if one of the values is a UUID: `what` would carry the secret of a link."""
     if any(isinstance(value, UUID) for value in values):
         raise ValueError(f"{what} would carry a full UUID")
 
 
 def abbreviated(uuid: UUID) -> str:
-    """Enough of a UUID to tell keys apart in a log, for the repr of records: ``1b4e28ba…``."""
+    """Enough of a UUID to tell keys apart in a log, for the repr of records: `1b4e28ba…`."""
     return f"{str(uuid)[:8]}…"
 
 
 @attrs.frozen
 class Notice:
-    """A message to the customer, or to the operator without one, as ``db.work.outbox.add_message`` queues it."""
+    """A message to the customer, or to the operator without one, as `db.work.outbox.add_message` queues it."""
 
     kind: str
     subject: str
@@ -42,9 +42,9 @@ async def record_audit(
     subject: str = "",
     details: Mapping[str, object] | None = None,
 ) -> None:
-    """Write down that ``actor`` did ``action`` and queue the notices, in the transaction that did it.
+    """Write down that `actor` did `action` and queue the notices, in the transaction that did it.
 
-    A notice with the key (customer, kind, subject) of an earlier one is ignored. Raises ``ValueError`` on a UUID in the
+    A notice with the key (customer, kind, subject) of an earlier one is ignored. Raises `ValueError` on a UUID in the
     details or a payload: neither ever carries a full one, or a link.
     """
     values = details or {}

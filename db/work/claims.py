@@ -2,7 +2,7 @@
 
 Such a table has four columns: `claimed_by` and `claimed_incarnation` (a `Claimer`), `claim_until`, and `claim_epoch`, which
 grows with each claim, so that what a former holder writes is fenced by it. The functions that give SQL take nothing but
-literals of ours: `of` is an alias with its dot (``"k."``), `claimer` and `incarnation` are the statement's parameters.
+literals of ours: `of` is an alias with its dot (`"k."`), `claimer` and `incarnation` are the statement's parameters.
 """
 
 import os
@@ -22,7 +22,7 @@ class Claimer:
     """
 
     name: str
-    """``<instance>/<actor>``, such as ``main/activation``."""
+    """`<instance>/<actor>`, such as `main/activation`."""
     incarnation: int
 
 

@@ -6,7 +6,7 @@ from db.tx import Tx, rows_of
 
 
 async def use_nonce(tx: Tx, key_id: str, nonce: str) -> bool:
-    """Note that a request was answered, in the transaction that carries it out. ``False``: it was before.
+    """Note that a request was answered, in the transaction that carries it out. `False`: it was before.
 
     A request whose transaction fails leaves no nonce: then nothing of it was done, and nothing said about it.
     """
@@ -17,7 +17,7 @@ async def use_nonce(tx: Tx, key_id: str, nonce: str) -> bool:
 
 
 async def prune_nonces(tx: Tx, older_than: timedelta, limit: int = 1000) -> int:
-    """Forget up to ``limit`` nonces older than this, at least twice the window of signatures; returns how many."""
+    """Forget up to `limit` nonces older than this, at least twice the window of signatures; returns how many."""
     tag = await tx.execute(
         """
         DELETE FROM shop_nonces WHERE (key_id, nonce) IN (

@@ -19,7 +19,7 @@ class PayloadType(enum.Enum):
     """What a field of a payload is."""
 
     AMOUNT = "amount"
-    """Whole smallest units, not negative, beside ``currency`` (roubles without it)."""
+    """Whole smallest units, not negative, beside `currency` (roubles without it)."""
     CHANGE = "change"
     """The same, and shown with its sign: negative when it was taken."""
     MOMENT = "moment"

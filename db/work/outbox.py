@@ -18,12 +18,12 @@ from db.work.claims import Claimer, claimable, claimed, released, unclaimed
 
 @attrs.frozen
 class OutboxMessage:
-    """A claimed message. ``epoch`` fences its settling: whoever claims it later wins."""
+    """A claimed message. `epoch` fences its settling: whoever claims it later wins."""
 
     id: int
     epoch: int
     customer_id: int | None
-    """``None``: for the operator."""
+    """`None`: for the operator."""
     telegram_id: int | None
     language: str | None
     kind: str
@@ -45,7 +45,7 @@ async def add_message(
 ) -> None:
     """Queue a message to the customer, or to the operator without one. A second one with the same key is ignored.
 
-    Payloads hold ids and amounts, never a full UUID or a link; raises ``ValueError`` on a UUID.
+    Payloads hold ids and amounts, never a full UUID or a link; raises `ValueError` on a UUID.
     """
     values = payload or {}
     refuse_uuids(values.values(), f"message {kind!r}")
@@ -66,7 +66,7 @@ async def add_message(
 
 
 async def claim_messages(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[OutboxMessage]:
-    """Claim up to ``limit`` due messages, oldest due first, for ``lease_seconds`` of database time."""
+    """Claim up to `limit` due messages, oldest due first, for `lease_seconds` of database time."""
     rows = await tx.fetch(
         f"""
         WITH due AS MATERIALIZED (
@@ -110,14 +110,14 @@ async def claim_messages(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
 
 
 async def mark_sent(tx: Tx, message: OutboxMessage) -> bool:
-    """The message was delivered. ``False``: the claim was lost meanwhile and nothing was written."""
+    """The message was delivered. `False`: the claim was lost meanwhile and nothing was written."""
     return await _settle(tx, message, "sent", "")
 
 
 async def mark_undeliverable(tx: Tx, message: OutboxMessage, error: str, *, is_unreachable: bool = False) -> bool:
-    """The message can never be delivered: terminal for this message only. ``False``: the claim was lost meanwhile.
+    """The message can never be delivered: terminal for this message only. `False`: the claim was lost meanwhile.
 
-    ``is_unreachable``: because the customer cannot be reached, which is noted as well, unless there was a contact after
+    `is_unreachable`: because the customer cannot be reached, which is noted as well, unless there was a contact after
     the message had been claimed.
     """
     settled = await _settle(tx, message, "undeliverable", error)
@@ -127,7 +127,7 @@ async def mark_undeliverable(tx: Tx, message: OutboxMessage, error: str, *, is_u
 
 
 async def postpone_message(tx: Tx, message: OutboxMessage, delay_seconds: float, why: str = "") -> bool:
-    """Give the claim back: nothing was sent and no attempt is counted. ``False``: the claim was lost meanwhile."""
+    """Give the claim back: nothing was sent and no attempt is counted. `False`: the claim was lost meanwhile."""
     tag = await tx.execute(
         f"""
         UPDATE outbox SET next_attempt_at = atlas_now() + $3::interval, last_error = coalesce(nullif($4, ''), last_error),
@@ -143,7 +143,7 @@ async def postpone_message(tx: Tx, message: OutboxMessage, delay_seconds: float,
 
 
 async def retry_message(tx: Tx, message: OutboxMessage, delay_seconds: float, error: str) -> bool:
-    """Try again after ``delay_seconds``; the attempt counts. ``False``: the claim was lost meanwhile."""
+    """Try again after `delay_seconds`; the attempt counts. `False`: the claim was lost meanwhile."""
     tag = await tx.execute(
         f"""
         UPDATE outbox SET attempts = attempts + 1, next_attempt_at = atlas_now() + $3::interval, last_error = $4,
@@ -161,7 +161,7 @@ async def retry_message(tx: Tx, message: OutboxMessage, delay_seconds: float, er
 async def spread_messages(tx: Tx, surplus: Sequence[OutboxMessage], seconds_apart: float) -> int:
     """Give claims on a receiver's messages back, and let everything that waits for that receiver come due one by one.
 
-    One every ``seconds_apart``, the first one after that, in their order; no attempt is counted. What waits for its next
+    One every `seconds_apart`, the first one after that, in their order; no attempt is counted. What waits for its next
     attempt, what others have claimed, and claims that were lost meanwhile are left alone. Returns how many come due so.
     """
     rows = await tx.fetch(
@@ -192,7 +192,7 @@ async def spread_messages(tx: Tx, surplus: Sequence[OutboxMessage], seconds_apar
 
 
 async def prune_messages(tx: Tx, limit: int = 1000, *, older_than: timedelta) -> int:
-    """Take away up to ``limit`` messages that were settled longer ago than this, oldest first; returns how many."""
+    """Take away up to `limit` messages that were settled longer ago than this, oldest first; returns how many."""
     tag = await tx.execute(
         """
         WITH old AS MATERIALIZED (
