@@ -1,5 +1,4 @@
-"""Customers: who they are to us, whether they can be reached, and the row that serialises everything done with their
-money.
+"""Customers: who they are, whether they can be reached, and the row that serialises all that is done with their money.
 
 Whether a customer can be reached never gates money, nor a later message: who blocked us may have let us in again
 without a word.
@@ -39,7 +38,7 @@ async def add_customer(
     """Note an incoming contact: a new customer is added with a rouble account, a known one becomes reachable again.
 
     The referrer counts for a new customer only and is final; naming oneself or an unknown person is ignored, because a
-    bad invitation link must not keep anybody out. Raises `BusinessError` if the Telegram id is not positive.
+    bad invitation link must not keep a customer out. Raises `BusinessError` if the Telegram id is not positive.
     """
     if telegram_id <= 0:
         raise BusinessError(f"a Telegram id is a positive number, not {telegram_id}")

@@ -29,7 +29,7 @@ class NotMoney(BusinessError):
 
 
 class MixedCurrencies(BusinessError):
-    """Arithmetic or comparison across two currencies."""
+    """Two amounts of different currencies were added, subtracted or compared."""
 
     exit_code: ClassVar[int] = 70
 

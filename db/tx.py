@@ -1,5 +1,4 @@
-"""What a business function may do with a transaction: four ways to run a statement, a lock until the end, and nothing
-else.
+"""What a business function may do with a transaction: run a statement in four ways, take a lock until its end, no more.
 
 Every business function of this room is `async def f(tx: Tx, ...)` and awaits `tx` alone. The caller owns the
 transaction: it opened it (READ COMMITTED), it commits it, and it rolls it back when the function raises. That is what
@@ -55,7 +54,7 @@ class LockSpace(IntEnum):
     MIGRATION = 0x4154_4C00
     """One lock: bringing the schema up to date."""
     KEY = 0x4154_4C01
-    """A row of `vpn_keys`, by id."""
+    """One lock for each row of `vpn_keys`, by id."""
 
 
 async def lock_for_transaction(tx: Tx, space: LockSpace, number: int) -> None:

@@ -1,5 +1,4 @@
-"""Subscriptions: what a customer has now, the two ways it ends (by time and by revocation), and the link to it that
-nobody can guess.
+"""Subscriptions: what a customer has now, the two ways it ends (time and revocation), and the unguessable link to it.
 
 Both ends are marked here first; the workers take the keys off the nodes afterwards.
 """

@@ -1,8 +1,9 @@
 """Compensation: what was paid for and could not be delivered is credited to the balance, and the access ends.
 
-The policy: the credit is the price of all paid time that was not delivered, valued at what each period really cost, rounded
-down. Time counts as delivered until the nodes fell behind what is wanted of the key, so that a key that never worked is
-credited in full. Trials and gifts cost nothing, so nothing is credited for them; where nothing is credited, nothing ends.
+The policy: the credit is the price of all paid time that was not delivered, valued at what each period really cost,
+rounded down. Time counts as delivered until the nodes fell behind what is wanted of the key, so that a key that never
+worked is credited in full. Trials and gifts cost nothing, so nothing is credited for them; where nothing is credited,
+nothing ends.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,6 @@
-"""Orders: what a customer intends to buy, at a price and a quote that never change afterwards; and how an operator
-looks for them.
+"""Orders: what a customer intends to buy, at a price and a quote that never change afterwards.
+
+Opened by the shop, found by number and by key, and listed for an operator.
 """
 
 from collections.abc import Sequence

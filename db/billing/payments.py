@@ -1,5 +1,4 @@
-"""What a payment is, in records: the facts that a provider's event says once its adapter has read it, the command to
-book a captured charge, where a charge can end, and why.
+"""What a payment is, in records: facts of a provider's events, the command to book a charge, and where a charge ends.
 
 `db.billing.provider_events` books the facts, `db.billing.purchases` the command.
 """

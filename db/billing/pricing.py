@@ -1,7 +1,6 @@
-"""What a plan costs a customer at this moment: the price list (data in `tariffs` and `prices`), less the one
-discount that applies.
+"""What a plan costs a customer at this moment: the list price less the one discount that applies.
 
-Discounts never add up: a promo code goes before the VIP discount, which goes before a personal percentage.
+The price list is data, in `tariffs` and `prices`. Discounts never add up: a promo code goes before the VIP discount, which goes before a personal percentage.
 """
 
 from typing import Literal

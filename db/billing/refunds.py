@@ -4,8 +4,8 @@ Where the money is taken from is where the charge ended: revenue if it bought ac
 suspense account if it waits in a case. Once a charge is refunded whole, the access that it bought is taken back, and the
 customer counts as a paying friend no more unless they paid for something else.
 
-The referrer's reward is taken back in proportion, as far as the referrer's balance covers it: no referrer is put into debt by
-what a friend does, so the rest stays our expense.
+The referrer's reward is taken back in proportion, as far as the referrer's balance covers it: no referrer is put into
+debt by what a friend does, so the rest stays our expense.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Withdrawals: money of the balance is set aside at once, and leaves the reserve by one way only, out or back.
 
-The destination (a card, a wallet) is kept for the operator who pays it out; audit entries, messages and lists show its end only.
+The destination (a card, a wallet) is kept for the operator who pays it out; audit entries, messages and lists show its
+end only.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ _ROOMS = tuple(f"{_ROOT / room}{os.sep}" for room in ("actors", "db", "runtime",
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _INSTALLED = ("site-packages", "dist-packages")
 _DEPTH = 2
-"""Path parts that identify a file of somebody else's."""
+"""The last parts of a path that identify a file outside the four rooms."""
 
 
 def site_at(code: CodeType | None, line: int) -> str:
@@ -35,7 +35,7 @@ def site_of(frame: FrameType | None) -> str:
 
 
 def is_library(code: CodeType) -> bool:
-    """Whether it is somebody else's code: the standard library's, or of an installed package that is not this program."""
+    """Whether it is not our code: the standard library's, or of an installed package that is not this program."""
     path = code.co_filename
     if path.startswith(_ROOMS):
         return False

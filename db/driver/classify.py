@@ -29,7 +29,7 @@ from db.errors import (
 
 
 class Fault(enum.Enum):
-    """What to do about an error."""
+    """What the caller may do about an error."""
 
     TRANSIENT = "transient"
     """Nothing was changed and the same again may succeed: repeat after a moment."""
@@ -130,9 +130,10 @@ def classify(error: BaseException, *, connection_lost: bool = False, commit_sent
 
 
 def passing_error(error: BaseException, label: str) -> DatabaseBusy | DatabaseUnable | None:
-    """What the holder of a transaction is told of an error of the server that is nobody's mistake and passes; else None.
+    """Return what to raise instead of an error of the server that is no mistake of the function's and passes by itself.
 
-    For an error after which nothing is committed, on a connection that still stands.
+    None: it is not such an error; raise it as it is. Call it only if nothing was committed and the connection still
+    stands. `label` names the function in the text.
     """
     code = sqlstate(error)
     fault = None if code is None else classify(error)

@@ -1,4 +1,4 @@
-"""A connection of its own that listens for NOTIFY. It is a hint for whoever waits for work; polling stays the truth."""
+"""A connection of its own that listens for NOTIFY. It is a hint for actors that wait for work; polling stays the truth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Listener:
     jitter: random.Random = attrs.field(factory=random.Random)
 
     async def run(self) -> NoReturn:
-        """Listen until cancelled."""
+        """Listen until cancelled; connects again after each loss, after a jittered delay of at most 5 seconds."""
         failures = 0
         while True:
             try:

@@ -20,7 +20,7 @@ from runtime.config import Secret
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-log = get_logger("db.session")
+log = get_logger(__name__)
 
 
 class Session:

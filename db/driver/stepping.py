@@ -1,15 +1,15 @@
 """Step a function in the holder's own task; its statements are all that it can wait for, and the task reads its own socket.
 
-That is what makes a lease structurally safe. A function that is given a transaction (`HeldTx`) runs under `step`, and the
-only thing it can wait for is a statement of that transaction. Anything else (a request, a sleep, a channel, another actor)
-is answered with ForeignAwait at the very line that awaited it, and whatever it had begun is aborted the way trio aborts it
-for a cancellation, so that no late wake-up reaches the task.
+That is what makes a lease structurally safe. A function that is given a transaction (`HeldTx`) runs under `step`, and
+the only thing it can wait for is a statement of that transaction. Anything else (a request, a sleep, a channel,
+another actor) is answered with ForeignAwait at the very line that awaited it, and whatever it had begun is aborted the
+way trio aborts it for a cancellation, so that no late wake-up reaches the task.
 
-The inline bridge is here too, because a statement goes through all three. asyncio's reader is paused; the holder steps the
-asyncpg operation, waits for the socket with trio and calls the transport's own read callback: one task step, one epoll_wait,
-one send and one recv for a query, where the textbook bridge needs seven epoll_waits and eight steps. A cancellation returns
-at once. Everything private of asyncpg and asyncio that we depend on is in this file; `db.driver.bridge_choice.self_test`
-proves it at start, and when that fails, `db.driver.bridge_plain` takes over.
+The inline bridge is here too, because a statement goes through all three. asyncio's reader is paused; the holder steps
+the asyncpg operation, waits for the socket with trio and calls the transport's own read callback: one task step, one
+epoll_wait, one send and one recv for a query, where the textbook bridge needs seven epoll_waits and eight steps. A
+cancellation returns at once. Everything private of asyncpg and asyncio that we depend on is in this file;
+`db.driver.bridge_choice.self_test` proves it at start, and when that fails, `db.driver.bridge_plain` takes over.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class HeldTx:
         return status
 
     def end(self) -> None:
-        """The function has ended; whoever kept the transaction cannot use it."""
+        """The function has ended: from now on every statement raises LeaseMisused."""
         self._ended = True
 
     def _refuse(self) -> None:
@@ -105,7 +105,9 @@ class HeldTx:
 
 
 async def step(connection: DriverConnection, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run the coroutine to its end in the current task and return or raise what it does.
+    """Run the coroutine to its end in the current task; returns its result or raises its error.
+
+    It may wait for statements of this connection alone. Anything else raises ForeignAwait at its line, and so does the commit.
 
     A cancellation while a statement runs abandons the statement (the connection must not be used again before it was
     cleaned), is thrown into the coroutine at its await, and never waits for the server.
@@ -253,7 +255,7 @@ class InlineFuture:
                 else:
                     self.view.loop.call_soon(callback, self, context=context)
         if self.view.parked is not None:
-            # Resolved by somebody else than the task that waits for the socket: the connection was cut.
+            # Not resolved by the task that waits for the socket: the connection was cut.
             trio.lowlevel.notify_closing(self.view.parked)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -324,7 +326,7 @@ class InlineConnection(DriverConnection):
                 self._lost(pending)
 
     def _closing(self, error: Exception | None) -> None:
-        # Under TLS the protocol hears of the loss only after the socket was closed, and a closed socket wakes nobody.
+        # Under TLS the protocol hears of the loss only after the socket was closed, and a closed socket wakes no task.
         if self.view.parked is not None:
             trio.lowlevel.notify_closing(self.view.parked)
         self._close_socket(error)

@@ -21,7 +21,7 @@ from db.tx import Row, Tx
 
 
 class SteppedTx:
-    """`db.tx.Tx` on a connection that nobody else uses; transactions are begun and ended by whoever uses it.
+    """`db.tx.Tx` on a connection that has no other user; its user begins and ends the transactions.
 
     Each statement runs in the current task. Errors come out as the driver raises them.
     """
@@ -56,7 +56,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 COMMIT_GRACE = 2.0
-"""Seconds that a COMMIT gets at least, whatever else ends meanwhile: half a commit is nobody's wish."""
+"""Seconds that a COMMIT gets at least, whatever deadline passes meanwhile: an open outcome is worse than a short wait."""
 _ROLLBACK_LIMIT = 1.0
 
 

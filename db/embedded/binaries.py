@@ -21,7 +21,7 @@ _DEBIAN = Path("/usr/lib/postgresql")
 
 @attrs.frozen
 class Binaries:
-    """PostgreSQL's programs, of one version."""
+    """A folder with PostgreSQL's programs, all of one version."""
 
     directory: Path
     version: str

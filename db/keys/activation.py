@@ -1,7 +1,7 @@
 """Activation of keys in three phases: claim (a short transaction), tell the nodes (no transaction), confirm or give back.
 
 A claim is a lease on database time with an epoch. Everything that changes what is wanted of the key, and every later
-claim, raises the epoch; so whoever comes back with an old one changes nothing that matters.
+claim, raises the epoch; so a worker that comes back with an old one changes nothing that matters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,33 +32,33 @@ MAX_ATTEMPTS = 5
 
 
 class ActivationResult(StrEnum):
-    """How a confirmation found the key."""
+    """What a confirmation did, given what is wanted of the key by then."""
 
     ACTIVATED = "activated"
     """It was pending and is active now, because of this confirmation."""
     PARTLY = "partly"
     """Some of its nodes do not have it yet: it stays pending and claimed; postpone or fail what is left."""
     ALREADY_ACTIVE = "already_active"
-    """Somebody confirmed it before; nothing is left to do."""
+    """It was confirmed before; nothing is left to do."""
     SUPERSEDED = "superseded"
-    """Something newer is wanted of it, or somebody else claimed it: that claim goes on."""
+    """Something newer is wanted of it, or another worker claimed it: that claim goes on."""
     UNWANTED = "unwanted"
     """It is not wanted any more: what the node has now is surplus, and its removal is queued."""
 
 
 class FailureResult(StrEnum):
-    """What a reported failure led to."""
+    """What becomes of a key after a reported failure."""
 
     RETRY = "retry"
     GAVE_UP = "gave_up"
     """Terminal: a case is open, the operator is told."""
     LOST = "lost"
-    """The claim was somebody else's by then; nothing was written."""
+    """Another worker had claimed the key by then; nothing was written."""
 
 
 @attrs.frozen
 class ActivationOutcome:
-    """The answer to a confirmation."""
+    """The result of a confirmation, with the key's first activation and the subscription's end."""
 
     result: ActivationResult
     activated_at: datetime | None
@@ -68,7 +68,7 @@ class ActivationOutcome:
 async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> list[KeyClaim]:
     """Claim up to `limit` due keys for `lease_seconds` of database time, the longest due first, in one statement.
 
-    Skipped: keys that somebody is working on (claims of an earlier incarnation of `owner` do not count), whose
+    Skipped: keys on which a worker is at work (claims of an earlier incarnation of `owner` do not count), whose
     subscription has ended, or for which there is no node yet. A key belongs on every accepting node and is placed where
     it has no place yet; the claim names the places that do not have this generation of it, which may be none. Commit
     before telling any node.

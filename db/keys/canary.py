@@ -63,7 +63,7 @@ async def find_canary_key(tx: Tx, node: str) -> CanaryKey | None:
 
 
 async def confirm_canary(tx: Tx, key: CanaryKey) -> None:
-    """The node has read the key back."""
+    """Record that the node has read the canary's key back."""
     await tx.execute(
         "UPDATE canary_keys SET confirmed_at = coalesce(confirmed_at, atlas_now()) WHERE key_id = $1 AND generation = $2",
         key.key_id,

@@ -88,7 +88,7 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
 async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
     """Release the claim without counting an attempt; the key is due again after the delay.
 
-    `False`: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
+    `False`: the claim was lost, or another transaction holds the row's lock, and then it stays claimed. Never waits.
     """
     tag = await tx.execute(
         f"""
@@ -110,7 +110,7 @@ async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error
 async def record_confirmations(
     tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirmation], state: Literal["present", "absent"]
 ) -> None:
-    """Write down what the nodes confirmed; what is older than what is already known of a node changes nothing."""
+    """Record what the nodes confirmed. A confirmation older than what is already known of the node changes nothing."""
     await tx.execute(
         """
         UPDATE key_placements p

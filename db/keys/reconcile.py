@@ -1,4 +1,4 @@
-"""Reconciling in SQL: what the rows say that a node has, in pages, and what was found there that nobody wants.
+"""Reconciling in SQL: what the rows say that a node has, in pages, and which keys were found there that are not wanted.
 
 Rows compare what is believed of a node (`key_placements`) with the node itself; what is wanted but not yet told is the
 business of the workers that activate and remove. Every write of a pass is fenced by the epoch of the singleton.
@@ -48,7 +48,7 @@ class ExpectedKey:
 
 @attrs.frozen
 class ReconcilePass:
-    """Where the reconciling of a node stands."""
+    """How far the reconciling of a node has come."""
 
     number: int
     position: str
@@ -189,7 +189,7 @@ def _expected(row: Row) -> ExpectedKey:
 
 
 async def record_present(tx: Tx, epoch: Epoch, node: str, boot_id: str, keys: Sequence[ExpectedKey]) -> None:
-    """The node was seen to have these keys as they are wanted; what is known of it newer stays."""
+    """Record that the node was seen to have these keys as they are wanted. What is already known of a newer generation stays."""
     await check_epoch(tx, epoch)
     await tx.execute(
         """
@@ -208,7 +208,7 @@ async def record_present(tx: Tx, epoch: Epoch, node: str, boot_id: str, keys: Se
 
 
 async def want_newer_generation(tx: Tx, epoch: Epoch, keys: Sequence[tuple[ExpectedKey, int]]) -> None:
-    """The node has something else, of the generation given or later: the keys are wanted anew, newer than that.
+    """Want these keys again, in a generation newer than the one given, because the node has something else of that one.
 
     Wakes the activation worker. A key that changed since it was read is left alone: its own worker is at it.
     """
@@ -231,7 +231,7 @@ async def want_newer_generation(tx: Tx, epoch: Epoch, keys: Sequence[tuple[Expec
 
 
 async def unwanted_of(tx: Tx, node: str, key_ids: Sequence[str]) -> list[str]:
-    """Which of these keys nobody wants on the node: unknown ones, and those whose removal was confirmed."""
+    """Return which of these keys are not wanted on the node: unknown ones, and those whose removal was confirmed."""
     rows = await tx.fetch(
         """
         SELECT seen.key_id FROM unnest($2::text[]) AS seen (key_id)
@@ -302,7 +302,7 @@ async def ripe_sightings(
 
 
 async def confirm_unwanted(tx: Tx, epoch: Epoch, node: str, key_id: str) -> bool:
-    """Read again, right before the removal, whether nobody wants the key there, and count the removal if so."""
+    """Read again, right before the removal, whether the key is still unwanted there; if so, count the removal and return True."""
     await check_epoch(tx, epoch)
     if not await unwanted_of(tx, node, [key_id]):
         await _forget_sighting(tx, node, key_id)
@@ -317,7 +317,7 @@ async def confirm_unwanted(tx: Tx, epoch: Epoch, node: str, key_id: str) -> bool
 
 
 async def forget_sighting(tx: Tx, epoch: Epoch, node: str, key_id: str) -> None:
-    """The key is gone from the node."""
+    """Take a key off the quarantine list of a node: it is gone from there."""
     await check_epoch(tx, epoch)
     await _forget_sighting(tx, node, key_id)
 
@@ -346,7 +346,7 @@ async def finish_pass(tx: Tx, epoch: Epoch, node: str, verdict: str, boot_id: st
 
 
 async def give_up_pass(tx: Tx, epoch: Epoch, node: str, why: str) -> None:
-    """The node says what cannot be true, or has what nobody put there: the pass is over, and a human has to look.
+    """The node says what cannot be true, or has what we never put there: the pass is over, and a human has to look.
 
     One case a node and day.
     """

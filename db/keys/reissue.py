@@ -20,7 +20,7 @@ async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_k
 
     The same `idempotency_key` again returns the first answer. A second request before the first is done replaces the
     key that is under way as well. Raises `UnknownCustomer`, and `BusinessError` if no subscription runs or the
-    idempotency key stands for somebody else's request.
+    idempotency key stands for another customer's request.
     """
     customer = await find_customer(tx, telegram_id)
     await lock_customers(tx, [customer.id])

@@ -24,14 +24,14 @@ from db.work.claims import Claimer, claimable, released
 
 
 class RemovalResult(StrEnum):
-    """How a confirmation found the key."""
+    """What a confirmation did, given what is wanted of the key by then."""
 
     REMOVED = "removed"
     PARTLY = "partly"
     """Some of its nodes may still have it: it stays claimed; postpone or fail what is left."""
     ALREADY_REMOVED = "already_removed"
     DROPPED = "dropped"
-    """The customer renewed meanwhile, or somebody else claimed it: that goes on, this is over."""
+    """The customer renewed meanwhile, or another worker claimed it: that goes on, this is over."""
 
 
 async def claim_removals(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> list[KeyClaim]:

@@ -1,11 +1,9 @@
-"""One lease: who holds which connection, since when, for how long, and from which line; and what its holder may do with
-it.
+"""One lease: which actor holds which connection, since when, for how long, from which line, and what it may do with it.
 
 `Lease` is the pool's record, and the marker that the guard against calls under a lease looks at
-(`runtime.lease_guard`).
-`OpenLease` is what `async with pool.lease(…)` gives, the exception beside `transact`: between its statements the holder
-may do
-anything but call out, because our HTTP clients and asks refuse while the lease is open.
+(`runtime.core.lease_guard`). `OpenLease` is what `async with pool.lease(…)` gives, the exception beside `transact`:
+between its statements the holder may do anything but call out, because our HTTP clients and asks refuse while the
+lease is open.
 """
 
 from __future__ import annotations
@@ -42,10 +40,10 @@ class LeaseHolder:
 
 
 class LeasePool(Protocol):
-    """The keeper of a pool's connections, as far as a lease needs it."""
+    """The state of a pool, as far as a lease needs it."""
 
     def give_back(self, lease: Lease) -> None:
-        """The holder is done with it, in whatever state. Never waits, never raises, harmless if repeated."""
+        """Take the connection back, in whatever state it is. Never waits, never raises, harmless if repeated."""
         ...
 
 
@@ -117,11 +115,14 @@ class Lease:
 
     @property
     def site(self) -> str:
-        """The line that took it."""
+        """The line of code that took the lease, as `path:line in function`."""
         return site_at(self._code, self._line)
 
     def note_refused_call(self, error: Exception) -> None:
-        """See runtime.core.lease_guard.LeaseMarker: a function of a transaction that swallows it does not commit."""
+        """Remember a call that was refused under this lease (`runtime.core.lease_guard`), in case the holder swallows the error.
+
+        A transaction in which that happened does not commit.
+        """
         driver = self.driver
         if driver.stepping:
             driver.needs_cleaning = True
@@ -129,11 +130,11 @@ class Lease:
                 driver.foreign_await = error
 
     def seconds_held(self, now: float) -> float:
-        """Seconds since it was granted."""
+        """Seconds from the grant until `now`, on trio's clock."""
         return now - self.granted_at
 
     def describe(self, now: float) -> dict[str, object]:
-        """What an operator sees of it."""
+        """The lease as `atlas leases` shows it: plain values, ready for JSON."""
         return {
             "label": self.label,
             "lane": self.lane.name.lower(),

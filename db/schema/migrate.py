@@ -40,7 +40,7 @@ class MigrationError(AtlasError):
 
 @attrs.frozen
 class Migration:
-    """One file of SQL."""
+    """One numbered file of SQL, with its checksum."""
 
     version: int
     name: str

@@ -1,8 +1,9 @@
 """Claims: who works on a row, until when on database time, and the SQL that every claimed table shares.
 
-Such a table has four columns: `claimed_by` and `claimed_incarnation` (a `Claimer`), `claim_until`, and `claim_epoch`, which
-grows with each claim, so that what a former holder writes is fenced by it. The functions that give SQL take nothing but
-literals of ours: `of` is an alias with its dot (`"k."`), `claimer` and `incarnation` are the statement's parameters.
+Such a table has four columns: `claimed_by` and `claimed_incarnation` (a `Claimer`), `claim_until`, and `claim_epoch`,
+which grows with each claim, so that what a former holder writes is fenced by it. The functions that give SQL take
+nothing but literals of ours: `of` is an alias with its dot (`"k."`), `claimer` and `incarnation` are the statement's
+parameters.
 """
 
 import os
@@ -18,7 +19,7 @@ from db.tx import Tx
 class Claimer:
     """A claimer: its name is stable across restarts, its incarnation grows with each.
 
-    Two live claimers never share a name; whoever enlists under one last owns it.
+    Two live claimers never share a name; the last to enlist under a name owns it.
     """
 
     name: str
@@ -58,7 +59,7 @@ def unclaimed(now: str = NOW, *, of: str = "") -> str:
 
 
 def claimable(now: str = NOW, *, of: str = "", claimer: str = "$1", incarnation: str = "$2") -> str:
-    """WHERE: nobody works on the row. It is unclaimed, or its claim is one of the claimer's earlier incarnations."""
+    """WHERE: no worker is at work on the row. It is unclaimed, or its claim is one of the claimer's earlier incarnations."""
     return f"({unclaimed(now, of=of)} OR ({of}claimed_by = {claimer} AND {of}claimed_incarnation < {incarnation}))"
 
 
@@ -71,11 +72,11 @@ def claimed(until: str, *, of: str = "", claimer: str = "$1", incarnation: str =
 
 
 def released(*, of: str = "", unless: str = "") -> str:
-    """SET: nobody works on the row any more; where `unless` (SQL) is true the claim stays."""
+    """SET: end the claim; where `unless` (SQL) is true it stays."""
     columns = ("claimed_by", "claimed_incarnation", "claim_until")
     return ", ".join(f"{c} = CASE WHEN {unless} THEN {of}{c} END" if unless else f"{c} = NULL" for c in columns)
 
 
 def revoked(*, of: str = "") -> str:
-    """SET: nobody works on the row any more, and the holder of the claim, if there was one, is fenced."""
+    """SET: end the claim and raise the epoch, so that its holder, if there is one, is fenced."""
     return f"claim_epoch = {of}claim_epoch + 1, {released()}"

@@ -15,12 +15,12 @@ from db.work.claims import host_and_pid
 
 
 class LostEpoch(BusinessError):
-    """The singleton is somebody else's by now: stop at once and undo nothing."""
+    """Another process holds the singleton by now: stop at once and undo nothing."""
 
 
 @attrs.frozen
 class Epoch:
-    """Who holds a singleton."""
+    """Which process holds a singleton, since when and until when, on database time."""
 
     name: str
     epoch: int
@@ -47,7 +47,9 @@ _COLUMNS = "epoch, holder, host, pid, acquired_at, renewed_at, held_until, atlas
 async def acquire_epoch(
     tx: Tx, name: str, holder: str, ttl_seconds: float, is_dead: Callable[[Epoch], bool] | None = None
 ) -> Epoch:
-    """Take the singleton if nobody holds it or its holder's time is up; otherwise say who does.
+    """Take the singleton for `ttl_seconds` if it is free or its holder's time is up; otherwise return who holds it.
+
+    `is_mine` of the result says which. The epoch is raised with every change of hands.
 
     `holder` names this process and no other, also not its own predecessor. `is_dead` is asked about a holder whose
     time is not up: yes takes the singleton over at once, so it may be said only of a process that has provably ended.
@@ -92,20 +94,20 @@ async def acquire_epoch(
 
 
 async def find_epoch(tx: Tx, name: str) -> Epoch | None:
-    """Who holds the singleton now, or held it last; `None` if nobody ever did."""
+    """Who holds the singleton now, or held it last; `None` if it was never held."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM epochs WHERE name = $1", name)  # noqa: S608 - our own column list
     return None if row is None else _epoch(name, row, is_mine=False)
 
 
 async def check_epoch(tx: Tx, epoch: Epoch) -> None:
-    """Keep the epoch until this transaction ends. Raises `LostEpoch` if it is somebody else's by now."""
+    """Keep the epoch from changing until this transaction ends. Raises `LostEpoch` if another process holds it by now."""
     row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", epoch.name, epoch.epoch)
     if row is None:
         raise LostEpoch(f"the epoch {epoch.epoch} of {epoch.name!r} is over")
 
 
 async def renew_epoch(tx: Tx, epoch: Epoch, ttl_seconds: float) -> bool:
-    """Hold on for `ttl_seconds` from now. `False`: somebody else has it; stop at once and undo nothing."""
+    """Hold on for `ttl_seconds` from now. `False`: another process holds it; stop at once and undo nothing."""
     tag = await tx.execute(
         """
         UPDATE epochs SET renewed_at = atlas_now(), held_until = atlas_now() + $4::interval
@@ -120,7 +122,7 @@ async def renew_epoch(tx: Tx, epoch: Epoch, ttl_seconds: float) -> bool:
 
 
 async def release_epoch(tx: Tx, epoch: Epoch) -> bool:
-    """Give it up, so that a successor need not wait. `False`: it was somebody else's already."""
+    """Give the singleton up, so that a successor need not wait. `False`: another process held it already."""
     tag = await tx.execute(
         "UPDATE epochs SET held_until = atlas_now() WHERE name = $1 AND epoch = $2 AND holder = $3",
         epoch.name,

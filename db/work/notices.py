@@ -16,7 +16,7 @@ from db.money import DIGITS
 
 
 class PayloadType(enum.Enum):
-    """What a field of a payload is."""
+    """What a field of a payload holds, and so how the texts show it."""
 
     AMOUNT = "amount"
     """Whole smallest units, not negative, beside `currency` (roubles without it)."""
@@ -52,7 +52,7 @@ class NoticeKind:
 
     @property
     def facts(self) -> Mapping[str, PayloadType]:
-        """All fields that the texts may use."""
+        """The required and the optional fields: all that the texts may use."""
         return {**self.required, **self.optional}
 
 

@@ -18,7 +18,7 @@ from db.work.claims import Claimer, claimable, claimed, released, unclaimed
 
 @attrs.frozen
 class OutboxMessage:
-    """A claimed message. `epoch` fences its settling: whoever claims it later wins."""
+    """A claimed message. `epoch` fences its settling: after a later claim nothing of this one is written."""
 
     id: int
     epoch: int
