@@ -1,6 +1,7 @@
 """What a plan costs a customer at this moment: the list price less the one discount that applies.
 
-The price list is data, in `tariffs` and `prices`. Discounts never add up: a promo code goes before the VIP discount, which goes before a personal percentage.
+The price list is data, in `tariffs` and `prices`. Discounts never add up: a promo code goes before the VIP discount,
+which goes before a personal percentage.
 """
 
 from typing import Literal
