@@ -40,13 +40,13 @@ from db.keys.reconcile import (
     find_expected,
     finish_pass,
     forget_sighting,
-    note_present,
-    note_sightings,
-    overtake,
     place_keys,
+    record_present,
+    record_sightings,
     ripe_sightings,
     save_position,
     unwanted_of,
+    want_newer_generation,
 )
 from db.tx import Tx
 from runtime import Budget, Context, Request
@@ -199,7 +199,7 @@ class NodePass:
         after = await self._ask(ReadState())
         is_equal = await self._is_equal(after)
         seen = [] if is_equal else [(_SOMETHING, 0)]
-        await self._run("sightings", note_sightings, self.lease.epoch, self.node, self._pass.number, seen)
+        await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
         _, ripe = await self._run(
             "sighted", ripe_sightings, self.lease.epoch, self.node, self._pass.number, self.limits.grace, 1
         )
@@ -286,16 +286,16 @@ class NodePass:
         self._missing += diff.missing
         self._ahead += len(diff.node_is_newer)
         if diff.unconfirmed:
-            await self._run("note", note_present, self.lease.epoch, self.node, state.boot_id, diff.unconfirmed)
+            await self._run("note", record_present, self.lease.epoch, self.node, state.boot_id, diff.unconfirmed)
         if diff.node_is_newer:
-            await self._run("overtake", overtake, self.lease.epoch, diff.node_is_newer)
+            await self._run("overtake", want_newer_generation, self.lease.epoch, diff.node_is_newer)
         self.budget.progress()
 
     async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey]) -> None:
         surplus = await self._run("unwanted", unwanted_of, self.node, names) if names else []
         seen = [(name, listed[name].spec.generation) for name in surplus]
         if seen:
-            await self._run("sightings", note_sightings, self.lease.epoch, self.node, self._pass.number, seen)
+            await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
 
     async def _restore(self, state: NodeState, *, can_list: bool = True) -> None:
         """Everything that is missing, in one request if it is very much, else in batches that are confirmed key by key."""
@@ -362,7 +362,7 @@ class NodePass:
             return
         generation = max(key.generation, found.spec.generation) + 1
         await self._ask(RemoveKey(key_id, generation))
-        await self._run("overtake", overtake, self.lease.epoch, [(key, generation)])
+        await self._run("overtake", want_newer_generation, self.lease.epoch, [(key, generation)])
 
     def _report(self, surplus: int) -> None:
         missing = self._restored

@@ -16,8 +16,9 @@ from actors.pool.client import Pool, pool_of
 from actors.pool.worker import DatabaseWorker
 from db.errors import LeaseError
 from db.keys.nodes import retire_nodes
-from db.keys.reconcile import LostEpoch, give_up_pass
+from db.keys.reconcile import give_up_pass
 from db.lease.queue import Lane
+from db.work.epochs import LostEpoch
 from runtime import AskError, Budget, Iteration, WakeUp, get_logger
 from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
 

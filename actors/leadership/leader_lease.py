@@ -15,9 +15,8 @@ import trio
 from actors.leadership.process_identity import ProcessIdentity
 from actors.pool.client import Pool
 from db.errors import LeaseError
-from db.keys.reconcile import LostEpoch
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch, release_epoch, renew_epoch
+from db.work.epochs import Epoch, LostEpoch, acquire_epoch, release_epoch, renew_epoch
 from runtime import ActorTask, Context
 
 _RELEASE_SECONDS = 1.0

@@ -132,7 +132,7 @@ class Pool:
                 raise revoked(lease) from error
             raise
         finally:
-            lease.book.give_back(lease)
+            lease.pool.give_back(lease)
             current_lease.reset(marker)
         raise self._expiry_error(lease, stack)
 
@@ -160,7 +160,7 @@ class Pool:
                 f"taken at {held.site}, is held: with every connection held like that nobody would go on. Give it back first, "
                 "or pass the open transaction on"
             )
-            held.refused(nested)
+            held.note_refused_call(nested)
             raise nested
         gate = self._gate
         state = gate.state
@@ -194,7 +194,7 @@ class Pool:
 
     def _withdraw(self, request: LeaseRequest) -> None:
         if request.lease is not None:
-            request.lease.book.give_back(request.lease)
+            request.lease.pool.give_back(request.lease)
         elif self._gate.state is not None:
             self._gate.state.forget(request)
 
@@ -215,7 +215,7 @@ class Pool:
         if lease.revoked is not None:
             return revoked(lease)
         metrics.TAKEN_AWAY.labels(self.name, "expired").inc()
-        held = lease.held(trio.current_time())
+        held = lease.seconds_held(trio.current_time())
         return LeaseExpired(
             f'"{lease.label}" of {lease.owner.name}, taken at {lease.site}, held its connection for {held:.2f} s, its limit is '
             f"{lease.hold:g} s (hold=…); the transaction was rolled back. It stood at {stack or 'an unknown line'}"
@@ -225,7 +225,7 @@ class Pool:
         state = self._gate.state
         if state is None or not state.settings.monitor:
             return
-        held = lease.held(self._now())
+        held = lease.seconds_held(self._now())
         idle = held - lease.database_time
         if idle > state.settings.idle_held_warning:
             self._context.emit(IdleHeld(self.name, lease.label, lease.site, held, idle))
@@ -256,7 +256,7 @@ class _LeaseBlock:
             swallowed = lease.scope.__exit__(kind, error, traceback)
         finally:
             # First, since the rest fails for a generator that is closed by another task than began it.
-            lease.book.give_back(lease)
+            lease.pool.give_back(lease)
             self._pool._measure(lease)
             current_lease.reset(self._marker)
         if swallowed and (lease.scope.cancelled_caught or lease.revoked is not None):

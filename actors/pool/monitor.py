@@ -123,9 +123,9 @@ class PoolMonitor:
             self._shedding.record(hopeless, now)
             state.shed(hopeless, now)
         for lease in list(state.leases.values()):
-            if now > max(lease.deadline, lease.driver.commit_until) + state.settings.revoke_grace:
+            if now > max(lease.deadline, lease.driver.commit_deadline) + state.settings.revoke_grace:
                 stack = lease.stack()
-                held = lease.held(now)
+                held = lease.seconds_held(now)
                 self.context.emit(
                     LeaseOverrun(state.name, lease.label, lease.owner.name, lease.site, held, lease.hold, stack)
                 )

@@ -222,7 +222,7 @@ class PoolActor(Actor):
     async def _connect(self, application_name: str) -> Connection:
         assert self._bridge is not None
         database = self.database
-        target = DatabaseAddress.of(database.dsn.reveal() or embedded_dsn(self.embedded))
+        target = DatabaseAddress.parse(database.dsn.reveal() or embedded_dsn(self.embedded))
         limits = SessionLimits(
             statement=database.statement_timeout,
             lock=database.lock_timeout,

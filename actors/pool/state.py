@@ -139,14 +139,19 @@ class PoolState:
         self._close(lease, now)
         connection = lease.connection
         driver = connection.driver
-        if not driver.tainted and driver.is_idle() and now < connection.retire_at and self.open_count < self.size:
+        if (
+            not driver.needs_cleaning
+            and driver.is_idle()
+            and now < connection.retire_at
+            and self.open_count < self.size
+        ):
             self._to_idle(connection)
             if self.queue:
                 self.serve(now)
         elif driver.is_closed():
             self._connection_closed("lost")
-        elif driver.tainted or not driver.is_idle():
-            driver.tainted = True
+        elif driver.needs_cleaning or not driver.is_idle():
+            driver.needs_cleaning = True
             self.quarantined[connection] = now
             self._on_dirty(connection)
         else:
@@ -172,7 +177,7 @@ class PoolState:
             return
         lease.revoked = why
         self._close(lease, trio.current_time())
-        lease.driver.tainted = True
+        lease.driver.needs_cleaning = True
         lease.driver.terminate()
         lease.scope.cancel(reason=why)
         self._connection_closed("revoked")
@@ -180,7 +185,7 @@ class PoolState:
     def reclaim(self, matches: Callable[[LeaseHolder], bool], why: str) -> None:
         """Revoke the leases of the holders for which `matches` is true, and report each with `why`."""
         for lease in [lease for lease in self.leases.values() if matches(lease.owner)]:
-            held = lease.held(trio.current_time())
+            held = lease.seconds_held(trio.current_time())
             self._emit(LeaseReclaimed(self.name, lease.label, lease.owner.name, held, why))
             metrics.TAKEN_AWAY.labels(self.name, "reclaimed").inc()
             self.revoke(lease, why)
@@ -362,7 +367,7 @@ class PoolState:
         told = []
         for lease in islice(self.leases.values(), n):
             stack = f", standing at {lease.stack()}" if stacks else ""
-            told.append(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s{stack}')
+            told.append(f'"{lease.label}" at {lease.site} for {lease.seconds_held(now):.2f} s{stack}')
         return ", ".join(told)
 
     # -- inside -------------------------------------------------------------------------------------------------------

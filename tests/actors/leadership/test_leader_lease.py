@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
-from db.keys.reconcile import LostEpoch, check_epoch
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch
+from db.work.epochs import Epoch, LostEpoch, acquire_epoch, check_epoch
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 
 

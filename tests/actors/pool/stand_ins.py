@@ -23,9 +23,9 @@ class StandInDriver:
     alive: bool = True
     answers: bool = True
     """Whether it is still there when it is probed."""
-    tainted: bool = False
+    needs_cleaning: bool = False
     label: str = ""
-    commit_until: float = float("-inf")
+    commit_deadline: float = float("-inf")
 
     def probe(self) -> bool:
         return self.alive and self.answers

@@ -26,8 +26,7 @@ from actors.pool.pool import (
     PoolDown,
     PoolSettings,
 )
-from db.driver import bridge_inline as bridge
-from db.driver import connection
+from db.driver import bridge_choice, connection
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings
 from db.tx import Tx
@@ -373,7 +372,7 @@ async def test_the_first_pool_brings_the_schema_up_to_date_before_it_serves(empt
 async def test_a_bridge_that_is_not_recognised_is_replaced_with_a_warning(
     empty_database_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(bridge.VERSIONS, "asyncpg", "0.1.0")
+    monkeypatch.setitem(bridge_choice.VERSIONS, "asyncpg", "0.1.0")
     async with pool_harness(empty_database_dsn, SMALL, may_fall_back=True) as harness:
         told = await harness.until_event(BridgeFallback)
         assert "asyncpg is" in told.reason

@@ -80,11 +80,11 @@ async def test_a_pool_that_stops_waits_for_holders_and_waiters_behind_a_quaranti
         unused.set()
 
     async with trio.open_nursery() as nursery:
-        only.driver.tainted = True
+        only.driver.needs_cleaning = True
         state.give_back(first)
         nursery.start_soon(stop)
         assert not await _is_done(nursery, unused), "its connection is being cleaned, and somebody waits for it"
-        only.driver.tainted = False
+        only.driver.needs_cleaning = False
         state.quarantine_ended(only, clean=True)
         second = told(waiter)
         assert isinstance(second, Lease)
@@ -139,7 +139,7 @@ async def test_a_pool_that_stops_goes_on_when_the_last_waiter_gives_up() -> None
     assert held is not None
     waiter = request()
     waits(state, waiter)
-    only.driver.tainted = True
+    only.driver.needs_cleaning = True
     state.give_back(held)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(state.until_drained)
