@@ -99,7 +99,7 @@ class PoolState:
         if request.lane is Lane.SYSTEM:
             if self.queue.waiting(Lane.SYSTEM):
                 return None
-        elif self.queue or self.paused:
+        elif self.queue.count or self.paused:
             return None
         now = self.now()
         connection = self._free(request.lane, now)
@@ -146,7 +146,7 @@ class PoolState:
             and self.open_count < self.size
         ):
             self._to_idle(connection)
-            if self.queue:
+            if self.queue.count:
                 self.serve(now)
         elif driver.is_closed():
             self._connection_closed("lost")
@@ -237,7 +237,7 @@ class PoolState:
 
     def serve(self, now: float) -> None:
         """Grant waiting requests, in the order of their lanes, for as long as a connection is idle."""
-        while self.idle and self.queue:
+        while self.idle and self.queue.count:
             system_only = self.paused or len(self.idle) <= self._floor
             waiter = self.queue.take(now, system_only=system_only)
             if waiter is None:
@@ -290,7 +290,7 @@ class PoolState:
                         waiter.payload, "crashed", refusals.pool_crashed(self.name, waiter.label, "it is stopping")
                     )
                     self.resolved(waiter, "refused: stopping")
-            if not self.leases and not self.queue:
+            if not self.leases and not self.queue.count:
                 return
             self._changed = trio.Event()
             await self._changed.wait()

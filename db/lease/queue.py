@@ -110,12 +110,13 @@ class LeaseQueue(Generic[T]):
         self.codel = CoDel(target, interval)
         self._lanes: dict[Lane, deque[QueuedRequest[T]]] = {lane: deque() for lane in Lane}
         self._waiting = dict.fromkeys(Lane, 0)
-        self._count = 0
+        self.count = 0
+        """Requests that wait, in all lanes: an attribute, because it is asked for with every lease."""
         self._grants = 0
         self._touched = False
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[QueuedRequest[T]]:
         """All waiting requests, lane by lane, oldest first."""
@@ -132,7 +133,7 @@ class LeaseQueue(Generic[T]):
             return False
         self._lanes[waiter.lane].append(waiter)
         self._waiting[waiter.lane] += 1
-        self._count += 1
+        self.count += 1
         return True
 
     def put_first(self, waiter: QueuedRequest[T]) -> None:
@@ -140,14 +141,14 @@ class LeaseQueue(Generic[T]):
         waiter.abandoned = False
         self._lanes[waiter.lane].appendleft(waiter)
         self._waiting[waiter.lane] += 1
-        self._count += 1
+        self.count += 1
 
     def discard(self, waiter: QueuedRequest[T]) -> None:
         """Remove a request that gave up. Harmless if repeated or if it was served."""
         if not waiter.abandoned:
             waiter.abandoned = True
             self._waiting[waiter.lane] -= 1
-            self._count -= 1
+            self.count -= 1
             queue = self._lanes[waiter.lane]
             if len(queue) > 2 * self._waiting[waiter.lane] + _GONE_KEPT:
                 self._lanes[waiter.lane] = deque(each for each in queue if not each.abandoned)
