@@ -12,7 +12,7 @@ import trio
 
 from actors.pool import control as _commands  # noqa: F401  adds `leases` and `pool` to the control socket
 from actors.pool import events as metrics
-from actors.pool.client import Pool, PoolGate, gate_of, pool_of
+from actors.pool.client import PoolGate, gate_of
 from actors.pool.events import BridgeFallback, DriverComplaint, ListeningInterrupted, PoolStateChanged, PoolStatus
 from actors.pool.messages import AcquireLease, LeaseRequest
 from actors.pool.monitor import PoolMonitor
@@ -27,44 +27,15 @@ from db.driver.listener import Listener
 from db.driver.transaction import SteppedTx
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.errors import (
-    AmbiguousCommit,
-    ConnectionLost,
     DatabaseUnreachable,
     DatabaseUnusable,
-    ForeignAwait,
-    LeaseExpired,
-    LeaseRevoked,
-    LeaseShed,
-    LeaseTimeout,
-    NestedLease,
-    PoolCrashed,
     PoolDown,
-    TransactionLost,
 )
 from db.lease.lease import Lease, LeaseHolder
 from db.lease.queue import Lane
 from db.schema.migrate import MigrationError, check_schema, migrate
 from db.settings import DatabaseSettings
 from runtime import Actor, Deferred, Down, Event, Fatal, StopReason, UnknownActor, WakeUp, handler
-
-__all__ = [
-    "AmbiguousCommit",
-    "ConnectionLost",
-    "ForeignAwait",
-    "Lane",
-    "LeaseExpired",
-    "LeaseRevoked",
-    "LeaseShed",
-    "LeaseTimeout",
-    "NestedLease",
-    "Pool",
-    "PoolActor",
-    "PoolCrashed",
-    "PoolDown",
-    "PoolSettings",
-    "TransactionLost",
-    "pool_of",
-]
 
 WAKE_CHANNEL = "atlas_wake"
 """The channel on which transactions announce new work; the payload is the worker's name."""
@@ -101,7 +72,6 @@ class PoolActor(Actor):
     _opener: Opener = attrs.field(init=False, repr=False)
     _gate: PoolGate = attrs.field(init=False, repr=False)
     _bridge: Bridge | None = attrs.field(init=False, default=None, repr=False)
-    _dirty: trio.MemorySendChannel[Connection] = attrs.field(init=False, repr=False)
     _watched: set[LeaseHolder] = attrs.field(init=False, factory=set, repr=False)
     _chance: random.Random = attrs.field(init=False, factory=random.Random, repr=False)
 
@@ -111,7 +81,6 @@ class PoolActor(Actor):
         gate = self._gate = gate_of(context.ref)
         size = self.size or self.settings.size
         dirty, to_clean = trio.open_memory_channel[Connection](math.inf)
-        self._dirty = dirty
         self._state = PoolState(
             context.name,
             self.settings,

@@ -9,8 +9,9 @@ from typing import Literal
 import attrs
 import trio
 
-from actors.pool.client import gate_of
-from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool.client import Pool, gate_of, pool_of
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from benchmarks.leasing.workload import CONNECTIONS
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings

@@ -17,9 +17,10 @@ from weakref import WeakKeyDictionary
 import attrs
 import trio
 
-from actors.pool.client import gate_of
+from actors.pool.client import Pool, gate_of, pool_of
 from actors.pool.events import PoolStatus
-from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from actors.pool.state import PoolState
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings

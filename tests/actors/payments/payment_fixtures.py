@@ -23,8 +23,9 @@ from actors.payments.settings import (
     TelegramPaymentSettings,
     YooKassaSettings,
 )
-from actors.pool.client import gate_of
-from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool.client import Pool, gate_of, pool_of
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from actors.shop.settings import ShopSettings
 from db.billing.invariants import check_invariants
 from db.billing.invoices import Invoice

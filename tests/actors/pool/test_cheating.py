@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.pool import ForeignAwait, NestedLease, PoolSettings
-from db.errors import LeaseError, LeaseMisused, TransactionLost
+from actors.pool.settings import PoolSettings
+from db.errors import ForeignAwait, LeaseError, LeaseMisused, NestedLease, TransactionLost
 from db.tx import Tx
 from runtime import Inspect, LeaseHeldAcrossCall
 from runtime.http import new_client

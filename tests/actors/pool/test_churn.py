@@ -19,9 +19,9 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.client import gate_of
-from actors.pool.pool import AmbiguousCommit, LeaseRevoked, Pool, PoolCrashed, PoolSettings
-from db.errors import ConnectionLost, LeaseError
+from actors.pool.client import Pool, gate_of
+from actors.pool.settings import PoolSettings
+from db.errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseRevoked, PoolCrashed
 from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import PoolHarness, pool_harness

@@ -9,8 +9,10 @@ import pytest
 import trio
 import trio.testing
 
+from actors.pool.client import Pool
 from actors.pool.control import LeasesArguments, PoolArguments, leases, pool
-from actors.pool.pool import LeaseRevoked, Pool, PoolSettings
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseRevoked
 from runtime.control import ControlCall, ControlError, Operator
 from tests.actors.pool_fixtures import POOL, PoolHarness, pool_harness
 

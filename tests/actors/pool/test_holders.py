@@ -10,9 +10,10 @@ import pytest
 import trio
 import trio.testing
 
+from actors.pool.client import Pool, pool_of
 from actors.pool.events import TAKEN_AWAY, IdleHeld, LeaseOverrun, LeaseReclaimed
-from actors.pool.pool import LeaseExpired, LeaseRevoked, Pool, PoolSettings, pool_of
-from db.errors import LeaseMisused
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseExpired, LeaseMisused, LeaseRevoked
 from db.lease.lease import OpenLease
 from db.tx import Tx
 from runtime import Actor, Message, handler

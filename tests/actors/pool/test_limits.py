@@ -9,9 +9,10 @@ import attrs
 import pytest
 import trio
 
+from actors.pool.client import pool_of
 from actors.pool.events import OPEN_FAILED, PoolStatus
-from actors.pool.pool import PoolDown, PoolSettings, pool_of
-from db.errors import PoolCrashed
+from actors.pool.settings import PoolSettings
+from db.errors import PoolCrashed, PoolDown
 from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import pool_harness, second_pool, until_full

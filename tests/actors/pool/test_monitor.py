@@ -12,7 +12,7 @@ import trio.testing
 from actors.pool.events import RequestsShed, SevereRequestsShed, SheddingResolved
 from actors.pool.messages import LeaseRequest
 from actors.pool.monitor import TICK, PoolMonitor
-from actors.pool.pool import LeaseShed
+from db.errors import LeaseShed
 from db.lease.queue import Lane
 from runtime import Event
 from tests.actors.pool.stand_ins import StandInReply, connection, new_state, request, waits

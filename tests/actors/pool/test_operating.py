@@ -7,8 +7,11 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.pool import Lane, LeaseTimeout, Pool, PoolCrashed, PoolSettings
+from actors.pool.client import Pool
 from actors.pool.report import pool_report
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseTimeout, PoolCrashed
+from db.lease.queue import Lane
 from db.tx import Tx
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -14,20 +15,15 @@ import attrs
 import pytest
 import trio
 
-from actors.pool import pool as pool_module
+from actors import pool as pool_package
+from actors.pool.client import Pool
 from actors.pool.events import BridgeFallback, PoolStatus, PoolWentDown, WaitResolved
-from actors.pool.pool import (
-    AmbiguousCommit,
-    ConnectionLost,
-    Lane,
-    LeaseTimeout,
-    Pool,
-    PoolActor,
-    PoolDown,
-    PoolSettings,
-)
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from db.driver import bridge_choice, connection
 from db.embedded import EmbeddedSettings
+from db.errors import AmbiguousCommit, ConnectionLost, LeaseTimeout, PoolDown
+from db.lease.queue import Lane
 from db.settings import DatabaseSettings
 from db.tx import Tx
 from runtime import AtlasError, Fatal
@@ -395,6 +391,17 @@ async def test_an_old_connection_is_replaced_when_it_comes_back(empty_database_d
         await harness.until_full()
 
 
-def test_the_pools_module_offers_what_callers_need() -> None:
-    for name in pool_module.__all__:
-        assert hasattr(pool_module, name)
+@pytest.mark.parametrize(
+    "entry_point",
+    [
+        "client.pool_of",
+        "pool.PoolActor",
+        "embedded_postgres.EmbeddedPostgres",
+        "worker.DatabaseWorker",
+        "worker.ClaimingWorker",
+    ],
+)
+def test_the_package_offers_what_its_description_names(entry_point: str) -> None:
+    module, _, name = entry_point.partition(".")
+    assert entry_point in (pool_package.__doc__ or "")
+    assert hasattr(importlib.import_module(f"actors.pool.{module}"), name)

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 import trio
 
-from actors.pool.pool import Lane, NestedLease, TransactionLost, pool_of
-from db.errors import LeaseMisused
+from actors.pool.client import pool_of
+from db.errors import LeaseMisused, NestedLease, TransactionLost
+from db.lease.queue import Lane
 from db.tx import Tx
 from runtime import LeaseHeldAcrossCall, refuse_if_leased
 from tests.actors.pool_fixtures import pool_harness, second_pool

@@ -9,8 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from actors.pool.client import Pool
 from actors.pool.events import LEASE_WAIT_SECONDS, SPIKES, RequestsShed, SevereWaitSpike, WaitResolved, WaitSpike
-from actors.pool.pool import Lane, LeaseShed, LeaseTimeout, Pool, PoolSettings
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseShed, LeaseTimeout
+from db.lease.queue import Lane
 from db.tx import Tx
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 from tests.cancel_at_step import cancel_at_step

@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from actors.pool.events import PoolStatus
-from actors.pool.pool import LeaseShed, PoolCrashed, PoolDown, PoolSettings
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseShed, PoolCrashed, PoolDown
 from db.lease.lease import Lease
 from db.lease.queue import Lane
 from tests.actors.pool.stand_ins import StandInDriver, connection, new_state, request, told, waits
