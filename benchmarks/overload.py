@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from actors.pool.pool import Pool
+from actors.pool.client import Pool
 from benchmarks.leases import server
 from benchmarks.leasing.harness import pool_on
 from benchmarks.leasing.workload import CONNECTIONS

@@ -15,7 +15,16 @@ import trio
 
 from runtime.config import Secret
 from runtime.http import Timeouts, new_client
-from vpn.errors import NodeAmbiguous, NodeCannotList, NodeError, NodeProtocolError, NodeRefused, NodeUnknownKey
+from vpn.errors import (
+    BreakerOpen,
+    NodeAmbiguous,
+    NodeCannotList,
+    NodeError,
+    NodeProtocolError,
+    NodeRefused,
+    NodeUnknownKey,
+    NodeUnreachable,
+)
 from vpn.node import wire
 from vpn.node.breaker import Breaker
 from vpn.node.caller import AgentCaller
@@ -166,13 +175,48 @@ class AgentClient:
         outcomes: list[Applied | Removed | NodeError] = []
         for change in changes:
             try:
-                if isinstance(change, KeySpec):
-                    outcomes.append(await self.put(change))
-                else:
-                    outcomes.append(await self.remove(change.key_id, change.generation))
+                outcomes.append(await self._one(change))
             except NodeError as error:
                 outcomes.append(error)
         return tuple(outcomes)
+
+    async def _one(self, change: KeySpec | Removal) -> Applied | Removed:
+        if isinstance(change, KeySpec):
+            return await self.put(change)
+        return await self.remove(change.key_id, change.generation)
+
+    async def change(
+        self, changes: Sequence[KeySpec | Removal], within: float | None = None
+    ) -> Sequence[Applied | Removed | NodeError]:
+        """Make changes, and find out where that is in doubt: one as a request of its own, more as one `batch`.
+
+        If what became of the batch is not known, each change is sent again by itself, which finds out; one that cannot be sent
+        now stays NodeAmbiguous. Idempotent. Returns the outcome of each, in order. Raises NodeError if nothing is known of any.
+        """
+        if len(changes) == 1:
+            return [await self._one(changes[0])]
+        try:
+            return await self.batch(changes, within)
+        except NodeAmbiguous as error:
+            return await self._each(changes, error)
+
+    async def _each(
+        self, changes: Sequence[KeySpec | Removal], doubt: NodeAmbiguous
+    ) -> Sequence[Applied | Removed | NodeError]:
+        outcomes: list[Applied | Removed | NodeError] = [doubt] * len(changes)
+
+        async def settle(index: int) -> None:
+            try:
+                outcomes[index] = await self._one(changes[index])
+            except (NodeUnreachable, BreakerOpen):
+                pass  # not sent this time, but perhaps done the first time: it stays in doubt
+            except NodeError as error:
+                outcomes[index] = error
+
+        async with trio.open_nursery() as nursery:
+            for index in range(len(changes)):
+                nursery.start_soon(settle, index)
+        return outcomes
 
     async def get(self, key_id: str) -> NodeKey | None:
         """See VpnNode.get. Idempotent."""
