@@ -25,6 +25,7 @@ from db.tx import Tx
 from demo.front_end import Declined, FrontEnd
 from demo.providers import Providers
 from runtime import AdministrationError, AskError, ChildStarted, Event, PeriodicWorker, Request, System, WakeUp
+from runtime.http import Timeouts, new_client
 from simulators.delivery import Event as Delivery
 from tests.e2e.chaos_board import Board, News, board
 from tests.e2e.clerk import Away, Clerk, clerk
@@ -333,7 +334,8 @@ async def _make_invoices_due(tx: Tx) -> None:
 async def town(system: System, dsn: str, outside: Providers, seed: int) -> AsyncIterator[Town]:
     """A town in front of a running system."""
     async with (
-        httpx.AsyncClient(trust_env=False, timeout=10.0) as http,
+        # The gateway dies amid bodies: httpx's own client would leave them to the garbage collector, with a warning.
+        new_client(timeouts=Timeouts(10.0, 10.0, 10.0, 10.0)) as http,
         clerk(dsn) as clerk_,
         board(system, clerk_) as board_,
     ):
