@@ -23,16 +23,6 @@ from db.money import Money, convert
 from db.tx import Tx
 from db.work.audit import Notice, record_audit
 
-__all__ = [
-    "FinalizePurchase",
-    "PaymentProblem",
-    "PaymentResult",
-    "PurchaseOutcome",
-    "finalize_purchase",
-    "record_manual_purchase",
-    "record_manual_topup",
-]
-
 
 @attrs.frozen
 class Payer:
