@@ -16,9 +16,9 @@ class Condition:
     """What one look found."""
 
     subject: str
-    "Whom it is about: a pool or a node."
+    """Whom it is about: a pool or a node."""
     trouble: str
-    "What is wrong; empty if nothing is."
+    """What is wrong; empty if nothing is."""
 
 
 @attrs.frozen

@@ -39,7 +39,7 @@ class GatewaySettings(RequestLimits):
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=8610, validator=[ge(0), le(65535)])
-    "The TCP port; 0 takes a free one, shown by `atlas status`."
+    """The TCP port; 0 takes a free one, shown by `atlas status`."""
 
 
 @attrs.define(eq=False)

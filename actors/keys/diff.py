@@ -19,11 +19,11 @@ class KeyDiff:
     """One page of keys, compared."""
 
     missing: list[ExpectedKey] = attrs.field(factory=list)
-    "The node does not have them, or has something older."
+    """The node does not have them, or has something older."""
     node_is_newer: list[tuple[ExpectedKey, int]] = attrs.field(factory=list)
-    "The node has something else of this generation, which is not older than ours."
+    """The node has something else of this generation, which is not older than ours."""
     unconfirmed: list[ExpectedKey] = attrs.field(factory=list)
-    "The node has them as wanted, and the database does not know it yet."
+    """The node has them as wanted, and the database does not know it yet."""
 
 
 class WantedKey(Protocol):

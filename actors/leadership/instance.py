@@ -44,7 +44,7 @@ class InstanceHeld(Event):
     level: ClassVar[int] = logging.INFO
     epoch: int
     waited: float
-    "Seconds since it asked first, or since it was last sure."
+    """Seconds since it asked first, or since it was last sure."""
 
     def line(self) -> str:
         return f"this process works on its database, epoch {self.epoch}, after {duration(self.waited)}"
@@ -108,13 +108,13 @@ class Instance(Actor):
     )
     pool: str = "pool.main"
     ttl: float = attrs.field(default=2.0, validator=attrs.validators.gt(0))
-    "Seconds, on the database's clock, after which the row of a process that is not heard of is free."
+    """Seconds, on the database's clock, after which the row of a process that is not heard of is free."""
     trust: float = attrs.field(default=1.5, validator=attrs.validators.gt(0))
-    "Seconds, on this process's clock, for which it relies on the last confirmation."
+    """Seconds, on this process's clock, for which it relies on the last confirmation."""
     renew_every: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
-    "Seconds between two confirmations."
+    """Seconds between two confirmations."""
     patience: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
-    "Seconds that a start waits for the database; then it goes on, with suspended workers, and asks again and again."
+    """Seconds that a start waits for the database; then it goes on, with suspended workers, and asks again and again."""
 
     _identity: str = attrs.field(init=False, factory=lambda: str(ProcessIdentity.own()))
     _held: Epoch | None = attrs.field(init=False, default=None)

@@ -11,7 +11,7 @@ import attrs
 from db.money import DIGITS
 
 MOSCOW: Final = timezone(timedelta(hours=3))
-"The time that dates are written in; Moscow has had no other since 2014."
+"""The time that dates are written in; Moscow has had no other since 2014."""
 
 _SYMBOLS: Final = {"RUB": "₽", "USD": "$", "EUR": "€", "XTR": "⭐"}
 _NO_BREAK: Final = "\u00a0"
