@@ -98,7 +98,7 @@ class Gateway(Actor):
             raise StartRefused(f"gateway.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
 
     def routes(self, keys: Mapping[str, Secret]) -> Sequence[BaseRoute]:
-        """Everything that is served."""
+        """Return the routes of everything that is served; the shop's only if `keys` has a key of a front end."""
 
         def pool() -> Pool:
             return pool_of(self.context, self.pool)

@@ -23,12 +23,12 @@ _Ask = Callable[[str], Awaitable[str]]
 
 @attrs.frozen
 class StartRound(Message):
-    """Time for a round of probes."""
+    """To itself: probe every dependency now."""
 
 
 @attrs.frozen
 class RoundEnded(Message):
-    """A round ended."""
+    """To itself: what a round of probes found."""
 
     conditions: tuple[Condition, ...]
 

@@ -72,7 +72,7 @@ class ViolationTracker:
 
 
 def in_trouble(conditions: Iterable[Condition]) -> list[Condition]:
-    """Those that are."""
+    """Return those of the conditions that are in trouble."""
     return [condition for condition in conditions if condition.trouble]
 
 

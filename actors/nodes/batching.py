@@ -60,7 +60,7 @@ class ChangeBatcher:
 
     @property
     def waiting(self) -> int:
-        """Changes that are not sent yet."""
+        """How many changes are queued and not sent yet."""
         return len(self._waiting)
 
     async def _send_batches(self) -> None:

@@ -41,7 +41,7 @@ from runtime import Budget, Context
 
 
 class NoticeResult(enum.Enum):
-    """How an attempt ended."""
+    """What an attempt to deliver a message means for its row."""
 
     SENT = "sent"
     UNDELIVERABLE = "undeliverable"

@@ -21,14 +21,14 @@ from runtime.wording import did_you_mean
 
 @attrs.frozen
 class LeasesArguments:
-    """One pool, or all."""
+    """The arguments of `leases`: the name of one pool, or None for all."""
 
     pool: str | None = None
 
 
 @attrs.frozen
 class PoolArguments:
-    """What to do with which pool."""
+    """The arguments of `pool`: what to do with which pool."""
 
     pool: str
     action: Literal["resize", "pause", "resume", "expire", "revoke"]
