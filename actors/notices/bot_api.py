@@ -61,8 +61,8 @@ class BotAnswer:
 
 
 class BotApi:
-    """The one call of the Bot API that notices need. Its answers say whether a message was sent, which decides what becomes of it;
-    `actors.payments.telegram_api` has a client of its own, whose errors say whether to ask again. `aclose()` it."""
+    """The one call of the Bot API that notices need. Its answers say whether a message was sent, which decides what becomes of
+    it; `actors.payments.telegram_api` has a client of its own, whose errors say whether to ask again. `aclose()` it."""
 
     def __init__(self, telegram: TelegramNoticeSettings) -> None:
         self._path = f"/bot{telegram.token.reveal()}/sendMessage"
