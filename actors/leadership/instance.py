@@ -28,7 +28,6 @@ from runtime import (
     StartRefused,
     StopReason,
     Suspend,
-    running_system,
 )
 from runtime.config import Config
 from runtime.metrics import gauge
@@ -274,8 +273,9 @@ class Instance(Actor):
         waited = trio.current_time() - self._unsure_since
         self.context.emit(InstanceHeld(actor=self.context.name, epoch=found.epoch, waited=waited))
         for name in self._dependents():
-            if not _is_paused_by_an_operator(name):
-                self.context.lookup(name).tell(Resume())
+            ref = self.context.lookup(name)
+            if not ref.address.is_paused:  # by an operator, whose word holds
+                ref.tell(Resume())
 
     def _dependents(self) -> Iterator[str]:
         config = self.context.services.config
@@ -306,10 +306,3 @@ async def _renew(tx: Tx, held: Epoch, ttl_seconds: float) -> Epoch:
     found = await find_epoch(tx, held.name)
     assert found is not None, "what was held is never deleted"
     return found
-
-
-def _is_paused_by_an_operator(name: str) -> bool:
-    try:
-        return running_system().worker_states.is_paused(name)
-    except RuntimeError:  # in a test without a whole system
-        return False
