@@ -75,11 +75,10 @@ if TYPE_CHECKING:
         WakeUp,
     )
     from runtime.restart_limits import NO_BACKOFF, Backoff
-    from runtime.supervision.child_run import open_tree_nursery
+    from runtime.supervision.child_run import ChildrenUnstopped, open_tree_nursery
     from runtime.supervision.children import ChildCounts, ChildInfo, ChildState
     from runtime.supervision.errors import (
         AdministrationError,
-        ChildrenUnstopped,
         ChildStartFailed,
         RefusalReason,
         RepairIntensityExceeded,
@@ -211,7 +210,7 @@ _HOME: Final = {
     "ChildStartFailed": "runtime.supervision.errors",
     "ChildStarted": "runtime.supervision.events",
     "ChildState": "runtime.supervision.children",
-    "ChildrenUnstopped": "runtime.supervision.errors",
+    "ChildrenUnstopped": "runtime.supervision.child_run",
     "ConfigError": "runtime.errors",
     "Context": "runtime.core.context",
     "Control": "runtime.message",

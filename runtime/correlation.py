@@ -14,6 +14,9 @@ from contextvars import ContextVar
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 """The id of what is being served, or an empty string."""
 
+current_actor: ContextVar[str] = ContextVar("current_actor", default="")
+"""The name of the actor that the calling task belongs to, or an empty string: log lines carry it."""
+
 
 def begin_without_correlation() -> None:
     """Whoever started the calling task, what it does from here on belongs to nobody's request.

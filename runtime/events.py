@@ -16,7 +16,6 @@ from typing import ClassVar
 import attrs
 
 from runtime.correlation import correlation_id
-from runtime.log.logs import log_event
 
 KEPT_EVENTS = 1000
 """Events kept by a bus unless told otherwise."""
@@ -90,7 +89,7 @@ class EventBus:
     """
 
     def __init__(
-        self, *, ring: int = KEPT_EVENTS, log: LogSink | None = log_event, clock: Callable[[], float] = time.time
+        self, *, ring: int = KEPT_EVENTS, log: LogSink | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._ring: deque[EventRecord] = deque(maxlen=ring)
         self._subscribers: list[Subscriber] = []

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import runtime
 from runtime.config.config import Config
 from runtime.config.environment import alias_targets, apply_environment
 from runtime.config.errors import ConfigErrors
@@ -50,7 +49,7 @@ def find_config(given: Path | None, env: Mapping[str, str], directory: Path | No
     if env.get(CONFIG_VARIABLE):
         return Path(env[CONFIG_VARIABLE])
     here = (directory or Path.cwd()) / CONFIG_FILE
-    shipped = Path(runtime.__file__).resolve().parent.parent / CONFIG_FILE
+    shipped = Path(__file__).resolve().parents[2] / CONFIG_FILE
     for candidate in (here, shipped):
         if candidate.is_file():
             return candidate

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+import attrs
 import trio
 
 from runtime.child import StopReason
@@ -18,12 +20,29 @@ from runtime.core.context import Context
 from runtime.core.message_loop import serve
 from runtime.core.ref import Monitor
 from runtime.core.timers import Timers
-from runtime.correlation import begin_without_correlation
+from runtime.correlation import begin_without_correlation, current_actor
+from runtime.events import Event
 from runtime.message import Request
-from runtime.supervision.events import StopCutOff
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
+
+
+@attrs.frozen
+class StopCutOff(Event):
+    """An actor's last words (`on_stop`) took longer than they may, and were interrupted."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    incarnation: int
+    took: float
+
+    def line(self) -> str:
+        """Whose, after how long, and which setting gives more time."""
+        return (
+            f"{self.actor} was cut off in its on_stop after {self.took:.1f} s (incarnation {self.incarnation}; setting "
+            "shutdown, within the time that the whole stop may take)"
+        )
 
 
 class ActorTask:
@@ -105,7 +124,8 @@ class Incarnation:
     async def live(self, task_status: trio.TaskStatus[None]) -> None:
         """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
         self.task = trio.lowlevel.current_task()
-        token = current_call_context.set(self.call)
+        call_token = current_call_context.set(self.call)
+        actor_token = current_actor.set(self.address.name)
         begin_without_correlation()
         try:
             with self._scope:
@@ -118,7 +138,8 @@ class Incarnation:
                     raise
         finally:
             await self._end_tasks()
-            current_call_context.reset(token)
+            current_actor.reset(actor_token)
+            current_call_context.reset(call_token)
             self.task = None
         if self.failure is not None:
             try:
@@ -203,6 +224,7 @@ class Incarnation:
         self, task: ActorTask, call: CallContext, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
         current_call_context.set(call)
+        current_actor.set(self.address.name)
         try:
             with task.scope:
                 failpoints = self.address.services.failpoints

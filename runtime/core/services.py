@@ -13,6 +13,7 @@ from runtime.core.deadletters import DeadLetters
 from runtime.core.failpoints import Failpoints
 from runtime.errors import UnknownActor
 from runtime.events import EventBus
+from runtime.log.logs import log_event
 from runtime.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Registry:
 class Services:
     """The process-wide parts of one system, made once before any actor and given to all."""
 
-    events: EventBus = attrs.field(factory=EventBus)
+    events: EventBus = attrs.field(factory=lambda: EventBus(log=log_event))
     metrics: Metrics = attrs.field(factory=Metrics)
     beats: Beats = attrs.field(factory=Beats)
     failpoints: Failpoints = attrs.field(factory=Failpoints)

@@ -15,8 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runtime.core.ask import current_call_context
-from runtime.correlation import correlation_id
+from runtime.correlation import correlation_id, current_actor
 from runtime.log.record import RENDERINGS, Record
 from runtime.log.stdlib import StdlibCapture
 from runtime.log.writer import CAPACITY, LogWriter
@@ -91,7 +90,7 @@ class _Log:
         if record.level < self.level:
             return
         if not record.actor:
-            record.actor = _current_actor()
+            record.actor = current_actor.get()
         if not record.correlation:
             record.correlation = correlation_id.get()
         if self.writer is None:
@@ -106,11 +105,6 @@ class _Log:
                 time.time(), level, logger, message, fields, error=error if isinstance(error, BaseException) else None
             )
         )
-
-
-def _current_actor() -> str:
-    call = current_call_context.get()
-    return call.address.name if call is not None else ""
 
 
 _log = _Log()

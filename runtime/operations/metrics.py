@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from runtime.events import Event
 from runtime.metrics import counter, gauge
+from runtime.operations.running import RunningSystem
 from runtime.supervision.events import ChildExited
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
-    from runtime.system.system import System
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -37,7 +37,7 @@ EXPIRED = counter(
 DEAD_LETTERS = counter("atlas_dead_letters_total", "Messages that nobody handled.", labels=("actor", "message"))
 
 
-def publish(system: System) -> Callable[[], None]:
+def publish(system: RunningSystem) -> Callable[[], None]:
     """Let the metrics of this process show this system; returns a function that ends it."""
 
     def of_actors(figure: Callable[[Address], float]) -> Callable[[], Samples]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,10 +15,8 @@ from runtime.core.worker import PeriodicWorker
 from runtime.log import logs
 from runtime.message import WakeUp
 from runtime.operations.events import ConfigReloaded, ReloadRefused
+from runtime.operations.running import RunningSystem
 from runtime.watchdog.watchdog import limits_of
-
-if TYPE_CHECKING:
-    from runtime.system.system import System
 
 _LIMITS = (
     "event_loop_stale",
@@ -38,7 +35,7 @@ _APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" f
 class Reloader:
     """Reads the configuration again and compares it with the running one, key by key."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: RunningSystem) -> None:
         self._system = system
 
     def reload(self, why: str) -> ConfigReloaded | ReloadRefused:

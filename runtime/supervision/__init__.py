@@ -5,6 +5,6 @@ Promises: at most one run of a child at a time, exactly one Exit for each run, a
 reports who
 did not end.
 Entry points: `Supervisor`, `DynamicSupervisor`, `open_tree_nursery`, the errors, the events.
-A crash is followed from `child_run` (the Exit) through `control_loop` and `outcome` (what follows) to `start_stop` (the
+A crash is followed from `child_run` (the Exit) through `control_loop` and `outcome` (what follows) back to `control_loop` (the
 restart).
 """

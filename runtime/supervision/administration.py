@@ -11,6 +11,7 @@ import trio
 
 from runtime.child import Restart
 from runtime.restart_limits import IntensityWindow
+from runtime.supervision.child_run import ChildrenUnstopped
 from runtime.supervision.children import (
     PENDING,
     ChildCounts,
@@ -21,7 +22,7 @@ from runtime.supervision.children import (
     PendingReply,
 )
 from runtime.supervision.control_loop import ControlLoop
-from runtime.supervision.errors import AdministrationError, ChildrenUnstopped, ChildStartFailed, RefusalReason
+from runtime.supervision.errors import AdministrationError, ChildStartFailed, RefusalReason
 
 
 def which(life: ControlLoop) -> tuple[ChildInfo, ...]:

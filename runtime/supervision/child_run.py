@@ -10,17 +10,44 @@ does not close before the last task is gone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import ClassVar
 
 import attrs
 import trio
 
 from runtime.child import Child, Exit, ExitReason
 from runtime.core.stacks import stack_of
-from runtime.errors import Fatal, Ignore, Killed
-from runtime.supervision.errors import ChildrenUnstopped, EndedInOrder
+from runtime.errors import AtlasError, Fatal, Ignore, Killed
+from runtime.supervision.stop_ladder import Unstopped
+
+
+class EndedInOrder(AtlasError):
+    """Raised by a child that ended by its own decision and tidied up: a shutdown, not a crash.
+
+    A transient child is not restarted after it, a permanent one is.
+    """
+
+
+class ChildrenUnstopped(AtlasError):
+    """Children did not end even after cancellation; their tasks still exist."""
+
+    exit_code: ClassVar[int] = 75
+
+    def __init__(self, supervisor: str, reports: Sequence[Unstopped], incarnations: Sequence[ChildRun] = ()) -> None:
+        self.reports = tuple(reports)
+        self.incarnations = tuple(incarnations)
+        """The incarnations that still exist; nothing may take their place before they are gone."""
+        names = ", ".join(
+            f"{report.name} (last message {report.message or 'none'}, waited {report.waited:.1f} s)"
+            for report in self.reports
+        )
+        super().__init__(
+            f"supervisor {supervisor} could not stop {names}: they ignore cancellation. The stacks are in the events "
+            "ChildUnstopped; look for code that catches trio.Cancelled or that waits under a shield"
+        )
 
 
 class ChildRun:

@@ -124,17 +124,14 @@ class PendingReply(Generic[T]):
         return self._value
 
 
-def _tell_of_change(slot: ChildRecord, attribute: attrs.Attribute[object], value: T) -> T:
-    """Whoever files the child by what is known of it has to look again."""
-    if attribute.name in _INDEXED_BY and slot.on_change is not None:
+def _tell_of_change(slot: ChildRecord, _attribute: attrs.Attribute[object], value: T) -> T:
+    """The index has to look again at a child before one of the fields changes that it is indexed by."""
+    if slot.on_change is not None:
         slot.on_change(slot)
     return value
 
 
-_INDEXED_BY = frozenset({"goal", "in_group", "incarnation", "ladder", "proven", "recycle", "state"})
-
-
-@attrs.define(eq=False, on_setattr=_tell_of_change)
+@attrs.define(eq=False)
 class ChildRecord:
     """One child of a supervisor: its spec, its state and what is going on with it."""
 
@@ -154,13 +151,13 @@ class ChildRecord:
     on_change: Callable[[ChildRecord], None] | None = None
     """Told before anything changes by which the supervisor finds it."""
 
-    state: ChildState = ChildState.WAITING
+    state: ChildState = attrs.field(default=ChildState.WAITING, on_setattr=_tell_of_change)
     since: float = 0.0
-    goal: DesiredState = DesiredState.UP
-    incarnation: ChildRun | None = None
+    goal: DesiredState = attrs.field(default=DesiredState.UP, on_setattr=_tell_of_change)
+    incarnation: ChildRun | None = attrs.field(default=None, on_setattr=_tell_of_change)
     number: int = 0
     """Of the latest incarnation; grows for as long as the child exists."""
-    ladder: StopLadder | None = None
+    ladder: StopLadder | None = attrs.field(default=None, on_setattr=_tell_of_change)
     asked: StopReason | None = None
     """What its latest incarnation was asked to stop with, if it was."""
     deadline: float = math.inf
@@ -168,11 +165,11 @@ class ChildRecord:
     start_deadline: float = math.inf
     not_before: float = 0.0
     """The end of its backoff."""
-    recycle: bool = False
+    recycle: bool = attrs.field(default=False, on_setattr=_tell_of_change)
     """Its incarnation has to end for a group restart."""
-    in_group: bool = False
+    in_group: bool = attrs.field(default=False, on_setattr=_tell_of_change)
     """It starts in its turn: at boot, or in a group restart."""
-    proven: bool = False
+    proven: bool = attrs.field(default=False, on_setattr=_tell_of_change)
     """It served once, or declined to: from now on a failing start is a failed attempt and not a refused one."""
     tentative: bool = False
     """Added by start_child and not yet up: if this start fails, it is not kept."""

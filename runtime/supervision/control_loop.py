@@ -1,8 +1,15 @@
-"""One life of a supervisor: its control loop, and what it does about the end of a child."""
+"""The control loop of a running supervisor, what it does to a child and what it does about the end of one.
+
+`StartStop` starts a child, asks it to stop, cancels it, leaves it alone, and keeps the deadlines of all that;
+`ControlLoop` waits for the next thing that happens or the next deadline, and decides.
+"""
 
 from __future__ import annotations
 
 import enum
+import functools
+import heapq
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -10,8 +17,8 @@ from collections.abc import Callable, Mapping
 import attrs
 import trio
 
-from runtime.child import AutoShutdown, Exit, ExitReason, Restart, StopCause, Strategy
-from runtime.supervision.child_run import ChildRun, TreeNursery, fatal_in, killed_in
+from runtime.child import Exit, ExitReason, Restart, StopCause, StopReason
+from runtime.supervision.child_run import ChildrenUnstopped, ChildRun, TreeNursery, fatal_in, killed_in
 from runtime.supervision.children import (
     PENDING,
     ChildIndex,
@@ -21,35 +28,179 @@ from runtime.supervision.children import (
     next_starts,
     next_stops,
 )
-from runtime.supervision.errors import (
-    AdministrationError,
-    ChildrenUnstopped,
-    RefusalReason,
-)
+from runtime.supervision.errors import AdministrationError, RefusalReason
 from runtime.supervision.events import (
     ChildEnded,
     ChildEndedLate,
     ChildExited,
     ChildStarted,
+    ChildUnstopped,
     Decision,
     SupervisorStopped,
     SupervisorStopping,
 )
-from runtime.supervision.outcome import ChildOutcome, comes_back_late, decide
-from runtime.supervision.start_stop import ChildHooks, Emit, StartStop
-from runtime.supervision.stop_ladder import Unstopped
+from runtime.supervision.outcome import ChildHooks, ChildOutcome, Emit, SupervisorFlags, comes_back_late, decide
+from runtime.supervision.stop_ladder import Rung, StopLadder, Unstopped
 
 
-@attrs.frozen
-class SupervisorFlags:
-    """How a supervisor behaves."""
+class StartStop:
+    """The hands of a supervisor. Nothing here waits; a deadline that passes is taken by `take_due`."""
 
-    strategy: Strategy = Strategy.ONE_FOR_ONE
-    intensity: int = 5
-    period: float = 60.0
-    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
-    shutdown_budget: float = math.inf
-    dynamic: bool = False
+    def __init__(self, supervisor: str, ground: TreeNursery, emit: Emit, hooks: ChildHooks, loop: ControlLoop) -> None:
+        self._supervisor = supervisor
+        self._ground = ground
+        self._emit = emit
+        self._hooks = hooks
+        self._loop = loop
+        self._heap: list[tuple[float, int, ChildRecord]] = []
+        self._tickets = itertools.count()
+
+    # Starting
+
+    def start(self, slot: ChildRecord, now: float) -> None:
+        """Begin the next incarnation."""
+        assert not slot.alive, f"{slot.name} would run twice at once"
+        assert not slot.zombies, f"{slot.name} would run beside a task that did not end"
+        slot.number += 1
+        slot.finished = False
+        slot.repair_allowed = None
+        slot.asked = None
+        slot.enter(ChildState.STARTING, now)
+        slot.start_deadline = now + slot.spec.start_timeout
+        slot.incarnation = ChildRun(
+            slot.child,
+            slot.number,
+            on_serving=lambda incarnation: self._tell(self._loop.child_serves, slot, incarnation),
+            on_end=lambda incarnation, end: self._loop.post(
+                functools.partial(self._loop.child_ended, slot, incarnation, end)
+            ),
+        )
+        self.arm(slot)
+        self._ground.spawn(slot.incarnation)
+
+    def _tell(self, handle: Callable[[ChildRecord, ChildRun], None], slot: ChildRecord, incarnation: ChildRun) -> None:
+        self._loop.post(functools.partial(handle, slot, incarnation))
+
+    # Stopping
+
+    def ask_to_stop(self, slot: ChildRecord, cause: StopCause, detail: str, budget: float = math.inf) -> None:
+        """Step on the first rung of the ladder; on the second if the spec or the budget leave no time for asking."""
+        incarnation = slot.incarnation
+        assert incarnation is not None, f"{slot.name} has nothing to stop"
+        now = trio.current_time()
+        slot.ladder = ladder = StopLadder(
+            now, shutdown=slot.spec.shutdown, kill_grace=slot.spec.kill_grace, budget=budget
+        )
+        slot.enter(ChildState.STOPPING, now, detail)
+        if ladder.rung is Rung.CANCELLED:
+            incarnation.kill(f"{detail}; there is no time to ask it")
+        else:
+            incarnation.stop_asked = True
+            if incarnation.task is not None:
+                self._ask(slot, StopReason(cause, detail, ladder.deadline))
+        self.arm(slot)
+
+    def _ask(self, slot: ChildRecord, reason: StopReason) -> None:
+        slot.asked = reason
+        self._hooks.call(slot, "request_stop", lambda: slot.child.request_stop(reason))
+
+    def cancel(self, slot: ChildRecord, why: str) -> None:
+        """Interrupt the incarnation now, whatever it was doing; without effect if that was done before."""
+        incarnation = slot.incarnation
+        if incarnation is None:
+            return
+        now = trio.current_time()
+        if slot.ladder is None:
+            slot.ladder = StopLadder(now, shutdown=0.0, kill_grace=slot.spec.kill_grace)
+        else:
+            slot.ladder.cancel(now)
+        slot.enter(ChildState.STOPPING, now, why)
+        incarnation.kill(why)
+        self.arm(slot)
+
+    def shorten(self, slot: ChildRecord, budget: float) -> None:
+        """Give a child that is stopping less time, and let it know: its last words are shielded from all but that."""
+        if slot.ladder is None:
+            return
+        slot.ladder.shorten(trio.current_time(), budget)
+        self.arm(slot)
+        if slot.asked is not None and slot.ladder.rung is Rung.ASKED and slot.ladder.deadline < slot.asked.deadline:
+            self._ask(slot, attrs.evolve(slot.asked, deadline=slot.ladder.deadline))
+
+    # Deadlines
+
+    def arm(self, slot: ChildRecord) -> None:
+        """Look at the child again at the earliest of its deadlines."""
+        at = math.inf
+        if slot.incarnation is not None:
+            if slot.ladder is not None:
+                at = slot.ladder.deadline
+            if slot.incarnation.serving_since is None:
+                at = min(at, slot.start_deadline)
+        elif slot.state in PENDING:
+            at = slot.not_before
+        slot.deadline = at
+        if at < math.inf:
+            heapq.heappush(self._heap, (at, next(self._tickets), slot))
+
+    def next_deadline(self) -> float:
+        """When `take_due` has to be called next; math.inf if nothing is due ever."""
+        while self._heap and self._heap[0][0] != self._heap[0][2].deadline:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
+
+    def take_due(self, now: float) -> None:
+        """Act on all deadlines that have passed."""
+        while self.next_deadline() <= now:
+            _, _, slot = heapq.heappop(self._heap)
+            slot.deadline = math.inf
+            if slot.incarnation is not None:
+                self._climb(slot, slot.incarnation, now)
+
+    def _climb(self, slot: ChildRecord, incarnation: ChildRun, now: float) -> None:
+        if incarnation.serving_since is None and now >= slot.start_deadline:
+            slot.start_deadline = math.inf
+            incarnation.fail_start(
+                f"it did not report that it serves within {slot.spec.start_timeout:g} s (setting start_timeout)"
+            )
+            if slot.ladder is None:
+                slot.ladder = StopLadder(now, shutdown=0.0, kill_grace=slot.spec.kill_grace)
+            else:
+                slot.ladder.cancel(now)
+        elif slot.ladder is not None and slot.ladder.climb(now):
+            if slot.ladder.rung is Rung.UNSTOPPED:
+                self._leave_alone(slot, incarnation, slot.ladder, now)
+                return
+            incarnation.kill(f"it did not stop within {now - slot.ladder.began_at:g} s (setting shutdown)")
+        self.arm(slot)
+
+    def _leave_alone(self, slot: ChildRecord, incarnation: ChildRun, ladder: StopLadder, now: float) -> None:
+        message = slot.child.last_activity().message
+        waited = now - ladder.began_at
+        report = Unstopped(slot.name, incarnation.number, message, waited, incarnation.stack())
+        slot.reports.append(report)
+        self._adopt(slot, incarnation)
+        self._emit(
+            ChildUnstopped(
+                actor=slot.name,
+                supervisor=self._supervisor,
+                incarnation=incarnation.number,
+                message=message,
+                waited=waited,
+                stack=report.stack,
+            )
+        )
+        self._loop.child_ended(slot, incarnation, incarnation.abandon(f"it ignores cancellation since {waited:g} s"))
+
+    def adopt_leftovers(self, slot: ChildRecord, error: ChildrenUnstopped) -> None:
+        """Take over what a nested supervisor could not stop: it may not come back before that is gone."""
+        slot.reports.extend(report.below(slot.name) for report in error.reports)
+        for incarnation in error.incarnations:
+            self._adopt(slot, incarnation)
+
+    def _adopt(self, slot: ChildRecord, incarnation: ChildRun) -> None:
+        slot.zombies.add(incarnation)
+        incarnation.when_gone(lambda gone: self._tell(self._loop.child_gone, slot, gone))
 
 
 class Phase(enum.Enum):
@@ -129,6 +280,10 @@ class ControlLoop:
     def wake(self) -> None:
         """Let the loop look at the children again."""
         self._wakeup.set()
+
+    def arm(self, slot: ChildRecord) -> None:
+        """Look at the child again at the earliest of its deadlines."""
+        self.control.arm(slot)
 
     def _turn(self) -> bool:
         while True:

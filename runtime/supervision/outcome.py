@@ -5,27 +5,99 @@ Restart, restart with the group, park, give up, refuse the start, stay down; and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+import attrs
 import trio
 
 from runtime.child import AutoShutdown, Exit, ExitReason, GiveUp, Restart, Strategy
+from runtime.events import Event
 from runtime.restart_limits import IntensityWindow, delay
-from runtime.supervision.child_run import TreeNursery, fatal_in
-from runtime.supervision.children import COMING_UP, PENDING, ChildRecord, ChildState, DesiredState
+from runtime.supervision.child_run import ChildrenUnstopped, EndedInOrder, TreeNursery, fatal_in
+from runtime.supervision.children import COMING_UP, PENDING, ChildIndex, ChildRecord, ChildState, DesiredState
 from runtime.supervision.errors import (
-    ChildrenUnstopped,
     ChildStartFailed,
-    EndedInOrder,
     RepairIntensityExceeded,
     RestartIntensityExceeded,
 )
-from runtime.supervision.events import ChildRestarting, Decision, SupervisorGaveUp
-from runtime.supervision.start_stop import Emit
+from runtime.supervision.events import ChildHookFailed, ChildParked, ChildRestarting, Decision, SupervisorGaveUp
 
-if TYPE_CHECKING:
-    from runtime.supervision.control_loop import ControlLoop
+Emit = Callable[[Event], None]
+
+
+@attrs.frozen
+class SupervisorFlags:
+    """How a supervisor behaves."""
+
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    intensity: int = 5
+    period: float = 60.0
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    shutdown_budget: float = math.inf
+    dynamic: bool = False
+
+
+class ChildHooks:
+    """Tells children what becomes of them; an exception of theirs is reported and goes no further."""
+
+    def __init__(self, supervisor: str, emit: Emit) -> None:
+        self._supervisor = supervisor
+        self._emit = emit
+
+    def decide(self, slot: ChildRecord, *, restarts: bool) -> None:
+        """What follows its end."""
+        self.call(slot, "on_decided", lambda: slot.child.on_decided(restarts=restarts))
+
+    def park(self, slot: ChildRecord, reason: str) -> None:
+        """No further incarnation until an operator restarts it."""
+        self._emit(ChildParked(actor=slot.name, supervisor=self._supervisor, reason=reason))
+        self.call(slot, "on_parked", lambda: slot.child.on_parked(reason))
+
+    def finish(self, slot: ChildRecord, reason: str) -> None:
+        """No further incarnation is planned. Told once."""
+        if not slot.finished:
+            slot.finished = True
+            self.call(slot, "on_final", lambda: slot.child.on_final(reason))
+
+    def call(self, slot: ChildRecord, hook: str, call: Callable[[], None]) -> None:
+        """Call into the child."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001  # a child's bug must not stop the supervision of its siblings
+            self.report(slot, hook, error)
+
+    def report(self, slot: ChildRecord, hook: str, error: Exception) -> None:
+        """A hook raised."""
+        text = f"{type(error).__name__}: {error}"
+        self._emit(ChildHookFailed(actor=slot.name, supervisor=self._supervisor, hook=hook, error=text))
+
+
+class RunningSupervisor(Protocol):
+    """What carrying out a decision needs of the supervisor: its control loop."""
+
+    name: str
+    settings: SupervisorFlags
+    slots: ChildIndex
+    hooks: ChildHooks
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it starts nothing any more."""
+        ...
+
+    def arm(self, slot: ChildRecord) -> None:
+        """Look at the child again at the earliest of its deadlines."""
+        ...
+
+    def forget(self, slot: ChildRecord) -> None:
+        """No longer list a child."""
+        ...
+
+    def shut_down(self, why: str, *, error: BaseException | None = None) -> None:
+        """Stop all children in reverse start order, then end, with `error` if there is one."""
+        ...
 
 
 def decide(slot: ChildRecord, end: Exit, *, stopping: bool, dynamic: bool) -> Decision:
@@ -97,7 +169,7 @@ def taken_along(strategy: Strategy, slot: ChildRecord, slots: list[ChildRecord])
 class ChildOutcome:
     """Carries out decisions on the children of one life of a supervisor, inside its control loop."""
 
-    def __init__(self, life: ControlLoop, ground: TreeNursery, emit: Emit, chance: Callable[[], float]) -> None:
+    def __init__(self, life: RunningSupervisor, ground: TreeNursery, emit: Emit, chance: Callable[[], float]) -> None:
         self._life = life
         self._ground = ground
         self._emit = emit
@@ -131,7 +203,7 @@ class ChildOutcome:
             case Decision.RESTART_WITH_GROUP:
                 slot.recycle = False
                 slot.enter(ChildState.RESTARTING, now)
-                self._life.control.arm(slot)
+                self._life.arm(slot)
                 return
             case Decision.SHUT_DOWN_TREE:
                 slot.enter(down, now)
@@ -178,8 +250,8 @@ class ChildOutcome:
                 other.reason = f"{slot.name} {end.reason.value}"
             elif other.state not in PENDING:
                 other.enter(ChildState.RESTARTING, now)
-            self._life.control.arm(other)
-        self._life.control.arm(slot)
+            self._life.arm(other)
+        self._life.arm(slot)
         self._emit(
             ChildRestarting(
                 actor=slot.name,

@@ -18,21 +18,25 @@ from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopRea
 from runtime.events import Event
 from runtime.restart_limits import IntensityWindow
 from runtime.supervision import administration
-from runtime.supervision.child_run import TreeNursery, current_tree_nursery, open_tree_nursery
+from runtime.supervision.child_run import (
+    ChildrenUnstopped,
+    EndedInOrder,
+    TreeNursery,
+    current_tree_nursery,
+    open_tree_nursery,
+)
 from runtime.supervision.children import ChildCounts, ChildInfo, ChildRecord, ChildState
-from runtime.supervision.control_loop import ControlLoop, SupervisorFlags
+from runtime.supervision.control_loop import ControlLoop
 from runtime.supervision.errors import (
     AdministrationError,
-    ChildrenUnstopped,
     ChildStartFailed,
-    EndedInOrder,
     RefusalReason,
     RepairIntensityExceeded,
     RestartIntensityExceeded,
     SpecError,
 )
+from runtime.supervision.outcome import ChildHooks, SupervisorFlags
 from runtime.supervision.spec_checks import check_combination, check_needs, start_order
-from runtime.supervision.start_stop import ChildHooks
 from runtime.supervision.stop_ladder import Unstopped
 
 __all__ = [

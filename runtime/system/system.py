@@ -35,7 +35,7 @@ from runtime.operations.metrics import publish
 from runtime.operations.operations import Operations, why_declined
 from runtime.operations.reload import Reloader
 from runtime.operations.tree import Tree
-from runtime.supervision.errors import ChildrenUnstopped
+from runtime.supervision.child_run import ChildrenUnstopped
 from runtime.supervision.events import ChildExited, Decision
 from runtime.supervision.supervisor import ChildInfo, ChildState, open_tree_nursery
 from runtime.system.signals import leave, print_last_words, watch_signals

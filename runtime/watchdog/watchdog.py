@@ -201,7 +201,7 @@ class Watchdog:
         self._limits = limits or StaleLimits()
         self._interval = interval
         self._tick = min(interval, TICK)
-        self._events = events or EventBus()
+        self._events = events or EventBus(log=logs.log_event)
         self._repair = repair
         self._diagnostic = diagnostic
         self._where = where
