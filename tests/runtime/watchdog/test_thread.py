@@ -304,7 +304,7 @@ def test_a_machine_that_slept_is_forgiven(tmp_path: Path) -> None:
             dogs.append(self)
 
     Watchdog = Dog
-    watched(scenario, Limits(event_loop=2.0, worker=2.0, healthcheck=2.0, blocked=0.3))
+    watched(scenario, StaleLimits(event_loop=2.0, worker=2.0, healthcheck=2.0, blocked=0.3))
     """
     with child(code, tmp_path) as process:
         told = process.until("the event loop turns again")
