@@ -205,7 +205,7 @@ class Pool:
         book = self._counter.book
         state = f"{self.name} is not running" if book is None else describe_pool(book)
         metrics.REFUSED.labels(self.name, "timeout").inc()
-        self._context.services.beats.spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
+        self._context.services.beats.pool_wait_spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
         return LeaseTimeout(
             f'"{request.label}" got no connection in {waited:.2f} s (within={limit:g} s), lane {request.lane.name.lower()}, at '
             f"{request.site}. {state}. Hold connections for less time, or raise pool.size"

@@ -25,7 +25,7 @@ R = TypeVar("R")
 class AskStage(enum.Enum):
     """How far a request has come."""
 
-    OUTSIDE = "waiting for room in the mailbox"
+    WAITING_FOR_ROOM = "waiting for room in the mailbox"
     QUEUED = "waiting in the mailbox"
     HANDLED = "being handled"
     DEFERRED = "deferred"
@@ -61,7 +61,7 @@ class WaitEdge:
     def __init__(self, callee: Address, message: Message) -> None:
         self.callee = callee
         self.message = message
-        self.stage = AskStage.OUTSIDE
+        self.stage = AskStage.WAITING_FOR_ROOM
         self.task: trio.lowlevel.Task | None = None
 
     @property
@@ -76,7 +76,7 @@ class WaitEdge:
 class PendingAsk(WaitEdge):
     """A request on its way, and the slot for its reply. Answered at most once; later answers are refused."""
 
-    __slots__ = ("asked_at", "correlation", "deadline", "handled_since", "outcome", "room")
+    __slots__ = ("asked_at", "correlation", "deadline", "handled_since", "outcome", "room_scope")
 
     def __init__(self, callee: Address, message: Message, asked_at: float, deadline: float) -> None:
         super().__init__(callee, message)
@@ -85,7 +85,7 @@ class PendingAsk(WaitEdge):
         self.deadline = deadline
         self.handled_since = math.inf
         self.outcome: Outcome[object] | None = None
-        self.room: trio.CancelScope | None = None
+        self.room_scope: trio.CancelScope | None = None
         """Around the wait for room in the mailbox."""
 
     def settle(self, outcome: Outcome[object]) -> bool:
@@ -97,8 +97,8 @@ class PendingAsk(WaitEdge):
         if self.task is not None:
             trio.lowlevel.reschedule(self.task)
             self.task = None
-        elif self.room is not None:
-            self.room.cancel(reason="answered before there was room")
+        elif self.room_scope is not None:
+            self.room_scope.cancel(reason="answered before there was room")
         return True
 
     async def wait(self) -> None:
@@ -161,10 +161,10 @@ async def ask(callee: Address, message: Request[R], within: float) -> R:
 
 
 async def _wait_for_room(pending: PendingAsk) -> None:
-    with trio.CancelScope() as pending.room:
+    with trio.CancelScope() as pending.room_scope:
         await pending.callee.mailbox.wait_for_room(pending)
-    pending.room = None
-    if pending.stage is AskStage.OUTSIDE:
+    pending.room_scope = None
+    if pending.stage is AskStage.WAITING_FOR_ROOM:
         pending.stage = AskStage.QUEUED
 
 
@@ -208,7 +208,7 @@ def _timed_out(pending: PendingAsk, within: float, *, capped: bool) -> AskTimeou
         else f"within={within:g} s"
     )
     head = f"no reply from {callee.name!r} to {type(message).__name__} in {limit}: "
-    if pending.stage is AskStage.OUTSIDE:
+    if pending.stage is AskStage.WAITING_FOR_ROOM:
         text = (
             f"its mailbox had no room all the time ({callee.mailbox.describe()}); raise mailbox.capacity or send less"
         )

@@ -102,7 +102,7 @@ class Beats:
         "event_loop",
         "healthcheck",
         "healthcheck_name",
-        "last_spike",
+        "last_pool_wait_spike",
         "last_spike_note",
     )
 
@@ -114,7 +114,7 @@ class Beats:
         """When the last probe round completed, whatever it found; None where no health check runs."""
         self.healthcheck_name = "healthcheck"
         """The actor that keeps it."""
-        self.last_spike: float | None = None
+        self.last_pool_wait_spike: float | None = None
         """When a pool last made somebody wait too long, shed or refused; None if never."""
         self.last_spike_note: str = ""
         """Pool, label and figure of that spike, for the diagnostic."""
@@ -175,10 +175,10 @@ class Beats:
         """A round of health probes completed."""
         self.healthcheck = self._clock()
 
-    def spike(self, note: str = "") -> None:
+    def pool_wait_spike(self, note: str = "") -> None:
         """A pool wait spike: somebody waited too long, was shed or refused. `note` names pool, label and figure."""
         self.last_spike_note = note
-        self.last_spike = self._clock()
+        self.last_pool_wait_spike = self._clock()
 
     def now(self) -> float:
         """The beats' own clock."""

@@ -68,7 +68,7 @@ class ActorTask:
         """Wait for its end. Never raises its error: a crash of the task is a crash of the actor."""
         await self._done.wait()
 
-    def finished(self) -> None:
+    def mark_done(self) -> None:
         """For the runtime: the task has ended."""
         self._done.set()
 
@@ -121,7 +121,7 @@ class Incarnation:
         self._start_scope: trio.CancelScope | None = None
         self._stop_scope: trio.CancelScope | None = None
 
-    async def live(self, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
         self.task = trio.lowlevel.current_task()
         call_token = current_call_context.set(self.call)
@@ -130,11 +130,11 @@ class Incarnation:
         try:
             with self._scope:
                 try:
-                    await self._live(task_status)
+                    await self._run_hooks(task_status)
                 except Exception as error:  # noqa: BLE001  # kept, and raised below
                     self.fail(error)
                 except BaseException:
-                    self.address.dying(self, None)
+                    self.address.incarnation_failed(self, None)
                     raise
         finally:
             await self._end_tasks()
@@ -147,15 +147,15 @@ class Incarnation:
             finally:
                 self.failure = None  # its traceback holds this very frame
 
-    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_hooks(self, task_status: trio.TaskStatus[None]) -> None:
         actor, kind = self.actor, type(self.actor)
         actor.context = Context(self)
-        self._begin("on_start")
+        self._show_handling("on_start")
         await actor.on_start()
-        self.address.serving(self)
+        self.address.start_done(self)
         task_status.started()
         if kind.after_start is not Actor.after_start and self.stop_reason is None:
-            self._begin("after_start")
+            self._show_handling("after_start")
             with trio.CancelScope() as self._start_scope:
                 await actor.after_start()
             self._start_scope = None
@@ -163,7 +163,7 @@ class Incarnation:
         if self.failure is None and kind.on_stop is not Actor.on_stop:
             reason = self.stop_reason
             assert reason is not None, "the message loop ends when the actor is to stop"
-            self._begin("on_stop")
+            self._show_handling("on_stop")
             began = trio.current_time()
             limit = min(reason.deadline, began + self.address.stop_timeout)
             with trio.CancelScope(deadline=limit, shield=True) as self._stop_scope:
@@ -172,7 +172,7 @@ class Incarnation:
                 took = trio.current_time() - began
                 self.address.services.events.emit(StopCutOff(self.address.name, self.number, took))
 
-    def _begin(self, hook: str) -> None:
+    def _show_handling(self, hook: str) -> None:
         """Show the hook as what is handled."""
         address = self.address
         address.handling = beats.current = (address.name, hook, address.read_clock())
@@ -182,7 +182,7 @@ class Incarnation:
         """The incarnation dies of `error`: whoever waits for it learns that now, not when its tasks are done."""
         if self.failure is None:
             self.failure = error
-            self.address.dying(self, error)
+            self.address.incarnation_failed(self, error)
         self._scope.cancel(reason=f"{self.address.name} crashed")
 
     def stop(self, reason: StopReason) -> None:
@@ -237,7 +237,7 @@ class Incarnation:
             self.fail(error)
         finally:
             del self._tasks[task]
-            task.finished()
+            task.mark_done()
             if self._tasks_ended is not None and not self._tasks:
                 self._tasks_ended.set()
 
@@ -251,7 +251,7 @@ class Incarnation:
             with trio.move_on_after(TASKS_PATIENCE):
                 await self._tasks_ended.wait()
                 return
-            self.address.lingers()
+            self.address.tasks_outlive_it()
             await self._tasks_ended.wait()
 
     def monitor(self, watched: Address) -> Monitor:
@@ -274,7 +274,7 @@ class Incarnation:
             self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
         return deferred
 
-    def ended(self) -> None:
+    def discard(self) -> None:
         """Forget what others still know of this incarnation."""
         for monitor in self._monitors:
             monitor.cancel()

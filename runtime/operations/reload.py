@@ -76,7 +76,7 @@ class Reloader:
         """Give the next incarnations the secrets that differ; returns their keys, each with the words that report it."""
         running = self._system.config.secrets
         differing = [key for key, secret in fresh.secrets.items() if running.get(key) != secret]
-        takers: list[str] = []
+        affected: list[str] = []
         for plan in fresh.children:
             known = self._system.plans.get(plan.name)
             if known is None or not differing:
@@ -84,8 +84,8 @@ class Reloader:
             arguments = with_new_secrets(known.arguments, plan.arguments)
             if arguments is not known.arguments:
                 self._system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
-                takers.append(plan.name)
-        by_whom = f"from the next start of {', '.join(takers)}" if takers else "nobody declared here takes it"
+                affected.append(plan.name)
+        by_whom = f"from the next start of {', '.join(affected)}" if affected else "nobody declared here takes it"
         return {key: f"{key} (a secret, {by_whom})" for key in differing}
 
     def _apply_intervals(self, fresh: Config, changed: Set[str]) -> dict[str, str]:

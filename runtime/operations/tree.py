@@ -88,13 +88,13 @@ class Tree:
 
     def members(self, group: str) -> list[str]:
         """The actors in a group and in the groups inside it."""
-        return [plan.name for plan in self._config.children if group in self._around(plan.name)]
+        return [plan.name for plan in self._config.children if group in self._enclosing_groups(plan.name)]
 
     def depth(self, name: str) -> int:
         """How many groups are around it."""
-        return len(self._around(name))
+        return len(self._enclosing_groups(name))
 
-    def _around(self, name: str) -> list[str]:
+    def _enclosing_groups(self, name: str) -> list[str]:
         found: list[str] = []
         above = self.group_of(name)
         while above is not None:

@@ -59,19 +59,19 @@ class ChildRun:
     """
 
     __slots__ = (
-        "_gone",
+        "_ended",
         "_on_end",
-        "_on_gone",
-        "_on_serving",
+        "_on_started",
         "_scope",
         "_start_failure",
+        "_when_ended",
         "began_at",
         "child",
         "exit",
         "hook_error",
         "kill_reason",
         "number",
-        "serving_since",
+        "started_at",
         "stop_asked",
         "task",
     )
@@ -81,13 +81,13 @@ class ChildRun:
         child: Child,
         number: int,
         *,
-        on_serving: Callable[[ChildRun], None],
+        on_started: Callable[[ChildRun], None],
         on_end: Callable[[ChildRun, Exit], None],
     ) -> None:
         self.child = child
         self.number = number
         self.began_at = trio.current_time()
-        self.serving_since: float | None = None
+        self.started_at: float | None = None
         self.exit: Exit | None = None
         self.hook_error: Exception | None = None
         """What `on_exit` raised although it must not."""
@@ -96,12 +96,12 @@ class ChildRun:
         self.task: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope(shield=True)
         self._start_failure: str | None = None
-        self._on_serving = on_serving
+        self._on_started = on_started
         self._on_end = on_end
-        self._on_gone: Callable[[ChildRun], None] | None = None
-        self._gone = False
+        self._when_ended: Callable[[ChildRun], None] | None = None
+        self._ended = False
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Run the child to its end. Raises nothing, except a cancellation that was never this scope's own."""
         self.task = trio.lowlevel.current_task()
         if self.stop_asked:
@@ -125,12 +125,12 @@ class ChildRun:
 
         Raises RuntimeError when called twice: a child serves once.
         """
-        if self.serving_since is not None:
+        if self.started_at is not None:
             raise RuntimeError(f"{self.child.name} called task_status.started() twice in one incarnation")
         if self.exit is not None or self._start_failure is not None or self.kill_reason is not None:
             return
-        self.serving_since = trio.current_time()
-        self._on_serving(self)
+        self.started_at = trio.current_time()
+        self._on_started(self)
 
     def kill(self, reason: str) -> None:
         """Interrupt it at its next checkpoint; its Exit says KILLED. Without effect after its end."""
@@ -140,43 +140,43 @@ class ChildRun:
 
     def fail_start(self, detail: str) -> None:
         """Interrupt a start that takes too long; the Exit says START_FAILED. Without effect once it serves."""
-        if self.serving_since is None and self._start_failure is None:
+        if self.started_at is None and self._start_failure is None:
             self._start_failure = detail
             self._scope.cancel(reason=detail)
 
-    def abandon(self, detail: str) -> Exit:
+    def record_unstopped(self, detail: str) -> Exit:
         """Record the end of an incarnation that does not end (UNSTOPPED); its real end makes no second record."""
         assert self.exit is None, "an incarnation ends once"
         return self._record(ExitReason.UNSTOPPED, None, detail)
 
-    def when_gone(self, callback: Callable[[ChildRun], None]) -> None:
+    def when_ended(self, callback: Callable[[ChildRun], None]) -> None:
         """Call back once its task has really ended; at once if it has."""
-        self._on_gone = callback
-        if self._gone:
+        self._when_ended = callback
+        if self._ended:
             callback(self)
 
-    async def wait_gone(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait until its task has really ended."""
         gone = trio.Event()
-        self.when_gone(lambda _: gone.set())
+        self.when_ended(lambda _: gone.set())
         await gone.wait()
 
     @property
-    def gone(self) -> bool:
+    def ended(self) -> bool:
         """Whether its task has really ended."""
-        return self._gone
+        return self._ended
 
     def stack(self) -> str:
         """Where its tasks stand, those included that its child started elsewhere; "" if it has not begun or has ended."""
-        return stack_of(self.task, self.child) if self.task is not None and not self._gone else ""
+        return stack_of(self.task, self.child) if self.task is not None and not self._ended else ""
 
     def _end(self, error: BaseException | None) -> None:
-        self._gone = True
+        self._ended = True
         if self.exit is None:
             reason, cause, detail = self._classify(sole_error(error))
             self._on_end(self, self._record(reason, cause, detail))
-        if self._on_gone is not None:
-            self._on_gone(self)
+        if self._when_ended is not None:
+            self._when_ended(self)
 
     def _record(self, reason: ExitReason, error: BaseException | None, detail: str) -> Exit:
         lived = trio.current_time() - self.began_at
@@ -195,7 +195,7 @@ class ChildRun:
             return ExitReason.KILLED, error, self.kill_reason
         if error is not None and fatal_in(error) is not None:
             return ExitReason.CRASHED, error, ""
-        if self.serving_since is not None or self.stop_asked:
+        if self.started_at is not None or self.stop_asked:
             if error is None:
                 return (ExitReason.SHUTDOWN if self.stop_asked else ExitReason.NORMAL), None, ""
             if isinstance(error, EndedInOrder):
@@ -242,9 +242,9 @@ class TreeNursery:
     on_fatal: Callable[[BaseException], None] | None = None
     """Set by the root supervisor while it lives."""
 
-    def spawn(self, incarnation: ChildRun) -> None:
+    def spawn(self, run: ChildRun) -> None:
         """Let an incarnation begin."""
-        self.nursery.start_soon(incarnation.live, name=f"{incarnation.child.name}#{incarnation.number}")
+        self.nursery.start_soon(run.run, name=f"{run.child.name}#{run.number}")
 
     def report_fatal(self, error: BaseException) -> None:
         """Ask the root supervisor for an ordered shutdown that ends in this error."""
@@ -269,10 +269,10 @@ async def open_tree_nursery() -> AsyncIterator[TreeNursery]:
     """
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        ground = TreeNursery(nursery)
-        token = _tree_nursery.set(ground)
+        tree_nursery = TreeNursery(nursery)
+        token = _tree_nursery.set(tree_nursery)
         try:
-            yield ground
+            yield tree_nursery
         except BaseException as raised:  # noqa: BLE001  # raised again below, outside the nursery that would wrap it
             error = raised
         finally:

@@ -144,7 +144,9 @@ class System:
         lock = InstanceLock(self.socket)
         lock.acquire()
         token = _running.set(self)
-        unsubscribe = [self.services.events.subscribe(each) for each in (self._note_refusal, self.worker_states.note)]
+        unsubscribe = [
+            self.services.events.subscribe(each) for each in (self._note_start_refused, self.worker_states.note)
+        ]
         unsubscribe.append(publish(self))
         try:
             control = ControlServer(self.socket, self, self.config.control)
@@ -184,7 +186,7 @@ class System:
         failure: Exception | None = None
         async with open_tree_nursery():
             try:
-                await self.root.run(task_status=_WhenUp(self._up))
+                await self.root.run(task_status=_CallOnStarted(self._up))
             except ChildrenUnstopped as error:
                 failure = error
             except Exception as error:  # noqa: BLE001  # whatever ends the tree becomes an exit code, below
@@ -207,7 +209,7 @@ class System:
         print_last_words(f"error: {prefix}{what}")
         return code
 
-    def _note_refusal(self, event: Event) -> None:
+    def _note_start_refused(self, event: Event) -> None:
         if isinstance(event, ChildExited) and event.decision is Decision.REFUSE_START and self._refused is None:
             self._refused = event.actor
 
@@ -277,7 +279,7 @@ async def _check_the_log() -> None:
         logs.check()
 
 
-class _WhenUp:
+class _CallOnStarted:
     """trio's task status protocol, for the root supervisor."""
 
     def __init__(self, call: Callable[[], None]) -> None:

@@ -276,8 +276,8 @@ class Watchdog:
             if thread.is_alive:
                 return
             _log.critical("the watchdog's thread has died; a frozen loop would not be noticed: restart the process")
-        forgiven_at = max(self._floor, thread.forgiven_at if thread is not None else -math.inf)
-        actions = judge(take_snapshot(self.beats, forgiven_at=forgiven_at), self._limits)
+        ages_count_from = max(self._floor, thread.ages_count_from if thread is not None else -math.inf)
+        actions = judge(take_snapshot(self.beats, ages_count_from=ages_count_from), self._limits)
         self._repair_all([action for action in actions if isinstance(action, Repair)])
         self._diagnose(actions)
 
