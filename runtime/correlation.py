@@ -18,14 +18,6 @@ current_actor: ContextVar[str] = ContextVar("current_actor", default="")
 """The name of the actor that the calling task belongs to, or an empty string: log lines carry it."""
 
 
-def begin_without_correlation() -> None:
-    """Whoever started the calling task, what it does from here on belongs to nobody's request.
-
-    Reading a variable that was set is several times as fast as falling back to its default, and every tell reads it.
-    """
-    correlation_id.set("")
-
-
 def new_correlation_id() -> str:
     """A fresh id: 12 hexadecimal characters, which redaction leaves alone."""
     return secrets.token_hex(6)

@@ -156,13 +156,13 @@ async def events(call: ControlCall, arguments: EventArguments) -> object:
     everything = bus.records()
     records = [record for record in everything if arguments.name in (None, record.event.actor)]
     news: trio.MemoryReceiveChannel[None]
-    bell, news = trio.open_memory_channel[None](1)
+    wakeup, news = trio.open_memory_channel[None](1)
 
-    def ring(_event: object) -> None:
+    def wake(_event: object) -> None:
         with contextlib.suppress(trio.WouldBlock):
-            bell.send_nowait(None)
+            wakeup.send_nowait(None)
 
-    unsubscribe = bus.subscribe(ring) if arguments.follow else None
+    unsubscribe = bus.subscribe(wake) if arguments.follow else None
     try:
         last = everything[-1].sequence if everything else 0
         for record in records[-arguments.limit :] if arguments.limit else []:
@@ -187,9 +187,9 @@ def as_item(record: EventRecord) -> Mapping[str, object]:
         "sequence": record.sequence,
         "at": record.at,
         "level": event.level,
-        "kind": event.kind,
+        "kind": record.kind,
         "actor": event.actor,
         "line": one_line(redact(event.line())),
         "correlation": record.correlation,
-        "facts": event.facts(),
+        "facts": record.facts,
     }

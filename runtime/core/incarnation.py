@@ -20,7 +20,7 @@ from runtime.core.context import Context
 from runtime.core.message_loop import serve
 from runtime.core.ref import Monitor
 from runtime.core.timers import Timers
-from runtime.correlation import begin_without_correlation, current_actor
+from runtime.correlation import correlation_id, current_actor
 from runtime.events import Event
 from runtime.message import Request
 
@@ -126,7 +126,9 @@ class Incarnation:
         self.task = trio.lowlevel.current_task()
         call_token = current_call_context.set(self.call)
         actor_token = current_actor.set(self.address.name)
-        begin_without_correlation()
+        # What it does from here on belongs to no request of the task that started it. To read a variable that was set is
+        # several times as fast as to fall back to its default, and every tell reads it.
+        correlation_id.set("")
         try:
             with self._scope:
                 try:

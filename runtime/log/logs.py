@@ -119,7 +119,7 @@ def log_event(record: EventRecord) -> None:
     """The log line of an event: its sentence, and for machines its kind and facts."""
     event = record.event
     if event.level >= _log.level:
-        facts = {"event": event.kind, "sequence": record.sequence, **event.facts()}
+        facts = {"event": record.kind, "sequence": record.sequence, **record.facts}
         _log.put(Record(record.at, event.level, "atlas.events", event.line(), actor=event.actor, facts=facts))
 
 

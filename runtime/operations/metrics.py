@@ -44,8 +44,8 @@ def publish(system: RunningSystem) -> Callable[[], None]:
         return lambda: [((address.name,), figure(address)) for address in system.registry]
 
     def note(event: Event) -> None:
-        if isinstance(event, ChildExited):
-            ENDS.labels(event.actor, event.reason).inc()
+        assert isinstance(event, ChildExited), "it subscribes to nothing else"
+        ENDS.labels(event.actor, event.reason).inc()
 
     UP.from_source(of_actors(lambda address: address.is_up))
     RESTARTS.from_source(of_actors(lambda address: address.restarts))
@@ -55,7 +55,7 @@ def publish(system: RunningSystem) -> Callable[[], None]:
     EXPIRED.from_source(of_actors(lambda address: address.expired))
     CHILD_STATE.from_source(lambda: [((child.name, child.state.value), 1) for child in system.tree.children()])
     DEAD_LETTERS.from_source(lambda: system.services.deadletters.counts().items())
-    unsubscribe = system.services.events.subscribe(note)
+    unsubscribe = system.services.events.subscribe(note, ChildExited)
 
     def withdraw() -> None:
         unsubscribe()

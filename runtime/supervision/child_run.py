@@ -67,6 +67,7 @@ class ChildRun:
         "_when_ended",
         "began_at",
         "child",
+        "died_at_failpoint",
         "exit",
         "hook_error",
         "kill_reason",
@@ -91,6 +92,8 @@ class ChildRun:
         self.exit: Exit | None = None
         self.hook_error: Exception | None = None
         """What `on_exit` raised although it must not."""
+        self.died_at_failpoint = False
+        """Whether it died of a failpoint that somebody had armed."""
         self.kill_reason: str | None = None
         self.stop_asked = False
         self.task: trio.lowlevel.Task | None = None
@@ -173,6 +176,7 @@ class ChildRun:
     def _end(self, error: BaseException | None) -> None:
         self._ended = True
         if self.exit is None:
+            self.died_at_failpoint = killed_in(error)
             reason, cause, detail = self._classify(sole_error(error))
             self._on_end(self, self._record(reason, cause, detail))
         if self._when_ended is not None:

@@ -139,6 +139,8 @@ class ChildRecord:
     child: Child
     own_attempts: IntensityWindow
     """The child's own attempts; counted here if give_up = park."""
+    name: str = attrs.field(init=False)
+    """The child's name, and the spec's."""
     repairs: IntensityWindow | None = None
     """Its repairs, once there was one."""
     repair_allowed: bool | None = None
@@ -185,9 +187,8 @@ class ChildRecord:
     start_reply: PendingReply[int] | None = None
     stop_replies: list[PendingReply[None]] = attrs.field(factory=list)
 
-    @property
-    def name(self) -> str:
-        """The child's name."""
+    @name.default
+    def _name_of_the_spec(self) -> str:
         return self.spec.name
 
     @property
@@ -205,6 +206,28 @@ class ChildRecord:
         self.state = state
         self.since = now
         self.reason = reason
+
+    def start_run(self, run: ChildRun, now: float) -> None:
+        """The next incarnation begins."""
+        self.run = run
+        self.incarnation = run.number
+        self.told_final = False
+        self.repair_allowed = None
+        self.stop_reason = None
+        self.start_deadline = now + self.spec.start_timeout
+        self.set_state(ChildState.STARTING, now)
+
+    def end_run(self, end: Exit) -> None:
+        """Its incarnation has ended, or is given up for lost."""
+        self.run = self.ladder = None
+        self.deadline = self.start_deadline = math.inf
+        self.last_exit = end
+
+    def await_restart(self, now: float, *, not_before: float, in_turn: bool) -> None:
+        """It is down and will be started at `not_before`, a time on trio's clock; `in_turn` when its siblings before it serve."""
+        self.not_before = not_before
+        self.starts_in_turn = in_turn
+        self.set_state(ChildState.RESTARTING, now)
 
     def reset(self, now: float) -> None:
         """As new, for another life of the supervisor; only the incarnation's number goes on."""

@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from runtime.child import Exit, ExitReason, Restart, StopCause, StopReason
-from runtime.supervision.child_run import ChildrenUnstopped, ChildRun, TreeNursery, fatal_in, killed_in
+from runtime.supervision.child_run import ChildrenUnstopped, ChildRun, TreeNursery, fatal_in
 from runtime.supervision.children import (
     PENDING,
     ChildIndex,
@@ -39,7 +39,7 @@ from runtime.supervision.events import (
     SupervisorStopped,
     SupervisorStopping,
 )
-from runtime.supervision.outcome import ChildHooks, ChildOutcome, Emit, SupervisorFlags, comes_back_late, decide
+from runtime.supervision.outcome import ChildHooks, ChildOutcome, Emit, SupervisorFlags, comes_back_late
 from runtime.supervision.stop_ladder import Rung, StopLadder, Unstopped
 
 
@@ -61,22 +61,17 @@ class StartStop:
 
     def start(self, record: ChildRecord, now: float) -> None:
         """Begin the next incarnation."""
-        assert not record.is_alive, f"{record.name} would run twice at once"
+        assert record.run is None, f"{record.name} would run twice at once"
         assert not record.unstopped_runs, f"{record.name} would run beside a task that did not end"
-        record.incarnation += 1
-        record.told_final = False
-        record.repair_allowed = None
-        record.stop_reason = None
-        record.set_state(ChildState.STARTING, now)
-        record.start_deadline = now + record.spec.start_timeout
-        record.run = ChildRun(
+        run = ChildRun(
             record.child,
-            record.incarnation,
+            record.incarnation + 1,
             on_started=lambda run: self._post(self._loop.child_started, record, run),
             on_end=lambda run, end: self._loop.post(functools.partial(self._loop.child_ended, record, run, end)),
         )
+        record.start_run(run, now)
         self.schedule(record)
-        self._tree_nursery.spawn(record.run)
+        self._tree_nursery.spawn(run)
 
     def _post(self, handle: Callable[[ChildRecord, ChildRun], None], record: ChildRecord, run: ChildRun) -> None:
         self._loop.post(functools.partial(handle, record, run))
@@ -362,13 +357,10 @@ class ControlLoop:
         """Decide what follows, report it, do it."""
         if record.run is not run:
             return
-        record.run = record.ladder = None
-        record.deadline = record.start_deadline = math.inf
-        record.last_exit = end
+        record.end_run(end)
         if end.reason not in (ExitReason.KILLED, ExitReason.UNSTOPPED):
-            record.repair_allowed = (
-                True if killed_in(end.error) else None
-            )  # None: it had ended before it could be killed
+            # None: it had ended before it could be killed
+            record.repair_allowed = True if run.died_at_failpoint else None
         if run.hook_error is not None:
             self.hooks.report_failure(record, "on_exit", run.hook_error)
         if isinstance(end.error, ChildrenUnstopped):
@@ -376,12 +368,11 @@ class ControlLoop:
         served = 0.0 if run.started_at is None else trio.current_time() - run.started_at
         if served >= record.spec.backoff.reset_after:
             record.restarts = 0
-        decision = decide(record, end, stopping=self.stopping, dynamic=self.settings.dynamic)
-        if decision is Decision.RESTART:
-            decision = self._outcome.count_attempt(record)
+        decision = self._outcome.decide(record, end, stopping=self.stopping)
         self._report_end(record, end, decision)
         self.hooks.tell_decided(record, restarts=decision in (Decision.RESTART, Decision.RESTART_WITH_GROUP))
         self._outcome.apply(record, end, decision)
+        self.control.schedule(record)
 
     def run_ended_late(self, record: ChildRecord, run: ChildRun) -> None:
         """An unstopped task ended after all: what was to follow its end follows now."""
@@ -402,6 +393,7 @@ class ControlLoop:
             self._outcome.apply(record, record.last_exit, Decision.STAY_DOWN)
         elif record.last_exit is not None:
             self._outcome.apply(record, record.last_exit, self._outcome.count_attempt(record))
+            self.control.schedule(record)
 
     def _report_end(self, record: ChildRecord, end: Exit, decision: Decision) -> None:
         quiet = end.reason in (ExitReason.NORMAL, ExitReason.SHUTDOWN, ExitReason.IGNORED)

@@ -180,10 +180,15 @@ class ChildOutcome:
         self._chance = chance
         self._window = IntensityWindow(supervisor.settings.intensity, supervisor.settings.period)
 
-    def count_attempt(self, record: ChildRecord) -> Decision:
-        """Charge one restart attempt to whom it belongs; what follows instead if it is one too many.
+    def decide(self, record: ChildRecord, end: Exit, *, stopping: bool) -> Decision:
+        """What follows this end. A restart is counted; one too many becomes PARK or GIVE_UP."""
+        decision = decide(record, end, stopping=stopping, dynamic=self._supervisor.settings.dynamic)
+        return self.count_attempt(record) if decision is Decision.RESTART else decision
 
-        Who was killed on purpose charges nobody's attempts; a repair was counted when the child was killed.
+    def count_attempt(self, record: ChildRecord) -> Decision:
+        """Count a restart attempt against the child or the supervisor. Returns PARK or GIVE_UP if that exceeds the limit.
+
+        The restart of a child that was killed on purpose is not counted; a repair was counted when the child was killed.
         """
         if record.spec.give_up is GiveUp.NEVER:
             return Decision.RESTART
@@ -196,7 +201,7 @@ class ChildOutcome:
         return Decision.PARK if parks else Decision.GIVE_UP
 
     def apply(self, record: ChildRecord, end: Exit, decision: Decision) -> None:
-        """Do what was decided."""
+        """Do what was decided. The caller schedules the child anew; its siblings that go with it are scheduled here."""
         now = trio.current_time()
         down = ChildState.UNSTOPPED if record.unstopped_runs else ChildState.DOWN
         unasked = record.desired is DesiredState.UP and not record.stops_for_group
@@ -207,7 +212,6 @@ class ChildOutcome:
             case Decision.RESTART_WITH_GROUP:
                 record.stops_for_group = False
                 record.set_state(ChildState.RESTARTING, now)
-                self._supervisor.schedule(record)
                 return
             case Decision.SHUT_DOWN_TREE:
                 record.set_state(down, now)
@@ -241,10 +245,8 @@ class ChildOutcome:
     def _restart(self, record: ChildRecord, end: Exit, now: float) -> None:
         record.restarts += 1
         wait = delay(record.spec.backoff, record.restarts, self._chance())
-        record.not_before = now + wait
-        record.set_state(ChildState.RESTARTING, now)
         strategy = self._supervisor.settings.strategy
-        record.starts_in_turn = strategy is not Strategy.ONE_FOR_ONE
+        record.await_restart(now, not_before=now + wait, in_turn=strategy is not Strategy.ONE_FOR_ONE)
         group = taken_along(strategy, record, list(self._supervisor.children.values())) if record.starts_in_turn else []
         for other in group:
             other.starts_in_turn = True
@@ -255,7 +257,6 @@ class ChildOutcome:
             elif other.state not in PENDING:
                 other.set_state(ChildState.RESTARTING, now)
             self._supervisor.schedule(other)
-        self._supervisor.schedule(record)
         self._emit(
             ChildRestarting(
                 actor=record.name,

@@ -36,7 +36,7 @@ from runtime.operations.operations import Operations, why_declined
 from runtime.operations.reload import Reloader
 from runtime.operations.tree import Tree
 from runtime.supervision.child_run import ChildrenUnstopped
-from runtime.supervision.events import ChildExited, Decision
+from runtime.supervision.events import ChildExited, ChildParked, ChildStarted, Decision
 from runtime.supervision.supervisor import ChildInfo, ChildState, open_tree_nursery
 from runtime.system.signals import leave, print_last_words, watch_signals
 from runtime.system.start_screen import ScreenLine, how_to_call_atlas, render, show
@@ -109,6 +109,8 @@ class System:
         self._leave = leave
         self._owns_process = owns_process
         self._refused: str | None = None
+        """The child that made the start of the system fail."""
+        self._end_of_refusals = self.services.events.subscribe(self._note_start_refused, ChildExited)
         self._stop_deadline: float | None = None
 
     def _address(self, plan: ChildPlan) -> DrainingAddress:
@@ -145,9 +147,10 @@ class System:
         lock.acquire()
         token = _running.set(self)
         unsubscribe = [
-            self.services.events.subscribe(each) for each in (self._note_start_refused, self.worker_states.note)
+            self.services.events.subscribe(self.worker_states.note, ChildParked, ChildStarted),
+            publish(self),
+            self._end_of_refusals,
         ]
-        unsubscribe.append(publish(self))
         try:
             control = ControlServer(self.socket, self, self.config.control)
             control.bind()
@@ -215,6 +218,7 @@ class System:
 
     def _up(self) -> None:
         self.is_up = True
+        self._end_of_refusals()
         self.systemd.ready()
         took = self.uptime
         self.services.events.emit(SystemStarted(self.name, os.getpid(), len(self.plans), took))
