@@ -6,21 +6,6 @@ Entry points: `get_logger`; `start`, `reconfigure`, `flush` and `stop` for who o
 May be imported by everything above the ground. Imports the ground alone.
 """
 
-from runtime.log.logs import Logger, check, flush, get_logger, reconfigure, start, stop
-from runtime.log.record import Record, as_json, as_text
-from runtime.log.redaction import MASK, redact
+from runtime.public_names import public_names
 
-__all__ = [
-    "MASK",
-    "Logger",
-    "Record",
-    "as_json",
-    "as_text",
-    "check",
-    "flush",
-    "get_logger",
-    "reconfigure",
-    "redact",
-    "start",
-    "stop",
-]
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)
