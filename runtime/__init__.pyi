@@ -54,6 +54,7 @@ from .errors import TooManyPostponed as TooManyPostponed
 from .errors import Unhandled as Unhandled
 from .errors import UnknownActor as UnknownActor
 from .errors import WouldDeadlock as WouldDeadlock
+from .errors import unwrap_group as unwrap_group
 from .events import Event as Event
 from .events import EventBus as EventBus
 from .events import EventRecord as EventRecord

@@ -15,6 +15,22 @@ class AtlasError(Exception):
     exit_code: ClassVar[int] = 70
 
 
+def unwrap_group(error: BaseException) -> BaseException:
+    """The one exception inside `error`, however many groups of one are around it; a group of several, or no group, as it is.
+
+    A nursery puts a group around what its body or one task raises. To raise what comes out:
+
+        except BaseExceptionGroup as group:
+            error = unwrap_group(group)
+            if error is group:
+                raise
+            raise error from None
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 class ConfigError(AtlasError):
     """The configuration is wrong; nothing was started."""
 

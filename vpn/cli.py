@@ -17,12 +17,13 @@ from typing import Concatenate, ParamSpec
 import click
 import trio
 
+from runtime import unwrap_group
 from runtime.cli import Seconds, Word
 from vpn.agent.install.command import install
 from vpn.agent.run import run
 from vpn.agent.settings import read_token
 from vpn.digest import expiry_seconds
-from vpn.errors import TunnelError, unwrap_group
+from vpn.errors import TunnelError
 from vpn.link import VlessLink, parse_link
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings

@@ -5,8 +5,6 @@ Each answers at once or returns the Reply that its caller waits for; none waits 
 
 from __future__ import annotations
 
-import difflib
-
 import trio
 
 from runtime.child import Restart
@@ -23,6 +21,7 @@ from runtime.supervision.children import (
 )
 from runtime.supervision.control_loop import ControlLoop
 from runtime.supervision.errors import AdministrationError, ChildStartFailed, RefusalReason
+from runtime.wording import nearest
 
 
 def which(loop: ControlLoop) -> tuple[ChildInfo, ...]:
@@ -151,8 +150,8 @@ def _keep_down(loop: ControlLoop, record: ChildRecord) -> None:
 def _find(loop: ControlLoop, name: str) -> ChildRecord:
     record = loop.children.get(name)
     if record is None:
-        nearest = difflib.get_close_matches(name, loop.children, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        meant = nearest(name, loop.children)
+        hint = f"; did you mean {meant}?" if meant else ""
         raise AdministrationError(RefusalReason.NOT_FOUND, loop.name, name, f"there is no child {name}{hint}")
     return record
 

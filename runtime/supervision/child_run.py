@@ -20,7 +20,7 @@ import trio
 
 from runtime.child import Child, Exit, ExitReason
 from runtime.core.stacks import stack_of
-from runtime.errors import AtlasError, Fatal, Ignore, Killed
+from runtime.errors import AtlasError, Fatal, Ignore, Killed, unwrap_group
 from runtime.supervision.stop_ladder import Unstopped
 
 
@@ -177,7 +177,7 @@ class ChildRun:
         self._ended = True
         if self.exit is None:
             self.died_at_failpoint = killed_in(error)
-            reason, cause, detail = self._classify(sole_error(error))
+            reason, cause, detail = self._classify(None if error is None else unwrap_group(error))
             self._on_end(self, self._record(reason, cause, detail))
         if self._when_ended is not None:
             self._when_ended(self)
@@ -211,13 +211,6 @@ class ChildRun:
             return ExitReason.IGNORED, error, str(error)
         detail = "" if error is not None else "it returned before it reported that it serves"
         return ExitReason.START_FAILED, error, detail
-
-
-def sole_error(error: BaseException | None) -> BaseException | None:
-    """The one exception inside groups of one (a nursery wraps what its body raises); anything else as it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def fatal_in(error: BaseException | None) -> BaseException | None:

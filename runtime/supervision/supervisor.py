@@ -15,6 +15,7 @@ from typing import Generic, ParamSpec
 import trio
 
 from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopReason, Strategy
+from runtime.errors import unwrap_group
 from runtime.events import Event
 from runtime.restart_limits import IntensityWindow
 from runtime.supervision import administration
@@ -355,6 +356,7 @@ def _unwrapped() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+        error = unwrap_group(group)
+        if error is group:
+            raise
+        raise error from None

@@ -18,10 +18,9 @@ import attrs
 import click
 import trio
 
-from runtime import AtlasError, Systemd, get_logger
+from runtime import AtlasError, Systemd, get_logger, log, unwrap_group
 from runtime.config import Secret
 from runtime.http import HttpServer, open_listener, url_of
-from runtime.log import logs
 from vpn.agent.http.api import make_app
 from vpn.agent.http.auth import count_failed_handshake
 from vpn.agent.http.report import Reporter
@@ -33,7 +32,7 @@ from vpn.agent.state.store import open_store
 from vpn.agent.xray.background_checks import BackgroundChecks
 from vpn.agent.xray.node import AgentNode
 from vpn.agent.xray.supervisor import XraySupervisor
-from vpn.errors import AgentMisconfigured, ListenRefused, unwrap_group
+from vpn.errors import AgentMisconfigured, ListenRefused
 from vpn.ports import choose_lasting, is_free
 from vpn.xray.config import Inbound, Reality
 
@@ -198,7 +197,7 @@ def _announce(facts: dict[str, object]) -> None:
 
 def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info", log_format: str = "text") -> None:
     """Run the agent in this process; logs go to standard error."""
-    logs.start(log_level, log_format, out=2, err=2)
+    log.start(log_level, log_format, out=2, err=2)
     try:
         trio.run(partial(run_agent, settings, parent_stdin=parent_stdin))
     except Exception as error:
@@ -206,7 +205,7 @@ def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info"
             log.critical("the agent ended by an unexpected error", error=error)
         raise
     finally:
-        logs.stop()
+        log.stop()
 
 
 _PR_SET_PDEATHSIG = 1

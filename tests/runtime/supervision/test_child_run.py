@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from runtime.child import Exit, ExitReason
-from runtime.errors import Fatal, Ignore
-from runtime.supervision.child_run import ChildRun, fatal_in, sole_error
+from runtime.errors import Fatal, Ignore, unwrap_group
+from runtime.supervision.child_run import ChildRun, fatal_in
 from runtime.supervision.supervisor import ChildrenUnstopped, EndedInOrder
 from tests.runtime.supervision.misbehaving import Boom, Harness, Misbehaving, Start, Stop, settle
 
@@ -234,9 +234,9 @@ async def test_the_life_is_measured_from_the_begin_of_the_start(
 def test_groups_of_one_are_unwrapped_and_others_kept() -> None:
     leaf = Boom("a")
     both = ExceptionGroup("two", [leaf, Boom("b")])
-    assert sole_error(ExceptionGroup("one", [ExceptionGroup("one", [leaf])])) is leaf
-    assert sole_error(both) is both
-    assert sole_error(None) is None
+    assert unwrap_group(ExceptionGroup("one", [ExceptionGroup("one", [leaf])])) is leaf
+    assert unwrap_group(both) is both
+    assert unwrap_group(leaf) is leaf
 
 
 def test_a_fatal_error_is_found_among_others() -> None:
