@@ -18,9 +18,11 @@ import attrs
 import click
 import trio
 
-from runtime import AtlasError, Systemd, get_logger, log, unwrap_group
+from runtime import AtlasError, Systemd, get_logger, unwrap_group
 from runtime.config import Secret
 from runtime.http import HttpServer, open_listener, url_of
+from runtime.log import start as start_log
+from runtime.log import stop as stop_log
 from vpn.agent.http.api import make_app
 from vpn.agent.http.auth import count_failed_handshake
 from vpn.agent.http.report import Reporter
@@ -197,7 +199,7 @@ def _announce(facts: dict[str, object]) -> None:
 
 def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info", log_format: str = "text") -> None:
     """Run the agent in this process; logs go to standard error."""
-    log.start(log_level, log_format, out=2, err=2)
+    start_log(log_level, log_format, out=2, err=2)
     try:
         trio.run(partial(run_agent, settings, parent_stdin=parent_stdin))
     except Exception as error:
@@ -205,7 +207,7 @@ def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info"
             log.critical("the agent ended by an unexpected error", error=error)
         raise
     finally:
-        log.stop()
+        stop_log()
 
 
 _PR_SET_PDEATHSIG = 1
