@@ -1,4 +1,4 @@
-"""A supervised actor runtime on trio. The public names, flat; the modules behind them are of concern to nobody else.
+"""A supervised actor runtime on trio. Its public names, flat; other rooms import nothing deeper.
 
 Tests of actors use `runtime.testing.system` as well.
 """

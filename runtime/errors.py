@@ -1,4 +1,4 @@
-"""What can go wrong between actors, and what ends a process: every error says what, to whom, since when and what to do."""
+"""What can go wrong between actors, and what ends a process: each text says what happened to which actor, and what to do."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class MailboxFull(AskTimeout):
 
 
 class WouldDeadlock(AskError):
-    """The ask (or the send to a full mailbox) was refused, because everybody on `path` would wait for the next for ever."""
+    """The ask (or the send to a full mailbox) was refused: each actor on `path` would wait for the next one for ever."""
 
     def __init__(self, actor: str, message: Message, path: Sequence[str]) -> None:
         super().__init__(

@@ -32,7 +32,7 @@ class Event:
     """The logging level of the event's log line: `logging.INFO`, `WARNING`, `ERROR` or `CRITICAL`."""
 
     actor: str
-    """Whom it happened to: an actor's, supervisor's or part's name."""
+    """The actor, supervisor or part that it happened to, by name."""
 
     @property
     def kind(self) -> str:

@@ -1,6 +1,5 @@
 """`atlas`: finds the commands of all rooms by entry point, shows their help without importing them, and turns errors
-into
-messages and exit codes.
+into messages and exit codes.
 """
 
 from __future__ import annotations

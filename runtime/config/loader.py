@@ -124,7 +124,7 @@ def _raise(source: RawConfig) -> None:
 
 
 def _check_healthcheck(source: RawConfig, watchdog: WatchdogSettings, tree: DeclaredTree) -> None:
-    """A name that nobody has would leave a frozen health check unseen; only the default may be nobody's."""
+    """Refuse the name of an unknown actor: a frozen health check would go unseen. Only the default may be unknown."""
     names = [plan.name for plan in tree.actors]
     if watchdog.healthcheck not in names and "healthcheck" in source.table(("watchdog",)):
         message = f'there is no actor "{watchdog.healthcheck}"{did_you_mean(watchdog.healthcheck, names)}'

@@ -23,7 +23,7 @@ class Name:
 
 @attrs.frozen
 class KillArguments:
-    """Whom, and optionally where."""
+    """The actor's name, and optionally the failpoint (`at`) and its visit (`nth`)."""
 
     name: str
     at: str | None = None
@@ -39,7 +39,7 @@ class MaybeName:
 
 @attrs.frozen
 class Recent:
-    """How many of the latest, and of whom."""
+    """How many of the latest, and of which actor (all if None)."""
 
     limit: int = attrs.field(default=100, validator=attrs.validators.ge(0))
     name: str | None = None
@@ -47,7 +47,7 @@ class Recent:
 
 @attrs.frozen
 class EventArguments:
-    """How many of the latest, of whom, and whether to go on."""
+    """How many of the latest, of which actor (all if None), and whether to follow."""
 
     limit: int = attrs.field(default=50, validator=attrs.validators.ge(0))
     name: str | None = None
@@ -125,7 +125,7 @@ async def reload(call: ControlCall, _arguments: NoArguments) -> object:
 
 @control_command("deadletters", Recent, changes=False)
 async def deadletters(call: ControlCall, arguments: Recent) -> object:
-    """Messages that nobody handled."""
+    """Messages that were not handled."""
     letters = call.system.services.deadletters
     found = [letter for letter in letters.recent() if arguments.name in (None, letter.actor)]
     counts = [

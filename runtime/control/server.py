@@ -51,7 +51,7 @@ class OperatorCommand(Event):
     outcome: str
 
     def line(self) -> str:
-        """Who did what to whom, and what came of it."""
+        """Which operator did what to which actor, and the outcome."""
         target = f" {self.target}" if self.target else ""
         return f"operator (uid {self.uid}, pid {self.pid}): {self.command}{target}: {self.outcome}"
 

@@ -258,9 +258,10 @@ class Address:
             self._up_since = self.read_clock()
 
     def incarnation_failed(self, run: Incarnation | None, error: BaseException | None) -> None:
-        """The incarnation is as good as gone: answer everybody whose request it had looked at.
+        """The incarnation will end: fail the requests that it handled or whose reply it deferred.
 
-        Whom it had not looked at waits for the supervisor's decision, which comes with the end; see `lingers`.
+        Requests still queued are answered by `on_decided`, when it is known whether the actor restarts; or by
+        `tasks_outlive_it`, if the end takes long.
         """
         if run is not None and self._run is not run and self._run is not None:
             return
@@ -278,12 +279,12 @@ class Address:
             self._answer_queued(will_restart=self._will_restart)
 
     def tasks_outlive_it(self) -> None:
-        """Tasks of the incarnation keep it from ending: nobody shall wait for its deadline because of them."""
+        """Tasks keep the incarnation from ending: fail the queued requests now, instead of at their deadlines."""
         if self._will_restart is None:
             self._answer_waiting()
 
     def record_dead_letter(self, message: Message, reason: str) -> None:
-        """A message will not be handled."""
+        """Count a message that will not be handled, with the reason."""
         self.services.deadletters.record(self.name, type(message).__name__, reason)
 
     def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready

@@ -1,4 +1,4 @@
-"""Asks: pending requests, replies that are given later, deadlines that propagate, and the graph of who waits for whom."""
+"""Asks: pending requests, replies given later, deadlines that propagate, and the graph of which actor waits for which."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ current_call_context: ContextVar[CallContext | None] = ContextVar("current_call"
 
 
 class WaitEdge:
-    """An edge of the graph of waiting: somebody waits until `callee` handles `message`."""
+    """An edge of the graph of waiting: the caller waits until `callee` handles `message`."""
 
     __slots__ = ("callee", "message", "stage", "task")
 
@@ -74,7 +74,7 @@ class WaitEdge:
 
 
 class PendingAsk(WaitEdge):
-    """A request on its way, and the slot for its reply. Answered at most once; later answers are refused."""
+    """A request on its way, and its reply. Answered at most once; later answers are refused."""
 
     __slots__ = ("asked_at", "correlation", "deadline", "handled_since", "outcome", "room_scope")
 
@@ -102,7 +102,7 @@ class PendingAsk(WaitEdge):
         return True
 
     async def wait(self) -> None:
-        """Wait for the outcome. Cancellation leaves the slot as it was."""
+        """Wait for the outcome. A cancelled wait changes nothing."""
         if self.outcome is not None:
             await trio.lowlevel.checkpoint()
             return
@@ -225,7 +225,7 @@ def _timed_out(pending: PendingAsk, within: float, *, capped: bool) -> AskTimeou
 class Deferred(Generic[R]):
     """The promise to answer a request after its handler has returned; made by `context.defer(message)`.
 
-    The handler returns it and goes on to the next message. Whoever holds it answers once; if the incarnation dies
+    The handler returns it and goes on to the next message. Its holder answers once; if the incarnation dies
     before, the asker gets ActorCrashed. It is not awaited by anyone but the asker.
     """
 
@@ -236,18 +236,18 @@ class Deferred(Generic[R]):
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody still waits for the answer: false once answered, timed out, cancelled, or told, not asked."""
+        """Whether the caller still waits: false once answered, timed out or cancelled, and for a message that was told."""
         return self._ask is not None and self._ask.outcome is None
 
     @property
     def deadline(self) -> float:
-        """Time on trio's clock after which nobody waits any more; infinity if nobody asked."""
+        """Time on trio's clock until which the caller waits; infinity if the message was told."""
         return float("inf") if self._ask is None else self._ask.deadline
 
     def reply(self, value: R) -> bool:
-        """Answer. False if nobody waits any more: what was handed out with the reply is then still the caller's."""
+        """Answer. Returns False if the caller no longer waits: what the reply would have handed over is still yours."""
         return self._ask is not None and self._ask.settle(Value(value))
 
     def fail(self, error: Exception) -> bool:
-        """Answer with an error, raised at the asker. False if nobody waits any more."""
+        """Answer with an error, raised at the asker. Returns False if the caller no longer waits."""
         return self._ask is not None and self._ask.settle(Error(error))

@@ -122,7 +122,7 @@ class Incarnation:
         self._stop_scope: trio.CancelScope | None = None
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
+        """Run the hooks and the message loop to the end. Raises what the incarnation died of, once all its tasks have ended."""
         self.task = trio.lowlevel.current_task()
         call_token = current_call_context.set(self.call)
         actor_token = current_actor.set(self.address.name)
@@ -181,7 +181,7 @@ class Incarnation:
         address.is_busy = True
 
     def fail(self, error: BaseException) -> None:
-        """The incarnation dies of `error`: whoever waits for it learns that now, not when its tasks are done."""
+        """The incarnation dies of `error`: what waits for it is told now, not when its tasks have ended."""
         if self.failure is None:
             self.failure = error
             self.address.incarnation_failed(self, error)
@@ -216,7 +216,7 @@ class Incarnation:
         self._tasks[task] = None
         # An idle actor should not pay for a nursery, and one cannot be opened in the middle of a handler. So the tasks
         # hang in trio's own nursery and the promises of one are kept here: no exception leaves `_run_task`, and
-        # `live` does not end before them.
+        # `run` does not end before them.
         trio.lowlevel.spawn_system_task(
             self._run_task, task, call, function, args, name=full_name, context=contextvars.copy_context()
         )
@@ -277,7 +277,7 @@ class Incarnation:
         return deferred
 
     def discard(self) -> None:
-        """Forget what others still know of this incarnation."""
+        """Cancel its monitors: other actors keep nothing of this incarnation."""
         for monitor in self._monitors:
             monitor.cancel()
         self._monitors.clear()

@@ -1,10 +1,8 @@
 """A mailbox: a control lane and a bounded user lane, two trio memory channels owned by an actor's address.
 
 Statistics keep trio's names. Three things a memory channel cannot do are done beside it: waiting for whichever of two
-lanes
-gets something first (`wait`, a wakeup in `trio.lowlevel`), putting messages back in front (`replay`), and knowing how
-long a
-message has waited (`Arrivals`) without an envelope around each.
+lanes gets something first (`wait`, a wakeup in `trio.lowlevel`), putting messages back in front (`replay`), and knowing
+how long a message has waited (`Arrivals`) without an envelope around each.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ DEFAULT_CAPACITY = 64
 _ACCEPTED, _FULL, _DEAD = Delivery.ACCEPTED, Delivery.FULL, Delivery.DEAD
 
 QueueEntry: TypeAlias = Message | Envelope | PendingAsk
-"""What lies in a lane: a told message as it is or in its letter, an asked one in its slot."""
+"""A queue entry: a plain message, a message with a correlation id (Envelope), or a pending ask."""
 
 
 class Overflow(enum.StrEnum):
@@ -110,7 +108,7 @@ def _refuse(_: QueueEntry) -> None:
 
 
 class Mailbox:
-    """Owned by an address; written by everybody, read by one incarnation at a time."""
+    """Owned by an address. Any task puts messages in; one incarnation at a time takes them out."""
 
     __slots__ = (
         "_accepted",

@@ -1,4 +1,4 @@
-"""The message loop of an incarnation: takes, dispatches, answers; in batches, so that nobody else has to wait for long."""
+"""The message loop of an incarnation: takes, dispatches and answers messages, in batches that leave the loop to other tasks."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Promises: saying something appends to a bounded queue and returns; nothing that is written shows a secret or a control
 character.
-Entry points: `get_logger`; `start`, `reconfigure`, `flush` and `stop` for who owns the process; `redact`.
+Entry points: `get_logger`; `start`, `reconfigure`, `flush` and `stop` for the owner of the process; `redact`.
 May be imported by everything above the ground. Imports the ground alone.
 """
 

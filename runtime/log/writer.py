@@ -1,8 +1,7 @@
 """The log's writer thread: takes rendered lines to file descriptors, so that nothing else ever waits for one.
 
 Callers append to a bounded deque and go on; a full one drops the new record and counts it. There is no lock: the deque
-is
-appended on one side and popped on the other, and an eventfd wakes the thread when it sleeps. The thread itself never
+is appended on one side and popped on the other, and an eventfd wakes the thread when it sleeps. The thread itself never
 waits *inside* a write where poll can tell beforehand, so one blocked stream holds up neither the other nor the exit.
 `write_bounded` is the one write that may be used without the thread: by a watchdog, or when the process leaves.
 """

@@ -1,4 +1,4 @@
-"""The figures of the runtime itself: who is up, who was restarted why, whose mailbox fills, what nobody handled.
+"""The figures of the runtime itself: actors up, ends and restarts by reason, mailboxes, messages not handled.
 
 They are read from the actors when they are asked for; nothing is counted along the way of a message.
 """

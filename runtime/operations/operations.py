@@ -19,7 +19,7 @@ from runtime.wording import nearest
 
 
 def why_declined(child: ChildInfo) -> str | None:
-    """Why the child declined to run, if that is how it is: then nobody misses it."""
+    """Why the child declined to run; None if it did not decline. One that declined is not missed."""
     last = child.last_exit
     if child.state is not ChildState.DOWN or last is None or last.reason is not ExitReason.IGNORED:
         return None

@@ -2,10 +2,8 @@
 live.
 
 The tree has one flat nursery on purpose: a supervisor can end although a child of it ignores cancellation, and report
-that
-child, instead of hanging together with it; and nesting supervisors costs no depth. Supervisors know what is alive; the
-nursery
-does not close before the last task is gone.
+that child, instead of hanging together with it; and nesting supervisors costs no depth. Supervisors know what is alive;
+the nursery does not close before the last task is gone.
 """
 
 from __future__ import annotations
@@ -53,8 +51,8 @@ class ChildrenUnstopped(AtlasError):
 class ChildRun:
     """One call of a child's `run`, in its own shielded cancel scope.
 
-    Guarantees: `live` lets no exception out; whatever happens in `run`, exactly one Exit is made, the child's `on_exit`
-    is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the first
+    Guarantees: `run` lets no exception out; whatever happens in the child's own `run`, exactly one Exit is made, the
+    child's `on_exit` is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the first
     instruction of `run` on. Cancellation from outside does not reach the child: only `kill` and `fail_start` do.
     """
 
@@ -93,7 +91,7 @@ class ChildRun:
         self.hook_error: Exception | None = None
         """What `on_exit` raised although it must not."""
         self.died_at_failpoint = False
-        """Whether it died of a failpoint that somebody had armed."""
+        """Whether it died of an armed failpoint."""
         self.kill_reason: str | None = None
         self.stop_asked = False
         self.task: trio.lowlevel.Task | None = None
@@ -219,7 +217,7 @@ def fatal_in(error: BaseException | None) -> BaseException | None:
 
 
 def killed_in(error: BaseException | None) -> bool:
-    """Whether it died of a failpoint that somebody had armed."""
+    """Whether it died of an armed failpoint."""
     return any(isinstance(leaf, Killed) for leaf in _leaves(error))
 
 
@@ -249,17 +247,17 @@ class TreeNursery:
             self.on_fatal(error)
 
 
-_tree_nursery: ContextVar[TreeNursery | None] = ContextVar("atlas_supervision_ground", default=None)
+_tree_nursery: ContextVar[TreeNursery | None] = ContextVar("atlas_tree_nursery", default=None)
 
 
 def current_tree_nursery() -> TreeNursery | None:
-    """The ground of the tree that the calling task belongs to."""
+    """The nursery of the tree that the calling task belongs to; None outside of one."""
     return _tree_nursery.get()
 
 
 @asynccontextmanager
 async def open_tree_nursery() -> AsyncIterator[TreeNursery]:
-    """A ground for the supervision tree that is run inside the block.
+    """Open the nursery for all runs of the supervision tree that is run inside the block.
 
     The block's own error comes out as it is. Leaving waits for unstopped children, under any cancellation: a process
     that will not wait looks at the supervisor's `unstopped` inside the block and leaves with `os._exit`.

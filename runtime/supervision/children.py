@@ -1,10 +1,9 @@
 """A supervisor's children: the record of each, the index by what they wait for, and which to stop and to start next.
 
 With thousands of children a supervisor must not look at all of them after each change: children are indexed by what
-they
-wait for, so each pass touches only those that changed. No operation in progress is remembered: what has to happen next
-follows from the state of the children alone, so a crash, a kill or a shutdown in the middle of anything is no special
-case.
+they wait for, so each pass touches only those that changed. No operation in progress is remembered: what has to happen
+next follows from the state of the children alone, so a crash, a kill or a shutdown in the middle of anything is no
+special case.
 """
 
 from __future__ import annotations
@@ -144,14 +143,14 @@ class ChildRecord:
     repairs: IntensityWindow | None = None
     """Its repairs, once there was one."""
     repair_allowed: bool | None = None
-    """It was killed on purpose, by an operator, at a failpoint or to repair it, and its restart charges nobody's attempts;
-    False if that was one repair too many."""
+    """True if it was killed on purpose (by an operator, at a failpoint, to repair it): its restart is no restart attempt.
+    False if that was one repair too many; None if it was not killed."""
     static: bool = True
     """Declared with the supervisor: it comes back with it."""
     start_position: int = 0
     """In the start order."""
     on_change: Callable[[ChildRecord], None] | None = None
-    """Told before anything changes by which the supervisor finds it."""
+    """Called before a field changes that the index uses."""
 
     state: ChildState = attrs.field(default=ChildState.WAITING, on_setattr=_note_change)
     since: float = 0.0
@@ -230,7 +229,7 @@ class ChildRecord:
         self.set_state(ChildState.RESTARTING, now)
 
     def reset(self, now: float) -> None:
-        """As new, for another life of the supervisor; only the incarnation's number goes on."""
+        """As new, for another run of the supervisor; only the incarnation's number goes on."""
         assert not self.is_alive, f"{self.name} is still alive"
         assert all(left.ended for left in self.unstopped_runs), f"{self.name} still has a task that did not end"
         self.unstopped_runs.clear()
@@ -267,7 +266,7 @@ class ChildRecord:
 
 
 class View:
-    """Those children to whom one thing applies."""
+    """The children for which a condition holds, kept up to date as their records change."""
 
     __slots__ = ("_applies", "_members")
 
@@ -276,7 +275,7 @@ class View:
         self._members: set[ChildRecord] = set()
 
     def update(self, record: ChildRecord, *, is_listed: bool) -> None:
-        """It may apply now, or no longer."""
+        """Look at a child again: whether it belongs here may have changed."""
         if not (is_listed and self._applies(record)):
             self._members.discard(record)
         elif record not in self._members:
@@ -284,7 +283,7 @@ class View:
             self._added(record)
 
     def _added(self, record: ChildRecord) -> None:
-        """For a file that keeps an order."""
+        """Called with each new member; for a view that keeps an order."""
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -294,7 +293,7 @@ class View:
 
 
 class OrderedView(View):
-    """One whose first member in start order, or the last, is at hand."""
+    """A view that knows its first member in start order (or its last) without sorting."""
 
     __slots__ = ("_heap", "_sign")
 
@@ -302,7 +301,7 @@ class OrderedView(View):
         super().__init__(applies)
         self._sign = -1 if last else 1
         self._heap: list[tuple[int, ChildRecord]] = []
-        """Some of them may have left: they are thrown away when they come up, or when there are too many."""
+        """Members and former members; these are removed when they come to the top, or when there are too many."""
 
     def _added(self, record: ChildRecord) -> None:
         heapq.heappush(self._heap, (self._sign * record.start_position, record))
@@ -322,7 +321,7 @@ def _start_position(record: ChildRecord) -> int:
 
 
 class ChildIndex(Mapping[str, ChildRecord]):
-    """All children in start order. Reading a file brings it up to date first."""
+    """All children in start order, and views of them. Reading a view brings it up to date first."""
 
     def __init__(self, children: Mapping[str, ChildRecord]) -> None:
         self._children: dict[str, ChildRecord] = {}
@@ -373,43 +372,43 @@ class ChildIndex(Mapping[str, ChildRecord]):
 
     @property
     def alive(self) -> OrderedView:
-        """Who has an incarnation that is not given up for lost."""
+        """Children with an incarnation that is not reported as unstopped, the last started first."""
         self._update_views()
         return self._alive
 
     @property
     def not_asked_to_stop(self) -> View:
-        """Those of them who were not asked to stop."""
+        """Living children that were not asked to stop."""
         self._update_views()
         return self._not_asked_to_stop
 
     @property
     def to_terminate(self) -> View:
-        """Those of them whom their owner wants down."""
+        """Living children that are to go down and were not asked to."""
         self._update_views()
         return self._to_terminate
 
     @property
     def stopping_for_group(self) -> OrderedView:
-        """Whose incarnation has to end for a group restart."""
+        """Living children that have to end for a group restart, the last started first."""
         self._update_views()
         return self._stopping_for_group
 
     @property
     def to_start(self) -> View:
-        """Who is to be started, each by himself."""
+        """Children to start, each by itself."""
         self._update_views()
         return self._to_start
 
     @property
     def to_start_in_turn(self) -> OrderedView:
-        """Who is to be started in his turn, or is starting so."""
+        """Children that start one after the other, and those of them that are starting."""
         self._update_views()
         return self._to_start_in_turn
 
     @property
     def never_served(self) -> View:
-        """Who is wanted and has never served."""
+        """Children that are wanted and have never served."""
         self._update_views()
         return self._never_served
 

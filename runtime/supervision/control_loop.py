@@ -44,7 +44,7 @@ from runtime.supervision.stop_ladder import Rung, StopLadder, Unstopped
 
 
 class StartStop:
-    """The hands of a supervisor. Nothing here waits; a deadline that passes is taken by `take_due`."""
+    """Starts, stops, kills and reports one child at a time. Nothing here waits: `run_due` acts on deadlines that have passed."""
 
     def __init__(
         self, supervisor: str, tree_nursery: TreeNursery, emit: Emit, hooks: ChildHooks, loop: ControlLoop
@@ -143,7 +143,7 @@ class StartStop:
             heapq.heappush(self._heap, (at, next(self._tickets), record))
 
     def next_deadline(self) -> float:
-        """When `take_due` has to be called next; math.inf if nothing is due ever."""
+        """When `run_due` has to be called next; math.inf if nothing is due ever."""
         while self._heap and self._heap[0][0] != self._heap[0][2].deadline:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
@@ -192,7 +192,7 @@ class StartStop:
         self._loop.child_ended(record, run, run.record_unstopped(f"it ignores cancellation since {waited:g} s"))
 
     def take_over_unstopped(self, record: ChildRecord, error: ChildrenUnstopped) -> None:
-        """Take over what a nested supervisor could not stop: it may not come back before that is gone."""
+        """Take over what a nested supervisor could not stop: it is not started again before those runs have ended."""
         record.reports.extend(report.below(record.name) for report in error.reports)
         for run in error.incarnations:
             self._take_over(record, run)
@@ -316,7 +316,7 @@ class ControlLoop:
             self.control.ask_to_stop(record, StopCause.RESTART, record.reason or "restarted together with a sibling")
 
     async def _kill_all(self) -> None:
-        """A bug in the loop: nobody would look after the children any more, so none may outlive it."""
+        """After a bug in the loop: it can supervise no child any more, so none may outlive it."""
         alive = [record for record in self.children.values() if record.run is not None]
         grace = max((record.spec.kill_grace for record in alive), default=0.0)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):

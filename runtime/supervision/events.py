@@ -50,7 +50,7 @@ class ChildStarted(Event):
 
 @attrs.frozen
 class ChildExited(Event):
-    """An incarnation ended in a way that nobody asked for."""
+    """An incarnation ended unasked: it crashed, was killed or failed to start."""
 
     level: ClassVar[int] = logging.ERROR
 
@@ -201,5 +201,5 @@ class SupervisorGaveUp(Event):
     reason: str
 
     def line(self) -> str:
-        """Who gave up because of whom."""
+        """Which supervisor gave up, because of which child."""
         return f"{self.actor} gave up because of {self.child}: {self.reason}"

@@ -137,7 +137,7 @@ def comes_back_late(restart: Restart, end: Exit) -> bool:
 
 
 def ends_supervisor(mode: AutoShutdown, ended: ChildRecord, children: list[ChildRecord]) -> bool:
-    """Whether the final end of `ended`, by itself, shuts its supervisor down; `slots` are all children without it."""
+    """Whether the final end of `ended`, by itself, shuts its supervisor down; `children` are all the others."""
     if not ended.spec.significant:
         return False
     match mode:
@@ -152,7 +152,7 @@ def ends_supervisor(mode: AutoShutdown, ended: ChildRecord, children: list[Child
 
 
 def taken_along(strategy: Strategy, record: ChildRecord, children: list[ChildRecord]) -> list[ChildRecord]:
-    """The siblings that a restart of `slot` takes along, in start order; `slots` are all children in that order.
+    """The siblings that a restart of `record` takes along, in start order; `children` are all children in that order.
 
     Not those that an operator terminated, that are parked or that do not stop: a sibling's crash does not undo an
     operator's decision.
@@ -169,7 +169,7 @@ def taken_along(strategy: Strategy, record: ChildRecord, children: list[ChildRec
 
 
 class ChildOutcome:
-    """Carries out decisions on the children of one life of a supervisor, inside its control loop."""
+    """Decides what follows the end of a child, and does it, inside the supervisor's control loop."""
 
     def __init__(
         self, supervisor: RunningSupervisor, tree_nursery: TreeNursery, emit: Emit, chance: Callable[[], float]

@@ -17,7 +17,7 @@ from runtime.wording import nearest
 def start_order(specs: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
     """The order of declaration, changed only where a child needs one that is declared after it.
 
-    Raises SpecError for a name given twice, for a need that nobody meets (with the nearest name) and for children that
+    Raises SpecError for a name given twice, for a need that is no child here (with the nearest name) and for children that
     need each other (with the path).
     """
     by_name = {spec.name: spec for spec in specs}

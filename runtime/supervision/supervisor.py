@@ -115,7 +115,7 @@ class _SupervisorBase:
         ChildrenUnstopped if nothing else. A cancellation from outside becomes an ordered shutdown within
         `shutdown_budget`, and then goes on as a cancellation; a nested supervisor that is killed kills its children.
 
-        The outermost supervisor opens the tree's ground unless it is run inside `open_tree_nursery()`.
+        The outermost supervisor opens the tree's nursery unless it is run inside `open_tree_nursery()`.
         """
         tree_nursery = current_tree_nursery()
         if tree_nursery is not None:
@@ -255,7 +255,7 @@ class _SupervisorBase:
 
         A starting child fails its start by it; a stopping one stops at once and is not restarted because of it; a
         child that waits for its restart has nothing to kill (AdministrationError restarting). Raises not_found and
-        not_running as well. Unless it `counts`, the restart that follows is no restart attempt: for whoever kills on purpose.
+        not_running as well. With `counts=False` the restart that follows is no restart attempt: for a kill on purpose.
         """
         administration.kill(self._running(name), name, reason, counts=counts)
 

@@ -48,7 +48,7 @@ from runtime.watchdog.worker_states import WorkerStates
 UNSTOPPED = 75
 FAILED = 70
 SCREEN_PATIENCE = 10.0
-"""Seconds that the start screen waits for everybody to be ready."""
+"""Seconds that the start screen waits for all actors to be ready."""
 LOG_CHECK = 1.0
 """Seconds between two looks at the log's writer where no watchdog runs."""
 _READINESS_POLL = 0.01
@@ -133,7 +133,7 @@ class System:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether somebody asked the system to stop."""
+        """Whether the system was asked to stop."""
         return self._stop_deadline is not None
 
     async def run(self) -> int:
@@ -195,7 +195,7 @@ class System:
             except Exception as error:  # noqa: BLE001  # whatever ends the tree becomes an exit code, below
                 failure = error
             if self.root.unstopped:
-                # their tasks still exist and would keep the ground open for ever
+                # their tasks still exist and would keep the tree's nursery open for ever
                 self._report(failure)
                 self.services.events.emit(SystemStopped(self.name, UNSTOPPED, self.uptime))
                 self._leave_for_good()

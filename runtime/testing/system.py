@@ -50,7 +50,7 @@ class OnCrash(enum.Enum):
     """What a test's system does when an actor crashes."""
 
     FAIL = "fail"
-    """The crash fails the test: nobody expected it."""
+    """The crash fails the test."""
     RESTART = "restart"
     """A new incarnation at once."""
     STOP = "stop"
@@ -68,7 +68,7 @@ class _Runner:
     is_final: bool = False
 
     def notify(self) -> None:
-        """Wake everybody who waits for the next exit or start."""
+        """Wake all tasks that wait for the next exit or start."""
         self.changed.set()
         self.changed = trio.Event()
 

@@ -37,7 +37,7 @@ from runtime.watchdog.verdict import (
 EXIT_WEDGED = 70
 """The status with which a wedged process leaves."""
 WRITE_SECONDS = 2.0
-"""How long the last words may take if nobody reads stderr."""
+"""Seconds that the last words may take if stderr is not read."""
 SLEEP_THRESHOLD = 1.0
 """Seconds by which the machine's clock must have outrun ours to count as a suspension."""
 
@@ -155,7 +155,7 @@ class WatchdogThread:
             self._systemd.alive()
 
     def _excuse_a_suspend(self) -> None:
-        """A machine or process that slept made every beat stale at once, and nobody is to blame for it.
+        """A machine or process that slept made every beat stale at once, and no worker is to blame for it.
 
         A pause of which only our own missed looks tell (SIGSTOP, a frozen container, but also code that held the
         interpreter) is forgiven once: not again before the loop has turned since.

@@ -139,7 +139,7 @@ class Repair:
     age: float
 
     def line(self) -> str:
-        """What is wrong with whom, since when, and what is done about it."""
+        """Which worker is stale, why, since when, and what is done about it."""
         return f"{self.kind.value} {self.name} is {self.why.value} for {self.age:.1f} s: restarting it"
 
 

@@ -31,7 +31,7 @@ from runtime.watchdog.verdict import Action, Diagnose, Repair, StaleLimits, beat
 TICK = 1.0
 """Seconds between two ticks of the loop's task, at most: well below what counts as blocked."""
 EXCUSING_LATENESS = 1.0
-"""Seconds of lateness after which the loop's own silence excuses everybody who lives on it."""
+"""If the loop was late by more seconds than this, stale beats are ignored for that tick."""
 
 LATENESS = histogram(
     "atlas_loop_lateness_seconds",
@@ -177,7 +177,7 @@ class Watchdog:
     operators (who holds which lease, who waits); it is called on the loop only, and what it said last is what the thread
     reports when the loop stands. `where(name)` gives an actor's stack, outermost first, and `handling(name)` the type of
     the message it has in hand. `healthcheck_runs` says whether there is a health check to be judged: True while it
-    is up, False while it is down, paused, parked or stopped, None where nobody knows.
+    is up, False while it is down, paused, parked or stopped, None where that is unknown.
     """
 
     def __init__(
