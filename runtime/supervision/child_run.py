@@ -52,8 +52,8 @@ class ChildRun:
     """One call of a child's `run`, in its own shielded cancel scope.
 
     Guarantees: `run` lets no exception out; whatever happens in the child's own `run`, exactly one Exit is made, the
-    child's `on_exit` is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the first
-    instruction of `run` on. Cancellation from outside does not reach the child: only `kill` and `fail_start` do.
+    child's `on_exit` is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the
+    first instruction of `run` on. Cancellation from outside does not reach the child: only `kill` and `fail_start` do.
     """
 
     __slots__ = (
