@@ -175,7 +175,9 @@ class ChildRun:
         self._ended = True
         if self.exit is None:
             self.died_at_failpoint = killed_in(error)
-            reason, cause, detail = self._classify(None if error is None else unwrap_group(error))
+            if isinstance(error, BaseExceptionGroup):
+                error = unwrap_group(error)
+            reason, cause, detail = self._classify(error)
             self._on_end(self, self._record(reason, cause, detail))
         if self._when_ended is not None:
             self._when_ended(self)
