@@ -30,14 +30,15 @@ test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them
 	$(BIN)/python -m tests.promises.run --at-once $(WORKERS) $(PROOFS)
 
-check: $(VENV)/dev.stamp  ## format, lint, types, layers, locks
+check: $(VENV)/dev.stamp  ## format, lint, types, imports, locks, promises, links, rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_locks.py
 	$(BIN)/python tools/check_promises.py
-	$(BIN)/python tools/check_house.py
+	$(BIN)/python tools/check_links.py
+	$(BIN)/python tools/check_rules.py
 
 format: $(VENV)/dev.stamp  ## format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -132,7 +132,7 @@ class Cluster:
         while self._run("pg_isready", "-q", "-h", str(self.root), "-p", self.port, check=False) != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(self.root / 'server.log').read_text()}")
-            time.sleep(0.02)  # house-ok: pg_isready is the only signal that a foreground server gives
+            time.sleep(0.02)  # rule-ok: pg_isready is the only signal that a foreground server gives
 
     def stop(self) -> None:
         """Stop the server at once (sessions are cut) and wait until it is gone."""

@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md from what `make bench` kept: `python tools/benchmark_page.py FOUND.json [MORE.json …]`.
+"""Writes docs/reference/benchmarks.md from what `make bench` kept: `python tools/benchmark_page.py FOUND.json [MORE.json …]`.
 
 Every line of the page is a line of those files, misses first; nothing is typed in by hand.
 """
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+PAGE: Final = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"
 HEAD: Final = """# Measured
 
 What `make bench` found, with the targets of the design. Ratios are of medians in one run, in which all sides take turns; times

@@ -1,4 +1,4 @@
-"""Hold every promise of docs/semantics.md against the tests.
+"""Hold every promise of docs/reference/semantics.md against the tests.
 
     python tools/check_promises.py [--root DIR]
 
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import attrs
 
-DOCUMENT = Path("docs/semantics.md")
+DOCUMENTS = Path("docs")
+DOCUMENT = DOCUMENTS / "reference" / "semantics.md"
 TESTS = Path("tests")
 PROMISE = re.compile(r"^- \*\*S-(\d+)\*\* \S")
 NUMBER = re.compile(r"\bS-(\d+)\b")
@@ -96,7 +97,7 @@ def violations(root: Path) -> Iterator[str]:
             yield f"{DOCUMENT}:{line}: S-{number} comes after S-{previous}: numbers ascend"
         known.setdefault(number, line)
         previous = max(previous, number)
-    for file in sorted((root / DOCUMENT).parent.rglob("*.md")):
+    for file in sorted((root / DOCUMENTS).rglob("*.md")):
         for line, content in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             for mentioned in NUMBER.findall(content):
                 if int(mentioned) not in known:

@@ -1,8 +1,7 @@
-"""The VPN room: what the backend says to a node, the agent that runs on one, Xray, and customers' links.
+"""The VPN room: nodes, Xray and customers' links. Knows `runtime`, never `db` or `actors`.
 
-The room's own files are the words that backend and agent share: `protocol`, `digest`, `link`, `errors`, `ports`.
-Packages, lowest
-first: `node` (the backend's side), `xray` (what touches Xray), `subscription` (links in the forms that programs read),
-`agent` (a
-process of its own). Knows `runtime`, never `db` or `actors`.
+The files beside this one are what backend and agent share: `protocol` (what a node is asked and answers), `errors`, `digest`,
+`link`, `ports`, `token_file`. Above them are the packages, lowest first: `node` (how the backend calls a node's agent), `xray`
+(everything that touches Xray), `subscription` (links in the forms that programs read), `agent` (a process of its own on the
+VPN host) and `commands` (`atlas node`, `atlas tunnel`). import-linter holds this order.
 """

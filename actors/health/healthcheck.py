@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from actors.conditions import Condition, ConditionTracker
-from actors.nodes.messages import ReadState
+from actors.nodes.messages import ReadState, node_names
 from actors.pool.client import pool_of
 from db.lease.queue import Lane
 from db.tx import Tx
@@ -75,12 +75,11 @@ class Healthcheck(Actor):
 
     async def _round(self) -> None:
         found: list[Condition] = []
-        names = [address.name for address in self.context.services.registry if address.name.startswith("node.")]
         async with trio.open_nursery() as nursery:
             for pool in self.pools:
                 nursery.start_soon(self._look, pool, self._ask_database, found)
-            for name in names:
-                nursery.start_soon(self._look, name, self._ask_node, found)
+            for name in node_names(self.context.services.registry):
+                nursery.start_soon(self._look, f"node.{name}", self._ask_node, found)
         self.context.failpoint("probed")
         self.context.ref.tell(RoundEnded(tuple(sorted(found, key=lambda condition: condition.subject))))
 

@@ -16,12 +16,13 @@ from attrs.validators import ge, gt
 from actors.conditions import Condition, ConditionTracker
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
+from actors.pool.worker import DatabaseWorker
 from db.billing.invariants import Invariant, check_invariant, list_invariants
 from db.errors import DatabaseBusy, LeaseError, LeaseExpired
 from db.housekeeping import Chore, chores, do_page, open_money_case
 from db.keys.reconcile import LostEpoch
 from db.lease.queue import Lane
-from runtime import Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+from runtime import Budget, Iteration, WakeUp
 from runtime.metrics import counter, gauge
 
 MAX_VIOLATIONS_TRACKED: Final = 10_000
@@ -43,10 +44,10 @@ class ViolationTracker:
     looks at least, however many others come and go.
     """
 
-    patience: float = 0.0
+    patience: float
     _since: dict[str, dict[str, float]] = attrs.field(init=False, factory=dict)
 
-    def judge(self, found: Invariant, now: float = 0.0) -> Condition:
+    def judge(self, found: Invariant, now: float) -> Condition:
         """Take in one look at `now`, in seconds; returns what it means."""
         VIOLATIONS.labels(found.name).set(found.violations)
         problems = dict(found.sample)
@@ -75,16 +76,13 @@ def in_trouble(conditions: Iterable[Condition]) -> list[Condition]:
     return [condition for condition in conditions if condition.trouble]
 
 
-log = get_logger("housekeeping")
-
 ROWS = counter("atlas_housekeeping_rows_total", "Rows that housekeeping marked or took away.", labels=("chore",))
-_SOONEST_RETRY = 5.0
 _NAMED = 5
 "Violations that are named of a view that must hold at every commit: one is an alarm."
 
 
 @attrs.define(eq=False)
-class Housekeeping(PeriodicWorker):
+class Housekeeping(DatabaseWorker):
     """Does its chores page by page, then looks at every money view and says which is in trouble.
 
     Role: what nobody else has a reason to do. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
@@ -95,7 +93,11 @@ class Housekeeping(PeriodicWorker):
     a view that cannot be read in time is trouble, never an empty view.
     """
 
-    pool: str = "pool.main"
+    log_name = "housekeeping"
+    waiting = "housekeeping waits"
+    retry_seconds = 5.0
+    starts_at_once = True
+
     ttl: float = attrs.field(default=30.0, validator=gt(0))
     "Seconds on the database's clock after which the row of a dead process is free."
     keep_messages_days: float = attrs.field(default=30.0, validator=ge(8))
@@ -115,24 +117,18 @@ class Housekeeping(PeriodicWorker):
         self._watch = ViolationTracker(self.patience)
         self._conditions = ConditionTracker(self.cooldown)
 
-    async def after_start(self) -> None:
-        await super().after_start()
-        self.context.ref.tell(WakeUp())
-
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         try:
             async with hold_leader_lease(pool, self.context.name, self.ttl) as tenure:
                 if isinstance(tenure, LeaderLease):
                     return await self._keep_order(tenure, budget)
-                self.context.after(tenure.seconds_left + _SOONEST_RETRY, WakeUp())
+                self.context.after(tenure.seconds_left + self.retry_seconds, WakeUp())
                 return Iteration(note=f"pid {tenure.pid} on {tenure.host} does it")
         except LostEpoch as lost:
             return Iteration(done=budget.done, note=str(lost))
         except LeaseError as error:
-            log.warning("the database cannot be worked on; housekeeping waits", error=str(error))
-            self.context.after(_SOONEST_RETRY, WakeUp())
-            return Iteration(done=budget.done, note="no database")
+            return self.without_database(error, done=budget.done)
 
     async def _keep_order(self, tenure: LeaderLease, budget: Budget) -> Iteration:
         for chore in chores(timedelta(days=self.keep_messages_days)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
 from uuid import UUID
 
 import attrs
@@ -24,8 +26,30 @@ class KeyDiff:
     "The node has them as wanted, and the database does not know it yet."
 
 
-def key_spec(key: ExpectedKey, place: ReconcilePass) -> KeySpec:
-    """The key as the node is told it."""
+class WantedKey(Protocol):
+    """What a row says of a key that nodes have to have."""
+
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def uuid(self) -> UUID: ...
+    @property
+    def expires_at(self) -> datetime | None: ...
+    @property
+    def generation(self) -> int: ...
+
+
+class KeyPlace(Protocol):
+    """What the database knows of one node that is to have keys."""
+
+    @property
+    def flow(self) -> str: ...
+    @property
+    def inbounds(self) -> tuple[str, ...]: ...
+
+
+def key_spec(key: WantedKey, place: KeyPlace) -> KeySpec:
+    """Return the key as the node is told it."""
     return KeySpec(
         key_id=key.key_id,
         uuid=key.uuid,
@@ -38,21 +62,21 @@ def key_spec(key: ExpectedKey, place: ReconcilePass) -> KeySpec:
 
 def diff_keys(expected: Sequence[ExpectedKey], listed: Mapping[str, NodeKey], place: ReconcilePass) -> KeyDiff:
     """Compare active keys with what the node lists of them. All others are on their way: their own workers are at them."""
-    drift = KeyDiff()
+    diff = KeyDiff()
     for key in expected:
         if key.status != "active":
             continue
         found = listed.get(key.key_id)
         if found is None:
-            drift.missing.append(key)
+            diff.missing.append(key)
         elif _same(found.spec, key_spec(key, place)):
             if not key.is_noted and found.state is not KeyState.PENDING:
-                drift.unnoted.append(key)
+                diff.unnoted.append(key)
         elif found.spec.generation < key.generation:
-            drift.missing.append(key)
+            diff.missing.append(key)
         else:
-            drift.ahead.append((key, found.spec.generation))
-    return drift
+            diff.ahead.append((key, found.spec.generation))
+    return diff
 
 
 def duplicate_uuids(listed: Mapping[str, NodeKey]) -> list[tuple[str, str]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import attrgetter
 
 import attrs
 
-from actors.keys.key_worker import KeyWorker
+from actors.keys.key_worker import KeySql, KeyWorker
 from actors.nodes.messages import RemoveKey
 from actors.pool.client import Pool
 from db.access.subscriptions import expire_page
 from db.errors import DatabaseBusy
-from db.keys.claims import KeyClaim, NodeConfirmation, Placement
+from db.keys.claims import KeyClaim, Placement
 from db.keys.removal import claim_removals, confirm_removal, fail_removal, postpone_removal
 from db.lease.queue import Lane
-from db.work.claims import Claimer
 from runtime import Budget, WakeUp, get_logger
 
 log = get_logger("keys")
@@ -32,6 +31,15 @@ class FastExpiry(KeyWorker):
     because the node refuses a removal that is older than what it has.
     """
 
+    sql = KeySql(
+        "fast_expiry",
+        claim=claim_removals,
+        confirm=confirm_removal,
+        confirmed=attrgetter("value"),
+        postpone=postpone_removal,
+        fail=fail_removal,
+        failed=lambda failures: "lost" if failures is None else f"failed {failures} times",
+    )
     lane = Lane.BATCH
 
     _marked_to: int = attrs.field(init=False, default=0)
@@ -53,19 +61,5 @@ class FastExpiry(KeyWorker):
             if not page.more or budget.remaining <= kept_for_removals:
                 return page.more
 
-    async def claim(self, pool: Pool, owner: Claimer) -> list[KeyClaim]:
-        return await pool.run("fast_expiry.claim", claim_removals, owner, self.page_size, self.claim_seconds)
-
-    async def tell(self, claim: KeyClaim, place: Placement) -> NodeConfirmation:
-        await self.ask_node(place, RemoveKey(claim.key_id, claim.generation))
-        return NodeConfirmation(place.node)
-
-    async def confirm(self, pool: Pool, claim: KeyClaim, applied: Sequence[NodeConfirmation]) -> str:
-        return (await pool.run("fast_expiry.confirm", confirm_removal, claim, applied)).value
-
-    async def postpone(self, pool: Pool, claim: KeyClaim, delay: float, why: str) -> bool:
-        return await pool.run("fast_expiry.postpone", postpone_removal, claim, delay, why)
-
-    async def fail(self, pool: Pool, claim: KeyClaim, why: str, known_generation: int) -> str:
-        failures = await pool.run("fast_expiry.fail", fail_removal, claim, why, known_generation)
-        return "lost" if failures is None else f"failed {failures} times"
+    def request_for(self, claim: KeyClaim, place: Placement) -> RemoveKey:
+        return RemoveKey(claim.key_id, claim.generation)

@@ -19,8 +19,17 @@ from actors.keys.events import (
     UnlistedRemoved,
 )
 from actors.leadership.leader_lease import LeaderLease
-from actors.nodes.messages import ChangeKeys, ListKeys, ReadKey, ReadState, RemoveKey, ReplaceKeys, RestoreKeys
-from db.keys.canary import CanaryKey, find_canary_key
+from actors.nodes.messages import (
+    ChangeKeys,
+    ListKeys,
+    ReadKey,
+    ReadState,
+    RemoveKey,
+    ReplaceKeys,
+    RestoreKeys,
+    canary_key_spec,
+)
+from db.keys.canary import find_canary_key
 from db.keys.reconcile import (
     ExpectedKey,
     ReconcilePass,
@@ -43,7 +52,7 @@ from db.tx import Tx
 from runtime import Budget, Context, Request
 from vpn.digest import digest_text, key_digest
 from vpn.errors import NodeCannotList, NodeConflict, NodeRefused
-from vpn.protocol import CAN_LIST, CAN_SYNC, MAX_BATCH, Applied, KeySpec, NodeKey, NodeState
+from vpn.protocol import CAN_LIST, CAN_SYNC, MAX_BATCH, Applied, NodeKey, NodeState
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -127,7 +136,7 @@ class NodePass:
         canary = await self._run("canary", find_canary_key, self.node)
         count = behind = total = 0
         if canary is not None and canary.is_confirmed:
-            count, total = 1, key_digest(_canary_spec(canary))
+            count, total = 1, key_digest(canary_key_spec(canary))
         after: int | None = 0
         while after is not None:
             part = await self._run("digest", digest_part, self.node, after, _PART)
@@ -212,7 +221,7 @@ class NodePass:
                 "version there"
             )
         canary = await self._run("canary", find_canary_key, self.node)
-        wanted = [] if canary is None else [_canary_spec(canary)]
+        wanted = [] if canary is None else [canary_key_spec(canary)]
         position = ""
         while page := await self._run("page", expected_page, self.node, position, self.limits.page_size):
             wanted += [key_spec(key, self._pass) for key in page if key.status in ("active", "pending")]
@@ -378,7 +387,3 @@ def _upto(names: Sequence[str], end: str, start: int) -> int:
     while start < len(names) and names[start] <= end:
         start += 1
     return start
-
-
-def _canary_spec(key: CanaryKey) -> KeySpec:
-    return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)

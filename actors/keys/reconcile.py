@@ -11,22 +11,21 @@ from attrs.validators import ge, gt
 from actors.keys.events import RECONCILE_PASSES, PassStopped
 from actors.keys.node_pass import Implausible, NodePass, PassLimits
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
+from actors.nodes.messages import node_names
 from actors.pool.client import Pool, pool_of
+from actors.pool.worker import DatabaseWorker
 from db.errors import LeaseError
 from db.keys.nodes import retire_nodes
 from db.keys.reconcile import LostEpoch, give_up_pass
 from db.lease.queue import Lane
-from runtime import AskError, Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+from runtime import AskError, Budget, Iteration, WakeUp, get_logger
 from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
 
 log = get_logger("reconcile")
 
-_RETRY_SECONDS = 5.0
-_NODE_PREFIX = "node."
-
 
 @attrs.define(eq=False)
-class Reconcile(PeriodicWorker):
+class Reconcile(DatabaseWorker):
     """Compares every node with the database, and puts right what differs, both ways.
 
     Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that nobody wants
@@ -39,7 +38,11 @@ class Reconcile(PeriodicWorker):
     node says of itself, stops that node's pass before anything was done, and a surplus that is too large removes nothing.
     """
 
-    pool: str = "pool.main"
+    log_name = "reconcile"
+    waiting = ""
+    cause_field = "reason"
+    retry_seconds = 5.0
+
     ttl: float = attrs.field(default=30.0, validator=gt(0))
     "Seconds on the database's clock after which the row of a dead process is free."
     grace: float = attrs.field(default=120.0, validator=ge(0))
@@ -67,7 +70,7 @@ class Reconcile(PeriodicWorker):
                     return self._wait_for(tenure.holder)
                 return await self._reconcile(pool, tenure, budget)
         except LeaseError as error:
-            return self._without_database(error)
+            return self.without_database(error)
         except LostEpoch as error:
             log.warning("stopped, and undid nothing", reason=str(error))
             return Iteration(note="another process took over")
@@ -76,11 +79,7 @@ class Reconcile(PeriodicWorker):
         return {**super().inspect(), "verdicts": dict(self._verdicts), "troubles": dict(self._troubles)}
 
     async def _reconcile(self, pool: Pool, tenure: LeaderLease, budget: Budget) -> Iteration:
-        names = sorted(
-            address.name.removeprefix(_NODE_PREFIX)
-            for address in self.context.services.registry
-            if address.name.startswith(_NODE_PREFIX)
-        )
+        names = node_names(self.context.services.registry)
         for retired in await pool.run("reconcile.retire", retire_nodes, names, self.retire_after):
             log.warning("a node is not configured any more; nothing waits for it from now on", node=retired)
         unfinished: list[str] = []
@@ -150,8 +149,3 @@ class Reconcile(PeriodicWorker):
     def _wait_for(self, holder: str) -> Iteration:
         self.context.after(self.ttl, WakeUp())
         return Iteration(note=f"done by {holder}")
-
-    def _without_database(self, error: BaseException) -> Iteration:
-        log.warning("the database cannot be worked on", reason=str(error))
-        self.context.after(_RETRY_SECONDS, WakeUp())
-        return Iteration(note="no database")

@@ -6,15 +6,13 @@ work that two may do at once without harm, only badly: while the database cannot
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
+from actors.leadership.process_identity import ProcessIdentity
 from actors.pool.client import Pool
 from db.errors import LeaseError
 from db.keys.reconcile import LostEpoch
@@ -22,8 +20,6 @@ from db.tx import Tx
 from db.work.epochs import Epoch, acquire_epoch, release_epoch, renew_epoch
 from runtime import ActorTask, Context
 
-_THIS_PROCESS = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-"Names this process and no other, also not one with the same number after a restart of the machine."
 _RELEASE_SECONDS = 1.0
 
 
@@ -55,7 +51,7 @@ async def hold_leader_lease(pool: Pool, name: str, ttl: float) -> AsyncIterator[
     A predecessor in this very process (an incarnation that crashed) is followed at once: it is certainly dead.
     """
     asked_at = trio.current_time()
-    found = await pool.run(f"{name}.acquire", _acquire, name, f"{_THIS_PROCESS}/{name}", ttl)
+    found = await pool.run(f"{name}.acquire", _acquire, name, f"{ProcessIdentity.own()}/{name}", ttl)
     if not found.is_mine:
         yield found
         return

@@ -32,7 +32,7 @@ class _QueuedChange:
     answer: PendingAnswer
 
     @property
-    def is_given_up(self) -> bool:
+    def is_abandoned(self) -> bool:
         return not self.answer.is_open and self.answer.deadline < float("inf")
 
 
@@ -41,48 +41,48 @@ class ChangeBatcher:
     """Group commit: a change that finds nothing on its way goes at once and alone; what arrives meanwhile goes together.
 
     `send` gets a group and answers with the outcome of each, or raises NodeError for all of them. A group has at most
-    MOST_TOGETHER changes and never two of one key; changes of one key keep their order. Who gave up before its change was
-    sent is left out. At most `flights` groups are on their way at once; `start` starts the task of one.
+    MAX_CHANGES changes and never two of one key; changes of one key keep their order. Who gave up before its change was
+    sent is left out. At most `max_in_flight` groups are on their way at once; `start` starts the task of one.
     """
 
     start: Callable[[Callable[[], Awaitable[None]]], object]
     send: Callable[[Sequence[Change]], Awaitable[Sequence[ChangeOutcome]]]
-    flights: int = 2
+    max_in_flight: int = 2
     _waiting: deque[_QueuedChange] = attrs.field(init=False, factory=deque)
-    _flying: set[str] = attrs.field(init=False, factory=set)
-    _flights: int = attrs.field(init=False, default=0)
+    _keys_in_flight: set[str] = attrs.field(init=False, factory=set)
+    _in_flight: int = attrs.field(init=False, default=0)
 
     def add(self, change: Change, answer: PendingAnswer) -> None:
         """Send the change, now or with the next group; its outcome is the answer."""
         self._waiting.append(_QueuedChange(change, answer))
-        if self._flights < self.flights:
-            self._flights += 1
-            self.start(self._fly)
+        if self._in_flight < self.max_in_flight:
+            self._in_flight += 1
+            self.start(self._send_batches)
 
     @property
     def waiting(self) -> int:
         """Changes that are not sent yet."""
         return len(self._waiting)
 
-    async def _fly(self) -> None:
+    async def _send_batches(self) -> None:
         try:
-            while group := self._take():
+            while group := self._next_batch():
                 names = {each.change.key_id for each in group}
-                self._flying |= names
+                self._keys_in_flight |= names
                 try:
                     await self._send(group)
                 finally:
-                    self._flying -= names
+                    self._keys_in_flight -= names
         finally:
-            self._flights -= 1
+            self._in_flight -= 1
 
-    def _take(self) -> list[_QueuedChange]:
+    def _next_batch(self) -> list[_QueuedChange]:
         group: list[_QueuedChange] = []
         later: deque[_QueuedChange] = deque()
-        taken = set(self._flying)
+        taken = set(self._keys_in_flight)
         while self._waiting and len(group) < MAX_CHANGES:
             each = self._waiting.popleft()
-            if each.is_given_up:
+            if each.is_abandoned:
                 continue
             (later if each.change.key_id in taken else group).append(each)
             taken.add(each.change.key_id)

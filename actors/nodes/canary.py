@@ -11,7 +11,7 @@ import trio
 from attrs.validators import gt
 
 from actors.conditions import Condition, ConditionTracker
-from actors.nodes.messages import PutKey, ReadKey, ReadState
+from actors.nodes.messages import PutKey, ReadKey, ReadState, canary_key_spec, node_names, node_ref
 from actors.pool.client import Pool, pool_of
 from db.errors import LeaseError, UnknownNode
 from db.keys.canary import CanaryKey, canary_key, confirm_canary, renew_canary
@@ -22,7 +22,7 @@ from runtime.http import is_loopback
 from runtime.metrics import SECONDS, counter, gauge, histogram
 from vpn.errors import LinkError, NodeConflict, NodeError, TunnelError, XrayError
 from vpn.link import link_for
-from vpn.protocol import InboundFacts, KeySpec, KeyState, NodeKey
+from vpn.protocol import InboundFacts, KeyState, NodeKey
 from vpn.xray.tunnel import open_tunnel
 
 CANARY_PROBES = counter(
@@ -77,8 +77,6 @@ async def serve_origin() -> AsyncIterator[Origin]:
 
 log = get_logger("canary")
 
-_NODE_PREFIX = "node."
-
 
 @settings("canary")
 @attrs.frozen
@@ -117,11 +115,7 @@ class Canary(PeriodicWorker):
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
-        names = sorted(
-            address.name.removeprefix(_NODE_PREFIX)
-            for address in self.context.services.registry
-            if address.name.startswith(_NODE_PREFIX)
-        )
+        names = node_names(self.context.services.registry)
         async with serve_origin() as origin, trio.open_nursery() as nursery:
             for name in names:
                 nursery.start_soon(self._look, pool, name, origin, budget)
@@ -162,7 +156,7 @@ class Canary(PeriodicWorker):
 
     async def _probe(self, pool: Pool, name: str, origin: Origin) -> tuple[str, str]:
         """What was found, as a word for the metrics, and the trouble, empty if there is none."""
-        node = self.context.lookup(_NODE_PREFIX + name)
+        node = node_ref(self.context, name)
         try:
             state = await node.ask(ReadState(), within=self.patience)
             if not state.ready:
@@ -187,7 +181,7 @@ class Canary(PeriodicWorker):
 
     async def _put(self, pool: Pool, name: str, key: CanaryKey) -> None:
         try:
-            await self.context.lookup(_NODE_PREFIX + name).ask(PutKey(_spec(key)), within=self.patience)
+            await node_ref(self.context, name).ask(PutKey(canary_key_spec(key)), within=self.patience)
         except NodeConflict as error:
             await pool.run("canary.renew", renew_canary, key, error.generation)
             raise
@@ -201,7 +195,7 @@ class Canary(PeriodicWorker):
             url, wanted = origin.url, origin.body
         began = trio.current_time()
         try:
-            async with open_tunnel(link_for(_spec(key), inbound), within=self.patience) as tunnel:
+            async with open_tunnel(link_for(canary_key_spec(key), inbound), within=self.patience) as tunnel:
                 page = await tunnel.fetch(url, within=self.patience)
         except (TunnelError, XrayError, LinkError) as error:
             return "blocked", f"the node says that it serves the canary's key, and no packet passes: {error}"
@@ -218,7 +212,3 @@ def _serves(found: NodeKey | None, key: CanaryKey) -> bool:
         and (found.spec.uuid, found.spec.flow) == (key.uuid, key.flow)
         and sorted(found.spec.inbounds) == sorted(key.inbounds)
     )
-
-
-def _spec(key: CanaryKey) -> KeySpec:
-    return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)

@@ -9,10 +9,29 @@ from collections.abc import Sized
 
 import attrs
 
-from runtime import Request
+from db.keys.canary import CanaryKey
+from runtime import Context, Ref, Registry, Request
 from runtime.config import Secret
 from vpn.errors import NodeError
 from vpn.protocol import Applied, KeyPage, KeySpec, Kicked, NodeKey, NodeState, Removal, Removed, SyncOutcome, UsagePage
+
+_NODE_PREFIX = "node."
+
+
+def node_names(registry: Registry) -> list[str]:
+    """Return the names of all nodes that are configured here, in order, without the prefix of their actors."""
+    names = (address.name for address in registry)
+    return sorted(name.removeprefix(_NODE_PREFIX) for name in names if name.startswith(_NODE_PREFIX))
+
+
+def node_ref(context: Context, name: str) -> Ref:
+    """Return the actor of the node of that name. Raises UnknownActor for a node that is not configured here."""
+    return context.lookup(_NODE_PREFIX + name)
+
+
+def canary_key_spec(key: CanaryKey) -> KeySpec:
+    """Return the canary's key as its node is told it."""
+    return KeySpec(key.key_id, key.uuid, flow=key.flow, inbounds=key.inbounds, generation=key.generation)
 
 
 @attrs.frozen
@@ -43,7 +62,7 @@ class RemoveKey(Request[Removed]):
     generation: int
 
 
-def _some(changes: Sized) -> str:
+def _key_count(changes: Sized) -> str:
     return f"({len(changes)} keys)"
 
 
@@ -51,7 +70,7 @@ def _some(changes: Sized) -> str:
 class ChangeKeys(Request[tuple[Applied | Removed | NodeError, ...]]):
     """Up to `vpn.protocol.MAX_BATCH` puts and removals at once; answered with what became of each, in their order."""
 
-    changes: tuple[KeySpec | Removal, ...] = attrs.field(repr=_some)
+    changes: tuple[KeySpec | Removal, ...] = attrs.field(repr=_key_count)
 
 
 @attrs.frozen
@@ -59,7 +78,7 @@ class RestoreKeys(Request[SyncOutcome]):
     """Want all of these keys, however many, and let every other key be: for a node that lost them. What it would not take
     is in the outcome; what it took it goes on applying, as `NodeState.pending` shows."""
 
-    specs: tuple[KeySpec, ...] = attrs.field(repr=_some)
+    specs: tuple[KeySpec, ...] = attrs.field(repr=_key_count)
 
 
 @attrs.frozen
@@ -67,7 +86,7 @@ class ReplaceKeys(Request[SyncOutcome]):
     """Want exactly these keys, and let go of every other that the node learned of up to the sequence `unchanged_since`: for a
     node that cannot list what it has. Read that sequence before the keys."""
 
-    specs: tuple[KeySpec, ...] = attrs.field(repr=_some)
+    specs: tuple[KeySpec, ...] = attrs.field(repr=_key_count)
     unchanged_since: int
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 import trio
@@ -86,6 +87,19 @@ log = get_logger("node")
 R = TypeVar("R")
 _NodeCall = Callable[[VpnNode], Awaitable[R]]
 
+_CALLS: Final[Mapping[type[Request[Any]], Callable[[VpnNode, Any], Awaitable[Any]]]] = {
+    ReadState: lambda node, _: node.state(),
+    ChangeKeys: lambda node, asked: node.batch(asked.changes),
+    # nothing that the node learned of after its first change is dropped: that is everything
+    RestoreKeys: lambda node, asked: node.sync(asked.specs, unchanged_since=0),
+    ReplaceKeys: lambda node, asked: node.sync(asked.specs, asked.unchanged_since),
+    ReadKey: lambda node, asked: node.get(asked.key_id),
+    ListKeys: lambda node, asked: node.list(asked.after, asked.limit),
+    ReadUsage: lambda node, asked: node.usage(asked.since, after=asked.after, limit=asked.limit),
+    KickKey: lambda node, asked: node.kick(asked.key_id),
+}
+"""How each request is put to the node. The handlers' signatures say what is answered; the framework checks those."""
+
 _LOCATE_SECONDS = 5.0
 _LOCATE_RETRY = 0.25
 
@@ -125,7 +139,7 @@ class NodeActor(Actor):
     cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
     "Seconds between two alerts about the same lasting condition."
     _client: AgentClient | None = attrs.field(init=False, default=None)
-    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
     _away_since: float | None = attrs.field(init=False, default=None)
     _wakes_are_due: bool = attrs.field(init=False, default=False)
@@ -134,13 +148,13 @@ class NodeActor(Actor):
     _skew: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
-        self._slots = trio.CapacityLimiter(self.concurrency)
+        self._limiter = trio.CapacityLimiter(self.concurrency)
         self._conditions = ConditionTracker(self.cooldown)
         self._changes = ChangeBatcher(self._start, self._change)
 
     async def on_start(self) -> None:
         self.context.ready(False, "not reached yet")
-        self.context.start_task(self._work, name="reach the node", inherit_deadline=False)
+        self.context.start_task(self._watch_node, name="reach the node", inherit_deadline=False)
 
     @handler
     async def put_key(self, message: PutKey) -> Deferred[Applied]:
@@ -156,100 +170,75 @@ class NodeActor(Actor):
 
     @handler
     async def read_state(self, message: ReadState) -> Deferred[NodeState]:
-        async def read(node: VpnNode) -> NodeState:
-            return await node.state()
-
-        return self._answer(message, read)
+        return self._answer(message)
 
     @handler
     async def change_keys(self, message: ChangeKeys) -> Deferred[tuple[Applied | Removed | NodeError, ...]]:
-        async def batch(node: VpnNode) -> tuple[Applied | Removed | NodeError, ...]:
-            return await node.batch(message.changes)
-
-        return self._answer(message, batch)
+        return self._answer(message)
 
     @handler
     async def restore_keys(self, message: RestoreKeys) -> Deferred[SyncOutcome]:
-        async def restore(node: VpnNode) -> SyncOutcome:
-            # nothing that the node learned of after its first change is dropped: that is everything
-            return await node.sync(message.specs, unchanged_since=0)
-
-        return self._answer(message, restore)
+        return self._answer(message)
 
     @handler
     async def replace_keys(self, message: ReplaceKeys) -> Deferred[SyncOutcome]:
-        async def replace(node: VpnNode) -> SyncOutcome:
-            return await node.sync(message.specs, message.unchanged_since)
-
-        return self._answer(message, replace)
+        return self._answer(message)
 
     @handler
     async def read_key(self, message: ReadKey) -> Deferred[NodeKey | None]:
-        async def read(node: VpnNode) -> NodeKey | None:
-            return await node.get(message.key_id)
-
-        return self._answer(message, read)
+        return self._answer(message)
 
     @handler
     async def list_keys(self, message: ListKeys) -> Deferred[KeyPage]:
-        async def read(node: VpnNode) -> KeyPage:
-            return await node.list(message.after, message.limit)
-
-        return self._answer(message, read)
+        return self._answer(message)
 
     @handler
     async def read_usage(self, message: ReadUsage) -> Deferred[UsagePage]:
-        async def read(node: VpnNode) -> UsagePage:
-            return await node.usage(message.since, after=message.after, limit=message.limit)
-
-        return self._answer(message, read)
+        return self._answer(message)
 
     @handler
     async def kick_key(self, message: KickKey) -> Deferred[Kicked]:
-        async def kick(node: VpnNode) -> Kicked:
-            return await node.kick(message.key_id)
-
-        return self._answer(message, kick)
+        return self._answer(message)
 
     def inspect(self) -> dict[str, object]:
         breaker = None if self._client is None else self._client.breaker
         return {
             "url": None if self._client is None else self._client.url,
             "breaker": None if breaker is None else breaker.state.value,
-            "calls": self._slots.borrowed_tokens,
+            "calls": self._limiter.borrowed_tokens,
             "changes_waiting": self._changes.waiting,
             "keys": None if self._state is None else self._state.count,
             "boot": None if self._state is None else self._state.boot_id,
             "conditions": self._conditions.inspect(trio.current_time()),
         }
 
-    def _answer(self, message: Request[R], call: _NodeCall[R]) -> Deferred[R]:
+    def _answer(self, message: Request[R]) -> Deferred[R]:
         deferred = self.context.defer(message)
-        self.context.start_task(self._call, message, deferred, call, name=type(message).__name__)
+        self.context.start_task(self._answer_with, message, deferred, name=type(message).__name__)
         return deferred
 
-    async def _call(self, message: Request[R], deferred: Deferred[R], call: _NodeCall[R]) -> None:
+    async def _answer_with(self, message: Request[R], deferred: Deferred[R]) -> None:
+        call = _CALLS[type(message)]
         try:
-            answer = await self._reach(call, although_away=isinstance(message, ReadState))
+            answer = await self._call_node(
+                lambda node: call(node, message), although_away=isinstance(message, ReadState)
+            )
         except NodeError as error:
             deferred.fail(error)
         else:
             deferred.reply(answer)
 
     async def _change(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
-        async def call(node: VpnNode) -> Sequence[ChangeOutcome]:
-            return await send_changes(node, changes, self.node.within)
+        return await self._call_node(partial(send_changes, changes=changes, within=self.node.within))
 
-        return await self._reach(call)
-
-    async def _reach(self, call: _NodeCall[R], *, although_away: bool = False) -> R:
+    async def _call_node(self, call: _NodeCall[R], *, although_away: bool = False) -> R:
         client = self._client
         if client is None:
             raise NodeUnavailable(self.key, "its agent has not been found yet")
         if self._away_since is not None and not although_away:
             away = trio.current_time() - self._away_since
             raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
-        async with self._slots:
+        async with self._limiter:
             self.context.failpoint("calling")
             answer = await call(client)
         self.context.failpoint("called")
@@ -258,7 +247,7 @@ class NodeActor(Actor):
     def _start(self, fly: Callable[[], Awaitable[None]]) -> None:
         self.context.start_task(fly, name="change keys", inherit_deadline=False)
 
-    async def _work(self) -> None:
+    async def _watch_node(self) -> None:
         settings = await self._locate()
         breaker = Breaker(trio.current_time, first_pause=self.first_pause, longest_pause=self.longest_pause)
         async with settings.client(self.key, breaker=breaker, concurrency=self.concurrency + 1) as client:
@@ -285,18 +274,18 @@ class NodeActor(Actor):
             with trio.fail_after(self.probe_patience):
                 state = await client.state()
         except trio.TooSlowError:
-            self._note_away(f"it does not answer within {self.probe_patience:g} s")
+            self._mark_away(f"it does not answer within {self.probe_patience:g} s")
             return
         except NodeError as error:
-            self._note_away(str(error))
+            self._mark_away(str(error))
             return
         if not state.ready:
-            self._note_away(f"its Xray is not ready: {state.why}")
+            self._mark_away(f"its Xray is not ready: {state.why}")
             return
         # a node whose backend cannot reach its database has to keep those who pay: nobody could have extended them
         client.can_extend = await self._record(state)
         if client.can_extend:
-            self._note_back(state)
+            self._mark_reachable(state)
 
     async def _record(self, state: NodeState) -> bool:
         """Keep the database's facts; False if the database is away, so that the next probe tries again."""
@@ -320,11 +309,11 @@ class NodeActor(Actor):
             if sqlstate(error) is None:
                 raise
             # the server refuses it: whatever the node said, it must not end this actor, and with it the service
-            self._note_away(f"the database does not take what it says of itself: {readable(str(error))}")
+            self._mark_away(f"the database does not take what it says of itself: {readable(str(error))}")
             return False
         return True
 
-    def _note_back(self, state: NodeState) -> None:
+    def _mark_reachable(self, state: NodeState) -> None:
         first = self._state is None
         self._state = state
         self._note_conditions(state)
@@ -356,7 +345,7 @@ class NodeActor(Actor):
             self.context.emit(alert.event(self.context.name))
         self.context.ready(not refuses, "; ".join(filter(None, (refuses, clock))))
 
-    def _note_away(self, why: str) -> None:
+    def _mark_away(self, why: str) -> None:
         self.context.ready(False, why)
         if self._away_since is None:
             self._away_since = trio.current_time()

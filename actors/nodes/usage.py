@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from attrs.validators import gt
 
-from actors.nodes.messages import ReadUsage
+from actors.nodes.messages import ReadUsage, node_names, node_ref
 from actors.pool.client import Pool, pool_of
 from db.errors import LeaseError
 from db.keys.usage import note_usage
@@ -14,8 +14,6 @@ from runtime import AskError, Budget, Iteration, PeriodicWorker, get_logger
 from vpn.errors import NodeError
 
 log = get_logger("usage")
-
-_NODE_PREFIX = "node."
 
 
 @attrs.define(eq=False)
@@ -35,20 +33,19 @@ class UsageCollector(PeriodicWorker):
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
-        nodes = [address.name for address in self.context.services.registry if address.name.startswith(_NODE_PREFIX)]
         troubles: list[str] = []
-        for name in sorted(nodes):
+        for name in node_names(self.context.services.registry):
             try:
                 await self._read(pool, name, budget)
             except (NodeError, AskError) as error:
-                troubles.append(f"{name}: {error}")
+                troubles.append(f"node.{name}: {error}")
             except LeaseError as error:
                 log.warning("the database is away; nodes go on counting", reason=str(error))
                 return Iteration(done=budget.done, note="no database")
         return Iteration(done=budget.done, note="; ".join(troubles)[:200])
 
     async def _read(self, pool: Pool, name: str, budget: Budget) -> None:
-        node, since, after, mark, boot = self.context.lookup(name), self._marks.get(name, ""), "", "", ""
+        node, since, after, mark, boot = node_ref(self.context, name), self._marks.get(name, ""), "", "", ""
         while True:
             page = await node.ask(ReadUsage(since, after, self.page_size), within=self.patience)
             if boot and page.boot_id != boot:
@@ -56,7 +53,7 @@ class UsageCollector(PeriodicWorker):
             mark, boot = mark or page.mark, page.boot_id
             counters = [(user.key_id, user.uplink, user.downlink) for user in page.users]
             if counters:
-                await pool.run("usage.note", note_usage, name.removeprefix(_NODE_PREFIX), boot, counters)
+                await pool.run("usage.note", note_usage, name, boot, counters)
                 await budget.count(len(counters))
             if page.next is None or page.next <= after:
                 break

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -14,24 +13,23 @@ from actors.notices.events import TelegramAway, TelegramBack
 from actors.notices.rate_limits import RateLimits
 from actors.notices.settings import TelegramNoticeSettings
 from actors.pool.client import Pool, pool_of
+from actors.pool.worker import ClaimingWorker, close_at_end, outage_delay
 from db.errors import LeaseError
 from db.lease.queue import Lane
-from db.work.claims import Claimer, enlist_claimer
+from db.work.claims import Claimer
 from db.work.outbox import OutboxMessage, claim_messages
-from runtime import Budget, Iteration, PeriodicWorker, StartRefused, StopReason, WakeUp, get_logger
+from runtime import Budget, Iteration, StartRefused, StopReason, WakeUp, get_logger
 
 log = get_logger("notices")
 
 _SILENT = "wait in the outbox until you set telegram.token_file"
-_SOONEST_RETRY = 1.0
-_LATEST_RETRY = 60.0
 _LAST_WORD = 2.0
 _SHARE = 4
 """One chat may have this part of a page in a round."""
 
 
 @attrs.define(eq=False)
-class Notifications(PeriodicWorker):
+class Notifications(ClaimingWorker):
     """Sends the messages of the outbox, each at least once, and writes down what became of it.
 
     Role: (1) claim due messages in one short transaction; (2) send them over HTTP with no lease held, as fast as Telegram
@@ -44,16 +42,18 @@ class Notifications(PeriodicWorker):
     when Telegram refuses it for good, or when what it reminds of is over; nothing is begun that the budget may cut off.
     """
 
+    log_name = "notices"
+    waiting = "notices wait"
+    starts_at_once = True
+
     telegram: TelegramNoticeSettings
-    pool: str = "pool.main"
-    claim_seconds: float = attrs.field(default=90.0, validator=attrs.validators.gt(0))
+    claim_seconds: float = attrs.field(default=90.0, validator=attrs.validators.gt(0), kw_only=True)
     "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     "Messages on their way at the same time: as many may be repeated when the process dies."
     _api: BotApi | None = attrs.field(init=False, default=None)
     _pace: RateLimits = attrs.field(init=False)
     _slots: trio.CapacityLimiter = attrs.field(init=False)
-    _owner: Claimer | None = attrs.field(init=False, default=None)
     _operator_chat: int = attrs.field(init=False)
     _unsettled: list[NoticeOutcome] = attrs.field(init=False, factory=list)
     _due: list[float] = attrs.field(init=False, factory=list)
@@ -68,6 +68,15 @@ class Notifications(PeriodicWorker):
 
     async def on_start(self) -> None:
         await super().on_start()
+        if not self.telegram.token:
+            self.context.describe(notices=_SILENT)
+            log.warning(_SILENT, actor=self.context.name)
+            return
+        self._api = BotApi(self.telegram)
+        self.context.start_task(close_at_end, self._api.aclose, name="client", inherit_deadline=False)
+
+    def require_enough_time(self) -> None:
+        """Raise StartRefused (78) unless a message that is on its way has its time, before the budget, a stop or a claim ends."""
         least = self.telegram.within + RECORD_SECONDS
         if not least < self.budget < self.claim_seconds:
             raise StartRefused(
@@ -83,17 +92,6 @@ class Notifications(PeriodicWorker):
                 f"{patience:g}, so that a stop waits for what is on its way instead of sending it twice",
                 exit_code=78,
             )
-        if not self.telegram.token:
-            self.context.describe(notices=_SILENT)
-            log.warning(_SILENT, actor=self.context.name)
-            return
-        self._api = BotApi(self.telegram)
-        self.context.start_task(self._keep_client, self._api, name="client", inherit_deadline=False)
-
-    async def after_start(self) -> None:
-        await super().after_start()
-        # Whatever waits is due now, not after the start jitter.
-        self.context.ref.tell(WakeUp())
 
     async def on_stop(self, reason: StopReason) -> None:
         await super().on_stop(reason)
@@ -118,19 +116,19 @@ class Notifications(PeriodicWorker):
         if held > 0:
             return Iteration(note=f"nothing is tried for another {held:.0f} s")
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
-        owner, self._owner = self._owner, None  # kept only if nothing is left claimed: see _claim
-        messages: list[OutboxMessage] = []
-        if await self._settle_leftovers(pool):
-            looked = trio.current_time()
-            try:
-                owner, messages = await self._claim(pool, owner)
-            except LeaseError as error:
-                return self._without_database(error)
-        else:
-            return self._without_database()
+        if not await self._settle_leftovers(pool):
+            return self.without_database()
+        looked = trio.current_time()
+        try:
+            claimer = await self.take_claimer(pool)
+            messages: Sequence[OutboxMessage] = await pool.run(
+                "notifications.claim", claim_messages, claimer, self.page_size, self.claim_seconds
+            )
+        except LeaseError as error:
+            return self.without_database(error)
         self.context.failpoint("claimed")
         if not messages:
-            self._owner = owner
+            self.keep_claimer(claimer, all_claims_settled=True)
             self._wake_when_due(looked, ())
             return Iteration()
         assert self._api is not None, "on_start makes it"
@@ -150,25 +148,9 @@ class Notifications(PeriodicWorker):
         )
         await delivery.run(messages)
         self._operator_chat = delivery.operator_chat
-        return self._conclude(delivery, owner, looked, is_full=is_full)
-
-    async def _keep_client(self, api: BotApi) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await api.aclose()
+        return self._conclude(delivery, claimer, looked, is_full=is_full)
 
     # ---- the rest -------------------------------------------------------------------------------------------------------
-
-    async def _claim(self, pool: Pool, owner: Claimer | None) -> tuple[Claimer, list[OutboxMessage]]:
-        """Claim under the owner of the last iteration, or, if that one left something claimed, as a new incarnation of it:
-        what it left is free at once then."""
-        if owner is None:
-            name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
-            owner = await pool.run("notifications.enlist", enlist_claimer, name)
-        found = await pool.run("notifications.claim", claim_messages, owner, self.page_size, self.claim_seconds)
-        return owner, list(found)
 
     async def _settle_leftovers(self, pool: Pool) -> bool:
         """Write down what the database did not take before; whether it has taken all of it now."""
@@ -180,20 +162,19 @@ class Notifications(PeriodicWorker):
             del self._unsettled[0]
         return True
 
-    def _conclude(self, delivery: DeliveryRound, owner: Claimer, looked: float, *, is_full: bool) -> Iteration:
+    def _conclude(self, delivery: DeliveryRound, claimer: Claimer, looked: float, *, is_full: bool) -> Iteration:
         self._note_reach(delivery)
-        if not delivery.left and not delivery.unsettled:
-            self._owner = owner
+        self.keep_claimer(claimer, all_claims_settled=not delivery.left and not delivery.unsettled)
         self._wake_when_due(looked, delivery.delays)
         hold = delivery.hold
         if delivery.trouble is not None and not hold:
-            hold = self._outage_delay()
+            hold = outage_delay(0.0 if self._away_since is None else trio.current_time() - self._away_since)
         if hold > 0:
             self._held_until = trio.current_time() + hold
             self.context.after(hold, WakeUp())
             return Iteration(delivery.sent, note=delivery.trouble.why if delivery.trouble else "Telegram says to wait")
         if delivery.unsettled:
-            return self._without_database()
+            return self.without_database()
         return Iteration(delivery.sent, more=is_full or delivery.left > 0)
 
     def _note_reach(self, delivery: DeliveryRound) -> None:
@@ -219,14 +200,3 @@ class Notifications(PeriodicWorker):
         self._due = sorted(due.union(moment for moment in self._due if moment > looked))
         if self._due:
             self.context.after(max(0.0, self._due[0] - now), WakeUp())
-
-    def _outage_delay(self) -> float:
-        """Half of the outage so far, 1 to 60 s, ±20 %: an outage costs no message an attempt."""
-        lasted = 0.0 if self._away_since is None else trio.current_time() - self._away_since
-        base = min(max(lasted / 2, _SOONEST_RETRY), _LATEST_RETRY)
-        return base * random.uniform(0.8, 1.2)  # noqa: S311  spreads load, guards nothing
-
-    def _without_database(self, error: LeaseError | None = None) -> Iteration:
-        log.warning("the database cannot be worked on; notices wait", actor=self.context.name, error=str(error or ""))
-        self.context.after(_SOONEST_RETRY, WakeUp())
-        return Iteration(note="no database")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import attrs
 
 from actors.pool.client import pool_of
+from actors.pool.worker import DatabaseWorker
 from db.access.reminders import queue_reminders
 from db.errors import LeaseError
 from db.lease.queue import Lane
-from runtime import Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+from runtime import Budget, Iteration
 from runtime.metrics import counter
 
-log = get_logger("reminders")
-
 REMINDERS = counter("atlas_reminders_total", "Reminders that were queued.")
-_SOONEST_RETRY = 1.0
 
 
 @attrs.define(eq=False)
-class Reminders(PeriodicWorker):
+class Reminders(DatabaseWorker):
     """Queues each reminder that is due as a message, a page in a transaction; whoever sends them does the rest.
 
     Role: the clock of what customers are told about an end. Owns: nothing; what is due is a row that the database keeps.
@@ -27,12 +25,9 @@ class Reminders(PeriodicWorker):
     Invariants: one message per customer, kind and end; after a downtime the latest relevant one only; none after the end.
     """
 
-    pool: str = "pool.main"
-
-    async def after_start(self) -> None:
-        await super().after_start()
-        # Reminders that came due while nobody looked are worth less with every minute.
-        self.context.ref.tell(WakeUp())
+    log_name = "reminders"
+    waiting = "the reminders wait"
+    starts_at_once = True  # reminders that came due meanwhile are worth less with every minute
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
@@ -47,6 +42,4 @@ class Reminders(PeriodicWorker):
                 if page.looked_at < self.page_size or budget.is_spent:
                     return Iteration(done=queued, more=page.looked_at == self.page_size)
         except LeaseError as error:
-            log.warning("the database cannot be worked on; the reminders wait", error=str(error))
-            self.context.after(_SOONEST_RETRY, WakeUp())
-            return Iteration(done=queued, note="no database")
+            return self.without_database(error, done=queued)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from string import Formatter
 from typing import Final
 
 from actors.notices.english import ENGLISH
@@ -58,11 +57,6 @@ def text_of(
     if known.useful_until:
         values[LEFT] = language.left(datetime.fromisoformat(str(payload[known.useful_until])) - now)
     return template.format(**values)
-
-
-def placeholders(template: str) -> set[str]:
-    """The names that a template fills in."""
-    return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
 
 
 def _template(kind: NoticeKind, payload: Mapping[str, object], language: Language, *, for_operator: bool) -> str | None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import attrs
 
 from actors.pool.client import Pool, pool_of
-from actors.pool.worker import require_claims_outlast_budget
+from actors.pool.worker import ClaimingWorker
 from db.billing.renewals import (
     MAX_FAILURES,
     RenewalClaim,
@@ -21,8 +21,7 @@ from db.billing.renewals import (
 )
 from db.errors import DatabaseBusy, LeaseError
 from db.lease.queue import Lane
-from db.work.claims import Claimer, enlist_claimer
-from runtime import Budget, Event, Iteration, Killed, PeriodicWorker, WakeUp, get_logger
+from runtime import Budget, Event, Iteration, Killed, WakeUp
 from runtime.metrics import counter
 
 RENEWALS = counter("atlas_renewals_total", "Renewals that were tried, by how the try ended.", labels=("outcome",))
@@ -82,14 +81,11 @@ class RenewalFailed(Event):
         return f"the renewal of subscription {self.subscription} failed {self.failures} times, {what}: {self.why}"
 
 
-log = get_logger("renewals")
-
-_SOONEST_RETRY = 1.0
 _BUSY_RETRY = (5.0, 10.0)
 
 
 @attrs.define(eq=False)
-class AutoRenewal(PeriodicWorker):
+class AutoRenewal(ClaimingWorker):
     """Claims renewals that are due, a page at a time, and tries to pay each one in a transaction of its own.
 
     Role: the only one who charges without being asked each time. Owns: nothing that may not die with it; what is due is a
@@ -99,41 +95,25 @@ class AutoRenewal(PeriodicWorker):
     other; not enough money is no success and no failure, and neither is a row that somebody else keeps locked.
     """
 
-    pool: str = "pool.main"
-    claim_seconds: float = 60.0
-    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
-    _owner: Claimer | None = attrs.field(init=False, default=None)
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        require_claims_outlast_budget(self, self.claim_seconds)
-
-    async def after_start(self) -> None:
-        await super().after_start()
-        # What an earlier incarnation left behind, or a long sleep made due, is looked at now.
-        self.context.ref.tell(WakeUp())
+    log_name = "renewals"
+    waiting = "the renewals wait"
+    starts_at_once = True
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
-        owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: its claims are free then
         try:
-            if owner is None:
-                name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
-                owner = await pool.run(f"{self.context.name}.enlist", enlist_claimer, name)
-            claims = await pool.run("auto_renewal.claim", claim_renewals, owner, self.page_size, self.claim_seconds)
+            claimer = await self.take_claimer(pool)
+            claims = await pool.run("auto_renewal.claim", claim_renewals, claimer, self.page_size, self.claim_seconds)
             self.context.failpoint("claimed")
-            is_whole = True
+            all_settled = True
             for claim in claims:
                 if budget.is_spent:
                     return Iteration(done=budget.done, more=True, note="the rest is claimed again")
-                is_whole &= await self._renew(pool, claim)
+                all_settled &= await self._renew(pool, claim)
                 await budget.count()
         except LeaseError as error:
-            log.warning("the database cannot be worked on; the renewals wait", error=str(error))
-            self.context.after(_SOONEST_RETRY, WakeUp())
-            return Iteration(done=budget.done, note="no database")
-        # What could not be given back is free at once for a new incarnation of the owner.
-        self._owner = owner if is_whole else None
+            return self.without_database(error, done=budget.done)
+        self.keep_claimer(claimer, all_claims_settled=all_settled)
         return Iteration(done=len(claims), more=len(claims) == self.page_size)
 
     async def _renew(self, pool: Pool, claim: RenewalClaim) -> bool:

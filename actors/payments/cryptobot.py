@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import attrs
 import httpx
@@ -16,32 +15,30 @@ from actors.payments.provider import (
     NotAuthentic,
     NotUnderstood,
     NotYet,
+    Provider,
     ProviderUnavailable,
     StillOpen,
     WebhookDelivery,
-    quote_in,
 )
 from actors.payments.settings import CryptoBotSettings
 from actors.payments.wire import (
     Fields,
     call_provider,
+    configured,
     decimal_text,
     identifier,
-    in_use,
-    maybe_text,
+    is_valid_signature,
+    object_field,
+    optional_text,
     order_of,
     order_tag,
     provider_refused,
     read_object,
-    signs,
-    sub,
-    text,
+    text_field,
 )
 from db.billing.invoices import Invoice
-from db.billing.orders import ORDER_LIFETIME, Quote
+from db.billing.orders import ORDER_LIFETIME
 from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact
-from db.billing.provider_events import StoredEvent
-from db.money import Money
 from runtime.http import new_client
 
 NAME = "cryptobot"
@@ -49,8 +46,10 @@ SIGNATURE = "crypto-pay-api-signature"
 
 
 @attrs.frozen
-class CryptoBot:
+class CryptoBot(Provider):
     """The adapter of Crypto Pay."""
+
+    name = NAME
 
     settings: CryptoBotSettings
     client: httpx.AsyncClient
@@ -61,44 +60,20 @@ class CryptoBot:
         headers = {"crypto-pay-api-token": settings.token.reveal()}
         return cls(settings, new_client(settings.url, headers=headers))
 
-    @property
-    def name(self) -> str:
-        return NAME
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        return (self.settings.asset,)
-
-    @property
-    def is_watched(self) -> bool:
-        return True
-
-    def quote(self, price: Money) -> Quote:
-        return quote_in(price, self.settings.asset, self.settings.rate, "payments.cryptobot.rate")
-
     def authenticate(self, delivery: WebhookDelivery) -> str:
         given = delivery.headers.get(SIGNATURE, "")
-        tokens = in_use(self.settings.token, self.settings.previous_token)
+        tokens = configured(self.settings.token, self.settings.previous_token)
         keys = [hashlib.sha256(token.reveal().encode()).digest() for token in tokens]
-        if not any(signs(key, delivery.body, given) for key in keys):
+        if not any(is_valid_signature(key, delivery.body, given) for key in keys):
             raise NotAuthentic(NAME, f"its {SIGNATURE} does not sign it" if given else f"it has no {SIGNATURE}")
         update = read_object(delivery.body)
-        return f"{text(update, 'update_type')}:{identifier(sub(update, 'payload'), 'invoice_id')}"
+        return f"{text_field(update, 'update_type')}:{identifier(object_field(update, 'payload'), 'invoice_id')}"
 
     async def understand(self, body: bytes) -> ProviderFact:
         update = read_object(body)
-        if text(update, "update_type") != "invoice_paid":
-            return NothingToBook(f"an update of type {maybe_text(update, 'update_type')[:40]}")
-        return _captured(sub(update, "payload"))
-
-    async def follow_up(self, body: bytes, event: StoredEvent) -> None:
-        return
-
-    def judge_within(self, body: bytes) -> float:
-        return math.inf
-
-    async def without_verdict(self, body: bytes) -> None:
-        return
+        if text_field(update, "update_type") != "invoice_paid":
+            return NothingToBook(f"an update of type {optional_text(update, 'update_type')[:40]}")
+        return _captured(object_field(update, "payload"))
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
         """It has no idempotency key: asked twice, it opens two, and a payment of either one names the order."""
@@ -112,7 +87,7 @@ class CryptoBot:
             "allow_comments": False,
         }
         result = await self._api("createInvoice", body=body)
-        return NewInvoice(identifier(result, "invoice_id"), text(result, "bot_invoice_url"))
+        return NewInvoice(identifier(result, "invoice_id"), text_field(result, "bot_invoice_url"))
 
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         result = await self._api("getInvoices", params={"invoice_ids": invoice.invoice_id or ""})
@@ -121,14 +96,11 @@ class CryptoBot:
             raise ProviderUnavailable(f"{NAME} answered getInvoices without a list of invoices")
         for item in items:
             if isinstance(item, dict) and identifier(item, "invoice_id") == invoice.invoice_id:
-                status = text(item, "status")
+                status = text_field(item, "status")
                 if status == "paid":
                     return _captured(item)
                 return InvoiceClosed(invoice.invoice_id, status) if status == "expired" else StillOpen()
         raise NotYet("CryptoBot does not know this invoice; look at payments.cryptobot.token_file and url")
-
-    async def aclose(self) -> None:
-        await self.client.aclose()
 
     async def _api(self, method: str, *, body: object = None, params: dict[str, str] | None = None) -> Fields:
         status, answer = await call_provider(
@@ -148,7 +120,7 @@ class CryptoBot:
 
 def _result(answer: Fields) -> Fields:
     try:
-        return sub(answer, "result")
+        return object_field(answer, "result")
     except NotUnderstood as error:
         raise ProviderUnavailable(f"{NAME} answered without a result: {error}") from error
 
@@ -156,11 +128,11 @@ def _result(answer: Fields) -> Fields:
 def _captured(invoice: Fields) -> Captured:
     """What was really paid: for an invoice in a fiat currency that is another asset than the one that it names."""
     invoice_id = identifier(invoice, "invoice_id")
-    if text(invoice, "status") != "paid":
+    if text_field(invoice, "status") != "paid":
         raise NotUnderstood(f"invoice {invoice_id} was told to be paid, and is {invoice.get('status')!r}")
-    if maybe_text(invoice, "currency_type") == "fiat":
-        amount = decimal_text(text(invoice, "paid_amount"), text(invoice, "paid_asset"))
+    if optional_text(invoice, "currency_type") == "fiat":
+        amount = decimal_text(text_field(invoice, "paid_amount"), text_field(invoice, "paid_asset"))
     else:
-        amount = decimal_text(text(invoice, "amount"), text(invoice, "asset"))
-    order_id = order_of(maybe_text(invoice, "payload"))
+        amount = decimal_text(text_field(invoice, "amount"), text_field(invoice, "asset"))
+    order_id = order_of(optional_text(invoice, "payload"))
     return Captured(FinalizePurchase(NAME, invoice_id, amount, order_id, actor=NAME), invoice_id)

@@ -75,10 +75,10 @@ class Intake:
                     event = await self._book(provider, attrs.evolve(event, body=body))
                     EVENT_SETTLE_SECONDS.labels(provider.name).observe(trio.current_time() - began)
         except Unsettled:
-            await self._tell_without_verdict(provider, body)
+            await self._refuse_unjudged(provider, body)
             raise
         if patience.cancelled_caught:
-            await self._tell_without_verdict(provider, body)
+            await self._refuse_unjudged(provider, body)
             raise Unsettled("it could not be judged in the time that its provider gives", is_stored=is_stored)
         await self._follow_up(provider, body, event)
         return event
@@ -141,16 +141,16 @@ class Intake:
     async def _follow_up(self, provider: Provider, body: bytes, event: StoredEvent) -> None:
         """The event is safe: that the provider cannot be told more for now is no reason to have it sent again."""
         if event.state == "failed":
-            await self._tell_without_verdict(provider, body)
+            await self._refuse_unjudged(provider, body)
             return
         try:
             await provider.follow_up(body, event)
         except (PaymentError, ProviderRefused) as error:
             self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
 
-    async def _tell_without_verdict(self, provider: Provider, body: bytes) -> None:
+    async def _refuse_unjudged(self, provider: Provider, body: bytes) -> None:
         try:
-            await provider.without_verdict(body)
+            await provider.refuse_unjudged(body)
         except (PaymentError, ProviderRefused) as error:
             self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
 

@@ -15,7 +15,7 @@ from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotUnderstood, NotYet, PaymentError, ProviderRefused, StillOpen
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.settings import PaymentSettings
-from actors.pool.worker import require_claims_outlast_budget
+from actors.pool.worker import ClaimingWorker, close_at_end
 from db.billing.invoices import (
     Invoice,
     claim_invoices,
@@ -29,19 +29,17 @@ from db.billing.invoices import (
 from db.billing.payments import Captured, InvoiceClosed
 from db.billing.provider_events import StoredEvent, claim_events, postpone_event, prune_events
 from db.errors import ChargeConflict, DatabaseBusy, LeaseError
-from db.work.claims import Claimer, enlist_claimer
-from runtime import Budget, Iteration, PeriodicWorker, WakeUp, get_logger
+from runtime import Budget, Iteration, WakeUp, get_logger
 
 log = get_logger("payments")
 T = TypeVar("T")
 
-_SOONEST_RETRY = 1.0
 _BUSY_RETRY = 5.0
 _OFF_SECONDS = 300.0
 
 
 @attrs.define(eq=False)
-class PaymentWatcher(PeriodicWorker):
+class PaymentWatcher(ClaimingWorker):
     """Settles what is late: stored events whose receiver died, and open invoices that their provider says are paid.
 
     Role: makes sure of D2 for money: a payment counts although every message about it was lost. Owns: its providers' HTTP
@@ -51,50 +49,40 @@ class PaymentWatcher(PeriodicWorker):
     the same one told by an event are one payment.
     """
 
+    log_name = "payments"
+    starts_at_once = True
+
     payments: PaymentSettings
-    pool: str = "pool.main"
-    claim_seconds: float = 60.0
-    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
     concurrency: int = 4
     "Rows that are worked on at the same time."
     _providers: Providers = attrs.field(init=False, factory=dict)
-    _owner: Claimer | None = attrs.field(init=False, default=None)
 
     async def on_start(self) -> None:
         await super().on_start()
-        require_claims_outlast_budget(self, self.claim_seconds)
         self._providers = open_providers(self.payments)
-        self.context.start_task(self._keep_clients, name="clients", inherit_deadline=False)
-
-    async def after_start(self) -> None:
-        await super().after_start()
-        # Whatever an earlier incarnation left behind is due now, not after the start jitter.
-        self.context.ref.tell(WakeUp())
+        close = functools.partial(close_providers, self._providers)
+        self.context.start_task(close_at_end, close, name="clients", inherit_deadline=False)
 
     async def iterate(self, budget: Budget) -> Iteration:
         intake = Intake.of(self.context, self.pool)
-        owner, self._owner = self._owner, None  # kept only if the iteration comes to its end: claims are free then
         try:
-            if owner is None:
-                name = f"{self.context.services.instance or self.context.services.system_name}/{self.context.name}"
-                owner = await intake.pool.run("payment_watcher.enlist", enlist_claimer, name)
+            claimer = await self.take_claimer(intake.pool)
             events = await intake.pool.run(
-                "payment_watcher.events", claim_events, owner, self.page_size, self.claim_seconds
+                "payment_watcher.events", claim_events, claimer, self.page_size, self.claim_seconds
             )
             self.context.failpoint("claimed")
-            is_whole = await self._each(budget, events, lambda event: self._settle_event(intake, event))
+            all_settled = await self._each(budget, events, lambda event: self._settle_event(intake, event))
             names = [name for name, provider in self._providers.items() if provider.is_watched]
             invoices = await intake.pool.run(
-                "payment_watcher.invoices", claim_invoices, owner, names, self.page_size, self.claim_seconds
+                "payment_watcher.invoices", claim_invoices, claimer, names, self.page_size, self.claim_seconds
             )
-            is_whole &= await self._each(budget, invoices, lambda invoice: self._look_at(intake, invoice))
+            all_settled &= await self._each(budget, invoices, lambda invoice: self._look_at(intake, invoice))
             await intake.pool.run("payment_watcher.stale", close_stale_invoices)
             await intake.pool.run("payment_watcher.prune", prune_events)
         except LeaseError as error:
-            return self._without_database(error)
-        # What was claimed and not worked on is free at once for a new incarnation of the owner.
-        self._owner = owner if is_whole and not budget.is_spent else None
-        if not is_whole:
+            return self.without_database(error)
+        self.keep_claimer(claimer, all_claims_settled=all_settled and not budget.is_spent)
+        if not all_settled:
             self.context.after(_BUSY_RETRY, WakeUp())
         more = self.page_size in (len(events), len(invoices))
         return Iteration(done=len(events) + len(invoices), more=more)
@@ -106,10 +94,10 @@ class PaymentWatcher(PeriodicWorker):
         """
         slots = trio.CapacityLimiter(self.concurrency)
         lost: list[LeaseError] = []
-        is_whole = True
+        all_settled = True
 
         async def one(row: T) -> None:
-            nonlocal is_whole
+            nonlocal all_settled
             async with slots:
                 if budget.is_spent or lost:
                     return
@@ -117,7 +105,7 @@ class PaymentWatcher(PeriodicWorker):
                     try:
                         await work(row)
                     except DatabaseBusy as error:
-                        is_whole = False
+                        all_settled = False
                         log.warning("a row is left for a moment", row=type(row).__name__, error=str(error))
                     except LeaseError as error:
                         lost.append(error)
@@ -128,7 +116,7 @@ class PaymentWatcher(PeriodicWorker):
                 nursery.start_soon(one, row)
         if lost:
             raise lost[0]
-        return is_whole
+        return all_settled
 
     async def _settle_event(self, intake: Intake, event: StoredEvent) -> None:
         provider = self._providers.get(event.provider)
@@ -178,15 +166,3 @@ class PaymentWatcher(PeriodicWorker):
             self.context.failpoint("looked")
             outcomes = {Captured: "settled", InvoiceClosed: "closed", StillOpen: "open"}
             INVOICES.labels(invoice.provider, outcomes[type(found)]).inc()
-
-    def _without_database(self, error: LeaseError) -> Iteration:
-        log.warning("the database cannot be worked on; the rows wait", actor=self.context.name, error=str(error))
-        self.context.after(_SOONEST_RETRY, WakeUp())
-        return Iteration(note="no database")
-
-    async def _keep_clients(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await close_providers(self._providers)

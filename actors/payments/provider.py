@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Protocol
 
 import attrs
+import httpx
 
 from db.billing.invoices import Invoice
 from db.billing.orders import Quote
@@ -74,60 +77,79 @@ class StillOpen:
     """The invoice can still be paid."""
 
 
-class Provider(Protocol):
-    """A payment provider. Methods that talk to it raise ProviderUnavailable and ProviderRefused, and hold no lease."""
+class PricedIn(Protocol):
+    """Settings that say in what an invoice is paid."""
 
     @property
-    def name(self) -> str:
-        """Its name in `money_in`, in events and in the path `/payments/<name>`."""
+    def asset(self) -> str:
+        """What an invoice is quoted in, such as RUB or USDT."""
         ...
+
+    @property
+    def rate(self) -> str:
+        """Roubles for one whole unit of it; empty if none is set, or none is needed."""
+        ...
+
+
+class Provider(ABC):
+    """A payment provider, as the gateway and the watcher know it.
+
+    An adapter is this with `name`, `authenticate`, `understand`, `create_invoice` and `look_up`; the rest has defaults that
+    fit a provider which waits for no verdict. Methods that talk to it raise ProviderUnavailable and ProviderRefused, and hold
+    no lease.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    """Its name in `money_in`, in events and in the path `/payments/<name>`."""
+    is_watched: ClassVar[bool] = True
+    """Whether `look_up` can be asked about an invoice."""
+    settings: PricedIn
+    client: httpx.AsyncClient
 
     @property
     def assets(self) -> tuple[str, ...]:
         """What an invoice can be quoted in."""
-        ...
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether `look_up` can be asked about an invoice."""
-        ...
+        return (self.settings.asset,)
 
     def quote(self, price: Money) -> Quote:
-        """What it would charge for a price in roubles. Raises BusinessError without a configured rate."""
-        ...
+        """Return what it would charge for a price in roubles. Raises BusinessError without a configured rate."""
+        return quote_in(price, self.settings.asset, self.settings.rate, f"payments.{self.name}.rate")
 
+    @abstractmethod
     def authenticate(self, delivery: WebhookDelivery) -> str:
-        """The event's id, if it is authentic. Raises NotAuthentic, or NotUnderstood for an authentic body without one."""
-        ...
+        """Return the event's id, if it is authentic. Raises NotAuthentic, or NotUnderstood for an authentic body without one."""
 
+    @abstractmethod
     async def understand(self, body: bytes) -> ProviderFact:
-        """What an authentic body says. Raises NotUnderstood, and NotYet or ProviderUnavailable if it had to ask."""
-        ...
+        """Return what an authentic body says. Raises NotUnderstood, and NotYet or ProviderUnavailable if it had to ask."""
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
-        """What the provider waits for after the event was settled. Repeated with each replay of it."""
-        ...
+        """Do what the provider waits for after the event was settled; by default nothing. Repeated with each replay of it."""
+        return
 
     def judge_within(self, body: bytes) -> float:
-        """Seconds in which the event must be judged, because the provider waits for a verdict; infinity if it does not."""
-        ...
+        """Return the seconds in which the event must be judged, because the provider waits for a verdict; by default infinity:
+        it does not."""
+        return math.inf
 
-    async def without_verdict(self, body: bytes) -> None:
-        """What the provider must be told if the event cannot be judged now, or not at all."""
-        ...
+    async def refuse_unjudged(self, body: bytes) -> None:
+        """Tell the provider what it must hear if the event cannot be judged now, or not at all; by default nothing."""
+        return
 
+    @abstractmethod
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
         """Open an invoice under `invoice.request_key`: with the same key, where the provider has keys, it is the same one."""
-        ...
 
+    @abstractmethod
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
-        """How the provider sees an open invoice. Raises NotYet if it does not know it: it may be asked with a wrong key, and
-        only its own last word closes an invoice."""
-        ...
+        """Return how the provider sees an open invoice. Raises NotYet if it does not know it: it may be asked with a wrong key,
+        and only its own last word closes an invoice."""
 
     async def aclose(self) -> None:
         """Close its connections."""
-        ...
+        await self.client.aclose()
 
 
 _SHOWN_DIGITS = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -73,6 +73,8 @@ class YooKassaSettings:
     networks: tuple[str, ...] = YOOKASSA_NETWORKS
     """Notifications from elsewhere are refused."""
     url: str = "https://api.yookassa.ru"
+    asset: ClassVar[str] = "RUB"
+    rate: ClassVar[str] = ""
 
 
 @attrs.frozen

@@ -6,36 +6,32 @@ payment.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
 import attrs
 import httpx
 
-from actors.payments.provider import NewInvoice, NotAuthentic, NotYet, StillOpen, WebhookDelivery, quote_in
+from actors.payments.provider import NewInvoice, NotAuthentic, NotYet, Provider, StillOpen, WebhookDelivery
 from actors.payments.settings import StripeSettings
 from actors.payments.wire import (
     Fields,
     call_provider,
-    in_use,
-    maybe_sub,
-    maybe_text,
+    configured,
+    int_field,
+    is_valid_signature,
     minor_units,
+    object_field,
+    optional_object,
+    optional_text,
     order_of,
     order_tag,
     provider_refused,
     read_object,
-    signs,
-    sub,
-    text,
-    whole,
+    text_field,
 )
 from db.billing.invoices import Invoice
-from db.billing.orders import Quote
 from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
-from db.billing.provider_events import StoredEvent
-from db.money import Money
 from runtime.http import new_client
 
 NAME = "stripe"
@@ -47,8 +43,10 @@ _CLOSED = ("checkout.session.expired", "checkout.session.async_payment_failed")
 
 
 @attrs.frozen
-class Stripe:
+class Stripe(Provider):
     """The adapter of Stripe."""
+
+    name = NAME
 
     settings: StripeSettings
     client: httpx.AsyncClient
@@ -61,21 +59,6 @@ class Stripe:
         headers = {"authorization": f"Bearer {settings.secret_key.reveal()}"}
         return cls(settings, new_client(settings.url, headers=headers))
 
-    @property
-    def name(self) -> str:
-        return NAME
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        return (self.settings.asset,)
-
-    @property
-    def is_watched(self) -> bool:
-        return True
-
-    def quote(self, price: Money) -> Quote:
-        return quote_in(price, self.settings.asset, self.settings.rate, "payments.stripe.rate")
-
     def authenticate(self, delivery: WebhookDelivery) -> str:
         said, signatures = _parts(delivery.headers.get(_SIGNATURE, ""))
         if not said.isascii() or not said.isdigit() or len(said) > 12 or not signatures:
@@ -83,41 +66,34 @@ class Stripe:
         signed = said.encode() + b"." + delivery.body
         keys = [
             secret.reveal().encode()
-            for secret in in_use(self.settings.webhook_secret, self.settings.previous_webhook_secret)
+            for secret in configured(self.settings.webhook_secret, self.settings.previous_webhook_secret)
         ]
-        if not any(signs(key, signed, given) for key in keys for given in signatures):
+        if not any(is_valid_signature(key, signed, given) for key in keys for given in signatures):
             raise NotAuthentic(NAME, "none of its signatures signs it")
         if abs(self.now() - int(said)) > TOLERANCE_SECONDS:
             raise NotAuthentic(NAME, f"it was signed more than {TOLERANCE_SECONDS} s away from our clock")
-        return text(read_object(delivery.body), "id")
+        return text_field(read_object(delivery.body), "id")
 
     async def understand(self, body: bytes) -> ProviderFact:
         event = read_object(body)
-        kind, thing = text(event, "type"), sub(sub(event, "data"), "object")
+        kind, thing = text_field(event, "type"), object_field(object_field(event, "data"), "object")
         if kind in _PAID:
-            if maybe_text(thing, "payment_status") != "paid":
-                return NothingToBook(f"a session whose payment is {maybe_text(thing, 'payment_status')[:40] or 'none'}")
+            if optional_text(thing, "payment_status") != "paid":
+                return NothingToBook(
+                    f"a session whose payment is {optional_text(thing, 'payment_status')[:40] or 'none'}"
+                )
             return _session(thing)
         if kind == "payment_intent.succeeded":
             return _intent(thing)
         if kind in _CLOSED:
-            return InvoiceClosed(text(thing, "id"), kind.rpartition(".")[2])
+            return InvoiceClosed(text_field(thing, "id"), kind.rpartition(".")[2])
         if kind == "charge.refunded":
-            said = f"{whole(thing, 'amount_refunded')} {text(thing, 'currency').upper()} in the smallest unit"
-            return Reversed(_intent_of(thing), "refund", text(event, "id"), said)
+            said = f"{int_field(thing, 'amount_refunded')} {text_field(thing, 'currency').upper()} in the smallest unit"
+            return Reversed(_intent_of(thing), "refund", text_field(event, "id"), said)
         if kind == "charge.dispute.created":
-            said = f"{whole(thing, 'amount')} {text(thing, 'currency').upper()} in the smallest unit"
-            return Reversed(_intent_of(thing), "dispute", text(thing, "id"), said)
+            said = f"{int_field(thing, 'amount')} {text_field(thing, 'currency').upper()} in the smallest unit"
+            return Reversed(_intent_of(thing), "dispute", text_field(thing, "id"), said)
         return NothingToBook(f"an event of type {kind[:60]}")
-
-    async def follow_up(self, body: bytes, event: StoredEvent) -> None:
-        return
-
-    def judge_within(self, body: bytes) -> float:
-        return math.inf
-
-    async def without_verdict(self, body: bytes) -> None:
-        return
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
         tag = order_tag(invoice.order_id)
@@ -145,7 +121,7 @@ class Stripe:
         )
         if status != httpx.codes.OK:
             raise _refused("to create a session", status, session)
-        return NewInvoice(text(session, "id"), text(session, "url"))
+        return NewInvoice(text_field(session, "id"), text_field(session, "url"))
 
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         path = f"/v1/checkout/sessions/{invoice.invoice_id}"
@@ -154,12 +130,11 @@ class Stripe:
             raise NotYet("Stripe does not know this session; look at payments.stripe.secret_key_file")
         if status != httpx.codes.OK:
             raise _refused("to show a session", status, session)
-        if maybe_text(session, "payment_status") == "paid":
+        if optional_text(session, "payment_status") == "paid":
             return _session(session)
-        return InvoiceClosed(text(session, "id"), "expired") if session.get("status") == "expired" else StillOpen()
-
-    async def aclose(self) -> None:
-        await self.client.aclose()
+        return (
+            InvoiceClosed(text_field(session, "id"), "expired") if session.get("status") == "expired" else StillOpen()
+        )
 
 
 def _parts(header: str) -> tuple[str, list[str]]:
@@ -176,26 +151,28 @@ def _parts(header: str) -> tuple[str, list[str]]:
 
 
 def _session(session: Fields) -> Captured:
-    amount = minor_units(whole(session, "amount_total"), text(session, "currency"))
-    named = maybe_text(maybe_sub(session, "metadata") or {}, "order") or maybe_text(session, "client_reference_id")
+    amount = minor_units(int_field(session, "amount_total"), text_field(session, "currency"))
+    named = optional_text(optional_object(session, "metadata") or {}, "order") or optional_text(
+        session, "client_reference_id"
+    )
     charge = FinalizePurchase(NAME, _intent_of(session), amount, order_of(named), actor=NAME)
-    return Captured(charge, text(session, "id"))
+    return Captured(charge, text_field(session, "id"))
 
 
 def _intent(intent: Fields) -> Captured:
-    amount = minor_units(whole(intent, "amount_received"), text(intent, "currency"))
-    order_id = order_of(maybe_text(maybe_sub(intent, "metadata") or {}, "order"))
-    return Captured(FinalizePurchase(NAME, text(intent, "id"), amount, order_id, actor=NAME))
+    amount = minor_units(int_field(intent, "amount_received"), text_field(intent, "currency"))
+    order_id = order_of(optional_text(optional_object(intent, "metadata") or {}, "order"))
+    return Captured(FinalizePurchase(NAME, text_field(intent, "id"), amount, order_id, actor=NAME))
 
 
 def _intent_of(thing: Fields) -> str:
     """The payment intent, which is an object instead of an id if whoever asked wanted it so."""
     value = thing.get("payment_intent")
-    return text(value, "id") if isinstance(value, dict) else text(thing, "payment_intent")
+    return text_field(value, "id") if isinstance(value, dict) else text_field(thing, "payment_intent")
 
 
 def _refused(what: str, status: int, answer: Fields) -> Exception:
-    why = maybe_text(maybe_sub(answer, "error") or {}, "message")
+    why = optional_text(optional_object(answer, "error") or {}, "message")
     return provider_refused(NAME, what, status, why, "payments.stripe")
 
 

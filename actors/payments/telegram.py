@@ -14,26 +14,25 @@ import attrs
 import httpx
 import trio
 
-from actors.payments.provider import NewInvoice, NotAuthentic, NotUnderstood, StillOpen, WebhookDelivery, quote_in
+from actors.payments.provider import NewInvoice, NotAuthentic, NotUnderstood, Provider, StillOpen, WebhookDelivery
 from actors.payments.settings import TelegramPaymentSettings
 from actors.payments.telegram_api import TelegramApi
 from actors.payments.wire import (
     Fields,
-    equals_any,
-    in_use,
-    maybe_sub,
-    maybe_text,
+    configured,
+    int_field,
+    matches_any,
     minor_units,
+    object_field,
+    optional_object,
+    optional_text,
     order_of,
     order_tag,
     read_object,
-    sub,
-    whole,
+    text_field,
 )
-from actors.payments.wire import text as text_of
 from db.billing.checkout import CheckoutVerdict
 from db.billing.invoices import Invoice
-from db.billing.orders import Quote
 from db.billing.payments import (
     Captured,
     Checkout,
@@ -102,8 +101,11 @@ _BEYOND_ALL_NUMBERS = 2**63
 
 
 @attrs.frozen
-class Telegram:
+class Telegram(Provider):
     """The adapter of Telegram."""
+
+    name = NAME
+    is_watched = False
 
     settings: TelegramPaymentSettings
     api: TelegramApi
@@ -113,24 +115,9 @@ class Telegram:
         """With a client of its own."""
         return cls(settings, TelegramApi.of(settings.url, settings.token))
 
-    @property
-    def name(self) -> str:
-        return NAME
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        return (self.settings.asset,)
-
-    @property
-    def is_watched(self) -> bool:
-        return False
-
-    def quote(self, price: Money) -> Quote:
-        return quote_in(price, self.settings.asset, self.settings.rate, "payments.telegram.rate")
-
     def authenticate(self, delivery: WebhookDelivery) -> str:
-        secrets = in_use(self.settings.webhook_secret, self.settings.previous_webhook_secret)
-        if not equals_any(delivery.headers.get(_HEADER, ""), secrets):
+        secrets = configured(self.settings.webhook_secret, self.settings.previous_webhook_secret)
+        if not matches_any(delivery.headers.get(_HEADER, ""), secrets):
             raise NotAuthentic(NAME, "its secret token is not ours")
         return self.event_id(read_object(delivery.body))
 
@@ -140,24 +127,24 @@ class Telegram:
         Numbers come again: Telegram picks a new one at random after a week of silence, and a Bot API server of one's own
         counts anew. Each bot counts for itself; the first part of its token says which one it is.
         """
-        number = whole(update, "update_id")
+        number = int_field(update, "update_id")
         if abs(number) >= _BEYOND_ALL_NUMBERS:
             raise NotUnderstood("the number of an update is beyond all that Telegram gives")
         return f"{self.settings.token.reveal().partition(':')[0]}:{_subject(update) or number}"
 
     async def understand(self, body: bytes) -> ProviderFact:
         update = read_object(body)
-        query = maybe_sub(update, "pre_checkout_query")
+        query = optional_object(update, "pre_checkout_query")
         if query is not None:
             return _checkout(query)
-        message = maybe_sub(update, "message") or {}
-        payment = maybe_sub(message, "successful_payment")
+        message = optional_object(update, "message") or {}
+        payment = optional_object(message, "successful_payment")
         if payment is not None:
             return _captured(payment, _contact(message))
-        refund = maybe_sub(message, "refunded_payment")
+        refund = optional_object(message, "refunded_payment")
         if refund is not None:
-            said = f"{whole(refund, 'total_amount')} {text_of(refund, 'currency')} in the smallest unit"
-            charge = text_of(refund, "telegram_payment_charge_id")
+            said = f"{int_field(refund, 'total_amount')} {text_field(refund, 'currency')} in the smallest unit"
+            charge = text_field(refund, "telegram_payment_charge_id")
             return Reversed(charge, "refund", charge, said)
         return NothingToBook("no payment", _anybody(update))
 
@@ -165,19 +152,20 @@ class Telegram:
         """Answer a checkout as it was judged first. A query that is too old is refused by Telegram, and let go."""
         verdict = event.outcome.get("verdict")
         if isinstance(verdict, str):
-            query = sub(read_object(body), "pre_checkout_query")
-            language = maybe_text(sub(query, "from"), "language_code")
-            await self._answer(text_of(query, "id"), checkout_refusal(CheckoutVerdict(verdict), language))
+            query = object_field(read_object(body), "pre_checkout_query")
+            language = optional_text(object_field(query, "from"), "language_code")
+            await self._answer(text_field(query, "id"), checkout_refusal(CheckoutVerdict(verdict), language))
 
     def judge_within(self, body: bytes) -> float:
         return JUDGE_WITHIN if read_object(body).get("pre_checkout_query") is not None else math.inf
 
-    async def without_verdict(self, body: bytes) -> None:
+    async def refuse_unjudged(self, body: bytes) -> None:
         """Refuse a checkout that cannot be judged: no money is taken then, and the customer is told to try again."""
-        query = maybe_sub(read_object(body), "pre_checkout_query")
+        query = optional_object(read_object(body), "pre_checkout_query")
         if query is not None:
             await self._answer(
-                text_of(query, "id"), checkout_refusal(None, maybe_text(sub(query, "from"), "language_code"))
+                text_field(query, "id"),
+                checkout_refusal(None, optional_text(object_field(query, "from"), "language_code")),
             )
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
@@ -229,22 +217,22 @@ def _subject(update: Fields) -> str | None:
 
 
 def _checkout(query: Fields) -> Checkout:
-    payer = whole(sub(query, "from"), "id")
+    payer = int_field(object_field(query, "from"), "id")
     try:
-        amount: Money | None = minor_units(whole(query, "total_amount"), text_of(query, "currency"))
+        amount: Money | None = minor_units(int_field(query, "total_amount"), text_field(query, "currency"))
     except NotUnderstood:
         amount = None
     contact = _contact(query) or Contact(payer, "ru")
-    return Checkout(order_of(maybe_text(query, "invoice_payload")), payer, amount, contact)
+    return Checkout(order_of(optional_text(query, "invoice_payload")), payer, amount, contact)
 
 
 def _captured(payment: Fields, contact: Contact | None) -> Captured:
-    amount = minor_units(whole(payment, "total_amount"), text_of(payment, "currency"))
+    amount = minor_units(int_field(payment, "total_amount"), text_field(payment, "currency"))
     charge = FinalizePurchase(
         NAME,
-        text_of(payment, "telegram_payment_charge_id"),
+        text_field(payment, "telegram_payment_charge_id"),
         amount,
-        order_of(maybe_text(payment, "invoice_payload")),
+        order_of(optional_text(payment, "invoice_payload")),
         None if contact is None else contact.telegram_id,
         actor=NAME,
     )
@@ -253,24 +241,24 @@ def _captured(payment: Fields, contact: Contact | None) -> Captured:
 
 def _anybody(update: Fields) -> Contact | None:
     """Who wrote to the bot, in a chat of his own; somebody who blocks it or leaves does not."""
-    message = maybe_sub(update, "message")
+    message = optional_object(update, "message")
     if message is not None:
-        return _contact(message) if maybe_text(maybe_sub(message, "chat") or {}, "type") == "private" else None
-    callback = maybe_sub(update, "callback_query")
+        return _contact(message) if optional_text(optional_object(message, "chat") or {}, "type") == "private" else None
+    callback = optional_object(update, "callback_query")
     if callback is not None:
         return _contact(callback)
-    member = maybe_sub(update, "my_chat_member")
-    if member is not None and maybe_text(maybe_sub(member, "new_chat_member") or {}, "status") == "member":
-        return _contact(member) if maybe_text(maybe_sub(member, "chat") or {}, "type") == "private" else None
+    member = optional_object(update, "my_chat_member")
+    if member is not None and optional_text(optional_object(member, "new_chat_member") or {}, "status") == "member":
+        return _contact(member) if optional_text(optional_object(member, "chat") or {}, "type") == "private" else None
     return None
 
 
 def _contact(thing: Fields) -> Contact | None:
-    sender = maybe_sub(thing, "from")
+    sender = optional_object(thing, "from")
     if sender is None or sender.get("is_bot") is True:
         return None
-    language = "ru" if maybe_text(sender, "language_code")[:2] in ("", "ru", "be", "uk", "kk") else "en"
-    return Contact(whole(sender, "id"), language, _invited_by(maybe_text(thing, "text")))
+    language = "ru" if optional_text(sender, "language_code")[:2] in ("", "ru", "be", "uk", "kk") else "en"
+    return Contact(int_field(sender, "id"), language, _invited_by(optional_text(thing, "text")))
 
 
 def _invited_by(message: str) -> int | None:

@@ -6,7 +6,7 @@ import attrs
 import httpx
 
 from actors.payments.provider import ProviderRefused, ProviderUnavailable
-from actors.payments.wire import Fields, call_provider, maybe_text, provider_refused
+from actors.payments.wire import Fields, call_provider, optional_text, provider_refused
 from runtime.config import Secret
 from runtime.http import Timeouts, new_client
 
@@ -38,7 +38,7 @@ class TelegramApi:
         result = answer.get("result")
         if answer.get("ok") is True and isinstance(result, str) and result:
             return result
-        raise self.refused(method, status, maybe_text(answer, "description"))
+        raise self.refused(method, status, optional_text(answer, "description"))
 
     async def updates(self, body: object, *, within: float) -> list[object]:
         """Call `getUpdates`. Raises ProviderUnavailable and ProviderRefused."""
@@ -48,15 +48,15 @@ class TelegramApi:
             return result
         if status == httpx.codes.CONFLICT:
             raise ProviderUnavailable(
-                f"somebody else takes this bot's updates: {maybe_text(answer, 'description')[:200]}"
+                f"somebody else takes this bot's updates: {optional_text(answer, 'description')[:200]}"
             )
-        raise self.refused("getUpdates", status, maybe_text(answer, "description"))
+        raise self.refused("getUpdates", status, optional_text(answer, "description"))
 
     async def demand(self, method: str, body: object) -> None:
         """Call a method that must succeed. Raises ProviderUnavailable and ProviderRefused."""
         status, answer = await self._call(method, body, 10.0, repeat=True)
         if answer.get("ok") is not True:
-            raise self.refused(method, status, maybe_text(answer, "description"))
+            raise self.refused(method, status, optional_text(answer, "description"))
 
     def refused(self, method: str, status: int, why: str = "") -> ProviderRefused:
         """The error for an answer that says no."""

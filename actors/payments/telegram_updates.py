@@ -23,7 +23,7 @@ from actors.payments.provider import NotUnderstood, ProviderRefused, ProviderUna
 from actors.payments.settings import PaymentSettings
 from actors.payments.telegram import NAME, UPDATES, Telegram
 from actors.payments.telegram_api import TelegramApi
-from actors.payments.wire import Fields, whole
+from actors.payments.wire import Fields, int_field
 from actors.pool.client import pool_of
 from db.billing.cases import open_case
 from runtime import Actor, Ignore, Killed, StopReason
@@ -58,7 +58,7 @@ class UpdateQueue:
         for update in updates:
             if not isinstance(update, dict):
                 raise NotUnderstood(f"an update is {type(update).__name__}")
-            number = whole(update, "update_id")
+            number = int_field(update, "update_id")
             self._next = max(self._next, number + 1)
             if number in self._working or number in self._done:
                 continue

@@ -37,30 +37,30 @@ def read_object(body: bytes) -> Fields:
     return value
 
 
-def sub(fields: Fields, name: str) -> Fields:
+def object_field(fields: Fields, name: str) -> Fields:
     """A member that must be an object."""
     value = fields.get(name)
     return value if isinstance(value, dict) else _missing(name, "an object", value)
 
 
-def maybe_sub(fields: Fields, name: str) -> Fields | None:
+def optional_object(fields: Fields, name: str) -> Fields | None:
     """A member that is an object, if it is there."""
-    return None if fields.get(name) is None else sub(fields, name)
+    return None if fields.get(name) is None else object_field(fields, name)
 
 
-def text(fields: Fields, name: str) -> str:
+def text_field(fields: Fields, name: str) -> str:
     """A member that must be text, and not empty."""
     value = fields.get(name)
     return value if isinstance(value, str) and value else _missing(name, "text", value)
 
 
-def maybe_text(fields: Fields, name: str) -> str:
+def optional_text(fields: Fields, name: str) -> str:
     """A member that is text, or nothing."""
     value = fields.get(name)
     return value if isinstance(value, str) else ""
 
 
-def whole(fields: Fields, name: str) -> int:
+def int_field(fields: Fields, name: str) -> int:
     """A member that must be a whole number."""
     value = fields.get(name)
     return value if type(value) is int else _missing(name, "a whole number", value)
@@ -69,7 +69,7 @@ def whole(fields: Fields, name: str) -> int:
 def identifier(fields: Fields, name: str) -> str:
     """A member that names something: text, or a whole number."""
     value = fields.get(name)
-    return str(value) if type(value) is int else text(fields, name)
+    return str(value) if type(value) is int else text_field(fields, name)
 
 
 def minor_units(amount: int, currency: str) -> Money:
@@ -184,12 +184,12 @@ def _write(value: object) -> str:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def in_use(*secrets: Secret) -> tuple[Secret, ...]:
+def configured(*secrets: Secret) -> tuple[Secret, ...]:
     """The secrets that are set: the current one and, during a rotation, the previous one."""
     return tuple(secret for secret in secrets if secret)
 
 
-def equals_any(given: str, secrets: Iterable[Secret]) -> bool:
+def matches_any(given: str, secrets: Iterable[Secret]) -> bool:
     """Whether `given` is one of the secrets. How long it takes tells nothing about them."""
     found = False
     for secret in secrets:
@@ -197,7 +197,7 @@ def equals_any(given: str, secrets: Iterable[Secret]) -> bool:
     return found
 
 
-def signs(key: bytes, message: bytes, given: str) -> bool:
+def is_valid_signature(key: bytes, message: bytes, given: str) -> bool:
     """Whether `given` is the hexadecimal HMAC-SHA256 of `message`, compared in constant time."""
     expected = hmac.new(key, message, hashlib.sha256).hexdigest()
     return hmac.compare_digest(expected.encode(), given.encode())

@@ -6,7 +6,6 @@ credentials. HTTP 500 and silence mean "unknown": the request is repeated with t
 
 from __future__ import annotations
 
-import math
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import attrs
@@ -17,29 +16,26 @@ from actors.payments.provider import (
     NotAuthentic,
     NotUnderstood,
     NotYet,
+    Provider,
     StillOpen,
     WebhookDelivery,
-    quote_in,
 )
 from actors.payments.settings import YooKassaSettings
 from actors.payments.wire import (
     Fields,
     call_provider,
     decimal_text,
-    maybe_sub,
-    maybe_text,
+    object_field,
+    optional_object,
+    optional_text,
     order_of,
     order_tag,
     provider_refused,
     read_object,
-    sub,
-    text,
+    text_field,
 )
 from db.billing.invoices import Invoice
-from db.billing.orders import Quote
 from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
-from db.billing.provider_events import StoredEvent
-from db.money import Money
 from runtime.http import new_client
 
 NAME = "yookassa"
@@ -48,8 +44,10 @@ _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-
 
 
 @attrs.frozen
-class YooKassa:
+class YooKassa(Provider):
     """The adapter of YooKassa."""
+
+    name = NAME
 
     settings: YooKassaSettings
     client: httpx.AsyncClient
@@ -61,21 +59,6 @@ class YooKassa:
         client = new_client(settings.url)
         client.auth = httpx.BasicAuth(settings.shop_id, settings.secret_key.reveal())
         return cls(settings, client, tuple(ip_network(network) for network in settings.networks))
-
-    @property
-    def name(self) -> str:
-        return NAME
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        return ("RUB",)
-
-    @property
-    def is_watched(self) -> bool:
-        return True
-
-    def quote(self, price: Money) -> Quote:
-        return quote_in(price, "RUB", "", "payments.yookassa.rate")
 
     def authenticate(self, delivery: WebhookDelivery) -> str:
         if not any(delivery.source in network for network in self.networks):
@@ -91,15 +74,6 @@ class YooKassa:
             case "refund":
                 return await self._refund(identifier, event)
         return NothingToBook(f"an event of type {event[:40]}")
-
-    async def follow_up(self, body: bytes, event: StoredEvent) -> None:
-        return
-
-    def judge_within(self, body: bytes) -> float:
-        return math.inf
-
-    async def without_verdict(self, body: bytes) -> None:
-        return
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
         body = {
@@ -121,26 +95,23 @@ class YooKassa:
         )
         if status != httpx.codes.OK:
             raise provider_refused(
-                NAME, "to create a payment", status, maybe_text(payment, "description"), "payments.yookassa"
+                NAME, "to create a payment", status, optional_text(payment, "description"), "payments.yookassa"
             )
-        confirmation = maybe_sub(payment, "confirmation") or {}
-        return NewInvoice(text(payment, "id"), text(confirmation, "confirmation_url"))
+        confirmation = optional_object(payment, "confirmation") or {}
+        return NewInvoice(text_field(payment, "id"), text_field(confirmation, "confirmation_url"))
 
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         payment = await self._get("payments", invoice.invoice_id or "")
         if payment is None:
             raise NotYet(f"YooKassa does not know this payment; {_LOOK}")
-        status = text(payment, "status")
+        status = text_field(payment, "status")
         if status == "succeeded":
             return _captured(payment)
-        return InvoiceClosed(text(payment, "id"), status) if status == "canceled" else StillOpen()
-
-    async def aclose(self) -> None:
-        await self.client.aclose()
+        return InvoiceClosed(text_field(payment, "id"), status) if status == "canceled" else StillOpen()
 
     async def _payment(self, identifier: str, event: str) -> ProviderFact:
         payment = await self._get("payments", identifier)
-        status = "unknown" if payment is None else text(payment, "status")
+        status = "unknown" if payment is None else text_field(payment, "status")
         if payment is not None and status == "succeeded":
             return _captured(payment)
         if event == "payment.succeeded" and status != "canceled":
@@ -152,14 +123,14 @@ class YooKassa:
 
     async def _refund(self, identifier: str, event: str) -> ProviderFact:
         refund = await self._get("refunds", identifier)
-        status = "unknown" if refund is None else text(refund, "status")
+        status = "unknown" if refund is None else text_field(refund, "status")
         if refund is None or status != "succeeded":
             if event == "refund.succeeded" and status != "canceled":
                 raise NotYet(f"YooKassa says that a refund succeeded, and shows it as {status[:40]}; {_LOOK}")
             return NothingToBook(f"a refund that is {status[:40]}")
-        amount = sub(refund, "amount")
-        said = f"{text(amount, 'value')} {text(amount, 'currency')}"
-        return Reversed(text(refund, "payment_id"), "refund", identifier, said)
+        amount = object_field(refund, "amount")
+        said = f"{text_field(amount, 'value')} {text_field(amount, 'currency')}"
+        return Reversed(text_field(refund, "payment_id"), "refund", identifier, said)
 
     async def _get(self, kind: str, identifier: str) -> Fields | None:
         status, found = await call_provider(
@@ -168,28 +139,28 @@ class YooKassa:
         if status == httpx.codes.NOT_FOUND:
             return None
         if status != httpx.codes.OK:
-            why = maybe_text(found, "description")
+            why = optional_text(found, "description")
             raise provider_refused(NAME, f"to show one of its {kind}", status, why, "payments.yookassa")
-        if text(found, "id") != identifier:
+        if text_field(found, "id") != identifier:
             raise NotUnderstood(f"YooKassa was asked about one of its {kind} and showed another")
         return found
 
 
 def _named(notification: Fields) -> tuple[str, str]:
     """The event and the id of what it is about. Only these are used, and the id only where it cannot change the path."""
-    identifier = text(sub(notification, "object"), "id")
+    identifier = text_field(object_field(notification, "object"), "id")
     if len(identifier) > 64 or not _ID.issuperset(identifier):
         raise NotUnderstood("the id of the notification's object is none of YooKassa's")
-    return text(notification, "event")[:64], identifier
+    return text_field(notification, "event")[:64], identifier
 
 
 def _captured(payment: Fields) -> Captured:
     if payment.get("paid") is not True:
         raise NotUnderstood("a payment that succeeded and was not paid")
-    amount = sub(payment, "amount")
-    money = decimal_text(text(amount, "value"), text(amount, "currency"))
-    identifier = text(payment, "id")
-    order_id = order_of(maybe_text(maybe_sub(payment, "metadata") or {}, "order"))
+    amount = object_field(payment, "amount")
+    money = decimal_text(text_field(amount, "value"), text_field(amount, "currency"))
+    identifier = text_field(payment, "id")
+    order_id = order_of(optional_text(optional_object(payment, "metadata") or {}, "order"))
     return Captured(FinalizePurchase(NAME, identifier, money, order_id, actor=NAME), identifier)
 
 

@@ -18,7 +18,6 @@ from actors.pool import events as metrics
 from actors.pool.errors import pool_crashed
 from actors.pool.events import IdleHeld
 from actors.pool.messages import AcquireLease, LeaseRequest
-from actors.pool.report import describe_pool
 from actors.pool.state import PoolState
 from db.driver.call_site import sites
 from db.driver.transaction import transact
@@ -203,7 +202,7 @@ class Pool:
         waited = trio.current_time() - request.since
         limit = request.deadline - request.since
         book = self._counter.book
-        state = f"{self.name} is not running" if book is None else describe_pool(book)
+        state = f"{self.name} is not running" if book is None else book.describe()
         metrics.REFUSED.labels(self.name, "timeout").inc()
         self._context.services.beats.pool_wait_spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
         return LeaseTimeout(

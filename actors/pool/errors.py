@@ -1,40 +1,35 @@
-"""The errors of requests that get no connection: what happened, in which state the pool is, and what changes it."""
+"""The errors of requests that get no connection: what happened, in which state the pool is, and what changes it.
+
+Built from plain values, so that this module knows nothing of the pool's state. Seconds throughout; `described` is the
+sentence of `PoolState.describe`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import trio
-
-from actors.pool.report import describe_pool
 from db.errors import LeaseShed, PoolCrashed, PoolDown
 
-if TYPE_CHECKING:
-    from actors.pool.state import PoolState
 
-
-def pool_down(book: PoolState, label: str) -> PoolDown:
+def pool_down(pool: str, label: str, down_for: float, cause: str) -> PoolDown:
     """The database is away, and with it every connection."""
-    down_for = trio.current_time() - book.state_since
     return PoolDown(
-        f'"{label}" was refused by {book.name}: the database has been away for {down_for:.1f} s. {book.cause}. '
+        f'"{label}" was refused by {pool}: the database has been away for {down_for:.1f} s. {cause}. '
         "The pool goes on trying; nothing was sent"
     )
 
 
-def queue_full(book: PoolState, label: str) -> LeaseShed:
+def queue_full(pool: str, label: str, waiting: int, limit: int, described: str) -> LeaseShed:
     """So many wait already that one more is refused at once."""
     return LeaseShed(
-        f'"{label}" was refused by {book.name} at once: {len(book.queue)} requests are waiting already '
-        f"(pool.max_waiting = {book.settings.max_waiting}). {describe_pool(book)}"
+        f'"{label}" was refused by {pool} at once: {waiting} requests are waiting already '
+        f"(pool.max_waiting = {limit}). {described}"
     )
 
 
-def request_shed(book: PoolState, label: str, waited: float, slow_for: float) -> LeaseShed:
+def request_shed(pool: str, label: str, waited: float, slow_for: float, target: float, described: str) -> LeaseShed:
     """The queue is slow, and this request would be served too late."""
     return LeaseShed(
-        f'"{label}" was refused by {book.name} after {waited:.2f} s: for {slow_for:.1f} s no request has got a connection '
-        f"within {book.settings.slow_target:g} s (pool.slow_target), so it would come too late. {describe_pool(book)}"
+        f'"{label}" was refused by {pool} after {waited:.2f} s: for {slow_for:.1f} s no request has got a connection '
+        f"within {target:g} s (pool.slow_target), so it would come too late. {described}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from typing import ClassVar
 
@@ -59,6 +60,20 @@ WAKES = counter(
 WAKES_INTERRUPTED = counter(
     "atlas_wake_interruptions_total", "Losses of the connection that listens for NOTIFY.", labels=("pool",)
 )
+
+
+class PoolStatus(enum.StrEnum):
+    """What a pool can do at the moment."""
+
+    CONNECTING = "connecting"
+    """No connection has been opened yet; requests wait."""
+    UP = "up"
+    DEGRADED = "degraded"
+    """Some connections work, others cannot be opened."""
+    DOWN = "down"
+    """None works and none can be opened; requests are refused at once, except in the system lane."""
+    CLOSED = "closed"
+    """The incarnation has ended."""
 
 
 @attrs.frozen

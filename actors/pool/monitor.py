@@ -15,6 +15,7 @@ import trio
 from actors.pool import events as metrics
 from actors.pool.events import (
     LeaseOverrun,
+    PoolStatus,
     RequestsShed,
     SevereRequestsShed,
     SevereWaitSpike,
@@ -22,8 +23,7 @@ from actors.pool.events import (
     WaitSpike,
 )
 from actors.pool.messages import LeaseRequest
-from actors.pool.report import connection_counts, top_holders
-from actors.pool.state import PoolState, PoolStatus
+from actors.pool.state import PoolState
 from db.lease.queue import Lane, QueuedRequest
 from runtime import Context, Event, WorkerBeat, watch_mailbox
 
@@ -59,7 +59,7 @@ class SheddingReporter:
         self._reported[kind] = now
         self._is_told = True
         labels = ", ".join(f"{label} {count} times" for label, count in self._shed.most_common(3))
-        holders = top_holders(book, 3, stacks=True)
+        holders = book.longest_held(3, stacks=True)
         self.emit(
             kind(
                 book.name,
@@ -68,7 +68,7 @@ class SheddingReporter:
                 oldest,
                 lasting,
                 len(book.queue),
-                connection_counts(book),
+                book.connection_counts(),
                 holders,
             )
         )
@@ -165,7 +165,7 @@ class PoolMonitor:
                 waiter.lane.name.lower(),
                 waited,
                 book.queue.waiting(waiter.lane),
-                connection_counts(book),
-                top_holders(book, 3, stacks=True),
+                book.connection_counts(),
+                book.longest_held(3, stacks=True),
             )
         )

@@ -13,13 +13,13 @@ import trio
 from actors.pool import control as _commands  # noqa: F401  adds `leases` and `pool` to the control socket
 from actors.pool import events as metrics
 from actors.pool.client import Pool, PoolGate, gate_of, pool_of
-from actors.pool.events import BridgeFallback, DriverComplaint, ListeningInterrupted, PoolStateChanged
+from actors.pool.events import BridgeFallback, DriverComplaint, ListeningInterrupted, PoolStateChanged, PoolStatus
 from actors.pool.messages import AcquireLease, LeaseRequest
 from actors.pool.monitor import PoolMonitor
 from actors.pool.opener import Opener
 from actors.pool.report import pool_summary
 from actors.pool.settings import PoolSettings
-from actors.pool.state import PoolState, PoolStatus
+from actors.pool.state import PoolState
 from db.driver.bridge import Bridge, open_loop
 from db.driver.bridge_choice import choose_bridge
 from db.driver.connection import Connection, DatabaseAddress, SessionLimits, open_connection, quarantine

@@ -1,47 +1,18 @@
-"""What is known of a pool at this moment: in one sentence for errors, as one document for operators."""
+"""What is known of a pool at this moment, as one document for operators."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import trio
 
+from actors.pool.state import PoolState
 from runtime.metrics import HistogramSeries
-
-if TYPE_CHECKING:
-    from actors.pool.state import PoolState
-
 
 MAX_LISTED = 5
 """Holders, and waiters, that a summary names."""
-
-
-def describe_pool(book: PoolState) -> str:
-    """Where the connections are, in one sentence for an error."""
-    top = top_holders(book, 3)
-    return (
-        f"{book.name} is {book.state}{' and paused' if book.paused else ''}: {len(book.leases)} of {book.size} leased, "
-        f"{len(book.idle)} idle, {len(book.quarantined)} in quarantine, {len(book.queue)} waiting"
-        + (f"; held longest: {top}" if top else "")
-    )
-
-
-def connection_counts(book: PoolState) -> str:
-    """Where the connections are, in numbers alone."""
-    return f"{len(book.leases)} leased, {len(book.idle)} idle, {len(book.quarantined)} in quarantine of {book.size}"
-
-
-def top_holders(book: PoolState, n: int, *, stacks: bool = False) -> str:
-    """The n leases held for longest: label, line and age; with `stacks` also where each holder's task stands."""
-    now = trio.current_time()
-    told = []
-    for lease in list(book.leases.values())[:n]:
-        stack = f", standing at {lease.stack()}" if stacks else ""
-        told.append(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s{stack}')
-    return ", ".join(told)
 
 
 def pool_report(book: PoolState) -> dict[str, object]:

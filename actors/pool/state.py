@@ -9,15 +9,15 @@ Invariant: idle + leased + in quarantine + being opened never exceeds `size`, an
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable
+from itertools import islice
 
 import trio
 
 from actors.pool import errors as refusals
 from actors.pool import events as metrics
-from actors.pool.events import LeaseReclaimed, PoolStateChanged, PoolWentDown, WaitResolved
+from actors.pool.events import LeaseReclaimed, PoolStateChanged, PoolStatus, PoolWentDown, WaitResolved
 from actors.pool.messages import LeaseRequest
 from actors.pool.settings import PoolSettings
 from db.driver.connection import Connection
@@ -26,20 +26,6 @@ from db.lease.lease import Lease, LeaseHolder
 from db.lease.queue import Lane, LeaseQueue, QueuedRequest
 from runtime import Event, clock_reader
 from runtime.metrics import HistogramSeries
-
-
-class PoolStatus(enum.StrEnum):
-    """What a pool can do at the moment."""
-
-    CONNECTING = "connecting"
-    """No connection has been opened yet; requests wait."""
-    UP = "up"
-    DEGRADED = "degraded"
-    """Some connections work, others cannot be opened."""
-    DOWN = "down"
-    """None works and none can be opened; requests are refused at once, except in the system lane."""
-    CLOSED = "closed"
-    """The incarnation has ended."""
 
 
 class PoolState:
@@ -86,7 +72,6 @@ class PoolState:
         """Since when no request has got a connection in good time, once some were shed for it; infinity otherwise."""
         self._ever = False
         self._stirred: trio.Event | None = None
-        self._full: trio.Event | None = None
         self._token = token
         self._system_held = 0
         self._reserved = min(settings.reserved, size - 1)
@@ -130,7 +115,10 @@ class PoolState:
             request.waiter = waiter
         else:
             self.spiked(f'"{request.label}" refused: {len(self.queue)} are waiting')
-            self._fail(request, "full", refusals.queue_full(self, request.label))
+            full = refusals.queue_full(
+                self.name, request.label, len(self.queue), self.settings.max_waiting, self.describe()
+            )
+            self._fail(request, "full", full)
 
     def forget(self, request: LeaseRequest) -> None:
         """The asker gave up: take it out of the queue, or take back what it was just granted."""
@@ -150,7 +138,6 @@ class PoolState:
         now = self.now()
         self._close(lease, now)
         connection = lease.connection
-        connection.used_at = now
         driver = connection.driver
         if not driver.tainted and driver.is_idle() and now < connection.retire_at and self.live < self.size:
             self._rest(connection)
@@ -284,8 +271,6 @@ class PoolState:
         self.idle.clear()
         self.quarantined.clear()
         self._enter(PoolStatus.CLOSED, why)
-        if self._full is not None:
-            self._full.set()
 
     async def until_unused(self) -> None:
         """Wait until nobody holds a connection or waits for one.
@@ -305,15 +290,6 @@ class PoolState:
             self._stirred = trio.Event()
             await self._stirred.wait()
 
-    async def until_full(self) -> bool:
-        """Wait until every connection is idle (true), or until the incarnation has ended (false)."""
-        while len(self.idle) < self.size:
-            if self.state is PoolStatus.CLOSED:
-                return False
-            self._full = self._full or trio.Event()
-            await self._full.wait()
-        return True
-
     # -- what operators change ----------------------------------------------------------------------------------------
 
     def resize(self, size: int) -> None:
@@ -327,7 +303,6 @@ class PoolState:
             self.cause = ""
             self._judge()
         self._needed()
-        self._settle()
 
     def pause(self) -> None:
         """Serve only the system lane; holders go on, everybody else waits: deadlines and `max_waiting` hold, nothing else."""
@@ -350,9 +325,11 @@ class PoolState:
 
     def shed(self, waiters: list[QueuedRequest[LeaseRequest]], now: float) -> None:
         """Tell those whom CoDel gave up."""
-        slow_for = now - self.queue.codel.slow_since
+        slow_for, target, described = now - self.queue.codel.slow_since, self.settings.slow_target, self.describe()
         for waiter in waiters:
-            self._fail(waiter.payload, "shed", refusals.request_shed(self, waiter.label, now - waiter.since, slow_for))
+            waited = now - waiter.since
+            shed = refusals.request_shed(self.name, waiter.label, waited, slow_for, target, described)
+            self._fail(waiter.payload, "shed", shed)
             self.resolved(waiter, "shed")
         self._stir()
 
@@ -365,6 +342,28 @@ class PoolState:
     def spiked(self, note: str) -> None:
         """Somebody waited too long or was refused: the watchdog wants to know, monitored or not."""
         self._spike(f"{self.name}: {note}")
+
+    def describe(self) -> str:
+        """Return where the connections are, in one sentence for an error."""
+        top = self.longest_held(3)
+        return (
+            f"{self.name} is {self.state}{' and paused' if self.paused else ''}: {len(self.leases)} of {self.size} leased, "
+            f"{len(self.idle)} idle, {len(self.quarantined)} in quarantine, {len(self.queue)} waiting"
+            + (f"; held longest: {top}" if top else "")
+        )
+
+    def connection_counts(self) -> str:
+        """Return where the connections are, in numbers alone."""
+        return f"{len(self.leases)} leased, {len(self.idle)} idle, {len(self.quarantined)} in quarantine of {self.size}"
+
+    def longest_held(self, n: int, *, stacks: bool = False) -> str:
+        """Return the n leases held for longest: label, line and age; with `stacks` also where each holder's task stands."""
+        now = trio.current_time()
+        told = []
+        for lease in islice(self.leases.values(), n):
+            stack = f", standing at {lease.stack()}" if stacks else ""
+            told.append(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s{stack}')
+        return ", ".join(told)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -390,7 +389,7 @@ class PoolState:
 
     def _down(self, label: str) -> PoolDown:
         self.spiked(f'"{label}" refused: down')
-        return refusals.pool_down(self, label)
+        return refusals.pool_down(self.name, label, trio.current_time() - self.state_since, self.cause)
 
     def _refuse_down(self, waiter: QueuedRequest[LeaseRequest]) -> None:
         self._fail(waiter.payload, "down", self._down(waiter.label))
@@ -437,12 +436,6 @@ class PoolState:
 
     def _rest(self, connection: Connection) -> None:
         self.idle.append(connection)
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._full is not None and len(self.idle) >= self.size:
-            self._full.set()
-            self._full = None
 
     def _close(self, lease: Lease, now: float) -> None:
         lease.is_open = False

@@ -94,9 +94,9 @@ class Connection:
     driver: DriverConnection
     pid: int
     opened_at: float
+    """Time on trio's clock at which it was ready."""
     retire_at: float
     """Time on trio's clock after which it is replaced when it comes back."""
-    used_at: float
 
 
 async def open_connection(
@@ -113,7 +113,6 @@ async def open_connection(
     Raises DatabaseUnusable if waiting will not help (credentials, no such database, a server older than 15, an unreadable
     DSN), DatabaseUnreachable otherwise. Neither text contains the password.
     """
-    began = trio.current_time()
     try:
         with trio.fail_after(within):
             driver = await bridge.connect(target.dsn, settings=session_settings(application_name, limits))
@@ -132,7 +131,7 @@ async def open_connection(
         )
     _keep_alive(driver)
     now = trio.current_time()
-    return Connection(driver, driver.backend_pid, began, now + lifetime, now)
+    return Connection(driver, driver.backend_pid, now, now + lifetime)
 
 
 def connect_error(target: DatabaseAddress, error: Exception) -> DatabaseUnusable | DatabaseUnreachable:

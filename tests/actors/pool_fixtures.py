@@ -10,7 +10,9 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Literal, TypeAlias, TypeVar
+from functools import wraps
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import attrs
 import trio
@@ -25,6 +27,8 @@ from runtime.config import Secret
 from runtime.testing import ActorSystem, OnCrash, actor_system
 
 E = TypeVar("E", bound=Event)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 POOL = "pool.main"
 
@@ -52,6 +56,41 @@ class BridgeInUse:
 
 
 BRIDGE = BridgeInUse()
+
+
+_CHANGES: WeakKeyDictionary[PoolState, trio.lowlevel.ParkingLot] = WeakKeyDictionary()
+"""Tasks that wait for a pool to become full or to end."""
+
+
+async def until_full(state: PoolState) -> bool:
+    """Wait until every connection of a pool is idle (true), or until its incarnation has ended (false)."""
+    changes = _changes_of(state)
+    while len(state.idle) < state.size:
+        if state.state is PoolStatus.CLOSED:
+            return False
+        await changes.park()
+    return True
+
+
+def _changes_of(state: PoolState) -> trio.lowlevel.ParkingLot:
+    """The tasks to wake after each change that can make the pool full or end it; the pool itself knows nothing of it."""
+    changes = _CHANGES.get(state)
+    if changes is None:
+        changes = _CHANGES[state] = trio.lowlevel.ParkingLot()
+        for method in (state._rest, state.resize, state.collapse):
+            vars(state)[method.__name__] = _and_wake(method, changes)
+    return changes
+
+
+def _and_wake(method: Callable[P, R], changes: trio.lowlevel.ParkingLot) -> Callable[P, R]:
+    @wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        finally:
+            changes.unpark_all()
+
+    return wrapped
 
 
 @attrs.define(eq=False)
@@ -91,7 +130,7 @@ class PoolHarness:
     async def until_full(self) -> None:
         """Wait until every connection is idle: what must hold after every churn."""
         with trio.fail_after(15):
-            while gate_of(self.ref).book is None or not await self.book.until_full():
+            while gate_of(self.ref).book is None or not await until_full(self.book):
                 await self._next_event()
 
     async def until_event(self, kind: type[E]) -> E:
@@ -164,5 +203,5 @@ async def second_pool(harness: PoolHarness, dsn: str) -> PoolState:
     book = gate_of(ref).book
     assert book is not None
     with trio.fail_after(10):
-        assert await book.until_full()
+        assert await until_full(book)
     return book

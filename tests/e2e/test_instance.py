@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from runtime.child_process import lines
+from runtime.child_process import ChildProcess, lines
 from tests.e2e.changes import watch
 from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import BUY, assert_bought_once, assert_money_holds
 from tests.e2e.test_own_parts import agent_of_ones_own
+from tests.run_queue import Stopwatch
 
 TAKEOVER_SECONDS = 3.0
 ANNOUNCE_EPOCHS = (
@@ -35,7 +36,7 @@ async def two(dsn: str, mode: str) -> AsyncIterator[tuple[Stack, Stack]]:
 
 
 @asynccontextmanager
-async def standing_by(here: Stack) -> AsyncIterator[None]:
+async def standing_by(here: Stack) -> AsyncIterator[ChildProcess]:
     """`atlas run` from the moment it says that it waits, which is long before its start screen."""
     process = here.spawn("run")
     assert process.stdout is not None
@@ -55,7 +56,7 @@ async def standing_by(here: Stack) -> AsyncIterator[None]:
             with trio.move_on_after(60):
                 await waits.wait()
             assert waits.is_set(), f"it does not wait:\n{here.log}"
-            yield
+            yield process
         finally:
             with trio.CancelScope(shield=True):
                 await process.stop(signal.SIGINT, grace=30)
@@ -81,7 +82,7 @@ async def test_a_standby_works_within_three_seconds_after_a_sigkill(
         two(empty_database_dsn, "standby") as (first, second),
         first.running() as supervisor,
         watch(empty_database_dsn) as seen,
-        standing_by(second),
+        standing_by(second) as standby,
     ):
         shown = await second.ok("status")
         assert "paused" in shown.stdout
@@ -91,11 +92,11 @@ async def test_a_standby_works_within_three_seconds_after_a_sigkill(
         await first.ok(*BUY, "--amount", "14900")
         assert await seen.status_of(42) == "pending"
         supervisor.send_signal(signal.SIGKILL)
-        killed_at = trio.current_time()
+        took = Stopwatch(standby.pid)
         await seen.until_status(42, "active", within=20)
-        took = trio.current_time() - killed_at
-        tell(f"SIGKILL → a waiting purchase is live on the standby: {took:.2f} s")
-        assert took <= TAKEOVER_SECONDS
+        seconds = took.seconds()
+        tell(f"SIGKILL → a waiting purchase is live on the standby: {seconds:.2f} s ({took})")
+        assert seconds <= TAKEOVER_SECONDS
         await assert_bought_once(seen, 42)
         await assert_money_holds(seen)
 

@@ -9,7 +9,8 @@ import trio
 
 from runtime.child_process import PIPE, lines, spawn
 from tests.e2e.stack import REPOSITORY, stack
-from tests.e2e.test_lifecycle import descendants, programs, until_gone
+from tests.e2e.test_lifecycle import programs, until_gone
+from tests.run_queue import descendants
 
 
 async def test_make_run_ends_in_one_screen_and_ctrl_c_leaves_nothing_behind() -> None:

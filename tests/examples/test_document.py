@@ -1,4 +1,4 @@
-"""docs/adding-an-actor.md shows the example files as they are, and all of them."""
+"""docs/tutorial/adding-an-actor.md shows the example files as they are, and all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.runtime.atlas_process import PATIENCE, ROOT, environment
 
-DOCUMENT = ROOT / "docs" / "adding-an-actor.md"
+DOCUMENT = ROOT / "docs" / "tutorial" / "adding-an-actor.md"
 SHOWN = dict(re.findall(r"^```\w+ (examples/\S+)\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE))
 FILES = sorted(
     str(file.relative_to(ROOT))

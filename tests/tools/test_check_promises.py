@@ -38,9 +38,9 @@ def run(root: Path) -> tuple[int, list[str]]:
 
 
 def plant(root: Path, document: str = DOCUMENT, tests: str = TESTS) -> tuple[int, list[str]]:
-    (root / "docs").mkdir()
+    (root / "docs/reference").mkdir(parents=True)
     (root / "tests" / "deep").mkdir(parents=True)
-    (root / "docs" / "semantics.md").write_text(document)
+    (root / "docs/reference/semantics.md").write_text(document)
     (root / "tests" / "deep" / "test_it.py").write_text(tests)
     return run(root)
 
@@ -75,17 +75,17 @@ PLANTED = {
     "a promise without a test": (
         DOCUMENT.replace("See", "- **S-3** Nobody proves this.\n\nSee"),
         TESTS,
-        "docs/semantics.md:6: S-3 is cited by no test",
+        "docs/reference/semantics.md:6: S-3 is cited by no test",
     ),
     "a number given twice": (
         DOCUMENT.replace("See", "- **S-2** Again.\n\nSee"),
         TESTS,
-        "docs/semantics.md:6: S-2 is taken already, in line 4",
+        "docs/reference/semantics.md:6: S-2 is taken already, in line 4",
     ),
     "a number out of order": (
         DOCUMENT.replace("- **S-1** One", "- **S-5** One").replace("See S-1.", ""),
         TESTS.replace("S-1", "S-5"),
-        "docs/semantics.md:4: S-2 comes after S-5: numbers ascend",
+        "docs/reference/semantics.md:4: S-2 comes after S-5: numbers ascend",
     ),
     "a citation of nothing": (
         DOCUMENT,
@@ -95,17 +95,17 @@ PLANTED = {
     "a mention of nothing": (
         DOCUMENT.replace("See S-1", "See S-1 and S-6"),
         TESTS,
-        "docs/semantics.md:6: S-6 is mentioned, but there is no such promise",
+        "docs/reference/semantics.md:6: S-6 is mentioned, but there is no such promise",
     ),
     "a citation beside no test": (
         DOCUMENT,
         TESTS.replace("# S-1\ndef test_one", "# S-1\n\ndef test_one"),
-        "docs/semantics.md:3: S-1 is cited by no test",
+        "docs/reference/semantics.md:3: S-1 is cited by no test",
     ),
     "a citation by a helper": (
         DOCUMENT,
         TESTS.replace("def test_one", "def one"),
-        "docs/semantics.md:3: S-1 is cited by no test",
+        "docs/reference/semantics.md:3: S-1 is cited by no test",
     ),
 }
 
@@ -118,13 +118,13 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, document: str, tes
 def test_a_document_without_promises_is_wrong(tmp_path: Path) -> None:
     status, lines = plant(tmp_path, "# Nothing\n", "")
     assert status == 1
-    assert lines == ["docs/semantics.md: no promise in it: a promise is a line `- **S-1** One sentence.`"]
+    assert lines == ["docs/reference/semantics.md: no promise in it: a promise is a line `- **S-1** One sentence.`"]
 
 
 def test_other_documents_mention_promises_that_there_are(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/reference").mkdir(parents=True)
     (tmp_path / "tests").mkdir()
-    (tmp_path / "docs" / "semantics.md").write_text(DOCUMENT)
-    (tmp_path / "docs" / "how-to.md").write_text("It holds (S-1), and so does this (S-4).\n")
+    (tmp_path / "docs/reference/semantics.md").write_text(DOCUMENT)
+    (tmp_path / "docs/how-to.md").write_text("It holds (S-1), and so does this (S-4).\n")
     (tmp_path / "tests" / "test_it.py").write_text(TESTS)
     assert run(tmp_path) == (1, ["docs/how-to.md:1: S-4 is mentioned, but there is no such promise"])

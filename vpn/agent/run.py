@@ -23,10 +23,10 @@ from runtime.config import Secret
 from runtime.http import HttpServer, open_listener, url_of
 from runtime.log import start as start_log
 from runtime.log import stop as stop_log
+from vpn.agent.config.settings import TAG, AgentSettings, check_settings, load_settings, tls_context
 from vpn.agent.http.api import make_app
 from vpn.agent.http.auth import count_failed_handshake
 from vpn.agent.http.report import Reporter
-from vpn.agent.settings import TAG, AgentSettings, check_settings, load_settings, read_token, tls_context
 from vpn.agent.state import files
 from vpn.agent.state.expiry import LastContactFile, NodeClock
 from vpn.agent.state.identity import load_identity, save_identity
@@ -36,6 +36,7 @@ from vpn.agent.xray.node import AgentNode
 from vpn.agent.xray.supervisor import XraySupervisor
 from vpn.errors import AgentMisconfigured, ListenRefused
 from vpn.ports import choose_lasting, is_free
+from vpn.token_file import read_token
 from vpn.xray.config import Inbound, Reality
 
 log = get_logger(__name__)
@@ -94,21 +95,21 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
         reality = None
         if settings.inbound.security == "reality":
             reality = Reality(kept.private_key, kept.short_id, settings.inbound.target, settings.server_names)
-        keeper = XraySupervisor(
+        xray = XraySupervisor(
             directory=settings.data_dir,
             inbound=Inbound(TAG, settings.inbound.listen, inbound_port, reality),
             reaches=settings.private_networks,
-            users=lambda: node.users(),
-            on_access=lambda life, access: node.on_access(life, access),
+            users=lambda: node.convergence.users(),
+            on_access=lambda instance, access: node.on_access(instance, access),
             clock=clock.now,
         )
-        heard = LastContactFile(settings.data_dir)
-        contact = heard.load(settings.expiry, clock.real())
+        last_contact_file = LastContactFile(settings.data_dir)
+        contact = last_contact_file.load(settings.expiry, clock.real_now())
         facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
-        node = AgentNode(store, keeper, contact, facts, clock)
-        reporter = Reporter(kept.agent_id, node, clock, heard)
+        node = AgentNode(store, xray, contact, facts, clock)
+        reporter = Reporter(kept.agent_id, node, clock, last_contact_file)
         async with trio.open_nursery() as nursery:
-            await nursery.start(keeper.run)
+            await nursery.start(xray.run)
             nursery.start_soon(node.run)
             nursery.start_soon(BackgroundChecks(node, settings.verify_every).run)
             server = HttpServer(

@@ -51,11 +51,11 @@ class AgentCaller:
     pause: float
     breaker: Breaker | None
     concurrency: int
-    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _last_failure: str = attrs.field(init=False, default="")
 
     def __attrs_post_init__(self) -> None:
-        self._slots = trio.CapacityLimiter(self.concurrency)
+        self._limiter = trio.CapacityLimiter(self.concurrency)
 
     async def call(
         self, operation: str, method: str, path: str, *, content: bytes | None = None, within: float | None = None
@@ -68,7 +68,7 @@ class AgentCaller:
         lost: NodeError | None = None
         for attempt in range(1, tries + 1):
             try:
-                async with self._slot(deadline, limit):
+                async with self._admitted(deadline, limit):
                     return await self._once(method, path, content, deadline, limit)
             except (NodeUnreachable, NodeAmbiguous) as error:
                 # what was lost once stays in doubt, whatever keeps the repetition from being sent
@@ -89,10 +89,10 @@ class AgentCaller:
         raise AssertionError("unreachable")
 
     @contextlib.asynccontextmanager
-    async def _slot(self, deadline: float, limit: float) -> AsyncIterator[None]:
+    async def _admitted(self, deadline: float, limit: float) -> AsyncIterator[None]:
         token = object()
         with trio.move_on_at(deadline) as waiting:
-            await self._slots.acquire_on_behalf_of(token)
+            await self._limiter.acquire_on_behalf_of(token)
         if waiting.cancelled_caught:
             # says nothing about the node, so the breaker does not hear of it
             raise NodeUnreachable(
@@ -102,7 +102,7 @@ class AgentCaller:
         try:
             yield
         finally:
-            self._slots.release_on_behalf_of(token)
+            self._limiter.release_on_behalf_of(token)
 
     async def _once(self, method: str, path: str, content: bytes | None, deadline: float, limit: float) -> object:
         self._admit()

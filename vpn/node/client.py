@@ -84,7 +84,7 @@ class AgentClient:
             max_connections=self.concurrency,
             verify=self.verify,
         )
-        self._http.event_hooks = {"request": [self._say_who]}
+        self._http.event_hooks = {"request": [self._mark_can_extend]}
         self._caller = AgentCaller(
             name=self.name,
             url=self.url,
@@ -107,7 +107,7 @@ class AgentClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _say_who(self, request: httpx.Request) -> None:
+    async def _mark_can_extend(self, request: httpx.Request) -> None:
         if self.can_extend:
             request.headers[CAN_EXTEND_HEADER] = "1"
 

@@ -1,7 +1,6 @@
-"""Driving Xray: its configuration, its process, its run-time interface, its output, its open connections, and a tunnel
-through it.
+"""Everything that touches Xray: its configuration, process, run-time interface, output and open connections, and a tunnel.
 
-Knows nothing of wanted keys or of the agent. Entry points: `process.XrayProcess`, `api.XrayApi`,
-`config.server_config`,
-`connections.Cutter`, `access_log.Connections`, `tunnel.open_tunnel`. For the agent, the canary and `atlas tunnel`.
+Promise: a failure is a `vpn.errors.XrayError` with what Xray said, redacted; an Xray process ends with its parent. Entry points:
+`process.XrayProcess`, `api.XrayApi`, `config.server_config`, `connections.Cutter`, `access_log.Connections` and
+`tunnel.open_tunnel`. Knows nothing of wanted keys. For the agent, the canary, `vpn.subscription` and `vpn.commands`.
 """

@@ -72,7 +72,7 @@ class XrayProcess:
         child = self._spawn()
         self.pid = child.pid
         try:
-            return await self._life(child, task_status)
+            return await self._run_child(child, task_status)
         finally:
             with trio.CancelScope(shield=True):
                 if child.returncode is None:
@@ -94,7 +94,7 @@ class XrayProcess:
         except OSError as error:  # no memory, no process, no descriptor left: may pass
             raise XrayEnded(f"{self.name}: cannot start a process for Xray: {error.strerror}") from error
 
-    async def _life(self, child: ChildProcess, task_status: trio.TaskStatus[None]) -> int:
+    async def _run_child(self, child: ChildProcess, task_status: trio.TaskStatus[None]) -> int:
         started = trio.Event()
         has_started = False
         async with trio.open_nursery() as nursery:
@@ -111,7 +111,7 @@ class XrayProcess:
                 await child.wait()  # the readers end with it
         if limit.cancelled_caught:
             raise XrayEnded(
-                f"{self.name}: Xray did not say within {self.started_within:g} s that it had started{self._last_words()}"
+                f"{self.name}: Xray did not say within {self.started_within:g} s that it had started{self._last_lines()}"
             )
         status = await child.wait()
         if not has_started:
@@ -168,14 +168,14 @@ class XrayProcess:
                 self._tail.append(line)
                 self.on_line(line)
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         return f"; its last words: {redact(' | '.join(self._tail))}" if self._tail else ""
 
     def _why_ended(self, status: int) -> XrayConfigRefused | XrayCannotListen | XrayEnded:
         if status == EXIT_CONFIG_REFUSED:
-            return XrayConfigRefused(f"{self.name}: configuration refused by Xray (exit status 23){self._last_words()}")
+            return XrayConfigRefused(f"{self.name}: configuration refused by Xray (exit status 23){self._last_lines()}")
         if status == EXIT_CANNOT_LISTEN:
             return XrayCannotListen(
-                f"{self.name}: cannot listen on {self.listening_on} (exit status 255){self._last_words()}"
+                f"{self.name}: cannot listen on {self.listening_on} (exit status 255){self._last_lines()}"
             )
-        return XrayEnded(f"{self.name}: Xray ended with status {status} before it had started{self._last_words()}")
+        return XrayEnded(f"{self.name}: Xray ended with status {status} before it had started{self._last_lines()}")

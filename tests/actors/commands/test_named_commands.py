@@ -18,7 +18,7 @@ PLACES = (
     "SECURITY.md",
     "CONTRIBUTING.md",
     "supervisor.toml",
-    "docs/*.md",
+    "docs/**/*.md",
     *(f"{room}/**/*.py" for room in ROOMS),
 )
 

@@ -185,7 +185,7 @@ async def test_a_slow_sender_of_a_body_gets_408_however_busy_it_looks() -> None:
                     try:
                         while True:
                             await stream.send_all(b"x")
-                            await trio.sleep(0.02)  # house-ok: a slow sender is what is tested
+                            await trio.sleep(0.02)  # rule-ok: a slow sender is what is tested
                     except trio.BrokenResourceError:
                         pass
 

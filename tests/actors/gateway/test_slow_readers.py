@@ -16,7 +16,7 @@ from actors.shop.settings import ShopSettings
 from runtime.config import Secret
 from tests.actors.gateway.test_gateway import Served, serving
 
-QUICK = GatewaySettings(port=0, head_seconds=0.15, request_seconds=1.0, max_requests=2, rate=1e6, burst=100_000)
+QUICK = GatewaySettings(port=0, head_seconds=1.0, request_seconds=5.0, max_requests=2, rate=1e6, burst=100_000)
 PATIENT = attrs.evolve(QUICK, head_seconds=30.0, request_seconds=90.0)
 LARGE = b"GET /shop/v1/openapi.json HTTP/1.1\r\nhost: a\r\n\r\n"
 MORE_THAN_BUFFERS_HOLD = 300

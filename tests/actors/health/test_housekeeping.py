@@ -27,21 +27,21 @@ def look(at_rest: bool, *subjects: str, more: int = 0) -> Invariant:
 
 
 def test_a_view_that_must_hold_at_every_commit_is_in_trouble_at_once_and_says_what() -> None:
-    watch = ViolationTracker()
-    assert in_trouble([watch.judge(look(False))]) == []
-    found = watch.judge(look(False, "order:1", "order:2"))
+    watch = ViolationTracker(patience=0.0)
+    assert in_trouble([watch.judge(look(False), 0.0)]) == []
+    found = watch.judge(look(False, "order:1", "order:2"), 0.0)
     assert "2 violations, such as order:1: is wrong" in found.trouble
     assert "atlas verify" in found.trouble
     assert VIOLATIONS.labels("money_test").value == 2
-    assert watch.judge(look(False)).trouble == ""
+    assert watch.judge(look(False), 0.0).trouble == ""
 
 
 def test_a_view_that_holds_at_rest_is_in_trouble_when_the_same_subject_stays() -> None:
-    watch = ViolationTracker()
-    assert watch.judge(look(True, "key:1", "key:2")).trouble == ""
-    assert watch.judge(look(True, "key:3")).trouble == "", "others are being worked on now"
-    assert "key:3" in watch.judge(look(True, "key:3", "key:4")).trouble
-    assert watch.judge(look(True)).trouble == ""
+    watch = ViolationTracker(patience=0.0)
+    assert watch.judge(look(True, "key:1", "key:2"), 0.0).trouble == ""
+    assert watch.judge(look(True, "key:3"), 0.0).trouble == "", "others are being worked on now"
+    assert "key:3" in watch.judge(look(True, "key:3", "key:4"), 0.0).trouble
+    assert watch.judge(look(True), 0.0).trouble == ""
 
 
 def test_what_stays_is_found_among_any_number_of_others_that_come_and_go() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.keys.key_worker import retry_delay
+from actors.pool.worker import outage_delay
 
 
 @pytest.mark.parametrize(
@@ -14,9 +14,9 @@ from actors.keys.key_worker import retry_delay
 def test_a_key_that_waits_for_its_node_is_retried_after_half_its_wait_within_bounds(
     waited: float, expected: float
 ) -> None:
-    assert retry_delay(waited, jitter=lambda: 0.5) == pytest.approx(expected)
+    assert outage_delay(waited, jitter=lambda: 0.5) == pytest.approx(expected)
 
 
 def test_retries_are_spread_by_a_fifth_either_way() -> None:
-    assert retry_delay(60, jitter=lambda: 0.0) == pytest.approx(24.0)
-    assert retry_delay(60, jitter=lambda: 1.0) == pytest.approx(36.0)
+    assert outage_delay(60, jitter=lambda: 0.0) == pytest.approx(24.0)
+    assert outage_delay(60, jitter=lambda: 1.0) == pytest.approx(36.0)

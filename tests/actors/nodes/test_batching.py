@@ -43,7 +43,7 @@ class Journey:
 async def test_the_first_change_goes_at_once_and_what_comes_meanwhile_goes_together() -> None:
     journey = Journey()
     async with trio.open_nursery() as nursery:
-        changes = ChangeBatcher(nursery.start_soon, journey.send, flights=1)
+        changes = ChangeBatcher(nursery.start_soon, journey.send, max_in_flight=1)
         changes.add(key("first"), Deferred(None))
         await trio.testing.wait_all_tasks_blocked()
         for name in ("second", "third", "second", "fourth"):
@@ -58,7 +58,7 @@ async def test_the_first_change_goes_at_once_and_what_comes_meanwhile_goes_toget
 async def test_a_change_of_a_key_that_is_on_its_way_waits_for_it() -> None:
     journey = Journey()
     async with trio.open_nursery() as nursery:
-        changes = ChangeBatcher(nursery.start_soon, journey.send, flights=2)
+        changes = ChangeBatcher(nursery.start_soon, journey.send, max_in_flight=2)
         for name in ("one", "one", "two"):
             changes.add(key(name), Deferred(None))
             await trio.testing.wait_all_tasks_blocked()
@@ -71,7 +71,7 @@ async def test_a_change_of_a_key_that_is_on_its_way_waits_for_it() -> None:
 async def test_a_group_has_a_limit() -> None:
     journey = Journey()
     async with trio.open_nursery() as nursery:
-        changes = ChangeBatcher(nursery.start_soon, journey.send, flights=1)
+        changes = ChangeBatcher(nursery.start_soon, journey.send, max_in_flight=1)
         for number in range(MAX_CHANGES + 2):
             changes.add(key(f"k{number}"), Deferred(None))
         for _ in range(3):

@@ -37,6 +37,7 @@ from tests.actors.notices.telegram import (
     Taken,
     too_fast,
 )
+from tests.actors.pool_fixtures import until_full
 from tests.postgres_cluster import Cluster
 
 READY = "Your key is ready. Open “My subscription” to connect."
@@ -95,7 +96,7 @@ async def test_no_connection_is_held_while_a_message_is_on_its_way(database_dsn:
         idle: list[bool] = []
 
         async def look(_: int) -> None:
-            idle.append(await harness.pool_harness.book.until_full())
+            idle.append(await until_full(harness.pool_harness.book))
 
         harness.telegram.before = look
         await harness.write()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from string import Formatter
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from actors.notices.english import ENGLISH
 from actors.notices.language import Language
 from actors.notices.russian import RUSSIAN
-from actors.notices.texts import LANGUAGES, LEFT, UntellableNotice, is_stale, language_of, placeholders, text_of
+from actors.notices.texts import LANGUAGES, LEFT, UntellableNotice, is_stale, language_of, text_of
 from db.money import DIGITS
 from db.work.notices import NOTICE_KINDS, NoticeKind, PayloadType, payload_problems
 
@@ -44,6 +45,11 @@ def payload(kind: NoticeKind, *, optional: bool = True) -> dict[str, object]:
 def readers(kind: NoticeKind) -> list[bool]:
     """Who is told: False for the customer, True for the operator."""
     return [False] * kind.for_customer + [True] * kind.for_operator
+
+
+def placeholders(template: str) -> set[str]:
+    """The names that a template fills in."""
+    return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
 
 
 # ---- the catalog --------------------------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ def test_whoever_writes_a_notice_writes_a_known_kind_with_its_facts() -> None:
 
 
 def test_every_reminder_that_the_schema_schedules_is_a_kind() -> None:
-    texts = [file.read_text(encoding="utf-8") for file in (REPOSITORY / "db" / "migrations").glob("*.sql")]
+    texts = [file.read_text(encoding="utf-8") for file in (REPOSITORY / "db" / "schema" / "migrations").glob("*.sql")]
     scheduled = set(re.findall(r"'(reminder_[a-z0-9_]+)'", "".join(texts)))
     assert scheduled == {kind for kind in NOTICE_KINDS if kind.startswith("reminder_")}
 

@@ -46,7 +46,7 @@ from simulators.server import serving
 from simulators.stripe import Stripe
 from simulators.telegram import Telegram
 from simulators.yookassa import YooKassa
-from tests.actors.pool_fixtures import Holder
+from tests.actors.pool_fixtures import Holder, until_full
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -199,7 +199,7 @@ class Harness:
         with trio.fail_after(PATIENCE):
             while True:
                 book = gate_of(ref).book
-                if book is not None and await book.until_full():
+                if book is not None and await until_full(book):
                     return
                 await self.next_event()
 

@@ -62,7 +62,7 @@ class StandInReply:
 def connection(driver: StandInDriver | None = None) -> Connection:
     """One that lives until its driver is told otherwise."""
     now = trio.current_time()
-    return Connection(cast("Any", driver or StandInDriver()), 1, now, now + 1e6, now)
+    return Connection(cast("Any", driver or StandInDriver()), 1, now, now + 1e6)
 
 
 def book(size: int, settings: PoolSettings | None = None) -> tuple[PoolState, list[Event]]:

@@ -71,7 +71,7 @@ async def test_a_bare_http_client_in_a_transaction_reaches_nobody(empty_database
             async with httpx.AsyncClient() as client:
                 await client.get(url)
 
-        with pytest.raises(ForeignAwait, match=r"test_pool_cheating\.py.* in .*cheat"):
+        with pytest.raises(ForeignAwait, match=r"test_cheating\.py.* in .*cheat"):
             await harness.pool.run("cheat", cheat)
         assert heard == []
 

@@ -18,6 +18,7 @@ from db.tx import Tx
 from runtime import Actor, Message, handler
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import pool_harness
+from tests.run_queue import Stopwatch
 
 SMALL = PoolSettings(size=2, reserved=0)
 
@@ -41,10 +42,11 @@ async def _sessions_in_transaction(tx: Tx) -> int:
 
 async def test_a_holder_beyond_its_limit_is_stopped_in_the_statement(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, SMALL) as harness:
-        began = trio.current_time()
+        began, took = trio.current_time(), Stopwatch()
         with pytest.raises(LeaseExpired) as caught:
             await harness.pool.run("too long", _sleep, hold=0.2)
-        assert 0.2 <= trio.current_time() - began < 0.45, "before anybody had to use force"
+        assert trio.current_time() - began >= 0.2
+        assert took.seconds() < 0.45, f"before anybody had to use force: {took}"
         text = str(caught.value)
         for fact in ('"too long"', "its limit is 0.2 s", "test_holders.py", "_sleep"):
             assert fact in text
@@ -57,7 +59,7 @@ async def test_an_open_lease_beyond_its_limit_is_stopped_wherever_it_waits(empty
         with trio.fail_after(5), pytest.raises(LeaseExpired, match="idler"):
             async with harness.pool.lease("idler", hold=0.2) as lease:
                 await lease.execute("BEGIN")
-                await trio.sleep(20)  # house-ok: holding the connection idle is what is tested
+                await trio.sleep(20)  # rule-ok: holding the connection idle is what is tested
         await harness.until_full()
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
 
@@ -213,10 +215,11 @@ async def test_a_holder_that_raises_gives_back_a_clean_connection(empty_database
 
 async def test_a_cancelled_holder_goes_on_at_once_and_its_statement_is_stopped(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, SMALL) as harness:
+        took = Stopwatch()
         with trio.move_on_after(0.1) as scope:
             await harness.pool.run("cancelled", _sleep, hold=20)
         assert scope.cancelled_caught
-        assert trio.current_time() - scope.deadline < 0.25
+        assert took.seconds() < 0.1 + 0.25, str(took)
         await harness.until_full()
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
 
@@ -334,7 +337,7 @@ async def test_idle_time_of_an_open_lease_is_measured_and_told(empty_database_ds
     async with pool_harness(empty_database_dsn, settings) as harness:
         async with harness.pool.lease("dreamer") as lease:
             await lease.fetchval("SELECT pg_sleep(0.1)")
-            await trio.sleep(0.2)  # house-ok: holding the connection idle is what is tested
+            await trio.sleep(0.2)  # rule-ok: holding the connection idle is what is tested
         told = await harness.until_event(IdleHeld)
         assert told.label == "dreamer"
         assert 0.15 < told.idle < told.held - 0.05

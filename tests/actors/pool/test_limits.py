@@ -15,7 +15,7 @@ from actors.pool.state import PoolStatus
 from db.errors import PoolCrashed
 from db.tx import Tx
 from runtime.testing import OnCrash
-from tests.actors.pool_fixtures import pool_harness, second_pool
+from tests.actors.pool_fixtures import pool_harness, second_pool, until_full
 from tests.postgres_cluster import Cluster
 
 ROLE = "atlas_limited"
@@ -119,7 +119,7 @@ async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: 
                 await harness.until_full()
             killed.set()
         with trio.fail_after(5):
-            assert await book.until_full()
+            assert await until_full(book)
         assert {connection.pid for connection in book.idle} == pids, "not one of its connections was replaced"
         assert book.state is PoolStatus.UP
         assert harness.ref.incarnation == 4

@@ -55,7 +55,7 @@ async def _stall(every: float, seconds: float, *, connecting: bool = False) -> _
             waits(books, asked[-1])
             due += every
         ticker.tick(trio.current_time())
-        await trio.sleep(TICK)  # house-ok: on its callers' virtual clock
+        await trio.sleep(TICK)  # rule-ok: on its callers' virtual clock
     if held is not None:
         while books.leases:  # those who waited are served late
             books.give_back(next(iter(books.leases.values())))

@@ -120,7 +120,7 @@ async def test_a_renewal_may_be_spread_over_time(empty_database_dsn: str) -> Non
 
 async def test_connections_that_were_opened_together_do_not_end_together(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, PoolSettings(size=8, max_lifetime=1000.0)) as harness:
-        lifetimes = [connection.retire_at - connection.used_at for connection in harness.book.idle]
+        lifetimes = [connection.retire_at - connection.opened_at for connection in harness.book.idle]
         assert all(899 < lifetime <= 1000 for lifetime in lifetimes)
         assert len({round(lifetime, 3) for lifetime in lifetimes}) == 8
 

@@ -14,6 +14,7 @@ from actors.pool.pool import Lane, LeaseShed, LeaseTimeout, Pool, PoolSettings
 from db.tx import Tx
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 from tests.cancel_at_step import cancel_at_step
+from tests.run_queue import Stopwatch
 
 ONE = PoolSettings(size=1, reserved=0)
 
@@ -57,10 +58,11 @@ async def test_a_waiter_gets_a_timeout_that_names_the_holder_and_the_numbers(emp
     async with pool_harness(empty_database_dsn, ONE) as harness, trio.open_nursery() as nursery:
         release = trio.Event()
         await nursery.start(_hold, harness.pool, release)
-        began = trio.current_time()
+        began, took = trio.current_time(), Stopwatch()
         with pytest.raises(LeaseTimeout) as caught:
             await harness.pool.run("impatient", _one, within=0.2)
-        assert 0.2 <= trio.current_time() - began < 1.0
+        assert trio.current_time() - began >= 0.2
+        assert took.seconds() < 1.0, str(took)
         text = str(caught.value)
         for fact in ('"impatient"', "within=0.2", '"holder"', "test_queue.py", "1 of 1 leased", "pool.size"):
             assert fact in text
@@ -152,7 +154,7 @@ async def test_waiters_cancelled_at_random_points_cost_nothing(empty_database_ds
             # About half of them are cancelled, however busy the machine.
             longest *= 1.02 if scope.cancelled_caught else 1 / 1.02
 
-    settings = PoolSettings(size=2, reserved=0)
+    settings = PoolSettings(size=2, reserved=0, slow_target=60.0)  # nobody is shed, however slow the machine
     async with pool_harness(empty_database_dsn, settings) as harness:
         async with trio.open_nursery() as nursery:
             for _ in range(12):

@@ -48,7 +48,7 @@ def test_the_signature_is_what_the_documentation_says() -> None:
 
 
 def test_the_example_of_the_documentation_signs_what_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "shop.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "shop.md").read_text()
     code = page.partition("```python\n")[2].partition("```")[0]
     sent: list[urllib.request.Request] = []
 

@@ -114,7 +114,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)  # house-ok: a thread's plain slots tell nobody
+        time.sleep(0.002)  # rule-ok: a thread's plain slots tell nobody
 
 
 # S-902

@@ -124,7 +124,7 @@ class Auditor(Actor):
 
     async def _routine(self) -> None:
         while True:
-            await trio.sleep(AUDIT_EVERY)  # house-ok: an actor's own routine
+            await trio.sleep(AUDIT_EVERY)  # rule-ok: an actor's own routine
             await self._count()
 
     async def _answer(self, deferred: Deferred[int]) -> None:

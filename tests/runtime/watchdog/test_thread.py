@@ -102,7 +102,7 @@ class Child:
         while needle not in self.told:
             assert time.monotonic() < deadline, f"{needle!r} never came: {self.told}"
             assert self.process.poll() is None, f"it has left with {self.process.returncode}: {self.told}"
-            time.sleep(0.01)  # house-ok: a file has no event
+            time.sleep(0.01)  # rule-ok: a file has no event
         return self.told
 
     def end(self) -> int:
@@ -270,7 +270,7 @@ def test_a_process_that_was_stopped_is_forgiven_one_round(tmp_path: Path) -> Non
         process.until("serving")
         process.process.send_signal(signal.SIGSTOP)
         os.waitpid(process.process.pid, os.WUNTRACED)
-        time.sleep(2.5)  # house-ok: the pause itself is what is tested
+        time.sleep(2.5)  # rule-ok: the pause itself is what is tested
         process.process.send_signal(signal.SIGCONT)
         process.until("all beats count from now on")
         assert "leaving with status" not in process.told
@@ -321,7 +321,7 @@ def test_pauses_without_a_turn_of_the_loop_are_not_forgiven_for_ever(tmp_path: P
         for _ in range(3):
             process.process.send_signal(signal.SIGSTOP)
             os.waitpid(process.process.pid, os.WUNTRACED)
-            time.sleep(1.6)  # house-ok: the pause is what is tested, longer than every limit
+            time.sleep(1.6)  # rule-ok: the pause is what is tested, longer than every limit
             process.process.send_signal(signal.SIGCONT)
             if process.process.poll() is not None:
                 break

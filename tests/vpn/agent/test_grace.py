@@ -20,7 +20,7 @@ from tests.vpn.agents import RunningAgent, configured_agent, key, measured
 from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
-from vpn.cli import node
+from vpn.commands.node import node
 from vpn.errors import NodeError, TunnelError
 from vpn.node.client import AgentClient
 from vpn.protocol import KeyState

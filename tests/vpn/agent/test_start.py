@@ -15,8 +15,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.vpn.agents import arguments, running_agent
+from vpn.agent.config.settings import AgentSettings
 from vpn.agent.run import run_agent, wait_until_free
-from vpn.agent.settings import AgentSettings
 from vpn.errors import ListenRefused, StoreUnreadable
 
 _PR_CAPBSET_DROP = 24

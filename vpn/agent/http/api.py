@@ -73,7 +73,7 @@ def make_app(node: AgentNode, reporter: Reporter, token: Secret, limits: Connect
         ClientDisconnect: _gone,
         Exception: _unexpected,
     }
-    return Gate(route(routes, handlers), token, limits, reporter.heard)
+    return Gate(route(routes, handlers), token, limits, reporter.note_backend_contact)
 
 
 @attrs.frozen
@@ -138,7 +138,7 @@ class _Api:
         return JSONResponse(state_to_json(self.reporter.state()))
 
     async def usage(self, request: Request) -> Response:
-        """Traffic counters of this life of Xray, by key, never reset: all, or those that moved after the mark `since`."""
+        """Traffic counters of this instance of Xray, by key, never reset: all, or those that moved after the mark `since`."""
         limit = integer_of(request, "limit", 1000, 1, MAX_PAGE)
         since, after = (request.query_params.get(name, "") for name in ("since", "after"))
         return JSONResponse(usage_to_json(await self.reporter.usage(since, after, limit)))

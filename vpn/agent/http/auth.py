@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime import get_logger
 from runtime.config import Secret
 from runtime.http import ConnectionLimits, has_controls, head_size, reason_of
-from vpn.agent.metrics import HANDSHAKES_FAILED, REQUESTS
+from vpn.agent.config.metrics import HANDSHAKES_FAILED, REQUESTS
 from vpn.protocol import CAN_EXTEND_HEADER
 
 log = get_logger(__name__)
@@ -47,14 +47,16 @@ class Gate:
     `limits.request_seconds` (504).
 
     The comparison takes the same time for every wrong token. Nothing of the body is read before it, and requests without
-    the token take no place from those with it. `heard` is told of every request that says it comes from the backend
-    (`vpn.protocol.CAN_EXTEND_HEADER`).
+    the token take no place from those with it. `note_backend_contact` is called for every admitted request that says it
+    comes from a backend which can extend keys (`vpn.protocol.CAN_EXTEND_HEADER`).
     """
 
-    def __init__(self, app: ASGIApp, token: Secret, limits: ConnectionLimits, heard: Callable[[], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, token: Secret, limits: ConnectionLimits, note_backend_contact: Callable[[], None]
+    ) -> None:
         self._app = app
         self._limits = limits
-        self._heard = heard
+        self._note_backend_contact = note_backend_contact
         self._expected = hashlib.sha256(token.reveal().encode()).digest()
         self._inside = 0
 
@@ -98,7 +100,7 @@ class Gate:
         else:
             self._inside += 1
             if (_CAN_EXTEND, b"1") in scope["headers"]:
-                self._heard()
+                self._note_backend_contact()
             try:
                 await self._app(scope, receive, send)
             finally:

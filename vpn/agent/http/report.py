@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from vpn.agent import metrics
+from vpn.agent.config import metrics
 from vpn.agent.state.expiry import LastContactFile, NodeClock
 from vpn.agent.xray.instance import XrayInstance
 from vpn.agent.xray.node import AgentNode
@@ -36,7 +36,7 @@ _DIGITS: Final = 16
 
 @attrs.define(eq=False)
 class UsagePages:
-    """Counters of one life of Xray at a time.
+    """Counters of one instance of Xray at a time.
 
     A first page reads Xray; the pages that follow it come from the same reading. `number` grows with every reading that
     found counters moved, and is the mark that readers come back with.
@@ -48,10 +48,10 @@ class UsagePages:
     _names: list[str] = attrs.field(factory=list)
     _read_at: float = float("-inf")
 
-    async def page(self, life: XrayInstance, since: str, after: str, limit: int) -> UsagePage:
+    async def page(self, instance: XrayInstance, since: str, after: str, limit: int) -> UsagePage:
         """A page of counters that moved after the mark `since`. Raises XrayCallFailed."""
-        if not after or self._boot_id != life.boot_id or time.monotonic() - self._read_at > _SNAPSHOT_SECONDS:
-            self._take(life.boot_id, await life.api.traffic())
+        if not after or self._boot_id != instance.boot_id or time.monotonic() - self._read_at > _SNAPSHOT_SECONDS:
+            self._take(instance.boot_id, await instance.api.traffic())
         known = self._number_of(since)
         found: list[KeyUsage] = []
         more = False
@@ -64,7 +64,7 @@ class UsagePages:
                 break
             found.append(KeyUsage(name, traffic.uplink, traffic.downlink))
         return UsagePage(
-            life.boot_id, tuple(found), found[-1].key_id if more else None, f"{life.boot_id}-{self._number}"
+            instance.boot_id, tuple(found), found[-1].key_id if more else None, f"{instance.boot_id}-{self._number}"
         )
 
     def _take(self, boot_id: str, counters: Mapping[str, Traffic]) -> None:
@@ -94,35 +94,35 @@ class Reporter:
     agent_id: str
     node: AgentNode
     clock: NodeClock
-    heard_file: LastContactFile
+    last_contact_file: LastContactFile
     _usage: UsagePages = attrs.field(init=False, factory=UsagePages)
 
-    def heard(self) -> None:
+    def note_backend_contact(self) -> None:
         """Somebody who can extend keys spoke. It is as if not, while no change can be written down: what was paid for then
         cannot reach this node either."""
         if self.node.store.failure:
             return
-        now = self.clock.real()
-        if self.node.contact.heard(now):
+        now = self.clock.real_now()
+        if self.node.contact.note_contact(now):
             self.node.grace_changed()
-        self.heard_file.remember(self.node.contact, now)
+        self.last_contact_file.remember(self.node.contact, now)
 
     def state(self) -> NodeState:
         """The node at a glance."""
-        node, life = self.node, self.node.keeper.current
+        node, instance = self.node, self.node.xray.current
         serving, expired, pending = node.counts()
         capabilities = {CAN_LIST, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
-        if life is not None and life.cutter.way is not CutMethod.NONE:
-            capabilities |= {CAN_CUT, life.cutter.way.value}
+        if instance is not None and instance.cutter.way is not CutMethod.NONE:
+            capabilities |= {CAN_CUT, instance.cutter.way.value}
         if self.clock.offset is not None:
             capabilities.add(CAN_MOVE_CLOCK)
         return NodeState(
             agent_id=self.agent_id,
-            boot_id="" if life is None else life.boot_id,
+            boot_id="" if instance is None else instance.boot_id,
             agent_version=VERSION,
-            xray_version="" if life is None else life.version,
-            ready=life is not None,
-            why=node.keeper.why_down or node.store.failure,
+            xray_version="" if instance is None else instance.version,
+            ready=instance is not None,
+            why=node.xray.why_down or node.store.failure,
             count=len(node.store.desired),
             serving=serving,
             expired=expired,
@@ -137,20 +137,20 @@ class Reporter:
 
     async def usage(self, since: str, after: str, limit: int) -> UsagePage:
         """A page of counters. Raises XrayDown or XrayCallFailed."""
-        return await self._usage.page(await self.node.keeper.life(), since, after, limit)
+        return await self._usage.page(await self.node.xray.instance(), since, after, limit)
 
     def measure(self) -> None:
         """Bring the gauges up to date."""
         for state, value in zip(("serving", "expired", "pending"), self.node.counts(), strict=True):
             metrics.KEYS.labels(state).set(value)
-        life = self.node.keeper.current
-        metrics.READY.set(life is not None)
-        metrics.STARTS.set(self.node.keeper.starts)
-        metrics.CONNECTIONS.set(0 if life is None else len(life.connections))
-        metrics.CUSTOMERS.set(0 if life is None else life.connections.customers)
-        now = self.clock.real()
-        metrics.SILENCE.set(max(0.0, now - self.node.contact.last_heard))
+        instance = self.node.xray.current
+        metrics.READY.set(instance is not None)
+        metrics.STARTS.set(self.node.xray.starts)
+        metrics.CONNECTIONS.set(0 if instance is None else len(instance.connections))
+        metrics.CUSTOMERS.set(0 if instance is None else instance.connections.customers)
+        now = self.clock.real_now()
+        metrics.SILENCE.set(max(0.0, now - self.node.contact.last_contact))
         metrics.GRACE.set(self.node.contact.grace_at(now))
         metrics.REFUSING.set(bool(self.node.store.failure))
-        if life is not None:
-            metrics.INFO.labels(VERSION, life.version).set(1)
+        if instance is not None:
+            metrics.INFO.labels(VERSION, instance.version).set(1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from runtime.cli import Text
+from vpn.agent.config.settings import AgentSettings
 from vpn.agent.install.installation import (
     CONFIG,
     TOKEN,
@@ -24,7 +25,6 @@ from vpn.agent.install.installation import (
 )
 from vpn.agent.install.installation import install as install_items
 from vpn.agent.install.systemd_unit import NAME
-from vpn.agent.settings import AgentSettings
 from vpn.errors import InstallRefused, NotStarted
 
 _LINE = Text(may_be_empty=True)

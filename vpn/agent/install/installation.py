@@ -18,8 +18,8 @@ from typing import Final
 
 import attrs
 
+from vpn.agent.config.settings import AgentSettings, InboundSettings, TlsSettings, check_settings, load_settings
 from vpn.agent.install.systemd_unit import CREDENTIALS, NAME, unit_text
-from vpn.agent.settings import AgentSettings, InboundSettings, TlsSettings, check_settings, load_settings
 from vpn.errors import AgentMisconfigured, InstallRefused
 
 _CREDENTIAL = re.compile(r"^LoadCredential=([^:\s]+):(.+)$", re.MULTILINE)
@@ -158,13 +158,13 @@ def plan_installation(wanted: Installation, *, command: Sequence[str], force: bo
     """Everything that the node needs. Without `force`, the configuration below `root` stays, and the unit goes on to give it
     the files and the account that it has, unless others are wanted. Raises AgentMisconfigured or InstallRefused."""
     asked = wanted.settings
-    kept = (
+    existing = (
         ExistingInstallation()
         if force
         else read_existing_installation(*(root / path.relative_to("/") for path in (CONFIG, UNIT)))
     )
-    settings, user = kept.settings or asked, wanted.user or kept.user
-    credentials = kept.credentials_for(settings, wanted.credentials)
+    settings, user = existing.settings or asked, wanted.user or existing.user
+    credentials = existing.credentials_for(settings, wanted.credentials)
     unit = unit_text([*command, "--config", str(CONFIG)], credentials, user)
     return InstallPlan(_items(config_text(asked), unit, force=force), settings, user)
 
@@ -185,7 +185,7 @@ def config_text(settings: AgentSettings) -> str:
     """The configuration file."""
     inbound, tls = settings.inbound, settings.tls
     lines = [
-        "# Written by `atlas node install`, which leaves it alone from then on (--force replaces it). docs/node.md explains it.",
+        "# Written by `atlas node install`, which then leaves it alone (--force replaces it). See docs/reference/node.md.",
         _line("data_dir", str(settings.data_dir)),
         "# systemd shows the service what is in /etc/atlas/node.token, which root alone may read.",
         _line("token_file", str(settings.token_file)),

@@ -103,6 +103,11 @@ class DesiredSet:
         entry = self._entries.get(key_id)
         return None if entry is None else entry.spec
 
+    def has_changed(self, key_id: str, since: int) -> bool:
+        """Whether the key was put or removed after that `sequence`."""
+        entry = self._entries.get(key_id)
+        return entry is not None and entry.sequence > since
+
     def owner(self, uuid: UUID) -> str | None:
         """The wanted key that has this UUID."""
         return self._owners.get(route_blind(uuid))
@@ -124,7 +129,7 @@ class DesiredSet:
         found = (self._entries[key_id].spec for key_id in self._wanted[start : start + limit])
         return [spec for spec in found if spec is not None]
 
-    def plan_put(self, spec: KeySpec, now: float) -> Entry | None:
+    def decide_put(self, spec: KeySpec, now: float) -> Entry | None:
         """The change that makes this key wanted, or None if it is already. Raises Conflict or UuidTaken.
 
         For the generation already known, only a later expiry is taken: whatever the order in which repeated and late
@@ -153,7 +158,7 @@ class DesiredSet:
             raise UuidTaken(owner)
         return Entry(spec.key_id, spec.generation, spec, self.sequence + 1, now)
 
-    def plan_remove(self, key_id: str, generation: int, now: float) -> Entry | None:
+    def decide_remove(self, key_id: str, generation: int, now: float) -> Entry | None:
         """The change that removes a key up to this generation, or None if that is already known. Raises Conflict if a
         newer generation is wanted."""
         known = self._entries.get(key_id)

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from runtime import get_logger
-from vpn.agent.settings import ExpirySettings
+from vpn.agent.config.settings import ExpirySettings
 from vpn.agent.state import files
 from vpn.protocol import KeySpec
 
@@ -32,7 +32,7 @@ class NodeClock:
         """The node's time."""
         return time.time() + (self.offset or 0.0)
 
-    def real(self) -> float:
+    def real_now(self) -> float:
         """Real time, whatever the offset: for what is not about customers' time."""
         return time.time()
 
@@ -53,30 +53,30 @@ class BackendContact:
     people who pay. The grace lasts until `settle` seconds (5 minutes) after it is heard again, its time to catch up.
     """
 
-    last_heard: float
+    last_contact: float
     grace: float = 86_400.0
     silence: float = 900.0
     settle: float = 300.0
     settled_at: float = attrs.field(init=False, default=float("-inf"))
 
-    def heard(self, now: float) -> bool:
+    def note_contact(self, now: float) -> bool:
         """The backend spoke. True if that ended a silence: the grace now has an end."""
-        was_silent = now - self.last_heard >= self.silence
+        was_silent = now - self.last_contact >= self.silence
         if was_silent:
             self.settled_at = now + self.settle
-        self.last_heard = max(now, self.last_heard)
+        self.last_contact = max(now, self.last_contact)
         return was_silent
 
     def grace_at(self, now: float) -> float:
         """Seconds that a key lives beyond its time right now."""
-        silent = now - self.last_heard >= self.silence
+        silent = now - self.last_contact >= self.silence
         return self.grace if silent or now < self.settled_at else 0.0
 
     def next_change(self, now: float) -> float:
         """The next time at which the grace changes if the backend is not heard before; infinity if never."""
         if now < self.settled_at:
             return self.settled_at
-        silent_at = self.last_heard + self.silence
+        silent_at = self.last_contact + self.silence
         return silent_at if now < silent_at else math.inf
 
 
@@ -137,7 +137,7 @@ class LastContactFile:
         """What is remembered. A clock that was set back since makes no grace longer."""
         contact = BackendContact(now, expiry.grace, expiry.silence, expiry.settle)
         try:
-            contact.last_heard = min(now, self.path.stat().st_mtime)
+            contact.last_contact = min(now, self.path.stat().st_mtime)
             settled_at = _number(self.path.read_text() or "-inf")
             self._kept = self._tried = settled_at
             contact.settled_at = min(now + expiry.settle, settled_at)

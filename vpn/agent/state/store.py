@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from vpn.agent.metrics import CHANGES
+from vpn.agent.config.metrics import CHANGES
 from vpn.agent.state import files
 from vpn.agent.state.desired import Change, Conflict, DesiredSet, Ended, Entry, Forgotten, UuidTaken
 from vpn.agent.state.records import Damaged, change_from_json, change_to_json, decode_line, encode_line
@@ -58,12 +58,12 @@ class Store:
 
     async def put(self, spec: KeySpec) -> bool:
         """Want this key. True if that changed anything. Raises Conflict, UuidTaken or StoreFailed."""
-        entry = self.desired.plan_put(spec, self._clock())
+        entry = self.desired.decide_put(spec, self._clock())
         return await self._change([] if entry is None else [entry])
 
     async def remove(self, key_id: str, generation: int) -> bool:
         """Do not want this key. True if that changed anything. Raises Conflict or StoreFailed."""
-        entry = self.desired.plan_remove(key_id, generation, self._clock())
+        entry = self.desired.decide_remove(key_id, generation, self._clock())
         return await self._change([] if entry is None else [entry])
 
     async def forget(self, key_ids: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ class Store:
         first = self.desired.sequence + 1
         await self._change([Forgotten(key_id, first + number) for number, key_id in enumerate(key_ids)])
 
-    def end(self, upto: float) -> None:
+    def record_ended(self, upto: float) -> None:
         """Remember that keys whose time was over at `upto` (Unix seconds) have been ended. Survives a kill at once and a power
         failure with the next change; never fails, because customers' time does not wait for a disk."""
         if upto <= self.desired.ended_upto:
@@ -105,9 +105,9 @@ class Store:
                 await trio.lowlevel.checkpoint()
             try:
                 if isinstance(change, KeySpec):
-                    entry = self.desired.plan_put(change, self._clock())
+                    entry = self.desired.decide_put(change, self._clock())
                 else:
-                    entry = self.desired.plan_remove(change.key_id, change.generation, self._clock())
+                    entry = self.desired.decide_remove(change.key_id, change.generation, self._clock())
             except (Conflict, UuidTaken) as error:
                 refused(change, error)
                 continue

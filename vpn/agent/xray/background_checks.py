@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from runtime import get_logger
-from vpn.agent import metrics
+from vpn.agent.config import metrics
 from vpn.agent.xray.instance import XrayInstance
 from vpn.agent.xray.node import AgentNode
 from vpn.errors import XrayCallFailed, XrayDown
@@ -28,17 +28,17 @@ _SLACK: Final = 64 * 1024
 "Bytes by which the counts may differ besides: what was moved between reading the one and the other, and protocol overhead."
 
 
-async def shut_out(life: XrayInstance, email: str) -> None:
+async def shut_out(instance: XrayInstance, email: str) -> None:
     """Cut whatever of this customer shows up from now on, and refuse new streams inside what is open. Hold the key's lock, or a
     key that comes back stays out. Raises XrayCallFailed."""
-    life.ban(email)
-    if email not in life.blocked:
-        life.blocked.add(email)
-        await life.api.block(email)
+    instance.ban(email)
+    if email not in instance.blocked:
+        instance.blocked.add(email)
+        await instance.api.block(email)
 
 
 async def cut_leaked_connection(
-    life: XrayInstance, email: str, counted: int, before: Mapping[Source, int], after: Mapping[Source, int]
+    instance: XrayInstance, email: str, counted: int, before: Mapping[Source, int], after: Mapping[Source, int]
 ) -> bool:
     """Cut the one connection whose bytes, between two looks, come nearest to the `counted` ones of the customer; never one
     that is known to be somebody else's, or whose traffic is of another size. Raises XrayCallFailed."""
@@ -47,14 +47,14 @@ async def cut_leaked_connection(
         for source in after.keys() & before.keys()
         if counted // _FACTOR - _SLACK <= after[source] - before[source] <= counted * _FACTOR + _SLACK
         and after[source] > before[source]
-        and life.connections.owner(source) is None
+        and instance.connections.owner(source) is None
     }
     if counted <= 0 or not off:
         return False
-    stray = min(off, key=lambda source: off[source])
-    cut = await life.cut_these(frozenset((stray,)))
+    leaked = min(off, key=lambda source: off[source])
+    cut = await instance.cut_these(frozenset((leaked,)))
     if cut:
-        metrics.STRAYS.inc()
+        metrics.LEAKED.inc()
         log.warning("cut a removed customer's connection that Xray had not reported", key=email, candidates=len(off))
     return bool(cut)
 
@@ -65,32 +65,32 @@ class LeakSweep:
     look. Where they do not, the customer is shut out, and the connection cut at the look after that."""
 
     node: AgentNode
-    _life: XrayInstance | None = attrs.field(init=False, default=None)
+    _instance: XrayInstance | None = attrs.field(init=False, default=None)
     _counted: dict[str, int] = attrs.field(init=False, factory=dict)
     _flows: dict[Source, int] = attrs.field(init=False, factory=dict)
 
     async def look(self) -> None:
         """Look once. Raises XrayCallFailed."""
-        life = self.node.keeper.current
-        if life is not self._life:
-            self._life, self._counted, self._flows = life, {}, {}
-        if life is None:
+        instance = self.node.xray.current
+        if instance is not self._instance:
+            self._instance, self._counted, self._flows = instance, {}, {}
+        if instance is None:
             return
         counted = {
             email: traffic.uplink + traffic.downlink
-            for email, traffic in (await life.api.traffic()).items()
+            for email, traffic in (await instance.api.traffic()).items()
             if not self.node.serves(email)
         }
         going_on = [email for email, total in counted.items() if total > self._counted.get(email, total)]
-        flows = await life.flows() if going_on else {}
+        flows = await instance.flows() if going_on else {}
         uncut = 0
         for email in going_on:
-            async with self.node.locks.of(email):
+            async with self.node.convergence.locks.of(email):
                 if self.node.serves(email):
                     continue  # came back meanwhile
-                await shut_out(life, email)
+                await shut_out(instance, email)
                 moved = counted[email] - self._counted[email]
-                if await life.cut(email) or await cut_leaked_connection(life, email, moved, self._flows, flows):
+                if await instance.cut(email) or await cut_leaked_connection(instance, email, moved, self._flows, flows):
                     del counted[email]  # what was on its way still counts: begin anew
                 else:
                     uncut += 1
@@ -128,61 +128,61 @@ class BackgroundChecks:
 
     async def _follow_removals(self) -> None:
         async with trio.open_nursery() as nursery:
-            async for life, email in self.node.removals:
-                nursery.start_soon(self._until_quiet, life, email)
+            async for instance, email in self.node.convergence.removals:
+                nursery.start_soon(self._until_quiet, instance, email)
 
-    async def _until_quiet(self, life: XrayInstance, email: str) -> None:
+    async def _until_quiet(self, instance: XrayInstance, email: str) -> None:
         """After a cut, the customer's counters must stand still; if they move, a connection is open that nobody knows the
         owner of. Later than that, the sweep finds it."""
         try:
-            last = await _counters(life, email)
+            last = await _counters(instance, email)
             for pause in _LOOKS:
                 if not last:
-                    return  # never connected in this life of Xray
+                    return  # never connected in this instance of Xray
                 await trio.sleep(pause)
-                while life.is_banned(email) and self.node.keeper.current is life:
-                    now = await _counters(life, email)
+                while instance.is_banned(email) and self.node.xray.current is instance:
+                    now = await _counters(instance, email)
                     if now == last:
                         break
-                    last = await self._cut_stray(life, email)
+                    last = await self._cut_leaked(instance, email)
         except XrayCallFailed as error:
             log.debug("could not check that a removed customer is quiet", key=email, reason=str(error))
 
-    async def _cut_stray(self, life: XrayInstance, email: str) -> int:
-        async with self.node.locks.of(email):
-            if not life.is_banned(email):
+    async def _cut_leaked(self, instance: XrayInstance, email: str) -> int:
+        async with self.node.convergence.locks.of(email):
+            if not instance.is_banned(email):
                 return 0  # came back meanwhile
-            await shut_out(life, email)
-        flows, counted = await life.flows(), await _counters(life, email)
+            await shut_out(instance, email)
+        flows, counted = await instance.flows(), await _counters(instance, email)
         await trio.sleep(_MEASURE)
-        later, total = await life.flows(), await _counters(life, email)
-        if life.is_banned(email):
-            await cut_leaked_connection(life, email, total - counted, flows, later)
-        return await _counters(life, email)
+        later, total = await instance.flows(), await _counters(instance, email)
+        if instance.is_banned(email):
+            await cut_leaked_connection(instance, email, total - counted, flows, later)
+        return await _counters(instance, email)
 
     async def _tidy(self) -> None:
         """Forget closed connections, lift bans and block rules that have served their purpose."""
         while True:
             await trio.sleep(_TIDY_SECONDS)
-            life = self.node.keeper.current
-            if life is None:
+            instance = self.node.xray.current
+            if instance is None:
                 continue
             try:
-                await life.forget_closed()
-                for email in life.bans_before(trio.current_time() - _BAN_SECONDS):
-                    async with self.node.locks.of(email):
-                        if life.is_banned(email):
-                            await self._lift(life, email)
+                await instance.forget_closed()
+                for email in instance.bans_before(trio.current_time() - _BAN_SECONDS):
+                    async with self.node.convergence.locks.of(email):
+                        if instance.is_banned(email):
+                            await self._lift(instance, email)
             except XrayCallFailed as error:
                 log.debug("bans and block rules stay a little longer", reason=str(error))
 
-    async def _lift(self, life: XrayInstance, email: str) -> None:
-        if await life.cut(email):
+    async def _lift(self, instance: XrayInstance, email: str) -> None:
+        if await instance.cut(email):
             return  # still coming: the ban stays for another round
-        if email in life.blocked:
-            await life.api.unblock(email)
-            life.blocked.discard(email)
-        life.unban(email)
+        if email in instance.blocked:
+            await instance.api.unblock(email)
+            instance.blocked.discard(email)
+        instance.unban(email)
 
     async def _verify(self) -> None:
         while True:
@@ -195,7 +195,7 @@ class BackgroundChecks:
 
     async def _compare(self) -> None:
         try:
-            await self.node.verify()
+            await self.node.convergence.verify()
         except (XrayCallFailed, XrayDown) as error:
             log.warning("could not compare Xray's users with the wanted keys", reason=str(error))
 
@@ -216,6 +216,6 @@ class BackgroundChecks:
                 await self._compare()  # what was known but refused is made now
 
 
-async def _counters(life: XrayInstance, email: str) -> int:
-    traffic = (await life.api.traffic(email)).get(email, Traffic())
+async def _counters(instance: XrayInstance, email: str) -> int:
+    traffic = (await instance.api.traffic(email)).get(email, Traffic())
     return traffic.uplink + traffic.downlink

@@ -10,7 +10,7 @@ from typing import TypeVar
 import attrs
 import trio
 
-from vpn.agent import metrics
+from vpn.agent.config import metrics
 from vpn.errors import XrayCallFailed
 from vpn.protocol import route_blind
 from vpn.xray.access_log import Connections, Source
@@ -36,29 +36,29 @@ class XrayInstance:
     cutter: Cutter
     connections: Connections
     serving: dict[str, XrayUser] = attrs.field(factory=dict)
-    _holders: dict[bytes, str] = attrs.field(factory=dict)
+    _uuid_owners: dict[bytes, str] = attrs.field(factory=dict)
     has_served: bool = False
     blocked: set[str] = attrs.field(factory=set)
     banned: dict[str, float] = attrs.field(factory=dict)
 
-    def serves(self, user: XrayUser) -> None:
+    def mark_serving(self, user: XrayUser) -> None:
         """Xray was seen to have this user."""
         assert user.uuid is not None
-        self.stopped(user.email)
+        self.mark_not_serving(user.email)
         self.serving[user.email] = user
         self.has_served = True
-        self._holders[route_blind(user.uuid)] = user.email
+        self._uuid_owners[route_blind(user.uuid)] = user.email
 
-    def stopped(self, email: str) -> None:
+    def mark_not_serving(self, email: str) -> None:
         """Xray does not have this user, or not for certain."""
         user = self.serving.pop(email, None)
         if user is not None and user.uuid is not None:
-            self._holders.pop(route_blind(user.uuid), None)
+            self._uuid_owners.pop(route_blind(user.uuid), None)
 
-    def holder_of(self, user: XrayUser) -> str | None:
+    def owner_of_uuid(self, user: XrayUser) -> str | None:
         """Another user that has this UUID in Xray."""
         assert user.uuid is not None
-        holder = self._holders.get(route_blind(user.uuid))
+        holder = self._uuid_owners.get(route_blind(user.uuid))
         return None if holder == user.email else holder
 
     def ban(self, email: str) -> None:
@@ -108,73 +108,75 @@ class XrayInstance:
             raise XrayCallFailed(f"Xray's connections cannot be reached: {error.strerror or error}") from error
 
 
-async def serve(life: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> int:
+async def serve(instance: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> int:
     """Serve this user; returns the connections cut because the key changed. `displaced` is told of a user that had the
     UUID before and lost it. Raises XrayCallFailed."""
     email, cut = user.email, 0
-    life.unban(email)
-    if email in life.blocked:
-        await life.api.unblock(email)
-        life.blocked.discard(email)
-    await _release_uuid(life, tag, user, displaced)
-    found = life.serving.get(email)
-    if found is None and await life.api.add_user(tag, user):
+    instance.unban(email)
+    if email in instance.blocked:
+        await instance.api.unblock(email)
+        instance.blocked.discard(email)
+    await _release_uuid(instance, tag, user, displaced)
+    found = instance.serving.get(email)
+    if found is None and await instance.api.add_user(tag, user):
         pass
-    elif (found := await life.api.get_user(tag, email)) != user:
+    elif (found := await instance.api.get_user(tag, email)) != user:
         # Xray has no upsert: a changed key is removed and added
-        await life.api.remove_user(tag, email)
-        await life.api.add_user(tag, user)
-        cut = await life.cut(email)
+        await instance.api.remove_user(tag, email)
+        await instance.api.add_user(tag, user)
+        cut = await instance.cut(email)
     else:
-        life.serves(user)
+        instance.mark_serving(user)
         return 0
-    back = await life.api.get_user(tag, email)
+    back = await instance.api.get_user(tag, email)
     if back != user:
-        life.stopped(email)
+        instance.mark_not_serving(email)
         raise XrayCallFailed(f"key {email!r} was added to Xray but reads back differently")
-    life.serves(user)
+    instance.mark_serving(user)
     return cut
 
 
-async def add_many(life: XrayInstance, tag: str, users: Iterable[XrayUser]) -> list[XrayUser]:
-    """Add those users that this life of Xray does not know, without reading them back; returns those that were added.
+async def add_many(instance: XrayInstance, tag: str, users: Iterable[XrayUser]) -> list[XrayUser]:
+    """Add those users that this instance of Xray does not know, without reading them back; returns those that were added.
     With the others there is more to do. Raises XrayCallFailed."""
     new = [
         user
         for user in users
-        if user.email not in life.serving and user.email not in life.blocked and life.holder_of(user) is None
+        if user.email not in instance.serving
+        and user.email not in instance.blocked
+        and instance.owner_of_uuid(user) is None
     ]
-    added = [user for user, was_added in zip(new, await life.api.add_users(tag, new), strict=True) if was_added]
+    added = [user for user, was_added in zip(new, await instance.api.add_users(tag, new), strict=True) if was_added]
     for user in added:
-        life.unban(user.email)
+        instance.unban(user.email)
     return added
 
 
-async def _release_uuid(life: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> None:
+async def _release_uuid(instance: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> None:
     """Take the UUID from whoever else still has it in Xray: with two users of one UUID, removing either locks out both.
     The other key does not want it any more, and gets what it does want when its own turn comes."""
-    other = life.holder_of(user)
+    other = instance.owner_of_uuid(user)
     if other is not None:
         displaced(other)
-        await life.api.remove_user(tag, other)
-        life.stopped(other)
-        await life.cut(other)
+        await instance.api.remove_user(tag, other)
+        instance.mark_not_serving(other)
+        await instance.cut(other)
 
 
-async def stop_serving(life: XrayInstance, tag: str, email: str) -> int:
+async def stop_serving(instance: XrayInstance, tag: str, email: str) -> int:
     """Refuse this user from now on and cut what is open; returns the connections cut. Raises XrayCallFailed."""
     # first of all, so that connections which show up from here on are cut on sight
-    life.ban(email)
-    await life.api.remove_user(tag, email)
+    instance.ban(email)
+    await instance.api.remove_user(tag, email)
     # Removed users keep what is open, and inside a shared (mux) connection may even open more: the rule ends that
     # at once. Only for customers who are connected, because every rule is looked at for every request.
-    if life.connections.of(email):
-        life.blocked.add(email)
-        await life.api.block(email)
-    cut = await life.cut(email)
-    if await life.api.get_user(tag, email) is not None:
+    if instance.connections.of(email):
+        instance.blocked.add(email)
+        await instance.api.block(email)
+    cut = await instance.cut(email)
+    if await instance.api.get_user(tag, email) is not None:
         raise XrayCallFailed(f"key {email!r} was removed from Xray but is still there")
-    life.stopped(email)
+    instance.mark_not_serving(email)
     return cut
 
 

@@ -35,7 +35,7 @@ class XraySupervisor:
     """Runs Xray again and again, always from the users that `users` names at that moment.
 
     `run` raises only if the very first start fails; later failures are repeated with a pause of 0.1 s doubling to 5 s.
-    `on_access` hears of every request let in, with the life it happened in.
+    `on_access` hears of every request let in, with the instance it happened in.
     """
 
     directory: Path
@@ -46,39 +46,39 @@ class XraySupervisor:
     clock: Callable[[], float]
     why_down: str = attrs.field(init=False, default="Xray is starting")
     starts: int = attrs.field(init=False, default=0)
-    _life: XrayInstance | None = attrs.field(init=False, default=None)
+    _instance: XrayInstance | None = attrs.field(init=False, default=None)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _restart: trio.CancelScope | None = attrs.field(init=False, default=None)
 
     @property
     def current(self) -> XrayInstance | None:
-        """The life of Xray, if it is up."""
-        return self._life
+        """The instance of Xray, if it is up."""
+        return self._instance
 
-    async def life(self, within: float = 5.0) -> XrayInstance:
-        """The life of Xray, waiting for it if it is starting. Raises XrayDown after `within` seconds."""
+    async def instance(self, within: float = 5.0) -> XrayInstance:
+        """The instance of Xray, waiting for it if it is starting. Raises XrayDown after `within` seconds."""
         with trio.move_on_after(within):
-            while self._life is None:
+            while self._instance is None:
                 await self._changed.wait()
-            return self._life
+            return self._instance
         raise XrayDown(f"Xray is not up after {within:g} s: {self.why_down}")
 
-    async def has_ended(self, life: XrayInstance, within: float = 0.5) -> bool:
-        """Whether this life is over, or shows to be within `within` seconds: a call may fail before the end is seen."""
+    async def has_ended(self, instance: XrayInstance, within: float = 0.5) -> bool:
+        """Whether this instance is over, or shows to be within `within` seconds: a call may fail before the end is seen."""
         with trio.move_on_after(within):
-            while self._life is life:
+            while self._instance is instance:
                 await self._changed.wait()
-        return self._life is not life
+        return self._instance is not instance
 
     def restart(self) -> None:
-        """End this life now and begin another from the wanted users. Cuts everybody: only for a life that never served
+        """End this instance now and begin another from the wanted users. Cuts everybody: only for a instance that never served
         anybody. One that serves nobody just now may still carry connections."""
         if self._restart is not None:
             self._set(None, "Xray is restarting to take on many keys at once")
             self._restart.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep Xray alive until cancelled. `started` once the first life accepts connections."""
+        """Keep Xray alive until cancelled. `started` once the first instance accepts connections."""
         run_directory = self.directory / "xray"
         files.make_private_directory(run_directory)
         # By descriptor, because a socket's path may not be longer than 107 bytes and a data directory's may.
@@ -90,7 +90,7 @@ class XraySupervisor:
                 asked = False
                 try:
                     with trio.CancelScope() as self._restart:
-                        await self._one_life(run_directory, descriptor, task_status if self.starts == 0 else None)
+                        await self._run_once(run_directory, descriptor, task_status if self.starts == 0 else None)
                     asked = self._restart.cancelled_caught
                 except XrayError as error:
                     if self.starts == 0:
@@ -113,7 +113,7 @@ class XraySupervisor:
     def _pause(self, failures: int) -> float:
         return 0.0 if failures <= 1 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 2))
 
-    async def _one_life(self, run_directory: Path, descriptor: int, task_status: trio.TaskStatus[None] | None) -> None:
+    async def _run_once(self, run_directory: Path, descriptor: int, task_status: trio.TaskStatus[None] | None) -> None:
         for name in (_SOCKET, f"{_SOCKET}.lock"):
             (run_directory / name).unlink(missing_ok=True)
         users = self.users()
@@ -145,7 +145,7 @@ class XraySupervisor:
                     if task_status is not None:
                         task_status.started()
         finally:
-            self._set(None, self.why_down if self._life is None else "Xray ended and is being restarted")
+            self._set(None, self.why_down if self._instance is None else "Xray ended and is being restarted")
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await channel.aclose()
         if outcome is not None:
@@ -160,7 +160,7 @@ class XraySupervisor:
                 "allow the former (SYS_PTRACE in a container) or give the agent NET_ADMIN"
             )
         self.starts += 1
-        life = XrayInstance(
+        instance = XrayInstance(
             boot_id=secrets.token_hex(8),
             version=process.version,
             pid=process.pid,
@@ -170,12 +170,18 @@ class XraySupervisor:
             connections=connections,
         )
         for user in users:
-            life.serves(user)
-        self._set(life, "")
-        log.info("Xray accepts connections", version=life.version, pid=life.pid, keys=len(users), boot_id=life.boot_id)
+            instance.mark_serving(user)
+        self._set(instance, "")
+        log.info(
+            "Xray accepts connections",
+            version=instance.version,
+            pid=instance.pid,
+            keys=len(users),
+            boot_id=instance.boot_id,
+        )
 
-    def _set(self, life: XrayInstance | None, why_down: str) -> None:
-        self._life = life
+    def _set(self, instance: XrayInstance | None, why_down: str) -> None:
+        self._instance = instance
         self.why_down = why_down
         self._changed.set()
         self._changed = trio.Event()
@@ -186,5 +192,5 @@ class XraySupervisor:
             log.debug("xray", line=redact(line))
         else:
             connections.add(access)
-            if self._life is not None:
-                self.on_access(self._life, access)
+            if self._instance is not None:
+                self.on_access(self._instance, access)

@@ -14,9 +14,9 @@ from starlette.routing import Route
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from runtime.config import Secret
+from vpn.agent.config.settings import HttpSettings
 from vpn.agent.http.auth import Gate
 from vpn.agent.http.requests import MAX_BODY, SLOW_BODY, BadRequest, read_body, read_lines
-from vpn.agent.settings import HttpSettings
 
 LIMITS = HttpSettings()
 TOKEN = "a-token-for-tests-only"

@@ -17,7 +17,7 @@ from runtime.http import new_client
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, running_agent
 from tests.vpn.certificate import Authority
 from tests.vpn.fork_server import ForkServer
-from vpn.cli import node
+from vpn.commands.node import node
 from vpn.errors import NodeAmbiguous, NodeError, NodeRefused, NodeUnauthorized, NodeUnreachable
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings

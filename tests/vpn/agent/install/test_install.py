@@ -21,10 +21,10 @@ from tests.vpn.agents import arguments, key, read_line, running_agent
 from tests.vpn.certificate import Authority
 from tests.vpn.origin import Origin
 from tests.vpn.streams import open_stream, read_until_cut
+from vpn.agent.config.settings import load_settings
 from vpn.agent.install import command as install_command
 from vpn.agent.install.installation import CONFIG, DATA, TOKEN, UNIT, unreadable_for_others
-from vpn.agent.settings import load_settings
-from vpn.cli import node
+from vpn.commands.node import node
 from vpn.errors import AgentMisconfigured, InstallRefused
 from vpn.xray.tunnel import open_tunnel
 

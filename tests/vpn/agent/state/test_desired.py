@@ -27,7 +27,7 @@ def spec(name: str = "a", generation: int = 1, uuid: UUID = ID, expires_at: date
 
 def put(desired: DesiredSet, wanted: KeySpec) -> Entry | None:
     """Plan and apply."""
-    change = desired.plan_put(wanted, 0.0)
+    change = desired.decide_put(wanted, 0.0)
     if change is not None:
         desired.apply(change)
     return change
@@ -35,7 +35,7 @@ def put(desired: DesiredSet, wanted: KeySpec) -> Entry | None:
 
 def remove(desired: DesiredSet, name: str, generation: int) -> Entry | None:
     """Plan and apply."""
-    change = desired.plan_remove(name, generation, 0.0)
+    change = desired.decide_remove(name, generation, 0.0)
     if change is not None:
         desired.apply(change)
     return change
@@ -185,7 +185,7 @@ def perform(desired: DesiredSet, request: tuple[str, str, int, datetime | None],
     kind, name, generation, expires_at = request
     wanted = spec(name, generation, UUID(int=(ord(name) << 96) + generation), expires_at)
     try:
-        change = desired.plan_put(wanted, 0.0) if kind == "put" else desired.plan_remove(name, generation, 0.0)
+        change = desired.decide_put(wanted, 0.0) if kind == "put" else desired.decide_remove(name, generation, 0.0)
     except Conflict:
         return
     if change is not None:

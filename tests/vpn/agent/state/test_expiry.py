@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpn.agent.settings import ExpirySettings
+from vpn.agent.config.settings import ExpirySettings
 from vpn.agent.state.expiry import BackendContact, ExpiryQueue, LastContactFile, is_over
 from vpn.protocol import KeySpec
 
@@ -50,7 +50,7 @@ def test_what_was_ended_stays_so_whatever_grace_begins_later(end: float | None, 
 
 def contact() -> BackendContact:
     """A backend heard at second 0; silent from 900 s on, then a day of grace, settled 300 s after it is back."""
-    return BackendContact(last_heard=0.0)
+    return BackendContact(last_contact=0.0)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def contact() -> BackendContact:
 def test_grace_is_given_while_the_backend_cannot_extend_anybody(heard: list[float], now: float, grace: float) -> None:
     tested = contact()
     for moment in heard:
-        tested.heard(moment)
+        tested.note_contact(moment)
     assert tested.grace_at(now) == grace
 
 
@@ -98,8 +98,8 @@ def test_grace_is_given_while_the_backend_cannot_extend_anybody(heard: list[floa
 def test_the_grace_never_changes_before_it_is_said_to(heard: list[float], wait: float, further: float) -> None:
     tested = contact()
     for moment in heard:
-        tested.heard(moment)
-    now = tested.last_heard + wait
+        tested.note_contact(moment)
+    now = tested.last_contact + wait
     change = tested.next_change(now)
     assert change > now
     later = now + further
@@ -135,29 +135,29 @@ def test_without_a_file_the_backend_counts_as_just_heard(tmp_path: Path) -> None
 
 def test_when_it_was_heard_and_how_long_it_has_to_catch_up_are_kept(tmp_path: Path) -> None:
     contact = LastContactFile(tmp_path).load(EXPIRY, 5000.0)
-    contact.heard(6000.0)
+    contact.note_contact(6000.0)
     LastContactFile(tmp_path).remember(contact, 6000.0)
     again = LastContactFile(tmp_path).load(EXPIRY, 6010.0)
-    assert (again.last_heard, again.settled_at) == (6000.0, 6050.0)
+    assert (again.last_contact, again.settled_at) == (6000.0, 6050.0)
 
 
 def test_it_is_written_at_most_once_a_minute_but_the_end_of_a_silence_at_once(tmp_path: Path) -> None:
     file = LastContactFile(tmp_path)
     contact = file.load(EXPIRY, 5000.0)
     for now in (5000.0, 5059.0):
-        contact.heard(now)
+        contact.note_contact(now)
         file.remember(contact, now)
     assert file.path.stat().st_mtime == 5000.0
-    contact.heard(5061.0)
+    contact.note_contact(5061.0)
     file.remember(contact, 5061.0)
     assert file.path.stat().st_mtime == 5061.0 and file.path.read_bytes() == b""
-    contact.heard(5061.0 + EXPIRY.silence)
+    contact.note_contact(5061.0 + EXPIRY.silence)
     file.remember(contact, 5061.0 + EXPIRY.silence)
     assert file.path.stat().st_mtime == 5161.0 and float(file.path.read_text()) == 5211.0
 
 
 @pytest.mark.parametrize(
-    ("heard", "content", "last_heard", "settled_at"),
+    ("heard", "content", "last_contact", "settled_at"),
     [
         (9000.0, "9050.000", 5000.0, 5050.0),
         (4900.0, "rubbish", 4900.0, float("-inf")),
@@ -166,12 +166,12 @@ def test_it_is_written_at_most_once_a_minute_but_the_end_of_a_silence_at_once(tm
     ids=["the clock was set back", "damaged", "no number"],
 )
 def test_what_cannot_be_makes_no_grace_longer(
-    tmp_path: Path, heard: float, content: str, last_heard: float, settled_at: float
+    tmp_path: Path, heard: float, content: str, last_contact: float, settled_at: float
 ) -> None:
     (tmp_path / "heard").write_text(content)
     os.utime(tmp_path / "heard", (heard, heard))
     contact = LastContactFile(tmp_path).load(EXPIRY, 5000.0)
-    assert (contact.last_heard, contact.settled_at) == (last_heard, settled_at)
+    assert (contact.last_contact, contact.settled_at) == (last_contact, settled_at)
 
 
 def test_a_disk_that_takes_nothing_is_tried_once_a_minute_and_fails_nobody(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_disk_that_takes_nothing_is_tried_once_a_minute_and_fails_nobody(tmp_p
     contact = file.load(EXPIRY, 5000.0)
     (tmp_path / "heard.new").mkdir()  # in the way
     for now in (6000.0, 6001.0):
-        contact.heard(now)
+        contact.note_contact(now)
         file.remember(contact, now)
     assert not file.path.exists()
     (tmp_path / "heard.new").rmdir()

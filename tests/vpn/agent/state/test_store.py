@@ -237,7 +237,7 @@ async def test_a_whole_line_that_is_missing_or_there_twice_is_refused(
             path = tmp_path / "keys.1.log"
         await store.put(key("d"))
         await store.remove("a", 1)
-        store.end(1_700_000_000.0)
+        store.record_ended(1_700_000_000.0)
         await store.put(key("e"))
     lines = path.read_bytes().splitlines(keepends=True)
     for number in range(len(lines) - 1 + (copies > 0)):
@@ -254,7 +254,7 @@ async def test_what_has_ended_is_remembered_and_only_ever_grows(tmp_path: Path, 
     with opened(tmp_path) as store:
         await store.put(key("a"))
         for upto in (100.5, 50.0, 100.5):
-            store.end(upto)
+            store.record_ended(upto)
         assert store.desired.sequence == 2
         if is_compacted:
             await store.compact()
@@ -268,8 +268,8 @@ async def test_keys_end_on_a_full_disk_and_are_remembered_once_there_is_room(tmp
         await store.put(key("a"))
         size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
         with files_no_larger_than(size + 10):
-            store.end(100.0)
-            store.end(200.0)
+            store.record_ended(100.0)
+            store.record_ended(200.0)
         assert store.failure and store.desired.ended_upto == 200.0
         assert await store.recover()
         await store.put(key("b"))
@@ -339,7 +339,7 @@ async def test_what_ends_while_the_store_recovers_leaves_no_gap(
         write = store._write_snapshot
 
         def write_while_a_key_ends(*what: Any) -> None:
-            trio.from_thread.run_sync(store.end, 100.0)
+            trio.from_thread.run_sync(store.record_ended, 100.0)
             write(*what)
 
         monkeypatch.setattr(store, "_write_snapshot", write_while_a_key_ends)

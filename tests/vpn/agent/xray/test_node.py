@@ -24,7 +24,7 @@ def node(tmp_path: Path) -> Iterator[AgentNode]:
     """A node whose Xray is not up yet and whose clock may be moved; the backend has just been heard."""
     clock = NodeClock(0.0)
     store, _ = open_store(tmp_path, clock.now)
-    keeper = XraySupervisor(
+    xray = XraySupervisor(
         directory=tmp_path,
         inbound=Inbound("vless", "127.0.0.1", 1),
         reaches=(),
@@ -33,7 +33,7 @@ def node(tmp_path: Path) -> Iterator[AgentNode]:
         clock=clock.now,
     )
     yield AgentNode(
-        store, keeper, BackendContact(clock.real()), InboundFacts("vless", "localhost", 1, "tcp", "none"), clock
+        store, xray, BackendContact(clock.real_now()), InboundFacts("vless", "localhost", 1, "tcp", "none"), clock
     )
     store.close()
 
