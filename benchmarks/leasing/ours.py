@@ -1,4 +1,4 @@
-"""The pool actor."""
+"""The same jobs with our pool actor."""
 
 from __future__ import annotations
 

@@ -58,15 +58,16 @@ class AgentClient:
 
     A call takes at most `within` seconds (default 10; a batch 60, a sync 120), waiting and repeats included. At most
     `concurrency` calls (16) are on their way at once, the others wait. Operations in `vpn.protocol.IDEMPOTENT` are
-    repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds (0.1)
-    doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more before
-    NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on but 507, and refuses with
-    BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors are
-    `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once for a
-    `url` that is not http or https.
+    repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds
+    (0.1) doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more
+    before NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on but 507, and
+    refuses with BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors
+    are `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once
+    for a `url` that is not http or https.
 
-    While `can_extend` is set, every request says that it comes from somebody who can extend keys now. A node that does not
-    hear that lets keys live longer (`vpn.agent.state.expiry`); whoever only looks, or has no database, must not say it.
+    While `can_extend` is set, every request says that it comes from a backend which can extend keys now. A node that
+    gets no such request for a while lets keys live longer (`vpn.agent.state.expiry`): a client that only looks, or has
+    no database, must not set it.
     """
 
     name: str
@@ -113,7 +114,7 @@ class AgentClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections. Calls on their way fail."""
         await self._http.aclose()
 
     async def _mark_can_extend(self, request: httpx.Request) -> None:
@@ -148,7 +149,7 @@ class AgentClient:
     async def batch(
         self, changes: Sequence[KeySpec | Removal], within: float | None = None
     ) -> tuple[Applied | Removed | NodeError, ...]:
-        """See VpnNode.batch. Idempotent."""
+        """See VpnNode.batch. Idempotent. A node that takes no batches gets the changes one by one."""
         if len(changes) > MAX_BATCH:
             raise ValueError(f"a batch of {len(changes)} changes is refused: at most {MAX_BATCH}")
         if len({change.key_id for change in changes}) < len(changes):
