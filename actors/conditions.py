@@ -13,12 +13,12 @@ from runtime import Event
 
 @attrs.frozen
 class Condition:
-    """What one look found."""
+    """What one check found about one subject: trouble, or none."""
 
     subject: str
-    "Whom it is about: a pool or a node."
+    """Whom it is about: a pool or a node."""
     trouble: str
-    "What is wrong; empty if nothing is."
+    """What is wrong; empty if nothing is."""
 
 
 @attrs.frozen
@@ -37,7 +37,7 @@ class ConditionBegan(Event):
 
 @attrs.frozen
 class ConditionEnded(Event):
-    """A dependency is well again."""
+    """The trouble of a dependency has ended; said once for each ConditionBegan of a subject."""
 
     level: ClassVar[int] = logging.INFO
     subject: str
@@ -49,7 +49,7 @@ class ConditionEnded(Event):
 
 @attrs.frozen
 class Alert:
-    """Something worth saying."""
+    """What an actor should tell operators now: that trouble began, that it lasts, or, with an empty `trouble`, that it ended."""
 
     subject: str
     trouble: str
@@ -77,7 +77,8 @@ class ConditionTracker:
     _troubles: dict[str, _LastingTrouble] = attrs.field(init=False, factory=dict)
 
     def update(self, found: Iterable[Condition], now: float) -> list[Alert]:
-        """Take in a round of looks; returns what is worth saying: a begin, a reminder after the cooldown, an end."""
+        """Take in what a round of checks found at `now`, in seconds. Returns an alert for each trouble that began, that has
+        lasted for another cooldown, or that ended."""
         alerts = []
         for condition in found:
             known = self._troubles.get(condition.subject)

@@ -6,10 +6,10 @@ An operator's command exits with the error's `exit_code` (sysexits numbers).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import ClassVar
 
 from runtime import AtlasError
+from runtime.wording import nearest
 
 
 class BusinessError(AtlasError):
@@ -32,8 +32,8 @@ class UnknownTariff(BusinessError):
 
     def __init__(self, tariff: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        nearest = get_close_matches(tariff, names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        meant = nearest(tariff, names)
+        hint = f"; did you mean {meant!r}?" if meant else "."
         super().__init__(f"no tariff is called {tariff!r}{hint} The price list has {', '.join(names) or 'no tariffs'}.")
 
 

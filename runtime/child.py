@@ -29,10 +29,10 @@ class Restart(enum.StrEnum):
 
 
 class Strategy(enum.StrEnum):
-    """Whom a restart takes along."""
+    """Which siblings a restart takes along."""
 
     ONE_FOR_ONE = "one_for_one"
-    """Nobody."""
+    """None: the child restarts alone."""
     ONE_FOR_ALL = "one_for_all"
     """All siblings."""
     REST_FOR_ONE = "rest_for_one"

@@ -1,4 +1,4 @@
-"""What can go wrong between actors, and what ends a process: every error says what, to whom, since when and what to do."""
+"""What can go wrong between actors, and what ends a process: each text says what happened to which actor, and what to do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ class AtlasError(Exception):
     """Base of all errors of this runtime. The command line prints its text and exits with `exit_code`."""
 
     exit_code: ClassVar[int] = 70
+
+
+def unwrap_group(error: BaseException) -> BaseException:
+    """The one exception inside `error`, however many groups of one are around it; a group of several, or no group, as it is.
+
+    A nursery puts a group around what its body or one task raises. To raise what comes out:
+
+        except BaseExceptionGroup as group:
+            error = unwrap_group(group)
+            if error is group:
+                raise
+            raise error from None
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 class ConfigError(AtlasError):
@@ -64,7 +80,7 @@ class MailboxFull(AskTimeout):
 
 
 class WouldDeadlock(AskError):
-    """The ask (or the send to a full mailbox) was refused, because everybody on `path` would wait for the next for ever."""
+    """The ask (or the send to a full mailbox) was refused: each actor on `path` would wait for the next one for ever."""
 
     def __init__(self, actor: str, message: Message, path: Sequence[str]) -> None:
         super().__init__(

@@ -10,13 +10,12 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import attrs
 
 from runtime.correlation import correlation_id
-from runtime.log.logs import log_event
 
 KEPT_EVENTS = 1000
 """Events kept by a bus unless told otherwise."""
@@ -33,7 +32,7 @@ class Event:
     """The logging level of the event's log line: `logging.INFO`, `WARNING`, `ERROR` or `CRITICAL`."""
 
     actor: str
-    """Whom it happened to: an actor's, supervisor's or part's name."""
+    """The actor, supervisor or part that it happened to, by name."""
 
     @property
     def kind(self) -> str:
@@ -61,6 +60,18 @@ class EventRecord:
     event: Event
     correlation: str = ""
     """The correlation id under which it was emitted; empty if there was none."""
+    kind: str = attrs.field(init=False, eq=False, repr=False)
+    """The event's name for machines."""
+    facts: Mapping[str, object] = attrs.field(init=False, eq=False, repr=False)
+    """The event's fields beside `actor`, in the order of declaration."""
+
+    @kind.default
+    def _kind_of_the_event(self) -> str:
+        return self.event.kind
+
+    @facts.default
+    def _facts_of_the_event(self) -> Mapping[str, object]:
+        return self.event.facts()
 
 
 @attrs.frozen
@@ -90,10 +101,10 @@ class EventBus:
     """
 
     def __init__(
-        self, *, ring: int = KEPT_EVENTS, log: LogSink | None = log_event, clock: Callable[[], float] = time.time
+        self, *, ring: int = KEPT_EVENTS, log: LogSink | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._ring: deque[EventRecord] = deque(maxlen=ring)
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: list[tuple[Subscriber, tuple[type[Event], ...]]] = []
         self._sequence = itertools.count(1)
         self._log = log
         self._clock = clock
@@ -101,7 +112,9 @@ class EventBus:
     def emit(self, event: Event) -> None:
         """Keep the event, write its log line and tell every subscriber."""
         self._record(event)
-        for subscriber in tuple(self._subscribers):
+        for subscriber, kinds in tuple(self._subscribers):
+            if not isinstance(event, kinds):
+                continue
             try:
                 subscriber(event)
             except Exception as error:  # noqa: BLE001  a watcher's bug must not reach the actor that is being watched
@@ -115,13 +128,17 @@ class EventBus:
         if self._log is not None:
             self._log(record)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber(event)` for every later event; returns a function that ends it (harmless when repeated)."""
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Subscriber, *kinds: type[Event]) -> Callable[[], None]:
+        """Call `subscriber(event)` for every later event of these classes and their subclasses; without any, for every one.
+
+        Returns a function that ends it, harmless when repeated.
+        """
+        entry = (subscriber, kinds or (Event,))
+        self._subscribers.append(entry)
 
         def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
+            if entry in self._subscribers:
+                self._subscribers.remove(entry)
 
         return unsubscribe
 

@@ -8,7 +8,7 @@ OK: Final = 0
 USAGE: Final = 64
 """The command line itself is wrong."""
 GAVE_UP: Final = 69
-"""What is needed is not available: the supervisor gave up, another instance runs, nobody answers on the socket."""
+"""What is needed is not available: the supervisor gave up, another instance runs, the socket does not answer."""
 WEDGED: Final = 70
 """Stuck beyond repair, or a failure inside."""
 UNSTOPPED: Final = 75

@@ -2,8 +2,7 @@
 envelope that carries a message's correlation id.
 
 Only a message that was told under a correlation id travels in an envelope; any other lies in its lane as it is, which
-keeps
-the hottest call of the system cheap.
+keeps the hottest call of the system cheap.
 """
 
 from __future__ import annotations
@@ -94,9 +93,9 @@ class Delivery(enum.Enum):
     ACCEPTED = "accepted"
     """It waits in the mailbox and will be handled unless the receiver stops for good before."""
     FULL = "full"
-    """No room: not delivered, and nobody but the sender knows."""
+    """No room: not delivered. Only the sender is told."""
     DEAD = "dead"
-    """Nobody will ever receive it: not delivered."""
+    """The actor has stopped for good, or is parked: not delivered."""
 
 
 class Postponed(enum.Enum):

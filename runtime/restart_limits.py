@@ -1,6 +1,5 @@
 """How often a child may be restarted (restart intensity) and how long it waits before that (backoff). Pure: the caller
-brings
-the time and the randomness.
+brings the time and the randomness.
 """
 
 from __future__ import annotations

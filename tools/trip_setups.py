@@ -29,7 +29,7 @@ import trio.testing
 # Everything that is known here of the tree: where a name moves, this list is what changes.
 # isort: off
 from runtime import Actor, Event, Message, Ref, WakeUp, handler
-from runtime.log import logs
+from runtime import log
 from runtime.config import load_text
 from runtime import System
 from actors.keys.events import KeySettled
@@ -214,9 +214,9 @@ async def _running_system(counter: MoveCounter) -> AsyncIterator[Ref]:
 def _running_log() -> Iterator[None]:
     """The process's log as in production, but to nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    logs.start(out=nowhere, err=nowhere)
+    log.start(out=nowhere, err=nowhere)
     try:
         yield
     finally:
-        logs.stop()
+        log.stop()
         os.close(nowhere)

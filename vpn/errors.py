@@ -187,10 +187,3 @@ class ListenRefused(AgentError):
     """A port the agent needs is taken or not allowed."""
 
     exit_code: ClassVar[int] = 69
-
-
-def unwrap_group(error: BaseException) -> BaseException:
-    """The one exception inside a group, however deep; the group itself if there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -26,12 +26,12 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 OPERATOR = "operator"
-"Who the audit trail says it was."
+"""Who the audit trail says it was."""
 
 _REFUSED_VALUES = ("22", "23", "54")
-"Classes of codes: data exceptions, violated constraints, program limits."
+"""Classes of codes: data exceptions, violated constraints, program limits."""
 _NO_SUCH_THING = "42"
-"Class of codes: a table, column or function that is not there."
+"""Class of codes: a table, column or function that is not there."""
 
 
 class DatabaseAway(AtlasError):

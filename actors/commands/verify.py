@@ -14,9 +14,9 @@ from db.tx import Tx
 from runtime.cli import Seconds, config_option, emit, json_option
 
 VIOLATED = 65
-"An invariant that holds at every commit does not (sysexits: the data is wrong)."
+"""An invariant that holds at every commit does not (sysexits: the data is wrong)."""
 NOT_AT_REST = 75
-"Only invariants that hold once the workers have caught up do not (sysexits: try again later)."
+"""Only invariants that hold once the workers have caught up do not (sysexits: try again later)."""
 
 
 @click.command()

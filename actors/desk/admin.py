@@ -24,14 +24,14 @@ class AdminSettings(RequestLimits):
     """Where the admin listener listens, and what a stranger may cost it."""
 
     host: str = "127.0.0.1"
-    "The address. Anything but loopback needs a token."
+    """The address. Anything but loopback needs a token."""
     port: int = attrs.field(default=8600, validator=[ge(0), le(65535)])
-    "The TCP port; 0 takes a free one, shown by `atlas status`."
+    """The TCP port; 0 takes a free one, shown by `atlas status`."""
     hosts: tuple[str, ...] = ()
     """Names, without a port, that it answers to on loopback besides `localhost` and loopback addresses: those by which a proxy on
     this machine passes requests on. Any other name gets 421, so that no foreign page can read it through a browser."""
     token: Secret = attrs.field(factory=lambda: Secret(""))
-    "If set, `/metrics` is answered only with `Authorization: Bearer <token>`. The probes are always open."
+    """If set, `/metrics` is answered only with `Authorization: Bearer <token>`. The probes are always open."""
 
 
 @attrs.define(eq=False)

@@ -39,7 +39,7 @@ class GatewaySettings(RequestLimits):
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=8610, validator=[ge(0), le(65535)])
-    "The TCP port; 0 takes a free one, shown by `atlas status`."
+    """The TCP port; 0 takes a free one, shown by `atlas status`."""
 
 
 @attrs.define(eq=False)
@@ -98,7 +98,7 @@ class Gateway(Actor):
             raise StartRefused(f"gateway.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
 
     def routes(self, keys: Mapping[str, Secret]) -> Sequence[BaseRoute]:
-        """Everything that is served."""
+        """Return the routes of everything that is served; the shop's only if `keys` has a key of a front end."""
 
         def pool() -> Pool:
             return pool_of(self.context, self.pool)

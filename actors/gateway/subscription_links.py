@@ -25,7 +25,7 @@ from vpn.subscription.render import Format, UnknownFormat, choose_format, render
 
 LONGEST_TOKEN: Final = 64
 _NOBODY: Final = "there is no such subscription\n"
-"One answer for every wrong address: it tells nothing about right ones."
+"""One answer for every wrong address: it tells nothing about right ones."""
 
 
 def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:

@@ -18,7 +18,7 @@ from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotAuthentic, NotUnderstood, Provider, WebhookDelivery
 from actors.payments.registry import Providers
 from runtime.http import site_of, source_of
-from runtime.log.limit import LogLimit
+from runtime.log import LogLimit
 
 _RETRY_AFTER = {"retry-after": "10"}
 

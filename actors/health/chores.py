@@ -17,12 +17,12 @@ from db.work.nonces import prune_nonces
 from db.work.outbox import prune_messages
 
 NONCES_FOR: Final = timedelta(hours=1)
-"How long nonces of signed requests are kept; their signatures are refused after 5 minutes."
+"""How long nonces of signed requests are kept; their signatures are refused after 5 minutes."""
 OUTBOX_AT_LEAST: Final = timedelta(days=8)
-"Settled messages are kept at least so long: an invariant compares a week of facts with them."
+"""Settled messages are kept at least so long: an invariant compares a week of facts with them."""
 
 Page = Callable[[Tx, int], Awaitable[int]]
-"Handles up to so many rows and returns how many there were."
+"""Handles up to so many rows and returns how many there were."""
 
 
 @attrs.frozen

@@ -23,12 +23,12 @@ _Ask = Callable[[str], Awaitable[str]]
 
 @attrs.frozen
 class StartRound(Message):
-    """Time for a round of probes."""
+    """To itself: probe every dependency now."""
 
 
 @attrs.frozen
 class RoundEnded(Message):
-    """A round ended."""
+    """To itself: what a round of probes found."""
 
     conditions: tuple[Condition, ...]
 
@@ -46,11 +46,11 @@ class Healthcheck(Actor):
 
     pools: tuple[str, ...] = ("pool.main",)
     interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
-    "Seconds between the end of a round and the next one."
+    """Seconds between the end of a round and the next one."""
     patience: float = attrs.field(default=2.0, validator=attrs.validators.gt(0))
-    "Seconds that a round may take."
+    """Seconds that a round may take."""
     cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
-    "Seconds between two alerts about the same lasting condition."
+    """Seconds between two alerts about the same lasting condition."""
     _conditions: ConditionTracker = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -26,7 +26,7 @@ from runtime import Budget, Iteration, WakeUp
 from runtime.metrics import counter, gauge
 
 MAX_VIOLATIONS_TRACKED: Final = 10_000
-"So many violations of a view that holds at rest are told apart. More than that, look after look, is trouble by itself."
+"""So many violations of a view that holds at rest are told apart. More than that, look after look, is trouble by itself."""
 
 VIOLATIONS = gauge(
     "atlas_money_violations", "Rows of each money view at the last look: each must be empty.", labels=("view",)
@@ -72,13 +72,13 @@ class ViolationTracker:
 
 
 def in_trouble(conditions: Iterable[Condition]) -> list[Condition]:
-    """Those that are."""
+    """Return those of the conditions that are in trouble."""
     return [condition for condition in conditions if condition.trouble]
 
 
 ROWS = counter("atlas_housekeeping_rows_total", "Rows that housekeeping marked or took away.", labels=("chore",))
 _NAMED = 5
-"Violations that are named of a view that must hold at every commit: one is an alarm."
+"""Violations that are named of a view that must hold at every commit: one is an alarm."""
 
 
 @attrs.define(eq=False)
@@ -99,15 +99,15 @@ class Housekeeping(DatabaseWorker):
     starts_at_once = True
 
     ttl: float = attrs.field(default=30.0, validator=gt(0))
-    "Seconds on the database's clock after which the row of a dead process is free."
+    """Seconds on the database's clock after which the row of a dead process is free."""
     keep_messages_days: float = attrs.field(default=30.0, validator=ge(8))
-    "Days for which settled messages are kept."
+    """Days for which settled messages are kept."""
     view_seconds: float = attrs.field(default=9.0, validator=gt(0))
-    "Seconds that reading one view may take; the server's statement_timeout ends it as well."
+    """Seconds that reading one view may take; the server's statement_timeout ends it as well."""
     patience: float = attrs.field(default=60.0, validator=ge(0))
-    "Seconds that the same work in progress may stay in a view that holds at rest."
+    """Seconds that the same work in progress may stay in a view that holds at rest."""
     cooldown: float = attrs.field(default=3600.0, validator=gt(0))
-    "Seconds between two alarms about the same lasting trouble."
+    """Seconds between two alarms about the same lasting trouble."""
     _watch: ViolationTracker = attrs.field(init=False)
     _conditions: ConditionTracker = attrs.field(init=False)
     _conditions_found: dict[str, Condition] = attrs.field(init=False, factory=dict)

@@ -16,14 +16,14 @@ from vpn.protocol import KeySpec, KeyState, NodeKey, NodeState, route_blind
 
 @attrs.define
 class KeyDiff:
-    """One page of keys, compared."""
+    """What differs between one page of the database's keys and what the node lists of them."""
 
     missing: list[ExpectedKey] = attrs.field(factory=list)
-    "The node does not have them, or has something older."
+    """The node does not have them, or has something older."""
     node_is_newer: list[tuple[ExpectedKey, int]] = attrs.field(factory=list)
-    "The node has something else of this generation, which is not older than ours."
+    """The node has something else of this generation, which is not older than ours."""
     unconfirmed: list[ExpectedKey] = attrs.field(factory=list)
-    "The node has them as wanted, and the database does not know it yet."
+    """The node has them as wanted, and the database does not know it yet."""
 
 
 class WantedKey(Protocol):
@@ -61,7 +61,7 @@ def key_spec(key: WantedKey, place: KeyPlace) -> KeySpec:
 
 
 def diff_keys(expected: Sequence[ExpectedKey], listed: Mapping[str, NodeKey], place: ReconcilePass) -> KeyDiff:
-    """Compare active keys with what the node lists of them. All others are on their way: their own workers are at them."""
+    """Compare active keys with what the node lists of them. Other keys are left out: their own workers are at them."""
     diff = KeyDiff()
     for key in expected:
         if key.status != "active":

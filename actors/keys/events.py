@@ -30,7 +30,7 @@ class KeySettled(Event):
     key_id: str
     outcome: str
     took: float
-    "Seconds since it was wanted so."
+    """Seconds since it was wanted so."""
 
     def line(self) -> str:
         return f"key {self.key_id} {self.outcome} after {self.took:.3f} s"
@@ -44,9 +44,9 @@ class KeyPostponed(Event):
     key_id: str
     retry_in: float
     attempts: int
-    "Failures so far."
+    """Failures so far."""
     waited: float
-    "Seconds since it has been wanted so."
+    """Seconds since it has been wanted so."""
     why: str
 
     def line(self) -> str:
@@ -61,9 +61,9 @@ class KeyFailed(Event):
     key_id: str
     outcome: str
     attempts: int
-    "Failures so far, this one included."
+    """Failures so far, this one included."""
     waited: float
-    "Seconds since it has been wanted so."
+    """Seconds since it has been wanted so."""
     why: str
 
     def line(self) -> str:
@@ -76,9 +76,9 @@ class KeysOverdue(Event):
 
     level: ClassVar[int] = logging.ERROR
     count: int
-    "Keys of this round that have waited too long or failed too often."
+    """Keys of this round that have waited too long or failed too often."""
     key_id: str
-    "The one that has waited longest."
+    """The one that has waited longest."""
     attempts: int
     waited: float
     why: str

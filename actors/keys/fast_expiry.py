@@ -43,7 +43,7 @@ class FastExpiry(KeyWorker):
     lane = Lane.BATCH
 
     _marked_to: int = attrs.field(init=False, default=0)
-    "Subscriptions up to this id were looked at; 0 at the beginning of a round."
+    """Subscriptions up to this id were looked at; 0 at the beginning of a round."""
 
     async def prepare(self, pool: Pool, budget: Budget) -> bool:
         kept_for_removals = budget.remaining / 2

@@ -38,9 +38,9 @@ class OverdueKeys:
     """The keys of one iteration that have waited too long, or failed too often, and are not settled."""
 
     after: float
-    "Seconds that are too long."
+    """Seconds that are too long."""
     attempts: int
-    "Failures that are too many."
+    """Failures that are too many."""
     count: int = 0
     oldest: KeyClaim | None = None
     waited: float = 0.0
@@ -63,17 +63,17 @@ class KeyRound:
     overdue: OverdueKeys
     pool: Pool
     db_limiter: trio.CapacityLimiter
-    "Keys whose outcome may be written down at the same time."
+    """Keys whose outcome may be written down at the same time."""
     scope: trio.CancelScope
-    "Of all the tasks of the iteration: cancelled at the first sign that the database is away."
+    """Of all the tasks of the iteration: cancelled at the first sign that the database is away."""
     claimed_at: float = attrs.field(factory=trio.current_time)
-    "On trio's clock: what the claims know of the database's clock was so at this moment."
+    """On trio's clock: what the claims know of the database's clock was so at this moment."""
     lost: LeaseError | None = None
-    "How it showed that the database is away."
+    """How it showed that the database is away."""
     all_claims_settled: bool = True
-    "Every claim was used up or given back."
+    """Every claim was used up or given back."""
     timed_out_nodes: dict[str, Exception] = attrs.field(factory=dict)
-    "Nodes that did not answer in time, and how that looked."
+    """Nodes that did not answer in time, and how that looked."""
     _limiters: dict[str, trio.CapacityLimiter] = attrs.field(factory=dict)
 
     def waited(self, claim: KeyClaim) -> float:
@@ -90,19 +90,19 @@ class KeySql:
     """The statements of one kind of work on keys, as a worker runs them, and the words for what they return."""
 
     name: str
-    "What the transactions are called, before the step: `<name>.claim`."
+    """What the transactions are called, before the step: `<name>.claim`."""
     claim: Callable[[Tx, Claimer, int, float], Awaitable[list[KeyClaim]]]
-    "Phase 1: claim so many due rows for so many seconds."
+    """Phase 1: claim so many due rows for so many seconds."""
     confirm: Callable[[Tx, KeyClaim, Sequence[NodeConfirmation]], Awaitable[Any]]
-    "Phase 3: write down what the nodes have."
+    """Phase 3: write down what the nodes have."""
     confirmed: Callable[[Any], str]
-    "The name of what `confirm` returned."
+    """The name of what `confirm` returned."""
     postpone: Callable[[Tx, KeyClaim, float, str], Awaitable[bool]]
-    "Give the claim back for so many seconds without counting an attempt; whether it was still ours."
+    """Give the claim back for so many seconds without counting an attempt; whether it was still ours."""
     fail: Callable[[Tx, KeyClaim, str, int], Awaitable[Any]]
-    "Count a real failure; the next attempt is newer than the generation that the node knows."
+    """Count a real failure; the next attempt is newer than the generation that the node knows."""
     failed: Callable[[Any], str]
-    "The name of what `fail` returned."
+    """The name of what `fail` returned."""
 
 
 R = TypeVar("R")
@@ -124,26 +124,26 @@ class KeyWorker(ClaimingWorker):
     """
 
     sql: ClassVar[KeySql]
-    "What it runs in its transactions."
+    """What it runs in its transactions."""
     lane: ClassVar[Lane] = Lane.INTERACTIVE
-    "In which its requests for connections queue."
+    """In which its requests for connections queue."""
     log_name = "keys"
     starts_at_once = True
 
     claim_seconds: float = attrs.field(default=30.0, kw_only=True)
-    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    """How long a claim lasts if this process dies; a successor under the same name does not wait for it."""
     node_patience: float = 5.0
-    "How long a node may take for one key, its actor's restarts included."
+    """How long a node may take for one key, its actor's restarts included."""
     concurrency: int = 64
-    "Keys that are told to one node at the same time."
+    """Keys that are told to one node at the same time."""
     leases: int = attrs.field(default=4, validator=ge(1))
-    "Connections at a time, so that a page of keys does not queue in front of everybody else."
+    """Connections at a time, so that a page of keys does not queue in front of everybody else."""
     alert_after: float = attrs.field(default=1800.0, validator=gt(0))
-    "Seconds that a key may wait before that is an alert."
+    """Seconds that a key may wait before that is an alert."""
     alert_attempts: int = attrs.field(default=2, validator=ge(1))
-    "Failed attempts of one key from which on that is an alert."
+    """Failed attempts of one key from which on that is an alert."""
     alert_cooldown: float = attrs.field(default=300.0, validator=ge(0))
-    "Seconds between two alerts."
+    """Seconds between two alerts."""
     _next_alert_at: float = attrs.field(init=False, default=float("-inf"))
 
     async def iterate(self, budget: Budget) -> Iteration:

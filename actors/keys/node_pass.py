@@ -62,9 +62,9 @@ _PART = 10_000
 _LIST_PAGE = 500
 _EQUAL = "equal"
 _MOST_KEYS = 500_000
-"Keys of one node at which a list is not read on, whatever the node says of itself."
+"""Keys of one node at which a list is not read on, whatever the node says of itself."""
 _SOMETHING = "?"
-"What is in quarantine on a node that cannot list: no key has this name."
+"""What is in quarantine on a node that cannot list: no key has this name."""
 
 
 class Implausible(Exception):

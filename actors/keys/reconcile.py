@@ -45,21 +45,21 @@ class Reconcile(DatabaseWorker):
     retry_seconds = 5.0
 
     ttl: float = attrs.field(default=30.0, validator=gt(0))
-    "Seconds on the database's clock after which the row of a dead process is free."
+    """Seconds on the database's clock after which the row of a dead process is free."""
     grace: float = attrs.field(default=120.0, validator=ge(0))
-    "Seconds that a key must have been in quarantine before it is removed."
+    """Seconds that a key must have been in quarantine before it is removed."""
     removals: int = attrs.field(default=100, validator=ge(0))
-    "Keys that one pass may remove from a node."
+    """Keys that one pass may remove from a node."""
     surplus_floor: int = attrs.field(default=20, validator=ge(0))
-    "So many unwanted keys on a node are always believed."
+    """So many unwanted keys on a node are always believed."""
     surplus_share: float = attrs.field(default=0.05, validator=[ge(0)])
-    "More than the floor are believed up to this share of the keys that the node lists; beyond, nothing is removed."
+    """More than the floor are believed up to this share of the keys that the node lists; beyond, nothing is removed."""
     restore_from: int = attrs.field(default=500, validator=ge(1))
-    "From so many missing keys on, they are put back in one request."
+    """From so many missing keys on, they are put back in one request."""
     retire_after: float = attrs.field(default=600.0, validator=gt(0))
-    "Seconds after which a node is retired that is not configured any more, and was not seen by any process."
+    """Seconds after which a node is retired that is not configured any more, and was not seen by any process."""
     patience: float = attrs.field(default=10.0, validator=gt(0))
-    "Seconds that a node may take for one answer."
+    """Seconds that a node may take for one answer."""
     _verdicts: dict[str, str] = attrs.field(init=False, factory=dict)
     _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
 

@@ -28,7 +28,6 @@ from runtime import (
     StartRefused,
     StopReason,
     Suspend,
-    running_system,
 )
 from runtime.config import Config
 from runtime.metrics import gauge
@@ -44,7 +43,7 @@ class InstanceHeld(Event):
     level: ClassVar[int] = logging.INFO
     epoch: int
     waited: float
-    "Seconds since it asked first, or since it was last sure."
+    """Seconds since it asked first, or since it was last sure."""
 
     def line(self) -> str:
         return f"this process works on its database, epoch {self.epoch}, after {duration(self.waited)}"
@@ -108,13 +107,13 @@ class Instance(Actor):
     )
     pool: str = "pool.main"
     ttl: float = attrs.field(default=2.0, validator=attrs.validators.gt(0))
-    "Seconds, on the database's clock, after which the row of a process that is not heard of is free."
+    """Seconds, on the database's clock, after which the row of a process that is not heard of is free."""
     trust: float = attrs.field(default=1.5, validator=attrs.validators.gt(0))
-    "Seconds, on this process's clock, for which it relies on the last confirmation."
+    """Seconds, on this process's clock, for which it relies on the last confirmation."""
     renew_every: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
-    "Seconds between two confirmations."
+    """Seconds between two confirmations."""
     patience: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
-    "Seconds that a start waits for the database; then it goes on, with suspended workers, and asks again and again."
+    """Seconds that a start waits for the database; then it goes on, with suspended workers, and asks again and again."""
 
     _identity: str = attrs.field(init=False, factory=lambda: str(ProcessIdentity.own()))
     _held: Epoch | None = attrs.field(init=False, default=None)
@@ -274,8 +273,9 @@ class Instance(Actor):
         waited = trio.current_time() - self._unsure_since
         self.context.emit(InstanceHeld(actor=self.context.name, epoch=found.epoch, waited=waited))
         for name in self._dependents():
-            if not _is_paused_by_an_operator(name):
-                self.context.lookup(name).tell(Resume())
+            ref = self.context.lookup(name)
+            if not ref.address.is_paused:  # by an operator, whose word holds
+                ref.tell(Resume())
 
     def _dependents(self) -> Iterator[str]:
         config = self.context.services.config
@@ -306,10 +306,3 @@ async def _renew(tx: Tx, held: Epoch, ttl_seconds: float) -> Epoch:
     found = await find_epoch(tx, held.name)
     assert found is not None, "what was held is never deleted"
     return found
-
-
-def _is_paused_by_an_operator(name: str) -> bool:
-    try:
-        return running_system().worker_states.is_paused(name)
-    except RuntimeError:  # in a test without a whole system
-        return False

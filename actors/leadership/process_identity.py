@@ -26,7 +26,7 @@ class ProcessIdentity:
 
     @classmethod
     def own(cls) -> ProcessIdentity:
-        """This process."""
+        """Return the identity of this process, read at the call, so that it is right in a fork as well."""
         state = _state_of(os.getpid())
         assert state is not None, "a process finds itself in /proc"
         return cls(_boot_id(), _namespace(), os.getpid(), state[1])

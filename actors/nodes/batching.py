@@ -14,7 +14,7 @@ from vpn.errors import NodeError
 from vpn.protocol import Applied, KeySpec, Removal, Removed
 
 MAX_CHANGES: Final = 200
-"Changes that are sent together: few enough that the next one waits for less than a second."
+"""Changes that are sent together: few enough that the next one waits for less than a second."""
 
 BATCH_SIZE = histogram(
     "atlas_node_changes_together", "Changes of keys sent in one request.", buckets=(1, 2, 5, 10, 20, 50, 100, 200)
@@ -60,7 +60,7 @@ class ChangeBatcher:
 
     @property
     def waiting(self) -> int:
-        """Changes that are not sent yet."""
+        """How many changes are queued and not sent yet."""
         return len(self._waiting)
 
     async def _send_batches(self) -> None:

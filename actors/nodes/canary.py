@@ -103,9 +103,9 @@ class Canary(PeriodicWorker):
     origin: CanarySettings
     pool: str = "pool.main"
     patience: float = attrs.field(default=8.0, validator=gt(0))
-    "Seconds that all of a node's probe may take."
+    """Seconds that all of a node's probe may take."""
     cooldown: float = attrs.field(default=300.0, validator=gt(0))
-    "Seconds between two alerts about the same lasting condition."
+    """Seconds between two alerts about the same lasting condition."""
     _conditions: ConditionTracker = attrs.field(init=False)
     _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
     _without_packets: set[str] = attrs.field(init=False, factory=set)

@@ -45,7 +45,7 @@ class EmbeddedNode(Actor):
     node: NodeSettings
     embedded: EmbeddedSettings
     database: DatabaseSettings = attrs.field(factory=DatabaseSettings)
-    "Beside a database whose clock may be moved, the node's clock may be moved as well."
+    """Beside a database whose clock may be moved, the node's clock may be moved as well."""
     _agent: ChildProcess | None = attrs.field(init=False, default=None)
     _endpoint: Endpoint | None = attrs.field(init=False, default=None)
 

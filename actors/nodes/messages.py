@@ -44,7 +44,7 @@ class Endpoint:
 
 @attrs.frozen
 class Locate(Request[Endpoint]):
-    """Where does the embedded agent listen?"""
+    """Ask the actor of an embedded agent for its address and token; answered once the agent listens."""
 
 
 @attrs.frozen

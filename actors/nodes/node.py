@@ -63,7 +63,7 @@ class NodeBack(Event):
     level: ClassVar[int] = logging.INFO
     keys: int
     away: float | None
-    "Seconds that it was away; None if it is reached for the first time."
+    """Seconds that it was away; None if it is reached for the first time."""
 
     def line(self) -> str:
         since = "reached" if self.away is None else f"back after {self.away:.1f} s"
@@ -121,21 +121,21 @@ class NodeActor(Actor):
     node: NodeSettings
     pool: str = "pool.main"
     wakes: tuple[str, ...] = ()
-    "Workers that have something to do once the node is back."
+    """Workers that have something to do once the node is back."""
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    "Calls to the node at the same time."
+    """Calls to the node at the same time."""
     probe_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
-    "Seconds between two looks at the node."
+    """Seconds between two looks at the node."""
     probe_patience: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
-    "Seconds after which a look that was not answered counts as the node being away."
+    """Seconds after which a look that was not answered counts as the node being away."""
     first_pause: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
-    "Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."
+    """Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."""
     longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
-    "Seconds that it waits at most."
+    """Seconds that it waits at most."""
     clock_tolerance: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    "Seconds that the node's clock may be away from the database's before that is a condition."
+    """Seconds that the node's clock may be away from the database's before that is a condition."""
     cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
-    "Seconds between two alerts about the same lasting condition."
+    """Seconds between two alerts about the same lasting condition."""
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)

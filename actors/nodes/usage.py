@@ -28,7 +28,7 @@ class UsageCollector(PeriodicWorker):
 
     pool: str = "pool.main"
     patience: float = attrs.field(default=10.0, validator=gt(0))
-    "Seconds that a node may take for one page."
+    """Seconds that a node may take for one page."""
     _marks: dict[str, str] = attrs.field(init=False, factory=dict)
 
     async def iterate(self, budget: Budget) -> Iteration:

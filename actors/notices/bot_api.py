@@ -31,7 +31,7 @@ _NO_CHAT: Final = (
 
 
 class SendResult(enum.Enum):
-    """What became of a message."""
+    """What became of a message that was sent, as far as Telegram's answer tells."""
 
     SENT = "sent"
     UNREACHABLE = "unreachable"
@@ -61,7 +61,8 @@ class BotAnswer:
 
 
 class BotApi:
-    """A client of the Bot API. `aclose()` it."""
+    """The one call of the Bot API that notices need. Its answers say whether a message was sent, which decides what becomes of
+    it; `actors.payments.telegram_api` has a client of its own, whose errors say whether to ask again. `aclose()` it."""
 
     def __init__(self, telegram: TelegramNoticeSettings) -> None:
         self._path = f"/bot{telegram.token.reveal()}/sendMessage"
@@ -72,7 +73,7 @@ class BotApi:
         )
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the connections to Telegram; a send that is on its way fails."""
         await self._client.aclose()
 
     async def send(self, chat: int, text: str) -> BotAnswer:

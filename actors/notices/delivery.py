@@ -41,7 +41,7 @@ from runtime import Budget, Context
 
 
 class NoticeResult(enum.Enum):
-    """How an attempt ended."""
+    """What an attempt to deliver a message means for its row."""
 
     SENT = "sent"
     UNDELIVERABLE = "undeliverable"
@@ -57,10 +57,10 @@ class NoticeOutcome:
     end: NoticeResult
     why: str = ""
     delay: float = 0.0
-    "Seconds until the next attempt, for RETRY and POSTPONED."
+    """Seconds until the next attempt, for RETRY and POSTPONED."""
     is_unreachable: bool = False
     blocks_chat: bool = False
-    "Whether what waits for the same chat waits as well, to keep its order."
+    """Whether what waits for the same chat waits as well, to keep its order."""
 
     async def write(self, tx: Tx) -> bool:
         """Write it down; repeating that changes nothing. Returns False if another process has the message, or it is settled."""
@@ -76,9 +76,9 @@ class NoticeOutcome:
 
 
 RECORD_SECONDS: Final = 3.0
-"What is kept of the budget for writing down what became of a message, so that being cut off never leaves it unknown."
+"""What is kept of the budget for writing down what became of a message, so that being cut off never leaves it unknown."""
 LONGEST_WAIT: Final = 2.0
-"Seconds: a message that would have to wait longer for its chat is given back instead."
+"""Seconds: a message that would have to wait longer for its chat is given back instead."""
 
 _NO_OPERATOR_WAIT: Final = 600.0
 _UNTELLABLE_WAIT: Final = 3600.0
@@ -104,17 +104,17 @@ class DeliveryRound:
     slots: trio.CapacityLimiter
     operator_chat: int
     per_chat: int
-    "Messages of one chat in a round, at most."
+    """Messages of one chat in a round, at most."""
     is_full: bool
-    "Whether more may be due than these."
+    """Whether more may be due than these."""
     unsettled: list[NoticeOutcome]
-    "Verdicts that the database did not take; the caller's, because they outlive the round."
+    """Verdicts that the database did not take; the caller's, because they outlive the round."""
     sent: int = attrs.field(init=False, default=0)
     undecided: int = attrs.field(init=False, default=0)
     answered: bool = attrs.field(init=False, default=False)
     trouble: BotAnswer | None = attrs.field(init=False, default=None)
     delays: list[float] = attrs.field(init=False, factory=list)
-    "Seconds after which each of the messages that were given back is due."
+    """Seconds after which each of the messages that were given back is due."""
     _began: float = attrs.field(init=False, factory=trio.current_time)
 
     async def run(self, messages: Iterable[OutboxMessage]) -> None:

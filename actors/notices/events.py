@@ -25,7 +25,7 @@ class NoticeSent(Event):
     message: int
     notice: str
     took: float
-    "Seconds since it was written down."
+    """Seconds since it was written down."""
 
     def line(self) -> str:
         return f"notice {self.message} ({self.notice}) sent after {self.took:.3f} s"

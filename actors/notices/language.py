@@ -11,7 +11,7 @@ import attrs
 from db.money import DIGITS
 
 MOSCOW: Final = timezone(timedelta(hours=3))
-"The time that dates are written in; Moscow has had no other since 2014."
+"""The time that dates are written in; Moscow has had no other since 2014."""
 
 _SYMBOLS: Final = {"RUB": "₽", "USD": "$", "EUR": "€", "XTR": "⭐"}
 _NO_BREAK: Final = "\u00a0"
@@ -20,7 +20,7 @@ _MINUS: Final = "\u2212"
 
 @attrs.frozen
 class Language:
-    """One language of the notices."""
+    """The texts of all notices in one language, and how it writes what they are filled with."""
 
     code: str
     months: tuple[str, ...]
@@ -61,11 +61,11 @@ class Language:
         return f"{sign}{text}{_NO_BREAK}{_SYMBOLS.get(currency, currency)}"
 
     def percent(self, number: int) -> str:
-        """A percentage."""
+        """Return a whole number of percent as text, such as `25%`."""
         return f"{number}{_NO_BREAK if self.code == 'ru' else ''}%"
 
     def moment(self, moment: datetime) -> str:
-        """Day and time, in Moscow."""
+        """Return a moment as its day and time in Moscow."""
         local = moment.astimezone(MOSCOW)
         return f"{local.day} {self.months[local.month - 1]} {local.year}, {local:%H:%M} {self.zone}"
 

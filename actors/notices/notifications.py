@@ -48,9 +48,9 @@ class Notifications(ClaimingWorker):
 
     telegram: TelegramNoticeSettings
     claim_seconds: float = attrs.field(default=90.0, validator=attrs.validators.gt(0), kw_only=True)
-    "How long a claim lasts if this process dies; a successor under the same name does not wait for it."
+    """How long a claim lasts if this process dies; a successor under the same name does not wait for it."""
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    "Messages on their way at the same time: as many may be repeated when the process dies."
+    """Messages on their way at the same time: as many may be repeated when the process dies."""
     _api: BotApi | None = attrs.field(init=False, default=None)
     _pace: RateLimits = attrs.field(init=False)
     _slots: trio.CapacityLimiter = attrs.field(init=False)

@@ -23,7 +23,7 @@ class TokenBucket:
         return at
 
     def peek(self, now: float) -> float:
-        """The moment that `reserve` would return."""
+        """Return the moment that `reserve` would return, and take no token."""
         return max(now, self._next - (self.burst - 1) / self.rate)
 
 

@@ -14,7 +14,7 @@ from runtime import AtlasError
 
 LANGUAGES: Final[Mapping[str, Language]] = {language.code: language for language in (RUSSIAN, ENGLISH)}
 LEFT: Final = "left"
-"A placeholder beside the facts, for kinds that are useful until a moment: how long it is until then."
+"""A placeholder beside the facts, for kinds that are useful until a moment: how long it is until then."""
 
 _MAX_TEXT: Final = 500
 

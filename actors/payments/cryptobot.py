@@ -47,7 +47,7 @@ SIGNATURE = "crypto-pay-api-signature"
 
 @attrs.frozen
 class CryptoBot(Provider):
-    """The adapter of Crypto Pay."""
+    """Payments in crypto assets through Crypto Pay, the HTTP interface of @CryptoBot."""
 
     name = NAME
 
@@ -56,7 +56,7 @@ class CryptoBot(Provider):
 
     @classmethod
     def of(cls, settings: CryptoBotSettings) -> CryptoBot:
-        """With a client of its own."""
+        """Return one with an HTTP client of its own, which `aclose` closes."""
         headers = {"crypto-pay-api-token": settings.token.reveal()}
         return cls(settings, new_client(settings.url, headers=headers))
 

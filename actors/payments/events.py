@@ -77,7 +77,7 @@ class DeliveryRefused(Event):
     source: str
     why: str
     left_out: int = 0
-    "Deliveries of this source that were refused since the last such line; there is one a minute at most."
+    """Deliveries of this source that were refused since the last such line; there is one a minute at most."""
 
     def line(self) -> str:
         others = f" ({self.left_out} more of this source since the last such line)" if self.left_out else ""

@@ -54,7 +54,7 @@ class PaymentWatcher(ClaimingWorker):
 
     payments: PaymentSettings
     concurrency: int = 4
-    "Rows that are worked on at the same time."
+    """Rows that are worked on at the same time."""
     _providers: Providers = attrs.field(init=False, factory=dict)
 
     async def on_start(self) -> None:

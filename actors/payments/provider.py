@@ -74,7 +74,7 @@ class NewInvoice:
 
 @attrs.frozen
 class StillOpen:
-    """The invoice can still be paid."""
+    """The provider's answer to `look_up`: the invoice can still be paid."""
 
 
 class PricedIn(Protocol):
@@ -148,7 +148,7 @@ class Provider(ABC):
         and only its own last word closes an invoice."""
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the connections to the provider; calls that are on their way fail."""
         await self.client.aclose()
 
 

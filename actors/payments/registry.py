@@ -55,7 +55,7 @@ def open_providers(settings: PaymentSettings) -> Providers:
 
 
 async def close_providers(providers: Providers) -> None:
-    """Close their connections."""
+    """Close the connections of all of these providers."""
     for provider in providers.values():
         await provider.aclose()
 

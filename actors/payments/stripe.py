@@ -44,7 +44,7 @@ _CLOSED = ("checkout.session.expired", "checkout.session.async_payment_failed")
 
 @attrs.frozen
 class Stripe(Provider):
-    """The adapter of Stripe."""
+    """Card payments through sessions of Stripe Checkout."""
 
     name = NAME
 
@@ -55,7 +55,7 @@ class Stripe(Provider):
 
     @classmethod
     def of(cls, settings: StripeSettings) -> Stripe:
-        """With a client of its own."""
+        """Return one with an HTTP client of its own, which `aclose` closes."""
         headers = {"authorization": f"Bearer {settings.secret_key.reveal()}"}
         return cls(settings, new_client(settings.url, headers=headers))
 

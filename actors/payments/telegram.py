@@ -102,7 +102,7 @@ _BEYOND_ALL_NUMBERS = 2**63
 
 @attrs.frozen
 class Telegram(Provider):
-    """The adapter of Telegram."""
+    """Payments inside Telegram: Stars, or a provider that is set up at @BotFather."""
 
     name = NAME
     is_watched = False
@@ -112,7 +112,7 @@ class Telegram(Provider):
 
     @classmethod
     def of(cls, settings: TelegramPaymentSettings) -> Telegram:
-        """With a client of its own."""
+        """Return one with an HTTP client of its own, which `aclose` closes."""
         return cls(settings, TelegramApi.of(settings.url, settings.token))
 
     def authenticate(self, delivery: WebhookDelivery) -> str:

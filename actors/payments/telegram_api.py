@@ -17,7 +17,8 @@ _CONNECTIONS = 100
 
 @attrs.frozen
 class TelegramApi:
-    """A client of the Bot API."""
+    """The calls of the Bot API that payments need. Its errors say whether to ask again; `actors.notices.bot_api` has a client
+    of its own, because there it matters whether a message was sent."""
 
     token: Secret
     client: httpx.AsyncClient
@@ -63,7 +64,7 @@ class TelegramApi:
         return provider_refused(NAME, method, status, why, "payments.telegram")
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections to Telegram; calls that are on their way fail."""
         await self.client.aclose()
 
     async def _call(self, method: str, body: object, within: float, *, repeat: bool = False) -> tuple[int, Fields]:

@@ -169,14 +169,14 @@ class TelegramUpdates(Actor):
     payments: PaymentSettings
     pool: str = "pool.gateway"
     wait: float = attrs.field(default=25.0, validator=attrs.validators.ge(0))
-    "Seconds that one `getUpdates` waits for news."
+    """Seconds that one `getUpdates` waits for news."""
     first_pause: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     last_pause: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    "Seconds between two attempts while Telegram or the database is away; they double from the first to the last."
+    """Seconds between two attempts while Telegram or the database is away; they double from the first to the last."""
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    "Updates that are worked on at the same time; a checkout waits for none of them."
+    """Updates that are worked on at the same time; a checkout waits for none of them."""
     turn_seconds: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
-    "Seconds, on the database's clock, after which another process polls if this one is not heard of."
+    """Seconds, on the database's clock, after which another process polls if this one is not heard of."""
     _election: LeaderElection | None = attrs.field(init=False, default=None)
 
     async def on_start(self) -> None:

@@ -45,7 +45,7 @@ _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-
 
 @attrs.frozen
 class YooKassa(Provider):
-    """The adapter of YooKassa."""
+    """Payments in roubles through YooKassa."""
 
     name = NAME
 
@@ -55,7 +55,7 @@ class YooKassa(Provider):
 
     @classmethod
     def of(cls, settings: YooKassaSettings) -> YooKassa:
-        """With a client of its own. Raises ValueError for a network that is none."""
+        """Return one with an HTTP client of its own, which `aclose` closes. Raises ValueError for a network that is none."""
         client = new_client(settings.url)
         client.auth = httpx.BasicAuth(settings.shop_id, settings.secret_key.reveal())
         return cls(settings, client, tuple(ip_network(network) for network in settings.networks))

@@ -204,7 +204,7 @@ class Pool:
         state = self._gate.state
         described = f"{self.name} is not running" if state is None else state.describe()
         metrics.REFUSED.labels(self.name, "timeout").inc()
-        self._context.services.beats.spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
+        self._context.services.beats.pool_wait_spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
         return LeaseTimeout(
             f'"{request.label}" got no connection in {waited:.2f} s (within={limit:g} s), lane {request.lane.name.lower()}, at '
             f"{request.site}. {described}. Hold connections for less time, or raise pool.size"

@@ -14,21 +14,21 @@ import trio
 from actors.pool.client import known_gate
 from actors.pool.report import pool_report
 from actors.pool.state import PoolState
-from runtime import System
+from runtime import Registry
 from runtime.control import UNAVAILABLE, USAGE, ControlCall, ControlError, control_command
 from runtime.wording import did_you_mean
 
 
 @attrs.frozen
 class LeasesArguments:
-    """One pool, or all."""
+    """The arguments of `leases`: the name of one pool, or None for all."""
 
     pool: str | None = None
 
 
 @attrs.frozen
 class PoolArguments:
-    """What to do with which pool."""
+    """The arguments of `pool`: what to do with which pool."""
 
     pool: str
     action: Literal["resize", "pause", "resume", "expire", "revoke"]
@@ -45,7 +45,7 @@ class PoolArguments:
 @control_command("leases", LeasesArguments, changes=False)
 async def leases(call: ControlCall, arguments: LeasesArguments) -> object:
     """Every pool: who holds connections, who waits for one, and how long waits have been."""
-    pools = _pools(call.system)
+    pools = _pools(call.system.registry)
     chosen = pools if arguments.pool is None else {arguments.pool: _find(pools, arguments.pool)}
     return {
         "pools": [
@@ -59,7 +59,7 @@ async def leases(call: ControlCall, arguments: LeasesArguments) -> object:
 async def pool(call: ControlCall, arguments: PoolArguments) -> object:
     """Resize, pause, resume or expire a pool, or take leases away, until the pool's next restart."""
     name = arguments.pool
-    state = _find(_pools(call.system), name)
+    state = _find(_pools(call.system.registry), name)
     if state is None:
         raise ControlError(f"{name} does not run at this moment; `atlas status` says why", UNAVAILABLE)
     taken = 0
@@ -74,7 +74,7 @@ async def pool(call: ControlCall, arguments: PoolArguments) -> object:
             now = trio.current_time()
             state.expire_all(lambda: now + random.uniform(0, arguments.spread))  # noqa: S311  spreads load, guards nothing
         case "revoke":
-            taken = _revoke(call.system, state, arguments)
+            taken = _revoke(call.system.registry, state, arguments)
     return {
         "pool": name,
         "action": arguments.action,
@@ -86,12 +86,12 @@ async def pool(call: ControlCall, arguments: PoolArguments) -> object:
     }
 
 
-def _revoke(system: System, state: PoolState, arguments: PoolArguments) -> int:
+def _revoke(registry: Registry, state: PoolState, arguments: PoolArguments) -> int:
     """Take leases away and return how many."""
     name, everybody = arguments.owner, arguments.everybody
     if bool(name) is everybody:
         raise ControlError("say whose leases to take away: the name of one actor, or everybody's, with --all", USAGE)
-    known = {address.name for address in system.registry} | {lease.owner.name for lease in state.leases.values()}
+    known = {address.name for address in registry} | {lease.owner.name for lease in state.leases.values()}
     if name and name not in known:
         raise ControlError(f'there is no actor "{name[:60]}"{did_you_mean(name[:60], known)}', USAGE)
     before = len(state.leases)
@@ -99,10 +99,10 @@ def _revoke(system: System, state: PoolState, arguments: PoolArguments) -> int:
     return before - len(state.leases)
 
 
-def _pools(system: System) -> dict[str, PoolState | None]:
+def _pools(registry: Registry) -> dict[str, PoolState | None]:
     """Return the state of every pool of the system by name; None where the pool does not run at the moment."""
     found: dict[str, PoolState | None] = {}
-    for address in system.registry:
+    for address in registry:
         gate = known_gate(address.ref)
         if gate is not None and gate.has_run:
             found[address.name] = gate.state

@@ -14,7 +14,7 @@ from runtime import Deferred, Ref, Request
 
 @attrs.define(eq=False)
 class LeaseRequest:
-    """One wish for a connection, from its first line to its lease. Lives in one process and on one loop.
+    """One request for a connection, from the line that makes it to its lease. Lives in one process and on one loop.
 
     The asker and the pool share it, so that a connection that was granted at the very moment at which the asker gave up is
     found and given back.
@@ -38,7 +38,7 @@ class LeaseRequest:
 
     @property
     def site(self) -> str:
-        """The line that asks."""
+        """The line of code that made the request, as `db.driver.call_site` names lines."""
         return site_at(self.code, self.line)
 
 

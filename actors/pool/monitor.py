@@ -102,7 +102,7 @@ class PoolMonitor:
         self._shedding = SheddingReporter(self.state, self.context.emit)
 
     async def run(self) -> NoReturn:
-        """Tick for ever."""
+        """Call `tick` every `TICK` seconds until cancelled."""
         watch_mailbox(self.beat, self.context.ref.address)
         while True:
             self.beat.begin(_BEAT_LIMIT)

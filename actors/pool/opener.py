@@ -35,11 +35,11 @@ class Opener:
     _failures: int = attrs.field(init=False, default=0)
 
     def wake(self) -> None:
-        """Connections are missing."""
+        """Look again whether connections are missing: to be called whenever one was closed, or the pool's size was raised."""
         self._needed.set()
 
     async def run(self) -> NoReturn:
-        """Fill for ever."""
+        """Open connections whenever some are missing, until cancelled. Raises what `open` raises but the two errors above."""
         while True:
             while self.state.missing > 0:
                 await self._try()

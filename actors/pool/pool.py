@@ -86,7 +86,7 @@ class PoolActor(Actor):
             self.settings,
             size,
             emit=self._emit,
-            spike=context.services.beats.spike,
+            spike=context.services.beats.pool_wait_spike,
             needed=self._wake_opener,
             dirty=dirty.send_nowait,
             watch=self._watch_owner,

@@ -194,12 +194,12 @@ class PoolState:
 
     @property
     def open_count(self) -> int:
-        """Connections that exist, in whatever state."""
+        """How many connections exist: idle, leased or in quarantine."""
         return len(self.idle) + len(self.leases) + len(self.quarantined)
 
     @property
     def missing(self) -> int:
-        """Connections to open."""
+        """How many connections are to be opened to have `size` of them."""
         return 0 if self.status is PoolStatus.CLOSED else max(0, self.size - self.open_count)
 
     def add_connection(self, connection: Connection) -> None:
@@ -223,7 +223,7 @@ class PoolState:
         self._update_status()
 
     def sweep(self, now: float) -> None:
-        """Look at the idle connections: those that died or are too old are replaced."""
+        """Check the idle connections at `now`: those that died or are too old are closed, to be replaced."""
         for connection in list(self.idle):
             if not connection.driver.probe():
                 why = "lost"
@@ -263,7 +263,7 @@ class PoolState:
         self._to_idle(lease.connection)
 
     def close_all(self, why: str) -> None:
-        """The incarnation ends: waiters and holders are told at once, every socket is cut."""
+        """End the incarnation at once: fail waiting requests, revoke leases, cut every socket. Harmless if repeated."""
         if self.status is PoolStatus.CLOSED:
             return
         for waiter in self.queue.drain():
@@ -315,7 +315,7 @@ class PoolState:
         self._notify_idle()
 
     def resume(self) -> None:
-        """Undo `pause`."""
+        """Serve all lanes again, after `pause`; harmless if the pool is not paused."""
         self.paused = False
         self.queue.codel.slow = False
         self.serve(trio.current_time())

@@ -14,7 +14,7 @@ import yaml
 from jsonschema.validators import Draft202012Validator
 
 PREFIX: Final = "/shop/v1"
-"Where it is served."
+"""Where it is served."""
 
 _FILE: Final = "openapi.yaml"
 _COMMON: Final = {
@@ -29,9 +29,9 @@ _COMMON: Final = {
     "500": "Defect",
     "503": "Unavailable",
 }
-"Answers that every operation may give; the file names them once, the served description with each operation."
+"""Answers that every operation may give; the file names them once, the served description with each operation."""
 _TAKING: Final = {"400": "Malformed"}
-"The same for every operation that takes a parameter or a body."
+"""The same for every operation that takes a parameter or a body."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, some ten times faster where it is built
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 

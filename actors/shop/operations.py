@@ -28,7 +28,7 @@ from db.tx import Tx
 
 ShopAnswer = dict[str, Any]
 AUDIT_ACTOR: Final = "shop"
-"Who the audit trail says it was; the key's name follows."
+"""Who the audit trail says it was; the key's name follows."""
 
 
 @attrs.frozen
@@ -240,7 +240,7 @@ OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer]
     "find_referral": find_referral,
     "request_withdrawal": withdraw,
 }
-"By the `operationId` of the description."
+"""By the `operationId` of the description."""
 
 
 async def _customer(tx: Tx, customer: Customer) -> ShopAnswer:

@@ -27,7 +27,7 @@ from db.work.nonces import use_nonce
 from runtime.config import Secret
 
 BODY_LIMIT: Final = 16 * 1024
-"Bytes. The largest legal body has a few hundred."
+"""Bytes. The largest legal body has a few hundred."""
 DESCRIPTION_PATH: Final = "/openapi.json"
 
 

@@ -16,14 +16,14 @@ class ShopSettings:
     """What the gateway serves beside payments. Without keys it serves no front end; subscription links always work."""
 
     keys: Secret = attrs.field(factory=lambda: Secret(""))
-    "Lines `name secret`; a secret has at least 32 characters. A front end's next key is a line with another name."
+    """Lines `name secret`; a secret has at least 32 characters. A front end's next key is a line with another name."""
     public_url: str = attrs.field(default="", validator=matches_re(_ADDRESS))
-    "The gateway as customers reach it, such as https://vpn.example, without a slash at its end."
+    """The gateway as customers reach it, such as https://vpn.example, without a slash at its end."""
     title: str = "ATLAS"
-    "What customers' programs call the subscription; they show 25 characters at most."
+    """What customers' programs call the subscription; they show 25 characters at most."""
     support_url: str = attrs.field(default="", validator=matches_re(_ADDRESS))
-    "Where customers' programs send them for help."
+    """Where customers' programs send them for help."""
     announce: str = attrs.field(default="", validator=max_len(200))
-    "A line that customers' programs show beside the subscription, such as a notice of maintenance; 200 characters at most."
+    """A line that customers' programs show beside the subscription, such as a notice of maintenance; 200 characters at most."""
     update_hours: int = attrs.field(default=12, validator=[ge(1), le(720)])
-    "How often customers' programs fetch the links again."
+    """How often customers' programs fetch the links again."""

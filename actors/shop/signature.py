@@ -20,7 +20,7 @@ import attrs
 from runtime.config import Secret
 
 WINDOW_SECONDS: Final = 300
-"A request older or younger than this is refused."
+"""A request older or younger than this is refused."""
 SHORTEST_SECRET: Final = 32
 
 KEY_HEADER: Final = "x-atlas-key"

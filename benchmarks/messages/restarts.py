@@ -9,8 +9,7 @@ import attrs
 import trio
 
 from benchmarks.messages.supervised import supervisor
-from runtime import Actor, Message, Services, handler
-from runtime.log import logs
+from runtime import Actor, Message, Services, handler, log
 
 
 class CrashOnPurpose(Exception):
@@ -58,11 +57,11 @@ class Fragile(Actor):
 def restarts(count: int) -> list[float]:
     """Seconds of each restart, events and their log lines included. Starts the process's log: call it in one of its own."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    logs.start(out=nowhere, err=nowhere)
+    log.start(out=nowhere, err=nowhere)
     try:
         return trio.run(_restarts, count)
     finally:
-        logs.stop()
+        log.stop()
         os.close(nowhere)
 
 

@@ -17,6 +17,8 @@ import asyncpg
 import trio
 import trio_asyncio
 
+from runtime import unwrap_group
+
 T = TypeVar("T")
 
 STATEMENT_CACHE = 100
@@ -54,9 +56,7 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
                 with trio.move_on_after(_LAST_TURN, shield=True):
                     await loop.synchronize()
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        error = unwrap_group(group)
         if error is group:
             raise
         raise error from error.__cause__

@@ -1,6 +1,5 @@
 """`atlas`: finds the commands of all rooms by entry point, shows their help without importing them, and turns errors
-into
-messages and exit codes.
+into messages and exit codes.
 """
 
 from __future__ import annotations
@@ -202,13 +201,11 @@ def run_command_line(arguments: list[str] | None = None) -> int:
     return result if isinstance(result, int) else OK
 
 
-def _tell(error: Exception) -> int:
+def _tell(error: BaseException) -> int:
     """Print an error to stderr, in its own words if it has some, and return the exit code."""
-    from runtime.errors import AtlasError  # `atlas --help` needs no runtime
+    from runtime.errors import AtlasError, unwrap_group  # `atlas --help` needs no runtime
 
-    whole = error
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    whole, error = error, unwrap_group(error)
     if not isinstance(error, AtlasError):
         return _tell_unexpected(error, whole)
     from runtime.log.redaction import one_line  # as above
@@ -220,7 +217,7 @@ def _tell(error: Exception) -> int:
     return error.exit_code
 
 
-def _tell_unexpected(error: Exception, whole: Exception) -> int:
+def _tell_unexpected(error: BaseException, whole: BaseException) -> int:
     """One line instead of a traceback, which may show values that are nobody's business and tells an operator nothing."""
     from runtime.log.redaction import redact  # as above
 

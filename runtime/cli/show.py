@@ -107,7 +107,7 @@ def _lines(value: dict[str, Any], indent: str) -> list[str]:
 @json_option
 @click.pass_context
 def deadletters(ctx: click.Context, name: str | None, limit: int, *, as_json: bool) -> None:
-    """Show messages that nobody handled: types and reasons, never contents."""
+    """Show messages that were not handled: types and reasons, never contents."""
     found = call_control(ctx, "deadletters", name=name, limit=limit)
 
     def render() -> str:

@@ -5,17 +5,6 @@ Entry points: `load`, `Config`, `settings` (declares the shape of a table), `Sec
 The package is light to import: what needs actors is loaded when it is first asked for.
 """
 
-from runtime.config.config import Config
-from runtime.config.errors import ConfigErrors
-from runtime.config.loader import load, load_text
-from runtime.config.secret import Secret
-from runtime.config.section import settings
+from runtime.public_names import public_names
 
-__all__ = [
-    "Config",
-    "ConfigErrors",
-    "Secret",
-    "load",
-    "load_text",
-    "settings",
-]
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

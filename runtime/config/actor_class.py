@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 import traceback
+from collections.abc import Mapping
 from types import ModuleType
 
 import attrs
@@ -19,9 +20,16 @@ _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def actor_class(path: str) -> type[Actor]:
-    """Import the class. Raises Invalid when there is no such module or name, its import fails or it is no actor."""
+    """Import the class, from where it stands now if its package says in `MOVED_ACTORS` that it has moved.
+
+    A package that moved its actors says so in its `__init__`: `MOVED_ACTORS` is a mapping from each old
+    `package.module:Class` to the new one, so that a configuration that names the old one goes on working.
+
+    Raises Invalid when there is no such module or name, its import fails or it is no actor.
+    """
     if not _DOTTED.fullmatch(path):
         raise Invalid([((), f'expected "package.module:Class", e.g. "actors.pool.pool:PoolActor", got "{path}"')])
+    path = _moved(path)
     module_name, _, name = path.partition(":")
     module = _import(module_name)
     found = getattr(module, name, None)
@@ -34,6 +42,13 @@ def actor_class(path: str) -> type[Actor]:
         raise Invalid([((), f"{path} is not an attrs class: put @attrs.define above class {name}")])
     checked: type[Actor] = found
     return checked
+
+
+def _moved(path: str) -> str:
+    """Where the class at this path stands now."""
+    package = _import(path.partition(":")[0].partition(".")[0])
+    moved: Mapping[str, str] = getattr(package, "MOVED_ACTORS", {})
+    return moved.get(path, path)
 
 
 def _is_actor(value: object) -> bool:

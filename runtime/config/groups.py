@@ -33,7 +33,7 @@ class GroupPlan:
     name: str
     table: GroupTable
     waits_for: tuple[str, ...] = ()
-    """Siblings that must be up before it starts: its own needs, and those of everybody inside."""
+    """Siblings that must be up before it starts: its own needs, and those of its members."""
 
     @property
     def parent(self) -> str | None:
@@ -99,7 +99,7 @@ def ancestors(name: str | None, groups: Mapping[str, GroupPlan]) -> list[str]:
 
 
 class GroupTree:
-    """Who lives where, and in which order siblings start."""
+    """The group of each child, and the order in which siblings start."""
 
     def __init__(self, source: RawConfig, groups: Mapping[str, GroupPlan], home: Mapping[str, str | None]) -> None:
         """`home` gives the group of each child that is no group, in the order of the file."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import runtime
 from runtime.config.config import Config
 from runtime.config.environment import alias_targets, apply_environment
 from runtime.config.errors import ConfigErrors
@@ -50,7 +49,7 @@ def find_config(given: Path | None, env: Mapping[str, str], directory: Path | No
     if env.get(CONFIG_VARIABLE):
         return Path(env[CONFIG_VARIABLE])
     here = (directory or Path.cwd()) / CONFIG_FILE
-    shipped = Path(runtime.__file__).resolve().parent.parent / CONFIG_FILE
+    shipped = Path(__file__).resolve().parents[2] / CONFIG_FILE
     for candidate in (here, shipped):
         if candidate.is_file():
             return candidate
@@ -125,7 +124,7 @@ def _raise(source: RawConfig) -> None:
 
 
 def _check_healthcheck(source: RawConfig, watchdog: WatchdogSettings, tree: DeclaredTree) -> None:
-    """A name that nobody has would leave a frozen health check unseen; only the default may be nobody's."""
+    """Refuse the name of an unknown actor: a frozen health check would go unseen. Only the default may be unknown."""
     names = [plan.name for plan in tree.actors]
     if watchdog.healthcheck not in names and "healthcheck" in source.table(("watchdog",)):
         message = f'there is no actor "{watchdog.healthcheck}"{did_you_mean(watchdog.healthcheck, names)}'

@@ -164,7 +164,7 @@ class GroupTable:
     parent: str | None = attrs.field(default=None, validator=optional(matches_re(NAME)))
     """The group that it belongs to; by default it stands right below the root."""
     strategy: Strategy = Strategy.ONE_FOR_ONE
-    """Whom a restart of one of its children takes along."""
+    """Which siblings a restart of one of its children takes along."""
     intensity: int = attrs.field(default=5, validator=ge(0))
     """Restart attempts of its children allowed within `period` before the group gives up."""
     period: float = attrs.field(default=60.0, validator=gt(0))

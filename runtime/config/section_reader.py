@@ -1,4 +1,4 @@
-"""Reading settings sections, each once, whoever asks first."""
+"""Reading settings sections, each once, when it is first asked for."""
 
 from __future__ import annotations
 

@@ -5,20 +5,6 @@ Entry points: `control_command` (a room adds a command), `client.call` and `clie
 `server.ControlServer`.
 """
 
-from runtime.control.client import call
-from runtime.control.command import ControlCall, NoArguments, Operator, control_command
-from runtime.control.protocol import UNAVAILABLE, USAGE, ControlError, encode
-from runtime.control.runtime_commands import as_item
+from runtime.public_names import public_names
 
-__all__ = [
-    "UNAVAILABLE",
-    "USAGE",
-    "ControlCall",
-    "ControlError",
-    "NoArguments",
-    "Operator",
-    "as_item",
-    "call",
-    "control_command",
-    "encode",
-]
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

@@ -13,7 +13,7 @@ TIMEOUT = 10.0
 
 
 class ControlUnreachable(ControlError):
-    """Nobody answers on the socket. Exit code 69."""
+    """The socket does not answer. Exit code 69."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"cannot reach the system: is `atlas run` running? socket {path}: {why}", UNAVAILABLE)

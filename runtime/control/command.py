@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -11,10 +11,10 @@ from runtime.config.convert import convert
 from runtime.config.errors import Invalid
 from runtime.config.raw_config import dotted
 from runtime.control.protocol import USAGE, ControlError
+from runtime.operations.operations import Operations
+from runtime.operations.reload import Reloader
+from runtime.operations.running import RunningSystem
 from runtime.wording import did_you_mean
-
-if TYPE_CHECKING:
-    from runtime.system.system import System
 
 A = TypeVar("A")
 
@@ -29,11 +29,18 @@ class Operator:
     uid: int
 
 
+class OperableSystem(RunningSystem, Protocol):
+    """A running system with what operators do to it."""
+
+    operations: Operations
+    reloader: Reloader
+
+
 @attrs.frozen
 class ControlCall:
     """One request that is being served."""
 
-    system: System
+    system: OperableSystem
     caller: Operator
     item: SendItem
     """Send one `item` line; only for commands that stream."""

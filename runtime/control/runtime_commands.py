@@ -23,7 +23,7 @@ class Name:
 
 @attrs.frozen
 class KillArguments:
-    """Whom, and optionally where."""
+    """The actor's name, and optionally the failpoint (`at`) and its visit (`nth`)."""
 
     name: str
     at: str | None = None
@@ -39,7 +39,7 @@ class MaybeName:
 
 @attrs.frozen
 class Recent:
-    """How many of the latest, and of whom."""
+    """How many of the latest, and of which actor (all if None)."""
 
     limit: int = attrs.field(default=100, validator=attrs.validators.ge(0))
     name: str | None = None
@@ -47,7 +47,7 @@ class Recent:
 
 @attrs.frozen
 class EventArguments:
-    """How many of the latest, of whom, and whether to go on."""
+    """How many of the latest, of which actor (all if None), and whether to follow."""
 
     limit: int = attrs.field(default=50, validator=attrs.validators.ge(0))
     name: str | None = None
@@ -125,7 +125,7 @@ async def reload(call: ControlCall, _arguments: NoArguments) -> object:
 
 @control_command("deadletters", Recent, changes=False)
 async def deadletters(call: ControlCall, arguments: Recent) -> object:
-    """Messages that nobody handled."""
+    """Messages that were not handled."""
     letters = call.system.services.deadletters
     found = [letter for letter in letters.recent() if arguments.name in (None, letter.actor)]
     counts = [
@@ -156,13 +156,13 @@ async def events(call: ControlCall, arguments: EventArguments) -> object:
     everything = bus.records()
     records = [record for record in everything if arguments.name in (None, record.event.actor)]
     news: trio.MemoryReceiveChannel[None]
-    bell, news = trio.open_memory_channel[None](1)
+    wakeup, news = trio.open_memory_channel[None](1)
 
-    def ring(_event: object) -> None:
+    def wake(_event: object) -> None:
         with contextlib.suppress(trio.WouldBlock):
-            bell.send_nowait(None)
+            wakeup.send_nowait(None)
 
-    unsubscribe = bus.subscribe(ring) if arguments.follow else None
+    unsubscribe = bus.subscribe(wake) if arguments.follow else None
     try:
         last = everything[-1].sequence if everything else 0
         for record in records[-arguments.limit :] if arguments.limit else []:
@@ -187,9 +187,9 @@ def as_item(record: EventRecord) -> Mapping[str, object]:
         "sequence": record.sequence,
         "at": record.at,
         "level": event.level,
-        "kind": event.kind,
+        "kind": record.kind,
         "actor": event.actor,
         "line": one_line(redact(event.line())),
         "correlation": record.correlation,
-        "facts": event.facts(),
+        "facts": record.facts,
     }

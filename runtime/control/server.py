@@ -13,21 +13,26 @@ import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import attrs
 import trio
 
 from runtime.config.runtime_sections import ControlSettings
-from runtime.control.command import COMMANDS, ControlCall, ControlCommand, Operator, check_arguments, find_command
+from runtime.control.command import (
+    COMMANDS,
+    ControlCall,
+    ControlCommand,
+    OperableSystem,
+    Operator,
+    check_arguments,
+    find_command,
+)
 from runtime.control.protocol import UNAVAILABLE, USAGE, ControlError, decode_request, encode, error_line
 from runtime.correlation import correlated
 from runtime.errors import StartRefused
 from runtime.events import Event
 from runtime.log.logs import get_logger
-
-if TYPE_CHECKING:
-    from runtime.system.system import System
 
 _CHUNK = 65536
 _log = get_logger("atlas.control")
@@ -46,7 +51,7 @@ class OperatorCommand(Event):
     outcome: str
 
     def line(self) -> str:
-        """Who did what to whom, and what came of it."""
+        """Which operator did what to which actor, and the outcome."""
         target = f" {self.target}" if self.target else ""
         return f"operator (uid {self.uid}, pid {self.pid}): {self.command}{target}: {self.outcome}"
 
@@ -57,7 +62,7 @@ class ControlServer:
     def __init__(
         self,
         path: Path,
-        system: System,
+        system: OperableSystem,
         settings: ControlSettings,
         commands: Mapping[str, ControlCommand] = COMMANDS,
     ) -> None:

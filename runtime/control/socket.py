@@ -119,8 +119,8 @@ class InstanceLock:
 class Holder:
     """The process that holds the lock of a socket at this moment; a context manager.
 
-    Another one that takes the lock later is not meant. Nothing here takes the lock itself: whoever starts at this moment must
-    not be refused because somebody looks.
+    One that takes the lock later is not seen. The lock itself is not taken here: a system that starts at this moment must
+    not be refused because of a look.
     """
 
     def __init__(self, socket: Path) -> None:

@@ -56,13 +56,13 @@ class Address:
 
     __slots__ = (
         "_actor",
-        "_comes_back",
-        "_end",
+        "_end_reason",
         "_ended_by_itself",
         "_make",
         "_readiness",
         "_run",
         "_up_since",
+        "_will_restart",
         "asks",
         "clock_offset",
         "expired",
@@ -124,9 +124,9 @@ class Address:
         self._readiness: tuple[bool, str] = (True, "")
         self._ended_by_itself = False
         """Whether the last incarnation declined to run, or came to its own end."""
-        self._comes_back: bool | None = None
+        self._will_restart: bool | None = None
         """Whether another incarnation follows this one: None while it runs unasked, and until its supervisor has decided."""
-        self._end: str = ""
+        self._end_reason: str = ""
         self._up_since = 0.0
 
     # --- the Child protocol ------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Address:
         if self.state in (AddressState.PARKED, AddressState.DEAD):
             self.mailbox.open()
         elif self.is_draining:
-            self.mailbox.accept()
+            self.mailbox.resume_accepting()
         if self.is_paused:
             # Before the first turn: a timer that is due goes ahead of a Suspend that waits.
             self.mailbox.set_serving(serve_user=False)
@@ -145,26 +145,26 @@ class Address:
         self.incarnation = incarnation
         self.state = AddressState.STARTING
         self.is_draining = False
-        self._comes_back = None
+        self._will_restart = None
         self._readiness = (True, "")
         self._ended_by_itself = False
         self._actor = None
         self._actor = actor = self._make()
         self._run = run = Incarnation(self, incarnation, actor)
-        await run.live(task_status)
+        await run.run(task_status)
 
     def request_stop(self, reason: StopReason) -> None:
         """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""
         if self._run is not None:
             self._run.stop(reason)
-            self._settle_waiting(comes_back=reason.cause is StopCause.RESTART)
+            self._answer_queued(will_restart=reason.cause is StopCause.RESTART)
             self.mailbox.put(Stop(reason.detail))  # wakes the message loop, which then looks at the reason
 
     def request_drain(self) -> None:
         """Refuse new user messages, handle those that were accepted, then stop."""
         self.is_draining = True
-        self.mailbox.refuse()
-        self.mailbox.ring()
+        self.mailbox.stop_accepting()
+        self.mailbox.wake_reader()
 
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the record's name in the whole runtime
         """Fail the asks that it handled or owed, tell monitors, keep what survives.
@@ -172,14 +172,14 @@ class Address:
         Asks that waited are answered by `on_decided`: only then is it known whether to repeat them makes sense.
         """
         run, self._run = self._run, None
-        self.dying(run, exit.error)
-        self._end = f"incarnation {exit.incarnation}: {exit.reason.value}"
+        self.incarnation_failed(run, exit.error)
+        self._end_reason = f"incarnation {exit.incarnation}: {exit.reason.value}"
         self._ended_by_itself = exit.reason in (ExitReason.IGNORED, ExitReason.NORMAL)
         self.is_busy = False
         self.services.beats.ended(self.name)
         self.facts.clear()
         if run is not None:
-            run.ended()
+            run.discard()
         for monitor in tuple(self.monitors):
             monitor.report(exit.reason.value)
         # A stop or a Down that the old incarnation has not seen says nothing to the next one.
@@ -187,7 +187,7 @@ class Address:
 
     def on_decided(self, *, restarts: bool) -> None:
         """Fail the asks that waited."""
-        self._settle_waiting(comes_back=restarts)
+        self._answer_queued(will_restart=restarts)
 
     def on_parked(self, reason: str) -> None:
         """Nothing runs until an operator restarts it."""
@@ -240,7 +240,7 @@ class Address:
     def refusal(self, message: Message) -> AskError | None:
         """Why a request need not even be sent."""
         if self.state is AddressState.DOWN:
-            return self._bounce(message)
+            return self._not_delivered(message)
         if self.state in (AddressState.DEAD, AddressState.PARKED) or self.is_draining:
             return self._dead(message)
         if self._run is not None and self._run.stop_reason is not None:
@@ -251,16 +251,17 @@ class Address:
 
     # --- what the incarnation reports --------------------------------------------------------------------------------
 
-    def serving(self, run: Incarnation) -> None:
+    def start_done(self, run: Incarnation) -> None:
         """The start handshake is done."""
         if self._run is run:
             self.state = AddressState.UP
             self._up_since = self.read_clock()
 
-    def dying(self, run: Incarnation | None, error: BaseException | None) -> None:
-        """The incarnation is as good as gone: answer everybody whose request it had looked at.
+    def incarnation_failed(self, run: Incarnation | None, error: BaseException | None) -> None:
+        """The incarnation will end: fail the requests that it handled or whose reply it deferred.
 
-        Whom it had not looked at waits for the supervisor's decision, which comes with the end; see `lingers`.
+        Requests still queued are answered by `on_decided`, when it is known whether the actor restarts; or by
+        `tasks_outlive_it`, if the end takes long.
         """
         if run is not None and self._run is not run and self._run is not None:
             return
@@ -272,18 +273,18 @@ class Address:
                 failure = self._crashed(ask, error)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
-            elif ask.room is not None:
-                ask.room.cancel(reason="there is nobody to make room")
-        if self._comes_back is not None:
-            self._settle_waiting(comes_back=self._comes_back)
+            elif ask.room_scope is not None:
+                ask.room_scope.cancel(reason="there is nobody to make room")
+        if self._will_restart is not None:
+            self._answer_queued(will_restart=self._will_restart)
 
-    def lingers(self) -> None:
-        """Tasks of the incarnation keep it from ending: nobody shall wait for its deadline because of them."""
-        if self._comes_back is None:
+    def tasks_outlive_it(self) -> None:
+        """Tasks keep the incarnation from ending: fail the queued requests now, instead of at their deadlines."""
+        if self._will_restart is None:
             self._answer_waiting()
 
-    def drop(self, message: Message, reason: str) -> None:
-        """A message will not be handled."""
+    def record_dead_letter(self, message: Message, reason: str) -> None:
+        """Count a message that will not be handled, with the reason."""
         self.services.deadletters.record(self.name, type(message).__name__, reason)
 
     def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
@@ -292,30 +293,30 @@ class Address:
 
     def _close(self, state: AddressState, reason: str) -> None:
         self.state = state
-        self._end = f"{self._end}; {reason}" if self._end else reason
+        self._end_reason = f"{self._end_reason}; {reason}" if self._end_reason else reason
         for ask in tuple(self.asks):
             ask.settle(Error(self._dead(ask.message)))
         left = [message for item in self.mailbox.close() if (message := told_message(item)) is not None]
         for message in left:
-            self.drop(message, f"the actor is {state.value}: {reason}")
+            self.record_dead_letter(message, f"the actor is {state.value}: {reason}")
         actor, self._actor = self._actor, None
         if actor is not None and left:
             try:
                 actor.on_undelivered(left, reason)
             except Exception as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
-                self.drop(left[0], f"on_undelivered raised {type(error).__name__}: {error}")
+                self.record_dead_letter(left[0], f"on_undelivered raised {type(error).__name__}: {error}")
 
-    def _settle_waiting(self, *, comes_back: bool) -> None:
-        self._comes_back = comes_back
+    def _answer_queued(self, *, will_restart: bool) -> None:
+        self._will_restart = will_restart
         self._answer_waiting()
 
     def _answer_waiting(self) -> None:
         for ask in tuple(self.asks):
             if ask.stage not in (AskStage.HANDLED, AskStage.DEFERRED):
-                ask.settle(Error(self._bounce(ask.message)))
+                ask.settle(Error(self._not_delivered(ask.message)))
 
-    def _bounce(self, message: Message) -> AskError:
-        return self._dead(message) if self._comes_back is False else self._restarting(message)
+    def _not_delivered(self, message: Message) -> AskError:
+        return self._dead(message) if self._will_restart is False else self._restarting(message)
 
     # --- error texts -------------------------------------------------------------------------------------------------
 
@@ -333,7 +334,7 @@ class Address:
         return ActorRestarting(
             self.name,
             message,
-            f"{self.name!r} is restarting ({self._end or f'incarnation {self.incarnation} is ending'}) and has not seen "
+            f"{self.name!r} is restarting ({self._end_reason or f'incarnation {self.incarnation} is ending'}) and has not seen "
             f"{type(message).__name__}: it is safe to repeat",
         )
 
@@ -342,7 +343,7 @@ class Address:
         return ActorDead(
             self.name,
             message,
-            f"{self.name!r} is {state} ({self._end or f'incarnation {self.incarnation}'}) and will not see "
+            f"{self.name!r} is {state} ({self._end_reason or f'incarnation {self.incarnation}'}) and will not see "
             f"{type(message).__name__}; `atlas restart {self.name}` brings it back",
         )
 

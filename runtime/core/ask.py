@@ -1,4 +1,4 @@
-"""Asks: pending requests, replies that are given later, deadlines that propagate, and the graph of who waits for whom."""
+"""Asks: pending requests, replies given later, deadlines that propagate, and the graph of which actor waits for which."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ R = TypeVar("R")
 class AskStage(enum.Enum):
     """How far a request has come."""
 
-    OUTSIDE = "waiting for room in the mailbox"
+    WAITING_FOR_ROOM = "waiting for room in the mailbox"
     QUEUED = "waiting in the mailbox"
     HANDLED = "being handled"
     DEFERRED = "deferred"
@@ -54,14 +54,14 @@ current_call_context: ContextVar[CallContext | None] = ContextVar("current_call"
 
 
 class WaitEdge:
-    """An edge of the graph of waiting: somebody waits until `callee` handles `message`."""
+    """An edge of the graph of waiting: the caller waits until `callee` handles `message`."""
 
     __slots__ = ("callee", "message", "stage", "task")
 
     def __init__(self, callee: Address, message: Message) -> None:
         self.callee = callee
         self.message = message
-        self.stage = AskStage.OUTSIDE
+        self.stage = AskStage.WAITING_FOR_ROOM
         self.task: trio.lowlevel.Task | None = None
 
     @property
@@ -74,9 +74,9 @@ class WaitEdge:
 
 
 class PendingAsk(WaitEdge):
-    """A request on its way, and the slot for its reply. Answered at most once; later answers are refused."""
+    """A request on its way, and its reply. Answered at most once; later answers are refused."""
 
-    __slots__ = ("asked_at", "correlation", "deadline", "handled_since", "outcome", "room")
+    __slots__ = ("asked_at", "correlation", "deadline", "handled_since", "outcome", "room_scope")
 
     def __init__(self, callee: Address, message: Message, asked_at: float, deadline: float) -> None:
         super().__init__(callee, message)
@@ -85,7 +85,7 @@ class PendingAsk(WaitEdge):
         self.deadline = deadline
         self.handled_since = math.inf
         self.outcome: Outcome[object] | None = None
-        self.room: trio.CancelScope | None = None
+        self.room_scope: trio.CancelScope | None = None
         """Around the wait for room in the mailbox."""
 
     def settle(self, outcome: Outcome[object]) -> bool:
@@ -97,12 +97,12 @@ class PendingAsk(WaitEdge):
         if self.task is not None:
             trio.lowlevel.reschedule(self.task)
             self.task = None
-        elif self.room is not None:
-            self.room.cancel(reason="answered before there was room")
+        elif self.room_scope is not None:
+            self.room_scope.cancel(reason="answered before there was room")
         return True
 
     async def wait(self) -> None:
-        """Wait for the outcome. Cancellation leaves the slot as it was."""
+        """Wait for the outcome. A cancelled wait changes nothing."""
         if self.outcome is not None:
             await trio.lowlevel.checkpoint()
             return
@@ -161,10 +161,10 @@ async def ask(callee: Address, message: Request[R], within: float) -> R:
 
 
 async def _wait_for_room(pending: PendingAsk) -> None:
-    with trio.CancelScope() as pending.room:
+    with trio.CancelScope() as pending.room_scope:
         await pending.callee.mailbox.wait_for_room(pending)
-    pending.room = None
-    if pending.stage is AskStage.OUTSIDE:
+    pending.room_scope = None
+    if pending.stage is AskStage.WAITING_FOR_ROOM:
         pending.stage = AskStage.QUEUED
 
 
@@ -208,7 +208,7 @@ def _timed_out(pending: PendingAsk, within: float, *, capped: bool) -> AskTimeou
         else f"within={within:g} s"
     )
     head = f"no reply from {callee.name!r} to {type(message).__name__} in {limit}: "
-    if pending.stage is AskStage.OUTSIDE:
+    if pending.stage is AskStage.WAITING_FOR_ROOM:
         text = (
             f"its mailbox had no room all the time ({callee.mailbox.describe()}); raise mailbox.capacity or send less"
         )
@@ -225,7 +225,7 @@ def _timed_out(pending: PendingAsk, within: float, *, capped: bool) -> AskTimeou
 class Deferred(Generic[R]):
     """The promise to answer a request after its handler has returned; made by `context.defer(message)`.
 
-    The handler returns it and goes on to the next message. Whoever holds it answers once; if the incarnation dies
+    The handler returns it and goes on to the next message. Its holder answers once; if the incarnation dies
     before, the asker gets ActorCrashed. It is not awaited by anyone but the asker.
     """
 
@@ -236,18 +236,18 @@ class Deferred(Generic[R]):
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody still waits for the answer: false once answered, timed out, cancelled, or told, not asked."""
+        """Whether the caller still waits: false once answered, timed out or cancelled, and for a message that was told."""
         return self._ask is not None and self._ask.outcome is None
 
     @property
     def deadline(self) -> float:
-        """Time on trio's clock after which nobody waits any more; infinity if nobody asked."""
+        """Time on trio's clock until which the caller waits; infinity if the message was told."""
         return float("inf") if self._ask is None else self._ask.deadline
 
     def reply(self, value: R) -> bool:
-        """Answer. False if nobody waits any more: what was handed out with the reply is then still the caller's."""
+        """Answer. Returns False if the caller no longer waits: what the reply would have handed over is still yours."""
         return self._ask is not None and self._ask.settle(Value(value))
 
     def fail(self, error: Exception) -> bool:
-        """Answer with an error, raised at the asker. False if nobody waits any more."""
+        """Answer with an error, raised at the asker. Returns False if the caller no longer waits."""
         return self._ask is not None and self._ask.settle(Error(error))

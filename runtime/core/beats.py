@@ -1,6 +1,6 @@
 """The heartbeats: plain slots that the loop writes and the watchdog's thread reads.
 
-There is no lock here on purpose. Every slot is one object reference, written whole and by one writer; a reader on
+There is no lock here on purpose. Every field is one object reference, written whole and by one writer; a reader on
 another thread sees the old value or the new one, and both are true. All times are seconds of `time.monotonic`.
 """
 
@@ -102,7 +102,7 @@ class Beats:
         "event_loop",
         "healthcheck",
         "healthcheck_name",
-        "last_spike",
+        "last_pool_wait_spike",
         "last_spike_note",
     )
 
@@ -114,8 +114,8 @@ class Beats:
         """When the last probe round completed, whatever it found; None where no health check runs."""
         self.healthcheck_name = "healthcheck"
         """The actor that keeps it."""
-        self.last_spike: float | None = None
-        """When a pool last made somebody wait too long, shed or refused; None if never."""
+        self.last_pool_wait_spike: float | None = None
+        """When a pool last kept a request waiting too long, shed or refused one; None if never."""
         self.last_spike_note: str = ""
         """Pool, label and figure of that spike, for the diagnostic."""
         # Replaced whole when a name is added, so that the thread may walk what it has read.
@@ -175,10 +175,10 @@ class Beats:
         """A round of health probes completed."""
         self.healthcheck = self._clock()
 
-    def spike(self, note: str = "") -> None:
-        """A pool wait spike: somebody waited too long, was shed or refused. `note` names pool, label and figure."""
+    def pool_wait_spike(self, note: str = "") -> None:
+        """Note a pool wait spike: a request waited too long, was shed or refused. `note` names pool, label and figure."""
         self.last_spike_note = note
-        self.last_spike = self._clock()
+        self.last_pool_wait_spike = self._clock()
 
     def now(self) -> float:
         """The beats' own clock."""

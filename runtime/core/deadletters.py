@@ -1,4 +1,4 @@
-"""Messages that nobody handled: who was meant, what type, why. Never what was in them."""
+"""Messages that were not handled: the receiver, the type and the reason. Never their contents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DeadLetter:
     at: float
     """Wall clock, seconds since the epoch."""
     actor: str
-    """Whom it was meant for."""
+    """The receiver's name."""
     message: str
     """The name of its type."""
     reason: str

@@ -27,7 +27,7 @@ class FailpointReport:
 class Failpoints:
     """The failpoints of one system.
 
-    `enabled` is the only thing that is read while nobody uses them. Arming switches it on; counting visits without
+    `enabled` is all that is read while no failpoint is armed. Arming switches it on; counting visits without
     arming anything (to learn which points a run passes) is switched on by setting it.
     """
 

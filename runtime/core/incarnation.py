@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+import attrs
 import trio
 
 from runtime.child import StopReason
@@ -18,12 +20,29 @@ from runtime.core.context import Context
 from runtime.core.message_loop import serve
 from runtime.core.ref import Monitor
 from runtime.core.timers import Timers
-from runtime.correlation import begin_without_correlation
+from runtime.correlation import correlation_id, current_actor
+from runtime.events import Event
 from runtime.message import Request
-from runtime.supervision.events import StopCutOff
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
+
+
+@attrs.frozen
+class StopCutOff(Event):
+    """An actor's last words (`on_stop`) took longer than they may, and were interrupted."""
+
+    level: ClassVar[int] = logging.WARNING
+
+    incarnation: int
+    took: float
+
+    def line(self) -> str:
+        """Whose, after how long, and which setting gives more time."""
+        return (
+            f"{self.actor} was cut off in its on_stop after {self.took:.1f} s (incarnation {self.incarnation}; setting "
+            "shutdown, within the time that the whole stop may take)"
+        )
 
 
 class ActorTask:
@@ -49,7 +68,7 @@ class ActorTask:
         """Wait for its end. Never raises its error: a crash of the task is a crash of the actor."""
         await self._done.wait()
 
-    def finished(self) -> None:
+    def mark_done(self) -> None:
         """For the runtime: the task has ended."""
         self._done.set()
 
@@ -102,23 +121,27 @@ class Incarnation:
         self._start_scope: trio.CancelScope | None = None
         self._stop_scope: trio.CancelScope | None = None
 
-    async def live(self, task_status: trio.TaskStatus[None]) -> None:
-        """From the start handshake to the last words; raises what the incarnation died of, once all its tasks have ended."""
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Run the hooks and the message loop to the end. Raises what the incarnation died of, once all its tasks have ended."""
         self.task = trio.lowlevel.current_task()
-        token = current_call_context.set(self.call)
-        begin_without_correlation()
+        call_token = current_call_context.set(self.call)
+        actor_token = current_actor.set(self.address.name)
+        # What it does from here on belongs to no request of the task that started it. To read a variable that was set is
+        # several times as fast as to fall back to its default, and every tell reads it.
+        correlation_id.set("")
         try:
             with self._scope:
                 try:
-                    await self._live(task_status)
+                    await self._run_hooks(task_status)
                 except Exception as error:  # noqa: BLE001  # kept, and raised below
                     self.fail(error)
                 except BaseException:
-                    self.address.dying(self, None)
+                    self.address.incarnation_failed(self, None)
                     raise
         finally:
             await self._end_tasks()
-            current_call_context.reset(token)
+            current_actor.reset(actor_token)
+            current_call_context.reset(call_token)
             self.task = None
         if self.failure is not None:
             try:
@@ -126,15 +149,15 @@ class Incarnation:
             finally:
                 self.failure = None  # its traceback holds this very frame
 
-    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_hooks(self, task_status: trio.TaskStatus[None]) -> None:
         actor, kind = self.actor, type(self.actor)
         actor.context = Context(self)
-        self._begin("on_start")
+        self._show_handling("on_start")
         await actor.on_start()
-        self.address.serving(self)
+        self.address.start_done(self)
         task_status.started()
         if kind.after_start is not Actor.after_start and self.stop_reason is None:
-            self._begin("after_start")
+            self._show_handling("after_start")
             with trio.CancelScope() as self._start_scope:
                 await actor.after_start()
             self._start_scope = None
@@ -142,7 +165,7 @@ class Incarnation:
         if self.failure is None and kind.on_stop is not Actor.on_stop:
             reason = self.stop_reason
             assert reason is not None, "the message loop ends when the actor is to stop"
-            self._begin("on_stop")
+            self._show_handling("on_stop")
             began = trio.current_time()
             limit = min(reason.deadline, began + self.address.stop_timeout)
             with trio.CancelScope(deadline=limit, shield=True) as self._stop_scope:
@@ -151,17 +174,17 @@ class Incarnation:
                 took = trio.current_time() - began
                 self.address.services.events.emit(StopCutOff(self.address.name, self.number, took))
 
-    def _begin(self, hook: str) -> None:
+    def _show_handling(self, hook: str) -> None:
         """Show the hook as what is handled."""
         address = self.address
         address.handling = beats.current = (address.name, hook, address.read_clock())
         address.is_busy = True
 
     def fail(self, error: BaseException) -> None:
-        """The incarnation dies of `error`: whoever waits for it learns that now, not when its tasks are done."""
+        """The incarnation dies of `error`: what waits for it is told now, not when its tasks have ended."""
         if self.failure is None:
             self.failure = error
-            self.address.dying(self, error)
+            self.address.incarnation_failed(self, error)
         self._scope.cancel(reason=f"{self.address.name} crashed")
 
     def stop(self, reason: StopReason) -> None:
@@ -193,7 +216,7 @@ class Incarnation:
         self._tasks[task] = None
         # An idle actor should not pay for a nursery, and one cannot be opened in the middle of a handler. So the tasks
         # hang in trio's own nursery and the promises of one are kept here: no exception leaves `_run_task`, and
-        # `live` does not end before them.
+        # `run` does not end before them.
         trio.lowlevel.spawn_system_task(
             self._run_task, task, call, function, args, name=full_name, context=contextvars.copy_context()
         )
@@ -203,6 +226,7 @@ class Incarnation:
         self, task: ActorTask, call: CallContext, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
         current_call_context.set(call)
+        current_actor.set(self.address.name)
         try:
             with task.scope:
                 failpoints = self.address.services.failpoints
@@ -215,7 +239,7 @@ class Incarnation:
             self.fail(error)
         finally:
             del self._tasks[task]
-            task.finished()
+            task.mark_done()
             if self._tasks_ended is not None and not self._tasks:
                 self._tasks_ended.set()
 
@@ -229,7 +253,7 @@ class Incarnation:
             with trio.move_on_after(TASKS_PATIENCE):
                 await self._tasks_ended.wait()
                 return
-            self.address.lingers()
+            self.address.tasks_outlive_it()
             await self._tasks_ended.wait()
 
     def monitor(self, watched: Address) -> Monitor:
@@ -252,8 +276,8 @@ class Incarnation:
             self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
         return deferred
 
-    def ended(self) -> None:
-        """Forget what others still know of this incarnation."""
+    def discard(self) -> None:
+        """Cancel its monitors: other actors keep nothing of this incarnation."""
         for monitor in self._monitors:
             monitor.cancel()
         self._monitors.clear()

@@ -1,4 +1,4 @@
-"""Whoever holds a lease must not wait for anything else: the guard that asks and network clients call first.
+"""Refuses asks and network calls of a task that holds a database lease; asks and HTTP clients call it first.
 
 It knows nothing of databases. The holder's context carries the lease itself, not a flag, because children inherit their
 parent's context: what counts is whether that lease is *still* open.

@@ -1,10 +1,8 @@
 """A mailbox: a control lane and a bounded user lane, two trio memory channels owned by an actor's address.
 
 Statistics keep trio's names. Three things a memory channel cannot do are done beside it: waiting for whichever of two
-lanes
-gets something first (`wait`, a wakeup in `trio.lowlevel`), putting messages back in front (`replay`), and knowing how
-long a
-message has waited (`Arrivals`) without an envelope around each.
+lanes gets something first (`wait`, a wakeup in `trio.lowlevel`), putting messages back in front (`replay`), and knowing
+how long a message has waited (`Arrivals`) without an envelope around each.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ DEFAULT_CAPACITY = 64
 _ACCEPTED, _FULL, _DEAD = Delivery.ACCEPTED, Delivery.FULL, Delivery.DEAD
 
 QueueEntry: TypeAlias = Message | Envelope | PendingAsk
-"""What lies in a lane: a told message as it is or in its letter, an asked one in its slot."""
+"""A queue entry: a plain message, a message with a correlation id (Envelope), or a pending ask."""
 
 
 class Overflow(enum.StrEnum):
@@ -110,22 +108,22 @@ def _refuse(_: QueueEntry) -> None:
 
 
 class Mailbox:
-    """Owned by an address; written by everybody, read by one incarnation at a time."""
+    """Owned by an address. Any task puts messages in; one incarnation at a time takes them out."""
 
     __slots__ = (
         "_accepted",
-        "_alert",
         "_arrivals",
-        "_bell",
         "_coalescing",
         "_control_in",
         "_control_out",
+        "_needs_note",
         "_now",
         "_put_user",
         "_replay",
         "_user_in",
         "_user_out",
         "_waiting",
+        "_wakeup",
         "_yielding",
         "capacity",
         "control_waiting",
@@ -163,10 +161,10 @@ class Mailbox:
         self._waiting = 0
         self._accepted = 0
         self._arrivals = Arrivals(2 * self.capacity)
-        self._alert = True
+        self._needs_note = True
         """Whether the next message wants more than to be put into its lane: a mark, and perhaps to wake the reader."""
         self._yielding = False
-        self._bell: trio.lowlevel.Task | None = None
+        self._wakeup: trio.lowlevel.Task | None = None
 
     # --- putting -----------------------------------------------------------------------------------------------------
 
@@ -181,8 +179,8 @@ class Mailbox:
         except trio.ClosedResourceError:
             return _DEAD
         self._accepted += 1
-        if self._alert:
-            self._attend()
+        if self._needs_note:
+            self._note_arrival()
         return _ACCEPTED
 
     def put_ask(self, ask: PendingAsk) -> bool:
@@ -195,20 +193,20 @@ class Mailbox:
         try:
             self._put_user(ask)
         except trio.WouldBlock:
-            if not self._displace():
-                ask.stage = AskStage.OUTSIDE
+            if not self._drop_oldest():
+                ask.stage = AskStage.WAITING_FOR_ROOM
                 return False
             self._put_user(ask)
         self._accepted += 1
-        if self._alert:
-            self._attend()
+        if self._needs_note:
+            self._note_arrival()
         return True
 
     async def wait_for_room(self, item: QueueEntry) -> None:
         """Deliver as soon as there is room. Atomic with respect to cancellation. Raises trio.ClosedResourceError."""
         self._waiting += 1
         self._accepted += 1
-        self._mark()
+        self._mark_arrival()
         try:
             await self._user_in.send(item)
         except BaseException:
@@ -217,7 +215,7 @@ class Mailbox:
         finally:
             self._waiting -= 1
         if self.serve_user:
-            self.ring()
+            self.wake_reader()
 
     def postpone(self, item: QueueEntry) -> None:
         """Keep an item that was taken until `unpostpone`. Raises TooManyPostponed when `capacity` are kept already."""
@@ -233,13 +231,13 @@ class Mailbox:
         self._replay.extend(reversed(self.postponed))
         self.postponed.clear()
         self._refresh()
-        self.ring()
+        self.wake_reader()
 
-    def refuse(self) -> None:
+    def stop_accepting(self) -> None:
         """Take no further user messages; what waits is kept."""
         self._put_user = _refuse
 
-    def accept(self) -> None:
+    def resume_accepting(self) -> None:
         """Take user messages again."""
         self._put_user = self._user_in.send_nowait
 
@@ -260,10 +258,10 @@ class Mailbox:
     def _control_came(self) -> None:
         self.control_waiting += 1
         self.urgent = True
-        self.ring()
+        self.wake_reader()
 
     def _overflowing(self, message: Message) -> Delivery:
-        if self._displace():
+        if self._drop_oldest():
             return self.put(message)
         if self.drops(message):
             self.dropped += 1
@@ -273,7 +271,7 @@ class Mailbox:
         """Whether this message, finding the lane full, is dropped rather than made to wait."""
         return self.overflow is Overflow.DROP_NEWEST and message.droppable
 
-    def _displace(self) -> bool:
+    def _drop_oldest(self) -> bool:
         """Drop the oldest droppable message of the lane; False if the policy or the lane has nothing to drop."""
         # While senders wait, taking from the channel lets one of them in behind the rest: the order could not be restored.
         if self.overflow is not Overflow.DROP_OLDEST or self._waiting:
@@ -315,48 +313,48 @@ class Mailbox:
         """Serve the user lane, or only the control lane."""
         self.serve_user = serve_user
         self._refresh()
-        self.ring()
+        self.wake_reader()
 
     def _refresh(self) -> None:
         self.urgent = bool(self.control_waiting or self._replay or not self.serve_user)
 
     async def wait(self) -> None:
         """Wait until something arrives in either lane; the caller has found both empty without a checkpoint since."""
-        self._bell = trio.lowlevel.current_task()
-        self._alert = True
+        self._wakeup = trio.lowlevel.current_task()
+        self._needs_note = True
         await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
 
     def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
-        self._bell = None
+        self._wakeup = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def ring(self) -> None:
+    def wake_reader(self) -> None:
         """Wake the reader, if it waits."""
-        if self._bell is not None:
-            trio.lowlevel.reschedule(self._bell)
-            self._bell = None
+        if self._wakeup is not None:
+            trio.lowlevel.reschedule(self._wakeup)
+            self._wakeup = None
 
     def begin_batch(self) -> None:
         """The reader will be busy: what arrives from now on may wait for long, so each arrival is marked."""
-        self._alert = True
+        self._needs_note = True
         self._yielding = False
 
     def end_batch(self) -> None:
         """The reader lets others run for one turn: what arrives meanwhile shares one mark."""
-        self._alert = True
+        self._needs_note = True
         self._yielding = True
 
-    def _attend(self) -> None:
-        self._mark()
-        if self._bell is not None:
+    def _note_arrival(self) -> None:
+        self._mark_arrival()
+        if self._wakeup is not None:
             if self.serve_user:
-                trio.lowlevel.reschedule(self._bell)
-                self._bell = None
-                self._alert = False
+                trio.lowlevel.reschedule(self._wakeup)
+                self._wakeup = None
+                self._needs_note = False
         elif self._yielding:
-            self._alert = False
+            self._needs_note = False
 
-    def _mark(self) -> None:
+    def _mark_arrival(self) -> None:
         if self._arrivals.is_full:
             self._arrivals.forget_before(self._first_waiting())
         self._arrivals.mark(self._accepted, self._now())
@@ -395,7 +393,7 @@ class Mailbox:
         for item in survivors[split:]:
             self._user_in.send_nowait(item)  # not `_put_user`, which refuses while draining
         self._refresh()
-        self._alert = True
+        self._needs_note = True
         self._yielding = False
 
     def close(self) -> Sequence[QueueEntry]:

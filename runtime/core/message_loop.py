@@ -1,4 +1,4 @@
-"""The message loop of an incarnation: takes, dispatches, answers; in batches, so that nobody else has to wait for long."""
+"""The message loop of an incarnation: takes, dispatches and answers messages, in batches that leave the loop to other tasks."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def _handle(run: Incarnation, item: QueueEntry, now: float) -> None:
     elif kind is Suspend or kind is Resume:
         address.mailbox.set_serving(kind is Resume)
     else:
-        address.drop(message, f"{type(run.actor).__name__} has no handler for it")
+        address.record_dead_letter(message, f"{type(run.actor).__name__} has no handler for it")
 
 
 async def _handle_correlated(run: Incarnation, item: Envelope | PendingAsk, now: float) -> None:
@@ -159,7 +159,7 @@ async def _answer(run: Incarnation, ask: PendingAsk, now: float) -> None:
         return  # the asker has gone, and with it the reason to do anything
     time = now + address.clock_offset
     if ask.deadline <= time:
-        address.drop(message, "its deadline had passed")
+        address.record_dead_letter(message, "its deadline had passed")
         address.expired += 1
         return
     handle = run.actor.handlers.get(kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,9 @@ from runtime.core.deadletters import DeadLetters
 from runtime.core.failpoints import Failpoints
 from runtime.errors import UnknownActor
 from runtime.events import EventBus
+from runtime.log.logs import log_event
 from runtime.metrics import Metrics
+from runtime.wording import nearest
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
@@ -43,8 +44,7 @@ class Registry:
         try:
             return self._addresses[name]
         except KeyError:
-            nearest = difflib.get_close_matches(name, self._addresses, n=1)
-            raise UnknownActor(name, nearest[0] if nearest else None) from None
+            raise UnknownActor(name, nearest(name, self._addresses)) from None
 
     def lookup(self, name: str) -> Ref:
         """A reference by name. Raises UnknownActor with the nearest name."""
@@ -64,7 +64,7 @@ class Registry:
 class Services:
     """The process-wide parts of one system, made once before any actor and given to all."""
 
-    events: EventBus = attrs.field(factory=EventBus)
+    events: EventBus = attrs.field(factory=lambda: EventBus(log=log_event))
     metrics: Metrics = attrs.field(factory=Metrics)
     beats: Beats = attrs.field(factory=Beats)
     failpoints: Failpoints = attrs.field(factory=Failpoints)

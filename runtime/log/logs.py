@@ -15,8 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runtime.core.ask import current_call_context
-from runtime.correlation import correlation_id
+from runtime.correlation import correlation_id, current_actor
 from runtime.log.record import RENDERINGS, Record
 from runtime.log.stdlib import StdlibCapture
 from runtime.log.writer import CAPACITY, LogWriter
@@ -91,7 +90,7 @@ class _Log:
         if record.level < self.level:
             return
         if not record.actor:
-            record.actor = _current_actor()
+            record.actor = current_actor.get()
         if not record.correlation:
             record.correlation = correlation_id.get()
         if self.writer is None:
@@ -108,11 +107,6 @@ class _Log:
         )
 
 
-def _current_actor() -> str:
-    call = current_call_context.get()
-    return call.address.name if call is not None else ""
-
-
 _log = _Log()
 
 
@@ -125,7 +119,7 @@ def log_event(record: EventRecord) -> None:
     """The log line of an event: its sentence, and for machines its kind and facts."""
     event = record.event
     if event.level >= _log.level:
-        facts = {"event": event.kind, "sequence": record.sequence, **event.facts()}
+        facts = {"event": record.kind, "sequence": record.sequence, **record.facts}
         _log.put(Record(record.at, event.level, "atlas.events", event.line(), actor=event.actor, facts=facts))
 
 

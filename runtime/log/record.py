@@ -28,7 +28,7 @@ LEVEL_NAMES = {
 
 
 class Record:
-    """What was said, when, by whom. Holds plain values only, so that nothing changes or leaks while it waits."""
+    """One log record. Holds plain values only, so that nothing changes or leaks while it waits."""
 
     __slots__ = ("actor", "at", "correlation", "facts", "fields", "level", "logger", "message", "trace")
 

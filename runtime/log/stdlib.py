@@ -59,7 +59,7 @@ class StdlibCapture:
         self._hooks = (sys.unraisablehook, threading.excepthook, warnings.showwarning)
 
     def install(self, level: int) -> None:
-        """Take over the root logger, warnings, and exceptions nobody can catch (finalisers, threads)."""
+        """Take over the root logger, warnings, and exceptions that cannot be caught (finalisers, threads)."""
         root = logging.getLogger()
         self._handlers, self._level = root.handlers[:], root.level
         root.handlers[:] = [LockFreeHandler(self._put)]

@@ -1,8 +1,7 @@
 """The log's writer thread: takes rendered lines to file descriptors, so that nothing else ever waits for one.
 
 Callers append to a bounded deque and go on; a full one drops the new record and counts it. There is no lock: the deque
-is
-appended on one side and popped on the other, and an eventfd wakes the thread when it sleeps. The thread itself never
+is appended on one side and popped on the other, and an eventfd wakes the thread when it sleeps. The thread itself never
 waits *inside* a write where poll can tell beforehand, so one blocked stream holds up neither the other nor the exit.
 `write_bounded` is the one write that may be used without the thread: by a watchdog, or when the process leaves.
 """
@@ -55,7 +54,7 @@ GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO})
 """Errors after which a destination never takes anything again."""
 MAX_BLOCKED = 10
 """Threads that may hang inside a write at the same time: each of them stays behind until its write returns."""
-LOOKS = 4
+LOOKS_PER_STALL = 4
 """A pause of the whole process, of whatever length, counts as one of so many looks without a sign of life at most."""
 
 
@@ -108,7 +107,7 @@ class Stream:
         """Whether anything is still to be written."""
         return bool(self.queue or self.pending) and not self.closed
 
-    def lose_pending(self) -> None:
+    def drop_pending(self) -> None:
         """Give the bytes in flight up and count their lines as dropped."""
         self.drop(max(1, bytes(self.pending).count(b"\n")))
         self.reported = self.delivered
@@ -170,7 +169,7 @@ class LogWriter:
         (self.err if record.level >= logging.ERROR else self.out).put(record)
         if self._asleep:
             self._asleep = False
-            self._rouse()
+            self._wake_thread()
 
     def age(self) -> float:
         """Seconds since the thread's last sign of life; 0 if there is no thread to speak of."""
@@ -192,7 +191,7 @@ class LogWriter:
         elif self._alive_at != self._seen_alive_at:
             self._seen_alive_at, self._silent = self._alive_at, 0.0
         else:
-            self._silent += min(since, self._stall / LOOKS)
+            self._silent += min(since, self._stall / LOOKS_PER_STALL)
             self._blocked = [each for each in self._blocked if each.is_alive()]
             if self._silent > self._stall and len(self._blocked) < MAX_BLOCKED:
                 self._blocked.append(thread)
@@ -216,7 +215,7 @@ class LogWriter:
             return not any(stream.waiting for stream in self.streams)
         deadline = time.monotonic() + seconds
         self._stopping = True
-        self._rouse()
+        self._wake_thread()
         self._thread.join(seconds)
         done = not self._thread.is_alive()
         if done:
@@ -250,7 +249,7 @@ class LogWriter:
         for stream in self.streams:
             if stream.pending:
                 # Nobody knows how much of it was written: better a lost line than one written twice.
-                stream.lose_pending()
+                stream.drop_pending()
         self._spawn()
         waiting = sum(len(stream.queue) for stream in self.streams)
         text = (
@@ -258,7 +257,7 @@ class LogWriter:
         )
         write_bounded(self.err.fd, text.encode())
 
-    def _rouse(self) -> None:
+    def _wake_thread(self) -> None:
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
 
@@ -341,7 +340,7 @@ class LogWriter:
 
     def _failed(self, stream: Stream, error: OSError) -> None:
         why = os.strerror(error.errno or 0)
-        stream.lose_pending()
+        stream.drop_pending()
         if error.errno not in GONE:
             # A full disk may have room again: what was in flight is lost and counted, the rest is tried later.
             stream.retry_at = time.monotonic() + 1.0

@@ -26,7 +26,7 @@ class SystemStarted(Event):
 
 @attrs.frozen
 class SystemStopping(Event):
-    """Somebody asked the system to stop."""
+    """The system was asked to stop."""
 
     why: str
     drain: bool

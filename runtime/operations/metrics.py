@@ -1,4 +1,4 @@
-"""The figures of the runtime itself: who is up, who was restarted why, whose mailbox fills, what nobody handled.
+"""The figures of the runtime itself: actors up, ends and restarts by reason, mailboxes, messages not handled.
 
 They are read from the actors when they are asked for; nothing is counted along the way of a message.
 """
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from runtime.events import Event
 from runtime.metrics import counter, gauge
+from runtime.operations.running import RunningSystem
 from runtime.supervision.events import ChildExited
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
-    from runtime.system.system import System
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -37,15 +37,15 @@ EXPIRED = counter(
 DEAD_LETTERS = counter("atlas_dead_letters_total", "Messages that nobody handled.", labels=("actor", "message"))
 
 
-def publish(system: System) -> Callable[[], None]:
+def publish(system: RunningSystem) -> Callable[[], None]:
     """Let the metrics of this process show this system; returns a function that ends it."""
 
     def of_actors(figure: Callable[[Address], float]) -> Callable[[], Samples]:
         return lambda: [((address.name,), figure(address)) for address in system.registry]
 
     def note(event: Event) -> None:
-        if isinstance(event, ChildExited):
-            ENDS.labels(event.actor, event.reason).inc()
+        assert isinstance(event, ChildExited), "it subscribes to nothing else"
+        ENDS.labels(event.actor, event.reason).inc()
 
     UP.from_source(of_actors(lambda address: address.is_up))
     RESTARTS.from_source(of_actors(lambda address: address.restarts))
@@ -55,7 +55,7 @@ def publish(system: System) -> Callable[[], None]:
     EXPIRED.from_source(of_actors(lambda address: address.expired))
     CHILD_STATE.from_source(lambda: [((child.name, child.state.value), 1) for child in system.tree.children()])
     DEAD_LETTERS.from_source(lambda: system.services.deadletters.counts().items())
-    unsubscribe = system.services.events.subscribe(note)
+    unsubscribe = system.services.events.subscribe(note, ChildExited)
 
     def withdraw() -> None:
         unsubscribe()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,16 +12,14 @@ from runtime.core.beats import WorkerState
 from runtime.core.drain import DrainingAddress
 from runtime.errors import AtlasError, UnknownActor
 from runtime.message import Resume, Suspend
+from runtime.operations.running import RunningSystem
 from runtime.supervision.supervisor import ChildInfo, ChildState
 from runtime.watchdog.verdict import beat_ages, take_snapshot
 from runtime.wording import nearest
 
-if TYPE_CHECKING:
-    from runtime.system.system import System
-
 
 def why_declined(child: ChildInfo) -> str | None:
-    """Why the child declined to run, if that is how it is: then nobody misses it."""
+    """Why the child declined to run; None if it did not decline. One that declined is not missed."""
     last = child.last_exit
     if child.state is not ChildState.DOWN or last is None or last.reason is not ExitReason.IGNORED:
         return None
@@ -42,7 +39,7 @@ class Operations:
     name, with the nearest one.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: RunningSystem) -> None:
         self._system = system
 
     # -- acting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,10 +15,8 @@ from runtime.core.worker import PeriodicWorker
 from runtime.log import logs
 from runtime.message import WakeUp
 from runtime.operations.events import ConfigReloaded, ReloadRefused
+from runtime.operations.running import RunningSystem
 from runtime.watchdog.watchdog import limits_of
-
-if TYPE_CHECKING:
-    from runtime.system.system import System
 
 _LIMITS = (
     "event_loop_stale",
@@ -38,7 +35,7 @@ _APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" f
 class Reloader:
     """Reads the configuration again and compares it with the running one, key by key."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: RunningSystem) -> None:
         self._system = system
 
     def reload(self, why: str) -> ConfigReloaded | ReloadRefused:
@@ -79,7 +76,7 @@ class Reloader:
         """Give the next incarnations the secrets that differ; returns their keys, each with the words that report it."""
         running = self._system.config.secrets
         differing = [key for key, secret in fresh.secrets.items() if running.get(key) != secret]
-        takers: list[str] = []
+        affected: list[str] = []
         for plan in fresh.children:
             known = self._system.plans.get(plan.name)
             if known is None or not differing:
@@ -87,8 +84,8 @@ class Reloader:
             arguments = with_new_secrets(known.arguments, plan.arguments)
             if arguments is not known.arguments:
                 self._system.plans[plan.name] = attrs.evolve(known, arguments=arguments)
-                takers.append(plan.name)
-        by_whom = f"from the next start of {', '.join(takers)}" if takers else "nobody declared here takes it"
+                affected.append(plan.name)
+        by_whom = f"from the next start of {', '.join(affected)}" if affected else "nobody declared here takes it"
         return {key: f"{key} (a secret, {by_whom})" for key in differing}
 
     def _apply_intervals(self, fresh: Config, changed: Set[str]) -> dict[str, str]:

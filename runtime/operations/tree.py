@@ -1,4 +1,4 @@
-"""The running tree: its supervisors, made from the declared groups, and who supervises whom."""
+"""The running tree: its supervisors, made from the declared groups, and which supervisor has which child."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class Tree:
         return self._group_plans[name]
 
     def group_of(self, name: str) -> str | None:
-        """The group that an actor or a group belongs to; None below the root, and for names that nobody has."""
+        """The group that an actor or a group belongs to; None directly below the root, and for unknown names."""
         return self._above.get(name)
 
     def supervisor_of(self, name: str) -> Supervisor:
-        """Who starts and stops an actor or a group; the root for a name that nobody has."""
+        """The supervisor of an actor or a group; the root for an unknown name."""
         above = self.group_of(name)
         return self.root if above is None else self.groups[above]
 
@@ -73,7 +73,7 @@ class Tree:
         return {self.root.name: self.root, **self.groups}
 
     def children(self) -> Iterator[ChildInfo]:
-        """Everybody who is listed, each group right before what is in it; of a group that is down, only itself."""
+        """All listed actors and groups, each group right before its members; a group that is down stands alone."""
         return self._children(self.root)
 
     def _children(self, supervisor: Supervisor) -> Iterator[ChildInfo]:
@@ -88,13 +88,13 @@ class Tree:
 
     def members(self, group: str) -> list[str]:
         """The actors in a group and in the groups inside it."""
-        return [plan.name for plan in self._config.children if group in self._around(plan.name)]
+        return [plan.name for plan in self._config.children if group in self._enclosing_groups(plan.name)]
 
     def depth(self, name: str) -> int:
         """How many groups are around it."""
-        return len(self._around(name))
+        return len(self._enclosing_groups(name))
 
-    def _around(self, name: str) -> list[str]:
+    def _enclosing_groups(self, name: str) -> list[str]:
         found: list[str] = []
         above = self.group_of(name)
         while above is not None:

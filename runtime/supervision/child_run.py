@@ -2,49 +2,75 @@
 live.
 
 The tree has one flat nursery on purpose: a supervisor can end although a child of it ignores cancellation, and report
-that
-child, instead of hanging together with it; and nesting supervisors costs no depth. Supervisors know what is alive; the
-nursery
-does not close before the last task is gone.
+that child, instead of hanging together with it; and nesting supervisors costs no depth. Supervisors know what is alive;
+the nursery does not close before the last task is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import ClassVar
 
 import attrs
 import trio
 
 from runtime.child import Child, Exit, ExitReason
 from runtime.core.stacks import stack_of
-from runtime.errors import Fatal, Ignore, Killed
-from runtime.supervision.errors import ChildrenUnstopped, EndedInOrder
+from runtime.errors import AtlasError, Fatal, Ignore, Killed, unwrap_group
+from runtime.supervision.stop_ladder import Unstopped
+
+
+class EndedInOrder(AtlasError):
+    """Raised by a child that ended by its own decision and tidied up: a shutdown, not a crash.
+
+    A transient child is not restarted after it, a permanent one is.
+    """
+
+
+class ChildrenUnstopped(AtlasError):
+    """Children did not end even after cancellation; their tasks still exist."""
+
+    exit_code: ClassVar[int] = 75
+
+    def __init__(self, supervisor: str, reports: Sequence[Unstopped], incarnations: Sequence[ChildRun] = ()) -> None:
+        self.reports = tuple(reports)
+        self.incarnations = tuple(incarnations)
+        """The incarnations that still exist; nothing may take their place before they are gone."""
+        names = ", ".join(
+            f"{report.name} (last message {report.message or 'none'}, waited {report.waited:.1f} s)"
+            for report in self.reports
+        )
+        super().__init__(
+            f"supervisor {supervisor} could not stop {names}: they ignore cancellation. The stacks are in the events "
+            "ChildUnstopped; look for code that catches trio.Cancelled or that waits under a shield"
+        )
 
 
 class ChildRun:
     """One call of a child's `run`, in its own shielded cancel scope.
 
-    Guarantees: `live` lets no exception out; whatever happens in `run`, exactly one Exit is made, the child's `on_exit`
-    is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the first
-    instruction of `run` on. Cancellation from outside does not reach the child: only `kill` and `fail_start` do.
+    Guarantees: `run` lets no exception out; whatever happens in the child's own `run`, exactly one Exit is made, the
+    child's `on_exit` is called with it and then `on_end`, synchronously, before anything else is awaited; this holds from the
+    first instruction of `run` on. Cancellation from outside does not reach the child: only `kill` and `fail_start` do.
     """
 
     __slots__ = (
-        "_gone",
+        "_ended",
         "_on_end",
-        "_on_gone",
-        "_on_serving",
+        "_on_started",
         "_scope",
         "_start_failure",
+        "_when_ended",
         "began_at",
         "child",
+        "died_at_failpoint",
         "exit",
         "hook_error",
         "kill_reason",
         "number",
-        "serving_since",
+        "started_at",
         "stop_asked",
         "task",
     )
@@ -54,27 +80,29 @@ class ChildRun:
         child: Child,
         number: int,
         *,
-        on_serving: Callable[[ChildRun], None],
+        on_started: Callable[[ChildRun], None],
         on_end: Callable[[ChildRun, Exit], None],
     ) -> None:
         self.child = child
         self.number = number
         self.began_at = trio.current_time()
-        self.serving_since: float | None = None
+        self.started_at: float | None = None
         self.exit: Exit | None = None
         self.hook_error: Exception | None = None
         """What `on_exit` raised although it must not."""
+        self.died_at_failpoint = False
+        """Whether it died of an armed failpoint."""
         self.kill_reason: str | None = None
         self.stop_asked = False
         self.task: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope(shield=True)
         self._start_failure: str | None = None
-        self._on_serving = on_serving
+        self._on_started = on_started
         self._on_end = on_end
-        self._on_gone: Callable[[ChildRun], None] | None = None
-        self._gone = False
+        self._when_ended: Callable[[ChildRun], None] | None = None
+        self._ended = False
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Run the child to its end. Raises nothing, except a cancellation that was never this scope's own."""
         self.task = trio.lowlevel.current_task()
         if self.stop_asked:
@@ -98,12 +126,12 @@ class ChildRun:
 
         Raises RuntimeError when called twice: a child serves once.
         """
-        if self.serving_since is not None:
+        if self.started_at is not None:
             raise RuntimeError(f"{self.child.name} called task_status.started() twice in one incarnation")
         if self.exit is not None or self._start_failure is not None or self.kill_reason is not None:
             return
-        self.serving_since = trio.current_time()
-        self._on_serving(self)
+        self.started_at = trio.current_time()
+        self._on_started(self)
 
     def kill(self, reason: str) -> None:
         """Interrupt it at its next checkpoint; its Exit says KILLED. Without effect after its end."""
@@ -113,43 +141,46 @@ class ChildRun:
 
     def fail_start(self, detail: str) -> None:
         """Interrupt a start that takes too long; the Exit says START_FAILED. Without effect once it serves."""
-        if self.serving_since is None and self._start_failure is None:
+        if self.started_at is None and self._start_failure is None:
             self._start_failure = detail
             self._scope.cancel(reason=detail)
 
-    def abandon(self, detail: str) -> Exit:
+    def record_unstopped(self, detail: str) -> Exit:
         """Record the end of an incarnation that does not end (UNSTOPPED); its real end makes no second record."""
         assert self.exit is None, "an incarnation ends once"
         return self._record(ExitReason.UNSTOPPED, None, detail)
 
-    def when_gone(self, callback: Callable[[ChildRun], None]) -> None:
+    def when_ended(self, callback: Callable[[ChildRun], None]) -> None:
         """Call back once its task has really ended; at once if it has."""
-        self._on_gone = callback
-        if self._gone:
+        self._when_ended = callback
+        if self._ended:
             callback(self)
 
-    async def wait_gone(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait until its task has really ended."""
         gone = trio.Event()
-        self.when_gone(lambda _: gone.set())
+        self.when_ended(lambda _: gone.set())
         await gone.wait()
 
     @property
-    def gone(self) -> bool:
+    def ended(self) -> bool:
         """Whether its task has really ended."""
-        return self._gone
+        return self._ended
 
     def stack(self) -> str:
         """Where its tasks stand, those included that its child started elsewhere; "" if it has not begun or has ended."""
-        return stack_of(self.task, self.child) if self.task is not None and not self._gone else ""
+        return stack_of(self.task, self.child) if self.task is not None and not self._ended else ""
 
     def _end(self, error: BaseException | None) -> None:
-        self._gone = True
+        self._ended = True
         if self.exit is None:
-            reason, cause, detail = self._classify(sole_error(error))
+            self.died_at_failpoint = killed_in(error)
+            if isinstance(error, BaseExceptionGroup):
+                error = unwrap_group(error)
+            reason, cause, detail = self._classify(error)
             self._on_end(self, self._record(reason, cause, detail))
-        if self._on_gone is not None:
-            self._on_gone(self)
+        if self._when_ended is not None:
+            self._when_ended(self)
 
     def _record(self, reason: ExitReason, error: BaseException | None, detail: str) -> Exit:
         lived = trio.current_time() - self.began_at
@@ -168,7 +199,7 @@ class ChildRun:
             return ExitReason.KILLED, error, self.kill_reason
         if error is not None and fatal_in(error) is not None:
             return ExitReason.CRASHED, error, ""
-        if self.serving_since is not None or self.stop_asked:
+        if self.started_at is not None or self.stop_asked:
             if error is None:
                 return (ExitReason.SHUTDOWN if self.stop_asked else ExitReason.NORMAL), None, ""
             if isinstance(error, EndedInOrder):
@@ -182,20 +213,13 @@ class ChildRun:
         return ExitReason.START_FAILED, error, detail
 
 
-def sole_error(error: BaseException | None) -> BaseException | None:
-    """The one exception inside groups of one (a nursery wraps what its body raises); anything else as it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
-
-
 def fatal_in(error: BaseException | None) -> BaseException | None:
     """The first exception inside `error` that ends the whole tree: a Fatal, or one that is no Exception at all."""
     return next((leaf for leaf in _leaves(error) if isinstance(leaf, Fatal) or not isinstance(leaf, Exception)), None)
 
 
 def killed_in(error: BaseException | None) -> bool:
-    """Whether it died of a failpoint that somebody had armed."""
+    """Whether it died of an armed failpoint."""
     return any(isinstance(leaf, Killed) for leaf in _leaves(error))
 
 
@@ -215,9 +239,9 @@ class TreeNursery:
     on_fatal: Callable[[BaseException], None] | None = None
     """Set by the root supervisor while it lives."""
 
-    def spawn(self, incarnation: ChildRun) -> None:
+    def spawn(self, run: ChildRun) -> None:
         """Let an incarnation begin."""
-        self.nursery.start_soon(incarnation.live, name=f"{incarnation.child.name}#{incarnation.number}")
+        self.nursery.start_soon(run.run, name=f"{run.child.name}#{run.number}")
 
     def report_fatal(self, error: BaseException) -> None:
         """Ask the root supervisor for an ordered shutdown that ends in this error."""
@@ -225,27 +249,27 @@ class TreeNursery:
             self.on_fatal(error)
 
 
-_tree_nursery: ContextVar[TreeNursery | None] = ContextVar("atlas_supervision_ground", default=None)
+_tree_nursery: ContextVar[TreeNursery | None] = ContextVar("atlas_tree_nursery", default=None)
 
 
 def current_tree_nursery() -> TreeNursery | None:
-    """The ground of the tree that the calling task belongs to."""
+    """The nursery of the tree that the calling task belongs to; None outside of one."""
     return _tree_nursery.get()
 
 
 @asynccontextmanager
 async def open_tree_nursery() -> AsyncIterator[TreeNursery]:
-    """A ground for the supervision tree that is run inside the block.
+    """Open the nursery for all runs of the supervision tree that is run inside the block.
 
     The block's own error comes out as it is. Leaving waits for unstopped children, under any cancellation: a process
     that will not wait looks at the supervisor's `unstopped` inside the block and leaves with `os._exit`.
     """
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        ground = TreeNursery(nursery)
-        token = _tree_nursery.set(ground)
+        tree_nursery = TreeNursery(nursery)
+        token = _tree_nursery.set(tree_nursery)
         try:
-            yield ground
+            yield tree_nursery
         except BaseException as raised:  # noqa: BLE001  # raised again below, outside the nursery that would wrap it
             error = raised
         finally:

@@ -1,10 +1,9 @@
 """A supervisor's children: the record of each, the index by what they wait for, and which to stop and to start next.
 
 With thousands of children a supervisor must not look at all of them after each change: children are indexed by what
-they
-wait for, so each pass touches only those that changed. No operation in progress is remembered: what has to happen next
-follows from the state of the children alone, so a crash, a kill or a shutdown in the middle of anything is no special
-case.
+they wait for, so each pass touches only those that changed. No operation in progress is remembered: what has to happen
+next follows from the state of the children alone, so a crash, a kill or a shutdown in the middle of anything is no
+special case.
 """
 
 from __future__ import annotations
@@ -124,109 +123,129 @@ class PendingReply(Generic[T]):
         return self._value
 
 
-def _tell_of_change(slot: ChildRecord, attribute: attrs.Attribute[object], value: T) -> T:
-    """Whoever files the child by what is known of it has to look again."""
-    if attribute.name in _INDEXED_BY and slot.on_change is not None:
-        slot.on_change(slot)
+def _note_change(record: ChildRecord, _attribute: attrs.Attribute[object], value: T) -> T:
+    """The index has to look again at a child before one of the fields changes that it is indexed by."""
+    if record.on_change is not None:
+        record.on_change(record)
     return value
 
 
-_INDEXED_BY = frozenset({"goal", "in_group", "incarnation", "ladder", "proven", "recycle", "state"})
-
-
-@attrs.define(eq=False, on_setattr=_tell_of_change)
+@attrs.define(eq=False)
 class ChildRecord:
     """One child of a supervisor: its spec, its state and what is going on with it."""
 
     spec: ChildSpec
     child: Child
-    window: IntensityWindow
+    own_attempts: IntensityWindow
     """The child's own attempts; counted here if give_up = park."""
+    name: str = attrs.field(init=False)
+    """The child's name, and the spec's."""
     repairs: IntensityWindow | None = None
     """Its repairs, once there was one."""
     repair_allowed: bool | None = None
-    """It was killed on purpose, by an operator, at a failpoint or to repair it, and its restart charges nobody's attempts;
-    False if that was one repair too many."""
+    """True if it was killed on purpose (by an operator, at a failpoint, to repair it): its restart is no restart attempt.
+    False if that was one repair too many; None if it was not killed."""
     static: bool = True
     """Declared with the supervisor: it comes back with it."""
-    place: int = 0
+    start_position: int = 0
     """In the start order."""
     on_change: Callable[[ChildRecord], None] | None = None
-    """Told before anything changes by which the supervisor finds it."""
+    """Called before a field changes that the index uses."""
 
-    state: ChildState = ChildState.WAITING
+    state: ChildState = attrs.field(default=ChildState.WAITING, on_setattr=_note_change)
     since: float = 0.0
-    goal: DesiredState = DesiredState.UP
-    incarnation: ChildRun | None = None
-    number: int = 0
+    desired: DesiredState = attrs.field(default=DesiredState.UP, on_setattr=_note_change)
+    run: ChildRun | None = attrs.field(default=None, on_setattr=_note_change)
+    incarnation: int = 0
     """Of the latest incarnation; grows for as long as the child exists."""
-    ladder: StopLadder | None = None
-    asked: StopReason | None = None
+    ladder: StopLadder | None = attrs.field(default=None, on_setattr=_note_change)
+    stop_reason: StopReason | None = None
     """What its latest incarnation was asked to stop with, if it was."""
     deadline: float = math.inf
     """When the supervisor has to look at it again; entries in the heap with another time are stale."""
     start_deadline: float = math.inf
     not_before: float = 0.0
     """The end of its backoff."""
-    recycle: bool = False
+    stops_for_group: bool = attrs.field(default=False, on_setattr=_note_change)
     """Its incarnation has to end for a group restart."""
-    in_group: bool = False
+    starts_in_turn: bool = attrs.field(default=False, on_setattr=_note_change)
     """It starts in its turn: at boot, or in a group restart."""
-    proven: bool = False
+    has_served: bool = attrs.field(default=False, on_setattr=_note_change)
     """It served once, or declined to: from now on a failing start is a failed attempt and not a refused one."""
-    tentative: bool = False
+    forget_if_start_fails: bool = False
     """Added by start_child and not yet up: if this start fails, it is not kept."""
-    finished: bool = False
+    told_final: bool = False
     """It was told that no further incarnation is planned."""
     restarts: int = 0
     """Restarts in a row, for the backoff."""
     reports: list[Unstopped] = attrs.field(factory=list)
-    zombies: set[ChildRun] = attrs.field(factory=set)
+    unstopped_runs: set[ChildRun] = attrs.field(factory=set)
     """Incarnations that were left alone and still exist."""
     last_exit: Exit | None = None
     reason: str = ""
     start_reply: PendingReply[int] | None = None
     stop_replies: list[PendingReply[None]] = attrs.field(factory=list)
 
-    @property
-    def name(self) -> str:
-        """The child's name."""
+    @name.default
+    def _name_of_the_spec(self) -> str:
         return self.spec.name
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether it has an incarnation that is not given up for lost."""
-        return self.incarnation is not None
+        return self.run is not None
 
     @property
     def has_to_end(self) -> bool:
         """Whether its incarnation has to end although its supervisor goes on."""
-        return self.alive and (self.recycle or self.goal is not DesiredState.UP)
+        return self.is_alive and (self.stops_for_group or self.desired is not DesiredState.UP)
 
-    def enter(self, state: ChildState, now: float, reason: str = "") -> None:
+    def set_state(self, state: ChildState, now: float, reason: str = "") -> None:
         """Change the state."""
         self.state = state
         self.since = now
         self.reason = reason
 
-    def begin_again(self, now: float) -> None:
-        """As new, for another life of the supervisor; only the incarnation's number goes on."""
-        assert not self.alive, f"{self.name} is still alive"
-        assert all(left.gone for left in self.zombies), f"{self.name} still has a task that did not end"
-        self.zombies.clear()
-        self.goal = DesiredState.UP
+    def start_run(self, run: ChildRun, now: float) -> None:
+        """The next incarnation begins."""
+        self.run = run
+        self.incarnation = run.number
+        self.told_final = False
+        self.repair_allowed = None
+        self.stop_reason = None
+        self.start_deadline = now + self.spec.start_timeout
+        self.set_state(ChildState.STARTING, now)
+
+    def end_run(self, end: Exit) -> None:
+        """Its incarnation has ended, or is given up for lost."""
+        self.run = self.ladder = None
+        self.deadline = self.start_deadline = math.inf
+        self.last_exit = end
+
+    def await_restart(self, now: float, *, not_before: float, in_turn: bool) -> None:
+        """It is down and will be started at `not_before`, a time on trio's clock; `in_turn` when its siblings before it serve."""
+        self.not_before = not_before
+        self.starts_in_turn = in_turn
+        self.set_state(ChildState.RESTARTING, now)
+
+    def reset(self, now: float) -> None:
+        """As new, for another run of the supervisor; only the incarnation's number goes on."""
+        assert not self.is_alive, f"{self.name} is still alive"
+        assert all(left.ended for left in self.unstopped_runs), f"{self.name} still has a task that did not end"
+        self.unstopped_runs.clear()
+        self.desired = DesiredState.UP
         self.ladder = None
         self.deadline = self.start_deadline = math.inf
         self.not_before = 0.0
-        self.recycle = False
-        self.in_group = True
-        self.proven = False
+        self.stops_for_group = False
+        self.starts_in_turn = True
+        self.has_served = False
         self.restarts = 0
         self.reports.clear()
         self.last_exit = None
-        self.window.clear()
+        self.own_attempts.clear()
         self.repairs = self.repair_allowed = None
-        self.enter(ChildState.WAITING, now)
+        self.set_state(ChildState.WAITING, now)
 
     def info(self) -> ChildInfo:
         """The child as which_children shows it."""
@@ -234,7 +253,7 @@ class ChildRecord:
         return ChildInfo(
             name=self.name,
             state=self.state,
-            incarnation=self.number,
+            incarnation=self.incarnation,
             kind=self.spec.kind,
             restart=self.spec.restart,
             significant=self.spec.significant,
@@ -247,7 +266,7 @@ class ChildRecord:
 
 
 class View:
-    """Those children to whom one thing applies."""
+    """The children for which a condition holds, kept up to date as their records change."""
 
     __slots__ = ("_applies", "_members")
 
@@ -255,26 +274,26 @@ class View:
         self._applies = applies
         self._members: set[ChildRecord] = set()
 
-    def look_at(self, slot: ChildRecord, *, is_listed: bool) -> None:
-        """It may apply now, or no longer."""
-        if not (is_listed and self._applies(slot)):
-            self._members.discard(slot)
-        elif slot not in self._members:
-            self._members.add(slot)
-            self._joined(slot)
+    def update(self, record: ChildRecord, *, is_listed: bool) -> None:
+        """Look at a child again: whether it belongs here may have changed."""
+        if not (is_listed and self._applies(record)):
+            self._members.discard(record)
+        elif record not in self._members:
+            self._members.add(record)
+            self._added(record)
 
-    def _joined(self, slot: ChildRecord) -> None:
-        """For a file that keeps an order."""
+    def _added(self, record: ChildRecord) -> None:
+        """Called with each new member; for a view that keeps an order."""
 
     def __bool__(self) -> bool:
         return bool(self._members)
 
     def __iter__(self) -> Iterator[ChildRecord]:
-        return iter(sorted(self._members, key=_place))
+        return iter(sorted(self._members, key=_start_position))
 
 
 class OrderedView(View):
-    """One whose first member in start order, or the last, is at hand."""
+    """A view that knows its first member in start order (or its last) without sorting."""
 
     __slots__ = ("_heap", "_sign")
 
@@ -282,158 +301,167 @@ class OrderedView(View):
         super().__init__(applies)
         self._sign = -1 if last else 1
         self._heap: list[tuple[int, ChildRecord]] = []
-        """Some of them may have left: they are thrown away when they come up, or when there are too many."""
+        """Members and former members; these are removed when they come to the top, or when there are too many."""
 
-    def _joined(self, slot: ChildRecord) -> None:
-        heapq.heappush(self._heap, (self._sign * slot.place, slot))
+    def _added(self, record: ChildRecord) -> None:
+        heapq.heappush(self._heap, (self._sign * record.start_position, record))
         if len(self._heap) > 2 * len(self._members) + 8:
-            self._heap = sorted((self._sign * member.place, member) for member in self._members)
+            self._heap = sorted((self._sign * member.start_position, member) for member in self._members)
 
     @property
-    def top(self) -> ChildRecord | None:
+    def first(self) -> ChildRecord | None:
         """The first one, or the last."""
         while self._heap and self._heap[0][1] not in self._members:
             heapq.heappop(self._heap)
         return self._heap[0][1] if self._heap else None
 
 
-def _place(slot: ChildRecord) -> int:
-    return slot.place
+def _start_position(record: ChildRecord) -> int:
+    return record.start_position
 
 
 class ChildIndex(Mapping[str, ChildRecord]):
-    """All children in start order. Reading a file brings it up to date first."""
+    """All children in start order, and views of them. Reading a view brings it up to date first."""
 
-    def __init__(self, slots: Mapping[str, ChildRecord]) -> None:
-        self._slots: dict[str, ChildRecord] = {}
+    def __init__(self, children: Mapping[str, ChildRecord]) -> None:
+        self._children: dict[str, ChildRecord] = {}
         self._places = itertools.count()
         self._changed: set[ChildRecord] = set()
-        self._alive = OrderedView(lambda slot: slot.alive, last=True)
-        self._unasked = View(lambda slot: slot.alive and slot.ladder is None)
-        self._unwanted = View(lambda slot: slot.alive and slot.ladder is None and slot.goal is not DesiredState.UP)
-        self._recycled = OrderedView(lambda slot: slot.alive and slot.recycle, last=True)
-        self._pending = View(lambda slot: slot.state in PENDING and not slot.in_group)
-        self._rising = OrderedView(lambda slot: slot.state in COMING_UP and slot.in_group, last=False)
-        self._unproven = View(lambda slot: not slot.proven and slot.goal is DesiredState.UP)
-        self._files = (
-            self._alive,
-            self._unasked,
-            self._unwanted,
-            self._recycled,
-            self._pending,
-            self._rising,
-            self._unproven,
+        self._alive = OrderedView(lambda record: record.is_alive, last=True)
+        self._not_asked_to_stop = View(lambda record: record.is_alive and record.ladder is None)
+        self._to_terminate = View(
+            lambda record: record.is_alive and record.ladder is None and record.desired is not DesiredState.UP
         )
-        for slot in slots.values():
-            self.add(slot)
+        self._stopping_for_group = OrderedView(lambda record: record.is_alive and record.stops_for_group, last=True)
+        self._to_start = View(lambda record: record.state in PENDING and not record.starts_in_turn)
+        self._to_start_in_turn = OrderedView(
+            lambda record: record.state in COMING_UP and record.starts_in_turn, last=False
+        )
+        self._never_served = View(lambda record: not record.has_served and record.desired is DesiredState.UP)
+        self._views = (
+            self._alive,
+            self._not_asked_to_stop,
+            self._to_terminate,
+            self._stopping_for_group,
+            self._to_start,
+            self._to_start_in_turn,
+            self._never_served,
+        )
+        for record in children.values():
+            self.add(record)
 
-    def add(self, slot: ChildRecord) -> None:
+    def add(self, record: ChildRecord) -> None:
         """List a child at the end of the start order."""
-        slot.place = next(self._places)
-        slot.on_change = self._changed.add
-        self._slots[slot.name] = slot
-        self._changed.add(slot)
+        record.start_position = next(self._places)
+        record.on_change = self._changed.add
+        self._children[record.name] = record
+        self._changed.add(record)
 
     def remove(self, name: str) -> None:
         """List a child no longer; unknown names are ignored."""
-        slot = self._slots.pop(name, None)
-        if slot is not None:
-            self._changed.add(slot)
+        record = self._children.pop(name, None)
+        if record is not None:
+            self._changed.add(record)
 
-    def _file(self) -> None:
+    def _update_views(self) -> None:
         while self._changed:
-            slot = self._changed.pop()
-            is_listed = self._slots.get(slot.name) is slot
-            for file in self._files:
-                file.look_at(slot, is_listed=is_listed)
+            record = self._changed.pop()
+            is_listed = self._children.get(record.name) is record
+            for view in self._views:
+                view.update(record, is_listed=is_listed)
 
     @property
     def alive(self) -> OrderedView:
-        """Who has an incarnation that is not given up for lost."""
-        self._file()
+        """Children with an incarnation that is not reported as unstopped, the last started first."""
+        self._update_views()
         return self._alive
 
     @property
-    def unasked(self) -> View:
-        """Those of them who were not asked to stop."""
-        self._file()
-        return self._unasked
+    def not_asked_to_stop(self) -> View:
+        """Living children that were not asked to stop."""
+        self._update_views()
+        return self._not_asked_to_stop
 
     @property
-    def unwanted(self) -> View:
-        """Those of them whom their owner wants down."""
-        self._file()
-        return self._unwanted
+    def to_terminate(self) -> View:
+        """Living children that are to go down and were not asked to."""
+        self._update_views()
+        return self._to_terminate
 
     @property
-    def recycled(self) -> OrderedView:
-        """Whose incarnation has to end for a group restart."""
-        self._file()
-        return self._recycled
+    def stopping_for_group(self) -> OrderedView:
+        """Living children that have to end for a group restart, the last started first."""
+        self._update_views()
+        return self._stopping_for_group
 
     @property
-    def pending(self) -> View:
-        """Who is to be started, each by himself."""
-        self._file()
-        return self._pending
+    def to_start(self) -> View:
+        """Children to start, each by itself."""
+        self._update_views()
+        return self._to_start
 
     @property
-    def rising(self) -> OrderedView:
-        """Who is to be started in his turn, or is starting so."""
-        self._file()
-        return self._rising
+    def to_start_in_turn(self) -> OrderedView:
+        """Children that start one after the other, and those of them that are starting."""
+        self._update_views()
+        return self._to_start_in_turn
 
     @property
-    def unproven(self) -> View:
-        """Who is wanted and has never served."""
-        self._file()
-        return self._unproven
+    def never_served(self) -> View:
+        """Children that are wanted and have never served."""
+        self._update_views()
+        return self._never_served
 
     def __getitem__(self, name: str) -> ChildRecord:
-        return self._slots[name]
+        return self._children[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._slots)
+        return iter(self._children)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._children)
 
 
-def next_stops(roster: ChildIndex, *, stopping: bool, parallel: bool) -> list[ChildRecord]:
+def next_stops(index: ChildIndex, *, stopping: bool, parallel: bool) -> list[ChildRecord]:
     """The children to ask now, latest started first.
 
     A supervisor that stops and a group restart take one child at a time, in reverse start order; terminated children
     and those of a `parallel` supervisor are asked at once.
     """
     if parallel and stopping:
-        return list(reversed(list(roster.unasked)))
-    now = list(roster.unwanted)
-    in_turn = (roster.alive if stopping else roster.recycled).top
+        return list(reversed(list(index.not_asked_to_stop)))
+    now = list(index.to_terminate)
+    in_turn = (index.alive if stopping else index.stopping_for_group).first
     if in_turn is not None and in_turn.ladder is None and in_turn not in now:
         now.append(in_turn)
     return list(reversed(now))
 
 
-def next_starts(roster: ChildIndex, now: float) -> list[ChildRecord]:
+def next_starts(index: ChildIndex, now: float) -> list[ChildRecord]:
     """The children to start now, in start order, while their supervisor does not stop.
 
     Members of a group start one after the other, each once the one before serves, and not before every incarnation
     that the group restart takes along has ended. A child waits for a needed sibling that is on its way up.
     """
-    starts = [slot for slot in roster.pending if _is_due(slot, roster, now)]
-    in_turn = roster.rising.top
-    if in_turn is not None and in_turn.state in PENDING and not roster.recycled and _is_due(in_turn, roster, now):
+    starts = [record for record in index.to_start if _is_due(record, index, now)]
+    in_turn = index.to_start_in_turn.first
+    if (
+        in_turn is not None
+        and in_turn.state in PENDING
+        and not index.stopping_for_group
+        and _is_due(in_turn, index, now)
+    ):
         starts.append(in_turn)
-    return sorted(starts, key=lambda slot: slot.place)
+    return sorted(starts, key=lambda record: record.start_position)
 
 
-def _is_due(slot: ChildRecord, slots: Mapping[str, ChildRecord], now: float) -> bool:
-    return slot.not_before <= now and not slot.zombies and not _waits_for_needed(slot, slots)
+def _is_due(record: ChildRecord, children: Mapping[str, ChildRecord], now: float) -> bool:
+    return record.not_before <= now and not record.unstopped_runs and not _waits_for_needed(record, children)
 
 
-def _waits_for_needed(slot: ChildRecord, slots: Mapping[str, ChildRecord]) -> bool:
-    needed = (slots[name] for name in slot.spec.needs if name in slots)
+def _waits_for_needed(record: ChildRecord, children: Mapping[str, ChildRecord]) -> bool:
+    needed = (children[name] for name in record.spec.needs if name in children)
     return any(
-        other.state in COMING_UP or (other.state is ChildState.STOPPING and other.goal is DesiredState.UP)
+        other.state in COMING_UP or (other.state is ChildState.STOPPING and other.desired is DesiredState.UP)
         for other in needed
     )

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from runtime.errors import AtlasError
-from runtime.supervision.stop_ladder import Unstopped
-
-if TYPE_CHECKING:
-    from runtime.supervision.child_run import ChildRun
-
-
-class EndedInOrder(AtlasError):
-    """Raised by a child that ended by its own decision and tidied up: a shutdown, not a crash.
-
-    A transient child is not restarted after it, a permanent one is.
-    """
+from runtime.supervision.child_run import EndedInOrder
 
 
 class RestartIntensityExceeded(EndedInOrder):
@@ -52,25 +41,6 @@ class RepairIntensityExceeded(EndedInOrder):
 
 class ChildStartFailed(AtlasError):
     """A child's start failed without an error of its own, or on request of start_child or restart_child."""
-
-
-class ChildrenUnstopped(AtlasError):
-    """Children did not end even after cancellation; their tasks still exist."""
-
-    exit_code: ClassVar[int] = 75
-
-    def __init__(self, supervisor: str, reports: Sequence[Unstopped], incarnations: Sequence[ChildRun] = ()) -> None:
-        self.reports = tuple(reports)
-        self.incarnations = tuple(incarnations)
-        """The incarnations that still exist; nothing may take their place before they are gone."""
-        names = ", ".join(
-            f"{report.name} (last message {report.message or 'none'}, waited {report.waited:.1f} s)"
-            for report in self.reports
-        )
-        super().__init__(
-            f"supervisor {supervisor} could not stop {names}: they ignore cancellation. The stacks are in the events "
-            "ChildUnstopped; look for code that catches trio.Cancelled or that waits under a shield"
-        )
 
 
 class RefusalReason(enum.StrEnum):

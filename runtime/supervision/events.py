@@ -50,7 +50,7 @@ class ChildStarted(Event):
 
 @attrs.frozen
 class ChildExited(Event):
-    """An incarnation ended in a way that nobody asked for."""
+    """An incarnation ended unasked: it crashed, was killed or failed to start."""
 
     level: ClassVar[int] = logging.ERROR
 
@@ -137,23 +137,6 @@ class ChildUnstopped(Event):
 
 
 @attrs.frozen
-class StopCutOff(Event):
-    """An actor's last words (`on_stop`) took longer than they may, and were interrupted."""
-
-    level: ClassVar[int] = logging.WARNING
-
-    incarnation: int
-    took: float
-
-    def line(self) -> str:
-        """Whose, after how long, and which setting gives more time."""
-        return (
-            f"{self.actor} was cut off in its on_stop after {self.took:.1f} s (incarnation {self.incarnation}; setting "
-            "shutdown, within the time that the whole stop may take)"
-        )
-
-
-@attrs.frozen
 class ChildEndedLate(Event):
     """An unstopped child ended after all."""
 
@@ -218,5 +201,5 @@ class SupervisorGaveUp(Event):
     reason: str
 
     def line(self) -> str:
-        """Who gave up because of whom."""
+        """Which supervisor gave up, because of which child."""
         return f"{self.actor} gave up because of {self.child}: {self.reason}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import math
 from collections.abc import Collection, Sequence
@@ -12,12 +11,13 @@ import attrs
 from runtime.child import AutoShutdown, ChildSpec, GiveUp, Strategy
 from runtime.restart_limits import Backoff, longest_delay, nominal_delay
 from runtime.supervision.errors import SpecError
+from runtime.wording import nearest
 
 
 def start_order(specs: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
     """The order of declaration, changed only where a child needs one that is declared after it.
 
-    Raises SpecError for a name given twice, for a need that nobody meets (with the nearest name) and for children that
+    Raises SpecError for a name given twice, for a need that is no child here (with the nearest name) and for children that
     need each other (with the path).
     """
     by_name = {spec.name: spec for spec in specs}
@@ -51,8 +51,8 @@ def check_needs(spec: ChildSpec, names: Collection[str]) -> None:
     """Raises SpecError if `spec` needs a name that is not among `names`."""
     for need in spec.needs:
         if need not in names:
-            nearest = difflib.get_close_matches(need, list(names), n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            meant = nearest(need, names)
+            hint = f"; did you mean {meant!r}?" if meant else ""
             raise SpecError(f"{spec.name} needs {need!r}, which is not a child of the same supervisor{hint}")
 
 

@@ -15,24 +15,29 @@ from typing import Generic, ParamSpec
 import trio
 
 from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopReason, Strategy
+from runtime.errors import unwrap_group
 from runtime.events import Event
 from runtime.restart_limits import IntensityWindow
 from runtime.supervision import administration
-from runtime.supervision.child_run import TreeNursery, current_tree_nursery, open_tree_nursery
+from runtime.supervision.child_run import (
+    ChildrenUnstopped,
+    EndedInOrder,
+    TreeNursery,
+    current_tree_nursery,
+    open_tree_nursery,
+)
 from runtime.supervision.children import ChildCounts, ChildInfo, ChildRecord, ChildState
-from runtime.supervision.control_loop import ControlLoop, SupervisorFlags
+from runtime.supervision.control_loop import ControlLoop
 from runtime.supervision.errors import (
     AdministrationError,
-    ChildrenUnstopped,
     ChildStartFailed,
-    EndedInOrder,
     RefusalReason,
     RepairIntensityExceeded,
     RestartIntensityExceeded,
     SpecError,
 )
+from runtime.supervision.outcome import ChildHooks, SupervisorFlags
 from runtime.supervision.spec_checks import check_combination, check_needs, start_order
-from runtime.supervision.start_stop import ChildHooks
 from runtime.supervision.stop_ladder import Unstopped
 
 __all__ = [
@@ -81,20 +86,20 @@ class _SupervisorBase:
         self._hooks = ChildHooks(name, emit)
         for spec in specs:
             check_combination(spec, settings.strategy, settings.auto_shutdown)
-        self._life: ControlLoop | None = None
-        self._static = {spec.name: self._slot(spec, static=True) for spec in start_order(specs)}
+        self._loop: ControlLoop | None = None
+        self._static = {spec.name: self._make_record(spec, static=True) for spec in start_order(specs)}
         self._highest_forgotten = 0
         self._stop_before_run: StopReason | None = None
         self._unstopped: tuple[Unstopped, ...] = ()
 
-    def _slot(self, spec: ChildSpec, *, static: bool) -> ChildRecord:
+    def _make_record(self, spec: ChildSpec, *, static: bool) -> ChildRecord:
         child = spec.start()
         if child.name != spec.name:
             raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
         window = IntensityWindow(self.settings.intensity, self.settings.period)
         # A child of this name may have been forgotten; its numbers are not used again.
-        number = self._life.highest_number_forgotten if self._life is not None else 0
-        return ChildRecord(spec=spec, child=child, window=window, static=static, number=number)
+        number = self._loop.highest_number_forgotten if self._loop is not None else 0
+        return ChildRecord(spec=spec, child=child, own_attempts=window, static=static, incarnation=number)
 
     # As a child
 
@@ -110,76 +115,78 @@ class _SupervisorBase:
         ChildrenUnstopped if nothing else. A cancellation from outside becomes an ordered shutdown within
         `shutdown_budget`, and then goes on as a cancellation; a nested supervisor that is killed kills its children.
 
-        The outermost supervisor opens the tree's ground unless it is run inside `open_tree_nursery()`.
+        The outermost supervisor opens the tree's nursery unless it is run inside `open_tree_nursery()`.
         """
-        ground = current_tree_nursery()
-        if ground is not None:
-            await self._run_on(ground, task_status)
+        tree_nursery = current_tree_nursery()
+        if tree_nursery is not None:
+            await self._run_on(tree_nursery, task_status)
             return
-        async with open_tree_nursery() as ground:
-            await self._run_on(ground, task_status)
+        async with open_tree_nursery() as tree_nursery:
+            await self._run_on(tree_nursery, task_status)
 
-    async def _run_on(self, ground: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
-        if self._life is not None:
+    async def _run_on(self, tree_nursery: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
+        if self._loop is not None:
             raise RuntimeError(f"supervisor {self.name} is running already")
         now = trio.current_time()
-        for slot in self._static.values():
-            slot.begin_again(now)
-        life = ControlLoop(
+        for record in self._static.values():
+            record.reset(now)
+        loop = ControlLoop(
             self.name,
             self.settings,
             self._static,
-            ground,
+            tree_nursery,
             emit=self._emit,
             chance=self._chance,
             on_started=task_status.started,
         )
-        life.highest_number_forgotten = self._highest_forgotten
+        loop.highest_number_forgotten = self._highest_forgotten
         self._unstopped = ()
-        self._life = life
-        is_root = ground.on_fatal is None
+        self._loop = loop
+        is_root = tree_nursery.on_fatal is None
         try:
             if is_root:
-                ground.on_fatal = lambda error: life.shut_down(f"{type(error).__name__}: {error}", error=error)
+                tree_nursery.on_fatal = lambda error: loop.shut_down(f"{type(error).__name__}: {error}", error=error)
             if (reason := self._stop_before_run) is not None:
-                life.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
+                loop.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
             with _unwrapped():
                 async with trio.open_nursery() as outer:
-                    outer.start_soon(self._turn_cancellation_into_shutdown, life, is_root)
+                    outer.start_soon(self._turn_cancellation_into_shutdown, loop, is_root)
                     with trio.CancelScope(shield=True):
-                        await life.run()
+                        await loop.run()
                     outer.cancel_scope.cancel()
         finally:
-            self._life = None
+            self._loop = None
             self._stop_before_run = None
-            self._highest_forgotten = max([life.highest_number_forgotten, *(s.number for s in life.slots.values())])
-            self._unstopped = tuple(life.unstopped)
+            self._highest_forgotten = max(
+                [loop.highest_number_forgotten, *(s.incarnation for s in loop.children.values())]
+            )
+            self._unstopped = tuple(loop.unstopped)
             if is_root:
-                ground.on_fatal = None
-            for slot in life.slots.values():
-                if is_root or not slot.static:
-                    self._hooks.finish(slot, f"supervisor {self.name} stopped")
-        unstopped = ChildrenUnstopped(self.name, life.unstopped, life.leftovers) if life.unstopped else None
-        if unstopped is not None and (life.error is None or not is_root):
-            raise unstopped from life.error
-        if life.error is not None:
-            raise life.error
+                tree_nursery.on_fatal = None
+            for record in loop.children.values():
+                if is_root or not record.static:
+                    self._hooks.tell_final(record, f"supervisor {self.name} stopped")
+        unstopped = ChildrenUnstopped(self.name, loop.unstopped, loop.unstopped_runs) if loop.unstopped else None
+        if unstopped is not None and (loop.error is None or not is_root):
+            raise unstopped from loop.error
+        if loop.error is not None:
+            raise loop.error
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _turn_cancellation_into_shutdown(self, life: ControlLoop, is_root: bool) -> None:
+    async def _turn_cancellation_into_shutdown(self, loop: ControlLoop, is_root: bool) -> None:
         try:
             await trio.sleep_forever()
         except trio.Cancelled:
             # Not raised on: `_run_on` checks for the cancellation again once all children are down.
-            if self._life is life and not life.ended:
-                life.shut_down("cancelled from outside", kill=not is_root)
+            if self._loop is loop and not loop.ended:
+                loop.shut_down("cancelled from outside", kill=not is_root)
 
     def request_stop(self, reason: StopReason) -> None:
         """Stop all children in reverse start order and end, before `reason.deadline`. Repeating it may shorten."""
-        if self._life is None:
+        if self._loop is None:
             self._stop_before_run = reason
         else:
-            self._life.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
+            self._loop.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
 
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the protocol's signature
         """Forget a request to stop that came too late; its children were told when they ended."""
@@ -187,20 +194,20 @@ class _SupervisorBase:
 
     def on_decided(self, *, restarts: bool) -> None:
         """Its children share its fate; those that had ended for good keep theirs."""
-        for slot in self._static.values():
-            if not slot.finished:
-                self._hooks.decide(slot, restarts=restarts)
+        for record in self._static.values():
+            if not record.told_final:
+                self._hooks.tell_decided(record, restarts=restarts)
 
     def on_parked(self, reason: str) -> None:
         """Its children stay down with it."""
-        for slot in self._static.values():
-            if not slot.finished:
-                self._hooks.call(slot, "on_parked", functools.partial(slot.child.on_parked, reason))
+        for record in self._static.values():
+            if not record.told_final:
+                self._hooks.call(record, "on_parked", functools.partial(record.child.on_parked, reason))
 
     def on_final(self, reason: str) -> None:
         """Its children will not come back either."""
-        for slot in self._static.values():
-            self._hooks.finish(slot, reason)
+        for record in self._static.values():
+            self._hooks.tell_final(record, reason)
 
     def last_activity(self) -> Activity:
         """A supervisor handles no messages."""
@@ -211,17 +218,17 @@ class _SupervisorBase:
     @property
     def unstopped(self) -> tuple[Unstopped, ...]:
         """The children that could not be stopped: so far while it runs, all of them after its end."""
-        if self._life is None:
+        if self._loop is None:
             return self._unstopped
-        return tuple(report for slot in self._life.slots.values() for report in slot.reports)
+        return tuple(report for record in self._loop.children.values() for report in record.reports)
 
     def which_children(self) -> tuple[ChildInfo, ...]:
         """All children in start order; () while the supervisor is down."""
-        return administration.which(self._life) if self._life is not None else ()
+        return administration.which(self._loop) if self._loop is not None else ()
 
     def count_children(self) -> ChildCounts:
         """How many children there are and live; zeros while the supervisor is down."""
-        return administration.count(self._life) if self._life is not None else ChildCounts(0, 0, 0, 0)
+        return administration.count(self._loop) if self._loop is not None else ChildCounts(0, 0, 0, 0)
 
     async def terminate_child(self, name: str, *, keep: bool = False) -> None:
         """Stop a child by its ladder, or call off its restart; it stays listed and down, unless it is temporary.
@@ -248,7 +255,7 @@ class _SupervisorBase:
 
         A starting child fails its start by it; a stopping one stops at once and is not restarted because of it; a
         child that waits for its restart has nothing to kill (AdministrationError restarting). Raises not_found and
-        not_running as well. Unless it `counts`, the restart that follows is no restart attempt: for whoever kills on purpose.
+        not_running as well. With `counts=False` the restart that follows is no restart attempt: for a kill on purpose.
         """
         administration.kill(self._running(name), name, reason, counts=counts)
 
@@ -261,11 +268,11 @@ class _SupervisorBase:
         administration.repair(self._running(name), name, reason, intensity=intensity, period=period)
 
     def _running(self, child: str) -> ControlLoop:
-        if self._life is None:
+        if self._loop is None:
             raise AdministrationError(
                 RefusalReason.NOT_RUNNING, self.name, child, f"supervisor {self.name} is not running"
             )
-        return self._life
+        return self._loop
 
 
 class Supervisor(_SupervisorBase):
@@ -301,11 +308,11 @@ class Supervisor(_SupervisorBase):
         Raises AdministrationError already_present, already_started, shutting_down; SpecError; ChildStartFailed if the
         start fails, and the spec is not kept. A caller that is cancelled does not stop the start.
         """
-        life = self._running(spec.name)
+        loop = self._running(spec.name)
         check_combination(spec, self.settings.strategy, self.settings.auto_shutdown)
-        check_needs(spec, life.slots)
-        administration.refuse_start(life, spec.name)
-        return await administration.start(life, self._slot(spec, static=False)).wait()
+        check_needs(spec, loop.children)
+        administration.refuse_start(loop, spec.name)
+        return await administration.start(loop, self._make_record(spec, static=False)).wait()
 
 
 class DynamicSupervisor(_SupervisorBase, Generic[P]):
@@ -336,11 +343,11 @@ class DynamicSupervisor(_SupervisorBase, Generic[P]):
         Raises AdministrationError already_started, shutting_down; ChildStartFailed if the start fails.
         """
         spec = self._template(*args, **kwargs)
-        life = self._running(spec.name)
+        loop = self._running(spec.name)
         check_combination(spec, self.settings.strategy, self.settings.auto_shutdown)
-        check_needs(spec, life.slots)
-        administration.refuse_start(life, spec.name)
-        return await administration.start(life, self._slot(spec, static=False)).wait()
+        check_needs(spec, loop.children)
+        administration.refuse_start(loop, spec.name)
+        return await administration.start(loop, self._make_record(spec, static=False)).wait()
 
 
 @contextlib.contextmanager
@@ -349,6 +356,7 @@ def _unwrapped() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+        error = unwrap_group(group)
+        if error is group:
+            raise
+        raise error from None

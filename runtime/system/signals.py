@@ -10,17 +10,14 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import trio
 
+from runtime.control.command import OperableSystem
 from runtime.log import logs
 from runtime.log.redaction import redact, some_lines
 from runtime.log.writer import write_bounded
-
-if TYPE_CHECKING:
-    from runtime.system.system import System
-
 
 LEAVE_FLUSH_SECONDS = 2.0
 """Seconds that the log may take to be written before the process leaves all the same."""
@@ -47,7 +44,7 @@ class Signals:
     def __init__(self, received: AsyncIterator[int]) -> None:
         self._received = received
 
-    async def serve(self, system: System) -> None:
+    async def serve(self, system: OperableSystem) -> None:
         """Act on each signal as it comes."""
         asked = 0
         async for number in self._received:

@@ -33,7 +33,7 @@ class ScreenLine:
     is_ready: bool
     why: str
     is_needed: bool = True
-    """False for one that declined to run: `state` says why, and nobody waits for it."""
+    """False for one that declined to run: `state` says why, and readiness does not wait for it."""
 
 
 def render(

@@ -35,8 +35,8 @@ from runtime.operations.metrics import publish
 from runtime.operations.operations import Operations, why_declined
 from runtime.operations.reload import Reloader
 from runtime.operations.tree import Tree
-from runtime.supervision.errors import ChildrenUnstopped
-from runtime.supervision.events import ChildExited, Decision
+from runtime.supervision.child_run import ChildrenUnstopped
+from runtime.supervision.events import ChildExited, ChildParked, ChildStarted, Decision
 from runtime.supervision.supervisor import ChildInfo, ChildState, open_tree_nursery
 from runtime.system.signals import leave, print_last_words, watch_signals
 from runtime.system.start_screen import ScreenLine, how_to_call_atlas, render, show
@@ -48,7 +48,7 @@ from runtime.watchdog.worker_states import WorkerStates
 UNSTOPPED = 75
 FAILED = 70
 SCREEN_PATIENCE = 10.0
-"""Seconds that the start screen waits for everybody to be ready."""
+"""Seconds that the start screen waits for all actors to be ready."""
 LOG_CHECK = 1.0
 """Seconds between two looks at the log's writer where no watchdog runs."""
 _READINESS_POLL = 0.01
@@ -109,6 +109,8 @@ class System:
         self._leave = leave
         self._owns_process = owns_process
         self._refused: str | None = None
+        """The child that made the start of the system fail."""
+        self._end_of_refusals = self.services.events.subscribe(self._note_start_refused, ChildExited)
         self._stop_deadline: float | None = None
 
     def _address(self, plan: ChildPlan) -> DrainingAddress:
@@ -131,7 +133,7 @@ class System:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether somebody asked the system to stop."""
+        """Whether the system was asked to stop."""
         return self._stop_deadline is not None
 
     async def run(self) -> int:
@@ -144,8 +146,11 @@ class System:
         lock = InstanceLock(self.socket)
         lock.acquire()
         token = _running.set(self)
-        unsubscribe = [self.services.events.subscribe(each) for each in (self._note_refusal, self.worker_states.note)]
-        unsubscribe.append(publish(self))
+        unsubscribe = [
+            self.services.events.subscribe(self.worker_states.note, ChildParked, ChildStarted),
+            publish(self),
+            self._end_of_refusals,
+        ]
         try:
             control = ControlServer(self.socket, self, self.config.control)
             control.bind()
@@ -184,13 +189,13 @@ class System:
         failure: Exception | None = None
         async with open_tree_nursery():
             try:
-                await self.root.run(task_status=_WhenUp(self._up))
+                await self.root.run(task_status=_CallOnStarted(self._up))
             except ChildrenUnstopped as error:
                 failure = error
             except Exception as error:  # noqa: BLE001  # whatever ends the tree becomes an exit code, below
                 failure = error
             if self.root.unstopped:
-                # their tasks still exist and would keep the ground open for ever
+                # their tasks still exist and would keep the tree's nursery open for ever
                 self._report(failure)
                 self.services.events.emit(SystemStopped(self.name, UNSTOPPED, self.uptime))
                 self._leave_for_good()
@@ -207,12 +212,13 @@ class System:
         print_last_words(f"error: {prefix}{what}")
         return code
 
-    def _note_refusal(self, event: Event) -> None:
+    def _note_start_refused(self, event: Event) -> None:
         if isinstance(event, ChildExited) and event.decision is Decision.REFUSE_START and self._refused is None:
             self._refused = event.actor
 
     def _up(self) -> None:
         self.is_up = True
+        self._end_of_refusals()
         self.systemd.ready()
         took = self.uptime
         self.services.events.emit(SystemStarted(self.name, os.getpid(), len(self.plans), took))
@@ -277,7 +283,7 @@ async def _check_the_log() -> None:
         logs.check()
 
 
-class _WhenUp:
+class _CallOnStarted:
     """trio's task status protocol, for the root supervisor."""
 
     def __init__(self, call: Callable[[], None]) -> None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from runtime.core.address import Address, AddressState
 from runtime.core.ask import current_call_context
 from runtime.core.stacks import tasks_of
 from runtime.errors import UnknownActor
 from runtime.log.logs import get_logger
+from runtime.operations.running import RunningSystem
 from runtime.supervision.errors import AdministrationError
 from runtime.watchdog.verdict import Repair
 from runtime.watchdog.watchdog import Watchdog, limits_of
 
-if TYPE_CHECKING:
-    from runtime.system.system import System
-
 _log = get_logger("atlas.watchdog")
 
 
-def make_watchdog(system: System) -> Watchdog:
+def make_watchdog(system: RunningSystem) -> Watchdog:
     """A watchdog that restarts what is stale by killing it, so that its restart policy applies and is seen.
 
     Its kills are no restart attempts: a common cause that makes many stale at once cannot make the supervisor give up. A
@@ -67,20 +64,20 @@ def make_watchdog(system: System) -> Watchdog:
     )
 
 
-def _find(system: System, name: str) -> Address | None:
+def _find(system: RunningSystem, name: str) -> Address | None:
     try:
         return system.registry.find(name)
     except UnknownActor:
         return None
 
 
-def _inside(system: System, name: str) -> object:
+def _inside(system: RunningSystem, name: str) -> object:
     """What an actor says of itself, whatever it is doing."""
     address = _find(system, name)
     return {} if address is None else address.inspect()["actor"]
 
 
-def _where(system: System, name: str) -> Sequence[str]:
+def _where(system: RunningSystem, name: str) -> Sequence[str]:
     """Where the actor's code waits, outermost first: the handler it is in, else its own task, else its message loop."""
     address = _find(system, name)
     if address is None:

@@ -1,40 +1,13 @@
-"""What tests of actors need; public, because whoever adds an actor needs it.
+"""What tests of actors need; public, because it is needed to add an actor.
 
     async with testing.actor_system() as system:
         counter = await system.start(Counter(step=2))
         assert await counter.ask(GetCount(), within=1) == 0
 
 Works on trio's own clock and on a MockClock. `run_virtual` makes a run that a seed repeats, `ChaosMonkey` kills at
-every message
-boundary, `assert_events` looks at what happened. Production code does not import it.
+every message boundary, `assert_events` looks at what happened. Production code does not import it.
 """
 
-from runtime.testing.actors import Crash, Echo, Failable, FailableActor, FailableError, Hang, Probe, Swallow
-from runtime.testing.chaos import Boundary, ChaosFailed, ChaosMonkey, ChaosReport, Kill
-from runtime.testing.event_assertions import Happened, assert_events, happened
-from runtime.testing.system import ActorSystem, OnCrash, actor_system
-from runtime.testing.virtual_time import run_virtual, seeded
+from runtime.public_names import public_names
 
-__all__ = [
-    "ActorSystem",
-    "Boundary",
-    "ChaosFailed",
-    "ChaosMonkey",
-    "ChaosReport",
-    "Crash",
-    "Echo",
-    "Failable",
-    "FailableActor",
-    "FailableError",
-    "Hang",
-    "Happened",
-    "Kill",
-    "OnCrash",
-    "Probe",
-    "Swallow",
-    "actor_system",
-    "assert_events",
-    "happened",
-    "run_virtual",
-    "seeded",
-]
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

@@ -5,8 +5,7 @@ tests.
     report = await monkey.run(one_round_of_work, kills=300, check=invariants)
 
 A boundary is a failpoint (see `runtime.core.failpoints`): `before:<Message>` and `after:<Message>` of each handler,
-`task:<name>`
-of each task, and whatever the actor names with `context.failpoint`.
+`task:<name>` of each task, and whatever the actor names with `context.failpoint`.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class ChaosReport:
 
     @property
     def never_hit(self) -> tuple[Boundary, ...]:
-        """Boundaries at which nobody was killed; sorted."""
+        """Boundaries at which no actor was killed; sorted."""
         hits = self.hits
         return tuple(boundary for boundary in self.boundaries if not hits[boundary])
 

@@ -15,7 +15,7 @@ from runtime.core.address import Address, AddressState
 from runtime.core.mailbox import DEFAULT_CAPACITY, Overflow
 from runtime.core.ref import Ref
 from runtime.core.services import Services
-from runtime.correlation import begin_without_correlation
+from runtime.correlation import correlation_id
 from runtime.errors import Ignore
 from runtime.testing.actors import Crash, Echo, Failable, FailableActor, Hang, Probe, ProbeActor, Swallow
 from runtime.testing.chaos import Boundary, ChaosFailed, ChaosMonkey, ChaosReport, Kill
@@ -50,7 +50,7 @@ class OnCrash(enum.Enum):
     """What a test's system does when an actor crashes."""
 
     FAIL = "fail"
-    """The crash fails the test: nobody expected it."""
+    """The crash fails the test."""
     RESTART = "restart"
     """A new incarnation at once."""
     STOP = "stop"
@@ -68,7 +68,7 @@ class _Runner:
     is_final: bool = False
 
     def notify(self) -> None:
-        """Wake everybody who waits for the next exit or start."""
+        """Wake all tasks that wait for the next exit or start."""
         self.changed.set()
         self.changed = trio.Event()
 
@@ -223,7 +223,7 @@ def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> 
 @asynccontextmanager
 async def actor_system(services: Services | None = None) -> AsyncIterator[ActorSystem]:
     """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly fails the test."""
-    begin_without_correlation()
+    correlation_id.set("")
     async with trio.open_nursery() as nursery:
         system = ActorSystem(nursery, services or Services())
         try:

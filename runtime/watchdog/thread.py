@@ -37,7 +37,7 @@ from runtime.watchdog.verdict import (
 EXIT_WEDGED = 70
 """The status with which a wedged process leaves."""
 WRITE_SECONDS = 2.0
-"""How long the last words may take if nobody reads stderr."""
+"""Seconds that the last words may take if stderr is not read."""
 SLEEP_THRESHOLD = 1.0
 """Seconds by which the machine's clock must have outrun ours to count as a suspension."""
 
@@ -68,7 +68,7 @@ class WatchdogThread:
     ) -> None:
         self.limits = limits
         """Replaced whole by a reload."""
-        self.forgiven_at = -math.inf
+        self.ages_count_from = -math.inf
         """When a pause of the whole process was forgiven last: silence before it does not count."""
         self.looked_at = time.monotonic()
         """When the thread last looked at the beats."""
@@ -137,9 +137,9 @@ class WatchdogThread:
     def _look(self) -> None:
         # Arming again replaces the timer: it fires only if this thread is not let run for so long.
         faulthandler.dump_traceback_later(self.gil_timer, repeat=False, file=self._timer_stderr, exit=True)
-        self._forgive_a_pause()
+        self._excuse_a_suspend()
         limits = self.limits
-        snapshot = take_snapshot(self._beats, forgiven_at=self.forgiven_at)
+        snapshot = take_snapshot(self._beats, ages_count_from=self.ages_count_from)
         ages = beat_ages(snapshot)
         actions = judge(snapshot, limits)
         blocked = next((action for action in actions if isinstance(action, LoopBlocked)), None)
@@ -154,8 +154,8 @@ class WatchdogThread:
         if all_fresh(ages, limits):
             self._systemd.alive()
 
-    def _forgive_a_pause(self) -> None:
-        """A machine or process that slept made every beat stale at once, and nobody is to blame for it.
+    def _excuse_a_suspend(self) -> None:
+        """A machine or process that slept made every beat stale at once, and no worker is to blame for it.
 
         A pause of which only our own missed looks tell (SIGSTOP, a frozen container, but also code that held the
         interpreter) is forgiven once: not again before the loop has turned since.
@@ -167,7 +167,7 @@ class WatchdogThread:
         paused = gap > 3 * self._interval + 1.0
         turned = self._beats.event_loop
         if slept > SLEEP_THRESHOLD or (paused and (turned is None or turned > self._amid_pause)):
-            self.forgiven_at = now
+            self.ages_count_from = now
             # Continued, the loop may turn before this thread does: any turn after the pause counts, not only one from now on.
             self._amid_pause = before + gap / 2
             kind = (

@@ -90,8 +90,8 @@ class Snapshot:
     healthcheck_name: str = "healthcheck"
     workers: tuple[WorkerSample, ...] = ()
     pools: tuple[WorkerSample, ...] = ()
-    last_spike: float | None = None
-    forgiven_at: float = -math.inf
+    last_pool_wait_spike: float | None = None
+    ages_count_from: float = -math.inf
     """Silence before this moment does not count."""
 
 
@@ -139,7 +139,7 @@ class Repair:
     age: float
 
     def line(self) -> str:
-        """What is wrong with whom, since when, and what is done about it."""
+        """Which worker is stale, why, since when, and what is done about it."""
         return f"{self.kind.value} {self.name} is {self.why.value} for {self.age:.1f} s: restarting it"
 
 
@@ -160,7 +160,7 @@ class LeaveProcess:
 Action = LoopBlocked | Repair | Diagnose | LeaveProcess
 
 
-def take_snapshot(beats: Beats, *, forgiven_at: float = -math.inf) -> Snapshot:
+def take_snapshot(beats: Beats, *, ages_count_from: float = -math.inf) -> Snapshot:
     """Read the slots. Safe on any thread."""
     return Snapshot(
         now=beats.now(),
@@ -169,8 +169,8 @@ def take_snapshot(beats: Beats, *, forgiven_at: float = -math.inf) -> Snapshot:
         healthcheck_name=beats.healthcheck_name,
         workers=tuple(_sample(beat) for beat in beats.workers.values()),
         pools=tuple(_sample(beat) for beat in beats.pools.values()),
-        last_spike=beats.last_spike,
-        forgiven_at=forgiven_at,
+        last_pool_wait_spike=beats.last_pool_wait_spike,
+        ages_count_from=ages_count_from,
     )
 
 
@@ -178,7 +178,7 @@ def worker_age(worker: WorkerSample, snapshot: Snapshot) -> tuple[float, StaleRe
     """How stale one worker is and why: (0, None) while fresh; None if it is paused or parked."""
     if worker.state is not WorkerState.ACTIVE:
         return None
-    now, floor = snapshot.now, snapshot.forgiven_at
+    now, floor = snapshot.now, snapshot.ages_count_from
     age, why = 0.0, None
     if worker.handling_since is not None:
         silent = now - max(worker.handling_since, worker.progressed_at, floor)
@@ -208,7 +208,7 @@ def beat_ages(snapshot: Snapshot) -> Ages:
         worker_name=name if why is not None else "",
         worker_why=why,
         # A spike is an event, not a silence: a forgiven pause does not make it younger.
-        spike=None if snapshot.last_spike is None else snapshot.now - snapshot.last_spike,
+        spike=None if snapshot.last_pool_wait_spike is None else snapshot.now - snapshot.last_pool_wait_spike,
     )
 
 
@@ -269,7 +269,7 @@ def _sample(beat: WorkerBeat) -> WorkerSample:
 
 
 def _since(stamp: float | None, snapshot: Snapshot) -> float | None:
-    return None if stamp is None else max(0.0, snapshot.now - max(stamp, snapshot.forgiven_at))
+    return None if stamp is None else max(0.0, snapshot.now - max(stamp, snapshot.ages_count_from))
 
 
 def _beyond(age: float | None, limit: float) -> bool:

@@ -31,7 +31,7 @@ from runtime.watchdog.verdict import Action, Diagnose, Repair, StaleLimits, beat
 TICK = 1.0
 """Seconds between two ticks of the loop's task, at most: well below what counts as blocked."""
 EXCUSING_LATENESS = 1.0
-"""Seconds of lateness after which the loop's own silence excuses everybody who lives on it."""
+"""If the loop was late by more seconds than this, stale beats are ignored for that tick."""
 
 LATENESS = histogram(
     "atlas_loop_lateness_seconds",
@@ -177,7 +177,7 @@ class Watchdog:
     operators (who holds which lease, who waits); it is called on the loop only, and what it said last is what the thread
     reports when the loop stands. `where(name)` gives an actor's stack, outermost first, and `handling(name)` the type of
     the message it has in hand. `healthcheck_runs` says whether there is a health check to be judged: True while it
-    is up, False while it is down, paused, parked or stopped, None where nobody knows.
+    is up, False while it is down, paused, parked or stopped, None where that is unknown.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Watchdog:
         self._limits = limits or StaleLimits()
         self._interval = interval
         self._tick = min(interval, TICK)
-        self._events = events or EventBus()
+        self._events = events or EventBus(log=logs.log_event)
         self._repair = repair
         self._diagnostic = diagnostic
         self._where = where
@@ -276,8 +276,8 @@ class Watchdog:
             if thread.is_alive:
                 return
             _log.critical("the watchdog's thread has died; a frozen loop would not be noticed: restart the process")
-        forgiven_at = max(self._floor, thread.forgiven_at if thread is not None else -math.inf)
-        actions = judge(take_snapshot(self.beats, forgiven_at=forgiven_at), self._limits)
+        ages_count_from = max(self._floor, thread.ages_count_from if thread is not None else -math.inf)
+        actions = judge(take_snapshot(self.beats, ages_count_from=ages_count_from), self._limits)
         self._repair_all([action for action in actions if isinstance(action, Repair)])
         self._diagnose(actions)
 

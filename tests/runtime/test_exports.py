@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import runtime
 
+PACKAGES = ["runtime", *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "testing"))]
+
 NAMES = """
-POSTPONE Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask AskError AskTimeout AtlasError AutoShutdown Child
-ChildSpec ConfigError Context Control DeadLetter DeadLetters Deferred Delivery Down DynamicSupervisor Event EventBus Exit
-ExitReason Failpoints Fatal GiveUp Ignore Inspect Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics Message
-Monitor Overflow Postponed Ref Registry Request Restart Resume Services StartRefused Stop StopCause StopReason Strategy
-Supervisor Suspend Timer TooManyPostponed Unhandled UnknownActor WakeUp WouldDeadlock current_lease handler refuse_if_leased
+Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask Address AddressState AdministrationError AskError
+AskTimeout AtlasError AutoShutdown Backoff Budget Child ChildCounts ChildInfo ChildSpec ChildStartFailed ChildStarted
+ChildState ChildrenUnstopped ConfigError Context Control DEFAULT_CAPACITY DeadLetter DeadLetters Deferred Delivery
+Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal GiveUp Ignore Inspect Iteration
+Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics Message Monitor NO_BACKOFF Overflow POSTPONE
+PeriodicWorker Postponed Ref RefusalReason Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded
+Resume Services SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer
+TooManyPostponed Unhandled UnknownActor WakeUp WorkerBeat WouldDeadlock clock_reader correlated current_lease
+get_logger handler open_tree_nursery redact refuse_if_leased run_system running_system unwrap_group watch_mailbox
 """
 
 
@@ -32,3 +43,18 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 def test_every_public_class_and_function_says_what_it_promises() -> None:
     silent = [name for name in runtime.__all__ if callable(each := getattr(runtime, name)) and not each.__doc__]
     assert silent == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_name_stands_once_and_is_what_the_stub_says(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__file__ is not None
+    lines = Path(module.__file__).with_suffix(".pyi").read_text().splitlines()
+    assert len([line for line in lines if line.startswith("from ")]) == len(module.__all__) == len(set(module.__all__))
+    assert [name for name in module.__all__ if getattr(module, name, None) is None] == []
+
+
+def test_importing_the_packages_loads_no_actors() -> None:
+    program = f"import {', '.join(PACKAGES)}, sys; print(sorted({{'trio', 'attrs', 'click'}} & sys.modules.keys()))"
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert told.stdout == "[]\n"

@@ -266,7 +266,7 @@ class BusyPool(Actor):
         self.since = trio.current_time()
         beats = self.context.services.beats
         beats.pool(self.context.name).idle_until(float("inf"))
-        beats.spike(f'{self.context.name}: "debit" waited 5.30 s')
+        beats.pool_wait_spike(f'{self.context.name}: "debit" waited 5.30 s')
 
     async def on_stop(self, reason: StopReason) -> None:
         self.context.services.beats.forget(self.context.name)

@@ -18,10 +18,11 @@ import attrs
 import click
 import trio
 
-from runtime import AtlasError, Systemd, get_logger
+from runtime import AtlasError, Systemd, get_logger, unwrap_group
 from runtime.config import Secret
 from runtime.http import HttpServer, open_listener, url_of
-from runtime.log import logs
+from runtime.log import start as start_log
+from runtime.log import stop as stop_log
 from vpn.agent.config.settings import TAG, AgentSettings, check_settings, load_settings, tls_context
 from vpn.agent.http.api import make_app
 from vpn.agent.http.auth import count_failed_handshake
@@ -33,7 +34,7 @@ from vpn.agent.state.store import open_store
 from vpn.agent.xray.background_checks import BackgroundChecks
 from vpn.agent.xray.node import AgentNode
 from vpn.agent.xray.supervisor import XraySupervisor
-from vpn.errors import AgentMisconfigured, ListenRefused, unwrap_group
+from vpn.errors import AgentMisconfigured, ListenRefused
 from vpn.ports import choose_lasting, is_free
 from vpn.token_file import read_token
 from vpn.xray.config import Inbound, Reality
@@ -199,7 +200,7 @@ def _announce(facts: dict[str, object]) -> None:
 
 def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info", log_format: str = "text") -> None:
     """Run the agent in this process; logs go to standard error."""
-    logs.start(log_level, log_format, out=2, err=2)
+    start_log(log_level, log_format, out=2, err=2)
     try:
         trio.run(partial(run_agent, settings, parent_stdin=parent_stdin))
     except Exception as error:
@@ -207,7 +208,7 @@ def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info"
             log.critical("the agent ended by an unexpected error", error=error)
         raise
     finally:
-        logs.stop()
+        stop_log()
 
 
 _PR_SET_PDEATHSIG = 1

@@ -10,8 +10,9 @@ from functools import partial
 import click
 import trio
 
+from runtime import unwrap_group
 from runtime.cli import Seconds
-from vpn.errors import TunnelError, unwrap_group
+from vpn.errors import TunnelError
 from vpn.link import VlessLink, parse_link
 from vpn.xray.tunnel import open_tunnel
 

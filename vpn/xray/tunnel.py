@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from runtime import refuse_if_leased
-from vpn.errors import TunnelError, XrayCannotListen, unwrap_group
+from runtime import refuse_if_leased, unwrap_group
+from vpn.errors import TunnelError, XrayCannotListen
 from vpn.link import VlessLink
 from vpn.ports import choose_passing
 from vpn.xray.config import client_config

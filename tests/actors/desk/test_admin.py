@@ -13,10 +13,9 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.desk.admin import Admin, AdminSettings
-from runtime import Actor, AddressState, Ignore, Ref, StartRefused
+from runtime import Actor, AddressState, Ignore, Ref, StartRefused, unwrap_group
 from runtime.config import Secret
 from runtime.testing import ActorSystem, OnCrash, actor_system
-from vpn.errors import unwrap_group
 
 TOKEN = Secret("a-token-of-this-test")
 

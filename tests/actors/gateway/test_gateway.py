@@ -15,10 +15,9 @@ import trio
 from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.payments.settings import PaymentSettings, StripeSettings, TelegramPaymentSettings, YooKassaSettings
 from actors.shop.settings import ShopSettings
-from runtime import Actor, Ref, StartRefused
+from runtime import Actor, Ref, StartRefused, unwrap_group
 from runtime.config import Secret
 from runtime.testing import ActorSystem, OnCrash, actor_system
-from vpn.errors import unwrap_group
 
 QUICK = GatewaySettings(port=0, head_seconds=0.15, request_seconds=0.3, max_body=4096, max_header=2048)
 ON = PaymentSettings(

@@ -69,7 +69,7 @@ async def test_a_waiter_gets_a_timeout_that_names_the_holder_and_the_numbers(emp
         text = str(caught.value)
         for fact in ('"impatient"', "within=0.2", '"holder"', "test_queue.py", "1 of 1 leased", "pool.size"):
             assert fact in text
-        assert harness.system.services.beats.last_spike is not None
+        assert harness.system.services.beats.last_pool_wait_spike is not None
         release.set()
         await harness.until_full()
 
@@ -225,7 +225,7 @@ async def test_a_spike_is_told_while_the_waiter_still_waits_and_again_when_it_en
         assert 0.15 < warning.waited < 1.0
         assert '"holder" at pool/test_queue.py' in warning.holders
         assert "in _hold" in warning.holders.partition("standing at")[2]
-        assert harness.system.services.beats.last_spike is not None
+        assert harness.system.services.beats.last_pool_wait_spike is not None
         await harness.until_event(SevereWaitSpike)
         assert len(harness.state.queue) == 1
         assert SPIKES.labels("pool.main", "interactive", "critical").value > 0
@@ -244,7 +244,7 @@ async def test_switching_the_monitor_off_keeps_deadlines_and_the_watchdogs_slot(
         await nursery.start(_hold, harness.pool, release)
         with pytest.raises(LeaseTimeout):
             await harness.pool.run("not monitored at all", _one, within=0.4)
-        assert harness.system.services.beats.last_spike is not None
+        assert harness.system.services.beats.last_pool_wait_spike is not None
         assert not any(isinstance(event, WaitSpike) for event in harness.events)
         assert not any("not monitored at all" in line for line in LEASE_WAIT_SECONDS.lines())
         release.set()

@@ -205,8 +205,8 @@ def test_the_text_of_each_error(subtests: pytest.Subtests) -> None:
         ],
         '[actor."a b"]\n': ['supervisor.toml:1: actor."a b": a name has letters, digits'],
         '[actor.a]\nactor = "nothing"\n': ['supervisor.toml:2: actor.a.actor: expected "package.module:Class"'],
-        '[actor.a]\nactor = "runtime.actr:Actor"\n': [
-            'supervisor.toml:2: actor.a.actor: there is no module "runtime.actr"; did you mean "actor"?'
+        '[actor.a]\nactor = "runtime.core.actr:Actor"\n': [
+            'supervisor.toml:2: actor.a.actor: there is no module "runtime.core.actr"; did you mean "actor"?'
         ],
         '[actor.a]\nactor = "nowhere.at.all:X"\n': ['supervisor.toml:2: actor.a.actor: there is no module "nowhere"'],
         f'[actor.a]\nactor = "{HERE}:Plan"\n': [

@@ -16,7 +16,7 @@ class Clock:
 
 def test_a_new_system_has_no_beats_yet() -> None:
     beats = Beats()
-    assert (beats.event_loop, beats.healthcheck, beats.last_spike) == (None, None, None)
+    assert (beats.event_loop, beats.healthcheck, beats.last_pool_wait_spike) == (None, None, None)
     assert not beats.workers
     assert not beats.pools
 
@@ -67,8 +67,8 @@ def test_loop_probe_and_spike_are_stamped_by_the_clock() -> None:
     clock.now = 105.0
     beats.probed()
     clock.now = 106.0
-    beats.spike("pool.main: activation waited 5.2 s")
-    assert (beats.event_loop, beats.healthcheck, beats.last_spike) == (100.0, 105.0, 106.0)
+    beats.pool_wait_spike("pool.main: activation waited 5.2 s")
+    assert (beats.event_loop, beats.healthcheck, beats.last_pool_wait_spike) == (100.0, 105.0, 106.0)
     assert beats.last_spike_note == "pool.main: activation waited 5.2 s"
     assert beats.now() == 106.0
 

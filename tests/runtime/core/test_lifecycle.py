@@ -12,12 +12,12 @@ import trio.testing
 from runtime.child import ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor, handler
 from runtime.core.address import Address, AddressState
+from runtime.core.incarnation import StopCutOff
 from runtime.core.ref import Ref
 from runtime.core.services import Services
 from runtime.errors import ActorDead, Killed
 from runtime.events import EventBus
 from runtime.message import Down, Inspect, Message, Suspend
-from runtime.supervision.events import StopCutOff
 from runtime.testing.system import ActorSystem, OnCrash, actor_system
 from tests.runtime.messages import AskBoom, Boom, GetNotes, Note, Scribe, Tick, Wait, World
 

@@ -139,7 +139,7 @@ class Crashed(Event):
 
 def test_an_event_becomes_a_line_with_its_facts_for_machines(output: Output) -> None:
     output.start(style="json")
-    EventBus().emit(Crashed("pool.main", 3))
+    EventBus(log=logs.log_event).emit(Crashed("pool.main", 3))
     _, err = output.stop()
     entry = json.loads(err)
     assert entry["message"] == "pool.main crashed in incarnation 3"

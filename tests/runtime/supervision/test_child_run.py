@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from runtime.child import Exit, ExitReason
-from runtime.errors import Fatal, Ignore
-from runtime.supervision.child_run import ChildRun, fatal_in, sole_error
+from runtime.errors import Fatal, Ignore, unwrap_group
+from runtime.supervision.child_run import ChildRun, fatal_in
 from runtime.supervision.supervisor import ChildrenUnstopped, EndedInOrder
 from tests.runtime.supervision.misbehaving import Boom, Harness, Misbehaving, Start, Stop, settle
 
@@ -24,8 +24,8 @@ class Record:
         self.serving = 0
         self.ends: list[Exit] = []
         self.gone = 0
-        self.incarnation = ChildRun(child, 1, on_serving=self._serves, on_end=lambda _, end: self.ends.append(end))
-        self.incarnation.when_gone(self._is_gone)
+        self.incarnation = ChildRun(child, 1, on_started=self._serves, on_end=lambda _, end: self.ends.append(end))
+        self.incarnation.when_ended(self._is_gone)
 
     def _serves(self, _: ChildRun) -> None:
         self.serving += 1
@@ -44,7 +44,7 @@ class Record:
 async def live(record: Record, *steps: Callable[[], None]) -> Exit:
     """Let it live; take each step once everything is quiet; wait for the end."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(record.incarnation.live)
+        nursery.start_soon(record.incarnation.run)
         for step in steps:
             await settle()
             step()
@@ -162,7 +162,7 @@ async def test_an_abandoned_incarnation_has_one_record_and_tells_when_it_is_gone
     record = Record(harness.child("a", stop=Stop.SWALLOW))
 
     def abandon() -> None:
-        record.ends.append(record.incarnation.abandon("it ignores cancellation"))
+        record.ends.append(record.incarnation.record_unstopped("it ignores cancellation"))
         assert record.incarnation.stack().startswith("task ")
         assert record.gone == 0
 
@@ -175,14 +175,14 @@ async def test_an_abandoned_incarnation_has_one_record_and_tells_when_it_is_gone
 async def test_when_gone_answers_at_once_for_a_task_that_has_ended(record: Record) -> None:
     await live(record, record.child.finish)
     calls: list[ChildRun] = []
-    record.incarnation.when_gone(calls.append)
+    record.incarnation.when_ended(calls.append)
     assert calls == [record.incarnation]
 
 
 async def test_cancellation_from_outside_does_not_reach_the_child(record: Record) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(record.incarnation.live)
+            nursery.start_soon(record.incarnation.run)
             await settle()
             scope.cancel()
             with trio.CancelScope(shield=True):
@@ -205,7 +205,7 @@ async def test_a_hook_that_raises_does_not_cost_the_record(record: Record, monke
 
     monkeypatch.setattr(record.child, "on_exit", broken)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(record.incarnation.live)
+        nursery.start_soon(record.incarnation.run)
         await settle()
         record.child.finish()
     assert [end.reason for end in record.ends] == [ExitReason.NORMAL]
@@ -225,7 +225,7 @@ async def test_the_life_is_measured_from_the_begin_of_the_start(
     record: Record, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(record.incarnation.live)
+        nursery.start_soon(record.incarnation.run)
         await trio.sleep(7.0)
         record.child.finish()
     assert record.end.lived == 7.0
@@ -234,9 +234,9 @@ async def test_the_life_is_measured_from_the_begin_of_the_start(
 def test_groups_of_one_are_unwrapped_and_others_kept() -> None:
     leaf = Boom("a")
     both = ExceptionGroup("two", [leaf, Boom("b")])
-    assert sole_error(ExceptionGroup("one", [ExceptionGroup("one", [leaf])])) is leaf
-    assert sole_error(both) is both
-    assert sole_error(None) is None
+    assert unwrap_group(ExceptionGroup("one", [ExceptionGroup("one", [leaf])])) is leaf
+    assert unwrap_group(both) is both
+    assert unwrap_group(leaf) is leaf
 
 
 def test_a_fatal_error_is_found_among_others() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.core.incarnation import StopCutOff
 from runtime.events import Event
 from runtime.supervision.events import (
     ChildEnded,
@@ -14,7 +15,6 @@ from runtime.supervision.events import (
     ChildStarted,
     ChildUnstopped,
     Decision,
-    StopCutOff,
     SupervisorGaveUp,
     SupervisorStopped,
     SupervisorStopping,

@@ -279,7 +279,7 @@ async def test_a_bug_in_the_control_loop_takes_the_children_down_with_it(
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("bug")
 
-        monkeypatch.setattr("runtime.supervision.control_loop.decide", broken)
+        monkeypatch.setattr("runtime.supervision.outcome.decide", broken)
         harness["a"].crash()
     assert isinstance(outcome.error, ZeroDivisionError)
     assert harness["b"].reasons == [ExitReason.KILLED]

@@ -232,7 +232,7 @@ def test_a_starved_pool_makes_a_diagnostic_even_while_the_loop_stands(tmp_path: 
     code = """
     async def scenario(system, beats):
         beats.probed()
-        beats.spike("pool.main")
+        beats.pool_wait_spike("pool.main")
         beats.worker("activation").begin(0.1)
         time.sleep(3600)
 
@@ -286,7 +286,7 @@ def test_a_machine_that_slept_is_forgiven(tmp_path: Path) -> None:
     def how():
         time.sleep(0.8)
         asleep[0] += 4000.0
-        while dogs[0].thread.forgiven_at == float("-inf"):
+        while dogs[0].thread.ages_count_from == float("-inf"):
             time.sleep(0.01)
         time.sleep(1.4)  # longer than the shortest limit, counted from the block's begin; not from the forgiving
 
@@ -304,7 +304,7 @@ def test_a_machine_that_slept_is_forgiven(tmp_path: Path) -> None:
             dogs.append(self)
 
     Watchdog = Dog
-    watched(scenario, Limits(event_loop=2.0, worker=2.0, healthcheck=2.0, blocked=0.3))
+    watched(scenario, StaleLimits(event_loop=2.0, worker=2.0, healthcheck=2.0, blocked=0.3))
     """
     with child(code, tmp_path) as process:
         told = process.until("the event loop turns again")

@@ -63,11 +63,11 @@ TABLE = {
     ("stale", "fresh", "stale"): ["LoopBlocked"],
     ("stale", "fresh", "absent"): ["LoopBlocked"],
     ("stale", "stale", "fresh"): ["LoopBlocked"],
-    ("stale", "stale", "stale"): ["LoopBlocked", "Exit"],
-    ("stale", "stale", "absent"): ["LoopBlocked", "Exit"],
+    ("stale", "stale", "stale"): ["LoopBlocked", "LeaveProcess"],
+    ("stale", "stale", "absent"): ["LoopBlocked", "LeaveProcess"],
     ("stale", "absent", "fresh"): ["LoopBlocked"],
-    ("stale", "absent", "stale"): ["LoopBlocked", "Exit"],
-    ("stale", "absent", "absent"): ["LoopBlocked", "Exit"],
+    ("stale", "absent", "stale"): ["LoopBlocked", "LeaveProcess"],
+    ("stale", "absent", "absent"): ["LoopBlocked", "LeaveProcess"],
     ("absent", "fresh", "fresh"): [],
     ("absent", "fresh", "stale"): ["healthcheck"],
     ("absent", "fresh", "absent"): [],
@@ -99,7 +99,7 @@ def test_a_diagnostic_needs_a_very_stale_worker_and_a_recent_spike(
     beats: tuple[str, str, str], expected: list[str], spike: float | None
 ) -> None:
     """The table again with a worker stale for longer than 120 s, crossed with the age of the spike."""
-    state = attrs.evolve(snapshot(*beats), last_spike=None if spike is None else NOW - spike)
+    state = attrs.evolve(snapshot(*beats), last_pool_wait_spike=None if spike is None else NOW - spike)
     assert "Diagnose" not in [name_of(action) for action in judge(state, LIMITS)], "stale, but not beyond 120 s"
     if beats[1] == "stale":
         state = attrs.evolve(state, workers=(overdue(121),))
@@ -213,11 +213,11 @@ def test_a_forgiven_pause_restarts_every_age() -> None:
             WorkerSample("stuck", handling_since=NOW - 4000, progressed_at=NOW - 4000, limit=15),
             WorkerSample("starved", waiting_since=NOW - 4000),
         ),
-        last_spike=NOW - 250,
+        last_pool_wait_spike=NOW - 250,
     )
     assert LeaveProcess in map(type, judge(slept, LIMITS))
-    assert judge(attrs.evolve(slept, forgiven_at=NOW), LIMITS) == []
-    later = attrs.evolve(slept, now=NOW + 91, forgiven_at=NOW)
+    assert judge(attrs.evolve(slept, ages_count_from=NOW), LIMITS) == []
+    later = attrs.evolve(slept, now=NOW + 91, ages_count_from=NOW)
     assert LeaveProcess in map(type, judge(later, LIMITS)), "forgiven one round, not for ever"
 
 
@@ -236,20 +236,20 @@ def test_reading_the_slots_copies_them_all() -> None:
     beats = Beats(lambda: now)
     beats.tick()
     beats.probed()
-    beats.spike("pool.main")
+    beats.pool_wait_spike("pool.main")
     beat = beats.worker("w")
     beat.begin(15.0)
     beat.waiting_since = 40.0
     beats.pool("p").idle_until(80.0)
     now = 60.0
-    assert take_snapshot(beats, forgiven_at=5.0) == Snapshot(
+    assert take_snapshot(beats, ages_count_from=5.0) == Snapshot(
         now=60.0,
         event_loop=50.0,
         healthcheck=50.0,
         workers=(WorkerSample("w", WorkerState.ACTIVE, math.inf, 50.0, 50.0, 15.0, 40.0),),
         pools=(WorkerSample("p", WorkerState.ACTIVE, 80.0, None, 50.0),),
-        last_spike=50.0,
-        forgiven_at=5.0,
+        last_pool_wait_spike=50.0,
+        ages_count_from=5.0,
     )
 
 
@@ -270,8 +270,8 @@ snapshots = st.builds(
     event_loop=stamps,
     healthcheck=stamps,
     workers=st.lists(samples, max_size=3).map(tuple),
-    last_spike=stamps,
-    forgiven_at=st.just(-math.inf) | st.floats(NOW - 1000, NOW),
+    last_pool_wait_spike=stamps,
+    ages_count_from=st.just(-math.inf) | st.floats(NOW - 1000, NOW),
 )
 
 

@@ -157,7 +157,7 @@ def test_starving_workers_and_a_recent_spike_make_one_complete_diagnostic() -> N
     bench = Bench(diagnostic=lambda: ["activation holds a lease for 118 s", "fast_expiry waits for 4 s"])
     bench.beats.worker("activation").begin(15.0)
     bench.at(1030)
-    bench.beats.spike("pool.main: fast_expiry waited 5.3 s")
+    bench.beats.pool_wait_spike("pool.main: fast_expiry waited 5.3 s")
     for second in range(1035, 1200, 5):
         bench.at(second)
     (starving,) = [event for event in bench.events.recent() if isinstance(event, WorkersStarve)]
@@ -173,7 +173,7 @@ def test_a_diagnostic_that_fails_still_tells_the_ages() -> None:
         raise RuntimeError("pool is gone")
 
     bench = Bench(diagnostic=fail)
-    bench.beats.spike()
+    bench.beats.pool_wait_spike()
     bench.beats.worker("activation").begin(15.0)
     bench.at(1121)
     (starving,) = [event for event in bench.events.recent() if isinstance(event, WorkersStarve)]

@@ -1,0 +1,17 @@
+from .main import cli as cli
+from .main import run_command_line as run_command_line
+from .options import FilePath as FilePath
+from .options import Seconds as Seconds
+from .options import Text as Text
+from .options import Word as Word
+from .options import call_control as call_control
+from .options import complete_actor as complete_actor
+from .options import config_option as config_option
+from .options import control_options as control_options
+from .options import json_option as json_option
+from .options import load_config as load_config
+from .output import emit as emit
+from .output import emit_line as emit_line
+from .output import table as table
+
+__all__: list[str]

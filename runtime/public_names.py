@@ -1,0 +1,31 @@
+"""The public names of a package, written once: in the stub beside it, and imported when they are first asked for.
+
+`__init__.pyi` holds one line a name, `from .core.actor import Actor as Actor`: type checkers and editors read it as it is,
+and the package resolves its names from it, so that `atlas --help` does not wait for the import of every actor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+_LINE = re.compile(r"^from \.([\w.]+) import (\w+) as (\w+)$", re.MULTILINE)
+
+
+def public_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """The `__getattr__`, `__dir__` and `__all__` of a package; `file` is the `__file__` of its `__init__`.
+
+    Nothing is imported until a name is asked for. Raises FileNotFoundError when the stub is missing.
+    """
+    stub = Path(file).with_suffix(".pyi").read_text(encoding="utf-8")
+    home = {name: (f"{package}.{module}", inner) for module, inner, name in _LINE.findall(stub)}
+
+    def get(name: str) -> object:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, inner = home[name]
+        return getattr(importlib.import_module(module), inner)
+
+    return get, lambda: sorted(home), sorted(home)
