@@ -25,7 +25,7 @@ def new_correlation_id() -> str:
 
 @contextmanager
 def correlated(identifier: str | None = None) -> Iterator[str]:
-    """Everything logged inside carries `identifier` (a fresh one if None). Yields it."""
+    """Log lines, events and messages sent inside carry `identifier`, or a fresh one if it is None. Yields the one used."""
     identifier = identifier or new_correlation_id()
     token = correlation_id.set(identifier)
     try:

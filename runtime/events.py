@@ -95,6 +95,8 @@ LogSink = Callable[[EventRecord], None]
 class EventBus:
     """A ring of the last events, subscribers, and a log line for each event.
 
+    `ring` is the number of events kept; `log` writes one record, None writes none; `clock` gives the wall clock in seconds.
+
     `emit` is synchronous, never waits and never raises. Subscribers run inside it, in the order of subscription, so
     they must be quick; one that raises is reported as `SubscriberFailed` and stays subscribed. Use it from the loop's
     thread only.

@@ -1,4 +1,4 @@
-"""From `package.module:Class` to the actor's class."""
+"""Finds the class of an actor by its dotted path, `package.module:Class`."""
 
 from __future__ import annotations
 

@@ -80,13 +80,13 @@ class Actor:
         """
 
     async def on_stop(self, reason: StopReason) -> None:
-        """The last words of an incarnation that was asked to stop or ended by itself; not called after a crash or kill.
+        """Runs when the incarnation was asked to stop or ended by itself; not after a crash or a kill.
 
-        Shielded from cancellation and bounded by the stop's deadline.
+        Shielded from cancellation and bounded by the stop's deadline, after which it is cut off (`StopCutOff`).
         """
 
     def on_undelivered(self, messages: Sequence[Message], reason: str) -> None:
-        """What was told, and still waited when the actor stopped for good: oldest first, postponed messages included.
+        """Gets the told messages that still waited when the actor stopped for good: oldest first, postponed ones included.
 
         Called once for each final stop (stopped for good, given up, parked), on the last instance, after its tasks have
         ended; not if nothing waited, or if it was never started. Must not wait. Each message is a dead letter as well.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class AddressState(enum.Enum):
-    """Where an address stands in its life."""
+    """What runs at an address, if anything."""
 
     NEW = "new"
     """Not started yet; everything waits in the mailbox."""
@@ -37,7 +37,7 @@ class AddressState(enum.Enum):
     """In the start handshake."""
     UP = "up"
     DOWN = "restarting"
-    """Between two incarnations: tells wait, asks bounce."""
+    """Between two incarnations: told messages wait, asks fail with ActorRestarting or ActorDead."""
     PARKED = "parked"
     """Down until an operator restarts it."""
     DEAD = "dead"
@@ -49,9 +49,11 @@ _ENDING = {AddressState.STARTING: "stopping", AddressState.UP: "stopping", Addre
 
 
 class Address:
-    """What a supervisor runs again and again (a Child), and what refs lead to.
+    """An actor's stable identity: its mailbox, its references and its open requests, over all incarnations.
 
-    `make` is called for each incarnation and gives a fresh instance with the same start arguments.
+    A supervisor runs it again and again (it is a Child). `make` is called for each incarnation and gives a fresh instance
+    with the same start arguments. `capacity` is the number of user messages that may wait, `overflow` what happens to
+    more; `stop_timeout` is in seconds and bounds `on_stop` where the stop itself has no earlier deadline.
     """
 
     __slots__ = (

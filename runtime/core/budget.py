@@ -1,4 +1,4 @@
-"""The budget of one iteration: how long it may take in all, what it has done, and how it shares the loop with others."""
+"""The budget of one iteration of a worker: its time, its counts, and how it shares the loop with other tasks."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Budget:
         self._stopped = True
 
     def progress(self) -> None:
-        """Prove that the iteration lives, without counting an item."""
+        """Show that the iteration goes on, without counting an item: the worker's beat stays fresh."""
         self._beat.progress()
 
     async def count(self, items: int = 1) -> None:
-        """Count finished items, prove progress, and let others run after every `yield_every` of them."""
+        """Count finished items, keep the worker's beat fresh, and let other tasks run after every `yield_every` of them."""
         self.done += items
         self._since_yield += items
         self._beat.progress()

@@ -1,4 +1,4 @@
-"""What an actor sees of the runtime."""
+"""`Context`: what an actor can ask of the runtime."""
 
 from __future__ import annotations
 
@@ -66,14 +66,17 @@ class Context:
     ) -> ActorTask:
         """Run `function(*args)` beside the message loop. It ends with the incarnation; its crash is the actor's crash.
 
-        Its asks do not block the actor. They are capped by the deadline of the message being handled now, because the
-        task most likely works for whoever asked; a task that lives on says `inherit_deadline=False`. `name` defaults to the
-        function's name.
+        Its asks do not block the actor. They are capped by the deadline of the request being handled now, because the task
+        most likely works for that request; a task that goes on after it says `inherit_deadline=False`. `name` is what
+        operators see and defaults to the function's name. Returns a handle to cancel it or to wait for its end.
         """
         return self._run.start_task(function, args, name, inherit_deadline=inherit_deadline)
 
     def after(self, seconds: float, message: Message) -> Timer:
-        """Get `message` in `seconds` from now, ahead of what waits in the user lane. Dies with the incarnation."""
+        """Get `message` in `seconds` from now, ahead of what waits in the user lane. Returns the timer, which can be cancelled.
+
+        It dies with the incarnation. Raises ValueError unless `seconds` is finite and at least 0.
+        """
         return self._run.timers.add(seconds, message)
 
     def monitor(self, ref: Ref) -> Monitor:
@@ -81,7 +84,10 @@ class Context:
         return self._run.monitor(ref.address)
 
     def defer(self, message: Request[R]) -> Deferred[R]:
-        """Answer the request being handled later: the handler must return the Deferred. RuntimeError for any other message."""
+        """Answer the request that is being handled later: the handler returns the Deferred, and its holder answers once.
+
+        Raises RuntimeError for any other message than the one being handled.
+        """
         return self._run.defer(message)
 
     def unpostpone(self) -> None:
@@ -89,11 +95,14 @@ class Context:
         self._run.address.mailbox.unpostpone()
 
     def emit(self, event: Event) -> None:
-        """Report what happened. Never waits, never raises."""
+        """Keep an event, log it and tell the bus's subscribers. Never waits, never raises."""
         self.services.events.emit(event)
 
     def failpoint(self, point: str) -> None:
-        """A named place at which tests and operators may make this actor crash (Killed)."""
+        """A named place at which tests and operators may make this actor crash.
+
+        Raises Killed if it is armed; costs one read of a flag while failpoints are off.
+        """
         failpoints = self._run.address.services.failpoints
         if failpoints.enabled:
             failpoints.visit(self.name, point)

@@ -21,7 +21,7 @@ class Ref:
     __slots__ = ("__weakref__", "address", "name", "tell")
 
     tell: Tell
-    """Deliver without waiting: ACCEPTED, FULL or DEAD. Never raises, never waits; the order of one sender is kept."""
+    """Deliver without waiting; returns ACCEPTED, FULL or DEAD. Never raises, never waits; one sender's order is kept."""
 
     def __init__(self, address: Address) -> None:
         self.address: Final = address

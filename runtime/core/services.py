@@ -1,4 +1,4 @@
-"""What all actors of a process share: the services, and the registry of names."""
+"""`Services`: what all actors of one system share; and `Registry`: its actors by name."""
 
 from __future__ import annotations
 

@@ -43,12 +43,12 @@ class Timer:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Never deliver it. Harmless when it has fired or was cancelled."""
+        """Keep it from being delivered. Harmless when it was delivered or cancelled already."""
         self._cancelled = True
 
 
 class Timers:
-    """The timers of one incarnation, without a task for each: its pump looks here between messages.
+    """The timers of one incarnation, without a task for each: the message loop looks here between messages.
 
     A due timer is handled before the user messages that wait, in order of due time, so it can neither be refused by a
     full mailbox nor overtaken by what came later.
@@ -61,7 +61,7 @@ class Timers:
         self._order = itertools.count()
 
     def add(self, seconds: float, message: Message) -> Timer:
-        """A timer due in `seconds` from now."""
+        """A timer due in `seconds` from now. Raises ValueError unless they are finite and at least 0."""
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a timer needs a finite number of seconds from now, not {seconds!r}")
         timer = Timer(trio.current_time() + seconds, message)
@@ -76,7 +76,7 @@ class Timers:
         return self._heap[0][0] if self._heap else math.inf
 
     def pop_due(self, now: float) -> Timer | None:
-        """The next timer whose time has come."""
+        """Take out the next timer whose time has come; None if there is none."""
         return heapq.heappop(self._heap)[2] if self.next_due <= now else None
 
     def __len__(self) -> int:

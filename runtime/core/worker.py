@@ -72,7 +72,7 @@ class PeriodicWorker(Actor):
     """Calls `iterate` every `interval` seconds, and at once when woken.
 
     Role: a loop that converges; what to do is the subclass's `iterate`. Owns: the schedule, nothing that may not die with
-    it. Receives: WakeUp (from anybody), Suspend and Resume (handled by the runtime: a suspended worker finishes its
+    it. Receives: WakeUp (from any sender), Suspend and Resume (handled by the runtime: a suspended worker finishes its
     iteration and starts no other). Sends: nothing.
     On crash: an exception in `iterate` is the worker's crash; its supervisor decides. The next incarnation waits the
     start jitter again, unless it is woken.

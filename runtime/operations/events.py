@@ -1,4 +1,4 @@
-"""What happens to the system as a whole."""
+"""Events of the system as a whole: start, stop, reload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What supervision raises."""
+"""What a supervisor raises, and what its administration refuses."""
 
 from __future__ import annotations
 
