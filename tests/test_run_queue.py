@@ -34,7 +34,7 @@ def burner() -> subprocess.Popen[bytes]:
 
 def test_sleep_counts_in_full() -> None:
     took = Stopwatch()
-    time.sleep(0.2)  # house-ok: it is what is measured
+    time.sleep(0.2)  # rule-ok: it is what is measured
     assert took.seconds() >= 0.2 - took.late()
 
 

@@ -45,7 +45,7 @@ COLUMNS = "coalesce(claimed_by, '') || '#' || coalesce(claimed_incarnation, 0) |
     ],
     ids=["of another", "time is up", "own", "of an earlier incarnation", "of a later incarnation"],
 )
-async def test_a_claimed_row_is_free_for_the_next_incarnation_and_for_all_when_its_time_is_up(
+async def test_a_claimed_row_is_free_for_the_next_incarnation_and_for_all_after_its_time(
     database: Database, claimer: str, incarnation: int, seconds: int, is_free: bool
 ) -> None:
     async def claim(tx: Tx) -> bool:

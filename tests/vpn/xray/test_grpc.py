@@ -44,6 +44,7 @@ async def channel_to(agent: RunningAgent, within: float = 5.0) -> AsyncIterator[
 
 async def test_each_of_many_calls_at_once_gets_its_own_answer(channel: GrpcChannel) -> None:
     users = [XrayUser(f"customer-{number}", uuid4(), "") for number in range(300)]
+    channel.within = 30.0  # whose answer it is is what counts here; a busy machine takes longer for 600 of them
     api = XrayApi(channel)
     found: list[XrayUser | None] = []
 
