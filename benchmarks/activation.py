@@ -198,7 +198,7 @@ async def _record(dsn: str, keys: int) -> tuple[str, str]:
         confirmation = _Recorder(tx)
         await confirm_activation(confirmation, last, [NodeConfirmation(NODE)])
         scripts.append(_script(claims.said, None))
-        scripts.append(_script(confirmation.said, last.row))
+        scripts.append(_script(confirmation.said, last.key_row))
         raise _Undo
 
     async with open_session(dsn, "atlas/benchmark") as session:

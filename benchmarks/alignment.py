@@ -1,10 +1,10 @@
-"""The moment that the predecessor feared: every worker due at once, a hundred thousand subscriptions, fifteen connections.
+"""Every worker due at once, with a hundred thousand subscriptions and fifteen connections.
 
-A whole installation of its own: `atlas run` with a real database, node agent and Xray. Every subscription has a key on the
-node. Then, in one transaction, a hundredth of them ends, a hundredth is to be renewed from the balance, a hundredth to be
-reminded and a hundredth bought anew; every periodic worker is woken with its commit, so that all of them want connections in
-the same instant, while the health check goes on every few seconds. Until nothing is due any more, the beats are read again
-and again; at the end every lease's wait is in the pools' own histograms.
+A whole installation of its own: `atlas run` with a real database, node agent and Xray. Every subscription has a key on
+the node. Then, in one transaction, a hundredth of them ends, a hundredth is to be renewed from the balance, a hundredth
+to be reminded and a hundredth bought anew; every periodic worker is woken with its commit, so that all of them want
+connections in the same instant, while the health check goes on every few seconds. Until nothing is due any more, the
+beats are read again and again; at the end every lease's wait is in the pools' own histograms.
 """
 
 from __future__ import annotations

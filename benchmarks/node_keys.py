@@ -1,9 +1,10 @@
-"""One node with very many keys: telling that nothing is amiss, filling it, losing all of it, and what its customers notice.
+"""One node with very many keys: seeing that it has all of them, filling it, losing all of it, and what its customers
+notice.
 
-`python -m benchmarks.node_keys [--keys 50000]`, or the group `node_keys`. A real agent with a real Xray on loopback, driven by
-the backend's own client, as the reconciling worker does it: the digest first, the whole set only if it differs. Beside the
-node that is filled stands another one, and on both somebody watches an endless stream through a real tunnel: the longest
-time in which nothing came is what a paying customer noticed.
+`python -m benchmarks.node_keys [--keys 50000]`, or the group `node_keys`. A real agent with a real Xray on loopback,
+driven by the backend's own client, as the reconciling worker does it: the digest first, the whole set only if it
+differs. Beside the node that is filled stands another one, and on both a customer reads an endless stream through a
+real tunnel: the longest time in which nothing came is what a paying customer noticed.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ class Figures:
 
 @attrs.define
 class Watcher:
-    """Somebody who uses a key all the time."""
+    """A customer who reads a stream all the time. `longest` is the longest silence so far, in seconds."""
 
     longest: float = 0.0
 
     async def watch(self, stream: trio.SocketStream) -> None:
-        """Read for ever and note the longest silence."""
+        """Read until cancelled and note the longest silence."""
         last = time.perf_counter()
         while True:
             await read_more(stream, 1)

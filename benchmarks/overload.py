@@ -1,10 +1,13 @@
-"""What the pool still serves when half as much again is asked of it as it can give, and how soon the rest hear of it.
+"""What the pool still serves when it is asked for half as much again as it can give, and how soon the other requests
+are refused.
 
-Who is shed hears of it early; who is not, and still gets nothing, waits out its patience: the two are counted apart.
+A request that is shed is refused early; one that is neither served nor shed waits until its patience is over: the two
+are counted apart.
 
-Capacity is measured first, with enough clients to keep every connection busy. Then requests arrive on their own (a seeded
-Poisson process) at 1.5 × that rate, each willing to wait a second, and what is served in the window is compared with capacity.
-The work is 10 ms of the server's time without its processor, so that the connections are what is short, not this machine.
+Capacity is measured first, with enough clients to keep every connection busy. Then requests arrive on their own (a
+seeded Poisson process) at 1.5 × that rate, each willing to wait a second, and what is served in the window is compared
+with capacity. The work is 10 ms of the server's time without its processor, so that the connections are what is short,
+not this machine.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from actors.pool.pool import Pool
+from actors.pool.client import Pool
 from benchmarks.leases import server
 from benchmarks.leasing.harness import pool_on
 from benchmarks.leasing.workload import CONNECTIONS
@@ -31,7 +34,7 @@ WORK_SECONDS = 0.01
 PATIENCE = 1.0
 LOAD = 1.5
 TOLD_WITHIN = 0.5
-"""Who is shed hears of it within this part of its patience."""
+"""A request that is shed is refused within this part of its patience."""
 MILLISECONDS = 1e3
 
 
@@ -48,7 +51,7 @@ QUICK = Sizes(warming=0.2, window=0.5)
 
 @attrs.frozen
 class Outcome:
-    """What one run saw."""
+    """What one run measured."""
 
     capacity: float
     """Requests a second with every connection busy."""
@@ -59,9 +62,9 @@ class Outcome:
     late: int
     """Served, but later than that."""
     shed: list[float]
-    """Seconds from request to being told that it will not be served in time."""
+    """Seconds from request to its early refusal, of those shed."""
     timed_out: int
-    """Told only when their patience was over."""
+    """Refused only when their patience was over."""
 
 
 @attrs.define

@@ -1,6 +1,7 @@
-"""The groups: every module of this package that has `measure(quick: bool) -> list[Result]`, by its name.
+"""The groups: every module directly in this package that has `measure(quick: bool) -> list[Result]`, by its name.
 
-A benchmark without it is left to be run alone (`python -m benchmarks.<name>`) and only mentioned.
+Packages below hold parts of groups. A benchmark without `measure` is left to be run alone (`python -m
+benchmarks.<name>`) and only mentioned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How measurements take turns, so that a busy machine, a warm cache or a full heap favours nobody."""
+"""How measurements take turns, so that a busy machine, a warm cache or a full heap favours none of them."""
 
 from __future__ import annotations
 

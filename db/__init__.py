@@ -1,10 +1,8 @@
-"""The database room: everything that is SQL, and the connection that it runs on.
+"""Everything that is SQL, and the connection that it runs on.
 
-Promise: a business function takes a `db.tx.Tx`, awaits nothing else, and either all of it happens or nothing. Packages,
-lowest
-first: `driver` (one connection), `lease` (who holds it), `schema` (migrations), `embedded` (a PostgreSQL of our own),
-`work`
-(claims, outbox, audit, epochs), `access` (what a customer is entitled to), `billing` (money), `keys` (what nodes have).
-Knows
-`runtime`, never `vpn` or `actors`; every package imports those before it in this list alone.
+Promise: a business function is `async def f(tx: Tx, …)` (`db.tx.Tx`), awaits nothing but `tx`, and either all of it
+happens or nothing. Packages, lowest first: `driver` (one connection and one transaction on it), `lease` (who holds the
+connection), `schema` (migrations), `embedded` (a PostgreSQL of our own), `work` (claims, outbox, audit, epochs),
+`access` (what a customer is entitled to), `billing` (money), `keys` (what the nodes have). The room knows `runtime`,
+never `vpn` or `actors`; a package imports only those before it in this list.
 """

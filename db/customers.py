@@ -1,9 +1,7 @@
-"""Customers: who they are to us, whether they can be reached, and the row that serialises everything done with their
-money.
+"""Customers: who they are, whether they can be reached, and the row that serialises all that is done with their money.
 
-Whether a customer can be reached never gates money, nor a later message: whoever blocked us may have let us in again
-without
-a word.
+Whether a customer can be reached never gates money, nor a later message: who blocked us may have let us in again
+without a word.
 """
 
 from collections.abc import Iterable
@@ -12,7 +10,7 @@ from datetime import datetime
 import attrs
 
 from db.errors import BusinessError, UnknownCustomer
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 
 _COLUMNS = (
     "id, telegram_id, language, referrer_id, is_reachable, is_vip, personal_discount_percent, first_paid_at, created_at"
@@ -21,7 +19,7 @@ _COLUMNS = (
 
 @attrs.frozen
 class Customer:
-    """One row of ``customers``."""
+    """A customer: one row of `customers`."""
 
     id: int
     telegram_id: int
@@ -39,8 +37,8 @@ async def add_customer(
 ) -> Customer:
     """Note an incoming contact: a new customer is added with a rouble account, a known one becomes reachable again.
 
-    The referrer counts for a new customer only and is final; naming oneself or somebody unknown is ignored, because a
-    bad invitation link must not keep anybody out. Raises ``BusinessError`` if the Telegram id is not positive.
+    The referrer counts for a new customer only and is final; naming oneself or an unknown person is ignored, because a
+    bad invitation link must not keep a customer out. Raises `BusinessError` if the Telegram id is not positive.
     """
     if telegram_id <= 0:
         raise BusinessError(f"a Telegram id is a positive number, not {telegram_id}")
@@ -66,7 +64,7 @@ async def add_customer(
 
 
 async def find_customer(tx: Tx, telegram_id: int) -> Customer:
-    """The customer with this Telegram id; raises ``UnknownCustomer``."""
+    """The customer with this Telegram id; raises `UnknownCustomer`."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM customers WHERE telegram_id = $1", telegram_id)  # noqa: S608 - our own column list
     if row is None:
         raise UnknownCustomer(f"Telegram id {telegram_id}")
@@ -74,7 +72,7 @@ async def find_customer(tx: Tx, telegram_id: int) -> Customer:
 
 
 async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
-    """Find the customer and lock the row, when nobody else's is needed; raises ``UnknownCustomer``."""
+    """Find the customer and lock the row, for operations on one customer alone. Raises `UnknownCustomer`."""
     row = await tx.fetchrow(
         f"SELECT {_COLUMNS} FROM customers WHERE telegram_id = $1 FOR NO KEY UPDATE",  # noqa: S608 - our own column list
         telegram_id,
@@ -87,7 +85,7 @@ async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
 async def lock_customers(tx: Tx, ids: Iterable[int | None]) -> None:
     """Lock the customers' rows in sorted order; every operation on money or entitlements starts with this.
 
-    A pair that refers to each other therefore waits for one another but never dead-locks. ``None`` is left out.
+    A pair that refers to each other therefore waits for one another but never dead-locks. `None` is left out.
     """
     await tx.fetch(
         "SELECT FROM customers WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
@@ -109,14 +107,11 @@ def _customer(row: Row) -> Customer:
     )
 
 
-async def touch_contact(tx: Tx, telegram_id: int) -> bool:
-    """Note that the customer wrote to us, whatever it was: reachable again, from now. ``False`` for an unknown one."""
-    tag = await tx.execute("UPDATE customers SET is_reachable = true WHERE telegram_id = $1", telegram_id)
-    return tag == "UPDATE 1"
-
-
 async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
-    """The same without waiting: a row that another transaction has locked is left as it is. ``False`` for an unknown one."""
+    """Note that the customer wrote to us, whatever it was: reachable again, from now. `False` for an unknown one.
+
+    Never waits: a row that another transaction has locked is left as it is.
+    """
     row = await tx.fetchrow(
         """
         WITH free AS MATERIALIZED (
@@ -133,9 +128,9 @@ async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
 
 
 async def note_unreachable(tx: Tx, customer_id: int, since: datetime) -> bool:
-    """Note that a message that was on its way at ``since`` was refused for good. ``False``: the customer has been heard
+    """Note that a message that was on its way at `since` was refused for good. `False`: the customer has been heard
     of after that, and nothing was written."""
     tag = await tx.execute(
         "UPDATE customers SET is_reachable = false WHERE id = $1 AND contacted_at <= $2", customer_id, since
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1

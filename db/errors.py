@@ -1,7 +1,6 @@
-"""Every error of this room: what business functions refuse, and what can go wrong between asking for a connection and
-giving it back.
+"""Every error of this room: what business functions refuse, and what can go wrong with a lease from request to return.
 
-An operator's command exits with the error's ``exit_code`` (sysexits numbers).
+An operator's command exits with the error's `exit_code` (sysexits numbers).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class BusinessError(AtlasError):
 
 
 class UnknownCustomer(BusinessError):
-    """Nobody with this Telegram id or customer id is known."""
+    """No customer has this Telegram id or customer id."""
 
     exit_code: ClassVar[int] = 67
 
@@ -47,7 +46,7 @@ class UnknownPeriod(BusinessError):
 
 
 class UnknownOrder(BusinessError):
-    """No order has this number."""
+    """There is no order with this number."""
 
     def __init__(self, order_id: int) -> None:
         super().__init__(f"there is no order {order_id}")
@@ -89,7 +88,7 @@ class LeaseTimeout(LeaseError):
 
 
 class LeaseShed(LeaseTimeout):
-    """The queue is too long for this request to be served in time, so it is told now. Safe to repeat later."""
+    """The queue is too long for this request to be served in time, so it is refused at once. Safe to repeat later."""
 
 
 class PoolDown(LeaseError):
@@ -117,7 +116,7 @@ class ForeignAwait(LeaseMisused):
 
 
 class NestedLease(LeaseMisused):
-    """A connection was asked for while one is held: with every connection held that way, nobody would ever go on."""
+    """A connection was asked for while one is held: with every connection held that way, none would ever come free."""
 
 
 class TransactionLost(LeaseError):
@@ -153,6 +152,6 @@ class DatabaseUnusable(AtlasError):
 
 
 class DatabaseUnreachable(AtlasError):
-    """Nobody answers at the address, or the server refuses connections for now."""
+    """No server answers at the address, or it refuses connections for now."""
 
     exit_code: ClassVar[int] = 69

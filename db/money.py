@@ -19,7 +19,7 @@ DIGITS = {
     "LTC": 8,
     "ETH": 8,
 }
-"""Decimals of each asset. The table ``assets`` holds the same, and a test compares them."""
+"""Decimals of each asset. The table `assets` holds the same, and a test compares them."""
 
 _BIGINT = 2**63 - 1
 
@@ -29,17 +29,17 @@ class NotMoney(BusinessError):
 
 
 class MixedCurrencies(BusinessError):
-    """Arithmetic or comparison across two currencies."""
+    """Two amounts of different currencies were added, subtracted or compared."""
 
     exit_code: ClassVar[int] = 70
 
 
 @attrs.frozen(order=False)
 class Money:
-    """An exact amount in the smallest unit of ``currency``: ``Money(14900, "RUB")`` is 149.00 RUB.
+    """An exact amount in the smallest unit of `currency`: `Money(14900, "RUB")` is 149.00 RUB.
 
-    Adding, subtracting and comparing need one currency on both sides and raise ``MixedCurrencies`` otherwise. Building
-    one from a float, a bool or an unknown currency raises ``NotMoney``; so does an amount that PostgreSQL's bigint
+    Adding, subtracting and comparing need one currency on both sides and raise `MixedCurrencies` otherwise. Building
+    one from a float, a bool or an unknown currency raises `NotMoney`; so does an amount that PostgreSQL's bigint
     cannot hold.
     """
 
@@ -59,7 +59,7 @@ class Money:
 
     @classmethod
     def parse(cls, text: str | Decimal, currency: str = "RUB") -> "Money":
-        """Read decimal text in whole units, such as ``"149.00"``; a fraction of the smallest unit is ``NotMoney``."""
+        """Read decimal text in whole units, such as `"149.00"`; a fraction of the smallest unit is `NotMoney`."""
         if not isinstance(text, str | Decimal):
             raise NotMoney(f"decimal text is needed, not {type(text).__name__}")
         if currency not in DIGITS:
@@ -76,7 +76,7 @@ class Money:
         return cls(int(scaled), currency)
 
     def percent(self, percent: int) -> "Money":
-        """``floor(amount × percent / 100)``: how discounts and rewards are computed."""
+        """`floor(amount × percent / 100)`: how discounts and rewards are computed."""
         if type(percent) is not int or not 0 <= percent <= 100:
             raise NotMoney(f"a percentage is a whole number from 0 to 100, not {percent!r}")
         return Money(self.amount * percent // 100, self.currency)
@@ -118,6 +118,6 @@ class Money:
 
 
 def convert(amount: Money, rate: Decimal, currency: str = "RUB") -> Money:
-    """Value ``amount`` at ``rate`` whole units of ``currency`` for one whole unit, rounded down."""
+    """Value `amount` at `rate` whole units of `currency` for one whole unit, rounded down."""
     value = Decimal(amount.amount).scaleb(-DIGITS[amount.currency]) * rate
     return Money(int(value.scaleb(DIGITS[currency])), currency)

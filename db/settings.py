@@ -1,8 +1,11 @@
-"""The table ``[database]`` of the configuration file."""
+"""The table `[database]` of the configuration file."""
 
 import attrs
 
 from runtime.config import Secret, settings
+
+OLDEST_SERVER = 15
+"""The oldest major version of PostgreSQL that the schema and the statements are written for."""
 
 
 @settings("database")
@@ -11,10 +14,10 @@ class DatabaseSettings:
     """Which database to use, and how patient its sessions are. All times are in seconds."""
 
     dsn: Secret = attrs.field(factory=Secret)
-    """A PostgreSQL connection string (``postgresql://user@host/name``); empty means the embedded server."""
+    """A PostgreSQL connection string (`postgresql://user@host/name`); empty means the embedded server."""
 
     purpose: str = attrs.field(default="production", validator=attrs.validators.in_(("production", "demo", "test")))
-    """What a new database is created for. Only ``demo`` and ``test`` let the clock be moved, and it never changes."""
+    """What a new database is created for. Only `demo` and `test` let the clock be moved, and it never changes."""
 
     connect_timeout: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
     """How long one attempt to connect may take."""

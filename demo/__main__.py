@@ -14,8 +14,9 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from demo.books import books
-from demo.deeds import Doer
+from demo.actions import ActionRunner
+from demo.customers import Population, make_population
+from demo.database import open_database
 from demo.errors import DemoFailed
 from demo.figures import fact, read_figures
 from demo.front_end import FrontEnd
@@ -23,7 +24,6 @@ from demo.installation import installation
 from demo.model import Model
 from demo.month import Month
 from demo.packets import site
-from demo.people import Town, town
 from demo.providers import providers
 from demo.summary import WIDTH, differences, show
 from vpn.errors import unwrap_group
@@ -45,11 +45,11 @@ def main(seed: int, customers: int | None, quick: bool) -> None:
     Exit code 0: every customer had the access and the balance that they ought to have at every moment, the revenue is what
     was paid, and `atlas verify` is clean. 1: something was not. 130: interrupted.
     """
-    people = town(seed, customers or (QUICK_CUSTOMERS if quick else CUSTOMERS))
+    population = make_population(seed, customers or (QUICK_CUSTOMERS if quick else CUSTOMERS))
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
-        wrong = trio.run(_until_told, people, seed, console, strict_exception_groups=True)
-    except* Exception as group:  # noqa: BLE001  one error is told, not the groups around it
+        wrong = trio.run(_run_until_signal, population, seed, console, strict_exception_groups=True)
+    except* Exception as group:  # noqa: BLE001  one error is shown, not the groups around it
         error = unwrap_group(group)
         if not isinstance(error, DemoFailed):
             raise error from None
@@ -61,26 +61,26 @@ def main(seed: int, customers: int | None, quick: bool) -> None:
     sys.exit(WRONG if wrong else 0)
 
 
-async def _until_told(people: Town, seed: int, console: Console) -> list[str] | None:
-    """Run it until it ends, or until Ctrl-C or TERM: None."""
+async def _run_until_signal(population: Population, seed: int, console: Console) -> list[str] | None:
+    """What `run` returns; None if Ctrl-C or TERM ended it before."""
     wrong: list[str] | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as told:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
-                async for _ in told:
+                async for _ in signals:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(wait)
-            wrong = await run(people, seed, console)
+            wrong = await run(population, seed, console)
             nursery.cancel_scope.cancel()
     return wrong
 
 
-async def run(people: Town, seed: int, console: Console) -> list[str]:
+async def run(population: Population, seed: int, console: Console) -> list[str]:
     """The whole demo; returns what was wrong."""
     began, model, secret = time.monotonic(), Model(), secrets.token_urlsafe(32)
-    console.print(f"{people.customers} customers, seed {seed}; starting database, node and supervisor …")
+    console.print(f"{population.customers} customers, seed {seed}; starting database, node and supervisor …")
     async with providers() as outside, site() as page:
         shop = {"ATLAS__SHOP__KEYS": f"demo {secret}"}
         async with installation({**outside.environment, **shop}) as here, here.running():
@@ -91,10 +91,10 @@ async def run(people: Town, seed: int, console: Console) -> list[str]:
             )
             async with (
                 httpx.AsyncClient(trust_env=False, timeout=30.0) as http,
-                books(here.dsn, fact(children, "agent.local", "listening"), here.node_token) as read,
+                open_database(here.dsn, fact(children, "agent.local", "listening"), here.node_token) as database,
             ):
                 front_end = FrontEnd(http, gateway, "demo", secret)
-                doer = Doer(read, front_end, gateway, outside, here, model, seed)
+                runner = ActionRunner(database, front_end, gateway, outside, here, model, seed)
                 with _progress(console) as bar:
                     task = bar.add_task("month", total=1.0, day="day 1", done="")
 
@@ -102,12 +102,14 @@ async def run(people: Town, seed: int, console: Console) -> list[str]:
                         done = f"{model.purchases} purchases, {model.renewals} renewals, {len(outside.telegram.sent)} notices"
                         bar.update(task, completed=min(share, 1.0), day=day, done=done)
 
-                    month = Month(people, read, doer, model, page, progress)
+                    month = Month(population, database, runner, model, page, progress)
                     await month.run()
                     progress(1.0, "the end")
                 code, said = await here.command("verify", allowed=(0, 65, 75))
                 status = await here.status()
-                figures = await read_figures(read, status, await read.value("SELECT count(*) FROM provider_events"))
+                figures = await read_figures(
+                    database, status, await database.value("SELECT count(*) FROM provider_events")
+                )
         wrong = [*month.problems, *differences(figures, model, len(outside.telegram.sent), month.killed)]
         if code:
             wrong.append(f"atlas verify ended with {code}: {said.strip()}")
@@ -128,9 +130,7 @@ async def run(people: Town, seed: int, console: Console) -> list[str]:
         for line in here.errors[-_SHOWN_ERRORS:] if wrong else ():
             console.print(f"log    {line}", markup=False)
         if not wrong:
-            console.print(
-                "everybody had what they paid for, at every moment, and nobody else had anything", style="green"
-            )
+            console.print("every customer had what they paid for, at every moment, and nothing else", style="green")
         return wrong
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import httpx
 
-from demo.books import Books
+from demo.database import DemoDatabase
 
 _WAIT_BUCKET: Final = re.compile(r'^atlas_lease_wait_seconds_bucket\{.*le="([^"]+)".*\} (\S+)$', re.MULTILINE)
 _SPIKES: Final = re.compile(r"^atlas_lease_wait_spikes_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
@@ -63,10 +63,10 @@ class Figures:
         return sum(count for kind, count in self.notices.items() if kind.startswith("reminder_"))
 
 
-async def read_figures(books: Books, status: dict[str, Any], deliveries: int) -> Figures:
+async def read_figures(database: DemoDatabase, status: dict[str, Any], deliveries: int) -> Figures:
     """Read them all."""
     row = (
-        await books.rows(
+        await database.rows(
             """
             SELECT (SELECT count(*) FROM customers) AS customers,
                    (SELECT -coalesce(sum(p.amount), 0)::bigint FROM postings p JOIN accounts a ON a.id = p.account_id
@@ -86,7 +86,7 @@ async def read_figures(books: Books, status: dict[str, Any], deliveries: int) ->
             """
         )
     )[0]
-    charges = await books.rows("SELECT provider, count(*) AS n FROM money_in GROUP BY provider ORDER BY provider")
+    charges = await database.rows("SELECT provider, count(*) AS n FROM money_in GROUP BY provider ORDER BY provider")
     children = status["children"]
     return Figures(
         customers=row["customers"],
@@ -102,8 +102,8 @@ async def read_figures(books: Books, status: dict[str, Any], deliveries: int) ->
         activations=row["activations"],
         activation_p50=row["p50"],
         activation_p99=row["p99"],
-        notices=dict(sorted(books.notices.items())),
-        undelivered=books.undelivered,
+        notices=dict(sorted(database.notices.items())),
+        undelivered=database.undelivered,
         open_cases=row["open_cases"],
         waits=read_waits(await _metrics(fact(children, "admin", "listening"))),
         restarts={child["name"]: child["restarts"] for child in children if child["restarts"]},

@@ -30,9 +30,9 @@ _START_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 40.0
 _COMMAND_SECONDS: Final = 60.0
 WOKEN_BY_WORK: Final = ("activation", "notifications", "reconcile")
-"Who has work only when somebody made it, and is told of it by whoever did."
+"Actors that get work only from other actors, which wake them."
 WOKEN_BY_TIME: Final = ("auto_renewal", "fast_expiry", "housekeeping", "payment_watcher", "reminders")
-"Who looks at the clock, now and then; it is told when the clock was moved."
+"Actors that look at the clock now and then; the demo wakes them when it has moved it."
 
 
 class StackFailed(DemoFailed):
@@ -137,7 +137,7 @@ async def installation(extra: Mapping[str, str]) -> AsyncIterator[Installation]:
         "embedded": {"data_dir": str(home / "data")},
         "control": {"socket": str(home / "control.sock")},
         "admin": {"port": "0"},
-        # A whole town behind one address.
+        # All customers behind one address.
         "gateway": {"port": "0", "rate": "10000", "burst": "10000"},
         "actor.pool_main.args": {"wakes": json.dumps([*WOKEN_BY_WORK, *WOKEN_BY_TIME])},
     }

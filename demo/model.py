@@ -1,7 +1,8 @@
-"""What ought to be: the rules of the business once more, computed from what customers did and from nothing else.
+"""What ought to be: the rules of the business once more, computed only from what customers did.
 
-No code and no price of the program is used here; where both differ, one of them is wrong. Times are Unix seconds, amounts are
-kopecks. An end is known as an interval: what was done took some time, and only the database knows the exact moment.
+No code and no price of the program is used here; where both differ, one of them is wrong. Times are Unix seconds,
+amounts are kopecks. An end is known as an interval: an action took some time, and only the database knows the exact
+moment.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ Plan = tuple[str, int]
 
 @attrs.frozen
 class Span:
-    """A moment that lies between these two."""
+    """A moment that lies between `low` and `high`."""
 
     low: float
     high: float
 
     def plus(self, days: float) -> Span:
-        """So much later."""
+        """The same interval, so many days later."""
         return Span(self.low + days * DAY, self.high + days * DAY)
 
 
 @attrs.define
 class Account:
-    """One customer as they ought to be."""
+    """One customer as the rules say that the account ought to be."""
 
     telegram_id: int
     referrer: int | None = None
@@ -63,7 +64,7 @@ class Account:
 
 @attrs.define
 class Model:
-    """Everything that ought to be."""
+    """Everything that ought to be after what customers did so far: accounts, and the totals of the month."""
 
     accounts: dict[int, Account] = attrs.field(factory=dict)
     revenue: int = 0
@@ -86,14 +87,14 @@ class Model:
         return account
 
     def purchase(self, account: Account, plan: Plan, when: Span) -> None:
-        """A plan was paid for from outside."""
+        """A plan was paid for through a provider."""
         self._income(account, PRICES[plan[0]][plan[1]])
         self.purchases += 1
         self._extend(account, when, plan[1], "paid")
         account.plan = plan
 
     def topup(self, account: Account, amount: int) -> None:
-        """The balance was topped up from outside."""
+        """The balance was topped up through a provider, by `amount` kopecks."""
         self._income(account, amount)
         self.topups += 1
         account.balance += amount
@@ -108,7 +109,7 @@ class Model:
     def buy_from_balance(self, account: Account, plan: Plan, when: Span) -> None:
         """A plan was paid for from the balance."""
         account.balance -= PRICES[plan[0]][plan[1]]
-        assert account.balance >= 0, "nobody tries without the money"
+        assert account.balance >= 0, "no customer tries without the money"
         self.balance_purchases += 1
         self._extend(account, when, plan[1], "paid")
         account.plan = plan
@@ -134,7 +135,7 @@ class Model:
                 self.renewals += 1
 
     def with_access(self, now: float) -> set[int]:
-        """Whose packets must pass, and nobody else's."""
+        """The Telegram ids of exactly those customers whose packets must pass."""
         return {account.telegram_id for account in self.accounts.values() if account.has_access(now)}
 
     def moments(self) -> Iterator[float]:

@@ -9,11 +9,11 @@ from typing import Final
 import attrs
 import trio
 
-from demo.books import Books
-from demo.deeds import Doer
+from demo.actions import ActionRunner
+from demo.customers import Action, Population
+from demo.database import DemoDatabase
 from demo.model import DAY, HOUR, Model
 from demo.packets import Site, Visitor, visitor
-from demo.people import Deed, Town
 
 LENGTH: Final = 34 * DAY
 """Long enough for plans of 30 days to be renewed or to lapse, and for some to come back."""
@@ -25,7 +25,7 @@ _CALM_AFTER: Final = 90.0
 _AT_ONCE: Final = 6
 """Customers who act at the same time."""
 _OWN_MONEY: Final = ("balance",)
-"""Deeds that need what others bring in at the same moment: they come after it."""
+"""Actions that need what others bring in at the same moment: they come after it."""
 _SAMPLE: Final = 20
 MISHAPS: Final = ("activation", "node.local", "pool.main", "fast_expiry", "auto_renewal")
 """Actors that are killed while customers act, evenly over the month. A killed `notifications` may repeat a message, which it
@@ -34,15 +34,18 @@ says; a killed `gateway` would open another port here, where it takes a free one
 
 @attrs.define(eq=False)
 class Month:
-    """One month of one town."""
+    """One month of one population.
 
-    town: Town
-    books: Books
-    doer: Doer
+    `progress` is called with how far the month is, 0 to 1, and its day in words. After `run`, `problems` says what was
+    not as it ought to be, `packets` what was proven with packets, and `killed` which actors were killed meanwhile.
+    """
+
+    population: Population
+    database: DemoDatabase
+    runner: ActionRunner
     model: Model
     site: Site
     progress: Callable[[float, str], None]
-    """Told how far the month is, 0 to 1, and its day in words."""
     problems: list[str] = attrs.field(factory=list)
     jumps: int = 0
     packets: list[str] = attrs.field(factory=list)
@@ -53,42 +56,42 @@ class Month:
     _begin: float = 0.0
 
     async def run(self) -> None:
-        """Live through it. What is not as it ought to be is noted in `problems`, with its day."""
-        self._begin = self.books.now()
-        deeds = list(self.town.deeds)
+        """Play the whole month. What is not as it ought to be is noted in `problems`, with its day."""
+        self._begin = self.database.now()
+        actions = list(self.population.actions)
         end = self._begin + LENGTH
         async with AsyncExitStack() as stack:
-            while (moment := self._next(deeds, end)) is not None:
-                await self.books.jump(moment)
+            while (moment := self._next(actions, end)) is not None:
+                await self.database.jump(moment)
                 self.jumps += 1
                 self.progress((moment - self._begin) / LENGTH, self._day())
                 await self._rest()
-                due = [deed for deed in deeds if self._begin + deed.at <= moment]
-                deeds = deeds[len(due) :]
-                for deeds_now in _phases(due):
+                due = [action for action in actions if self._begin + action.at <= moment]
+                actions = actions[len(due) :]
+                for phase in _phases(due):
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._have_mishap, (moment - self._begin) / LENGTH)
-                        nursery.start_soon(self._together, deeds_now)
+                        nursery.start_soon(self._together, phase)
                     await self._rest()
                 await self._compare()
                 await self._look_at_packets(stack)
 
     # -- time -----------------------------------------------------------------------------------------------------------
 
-    def _next(self, deeds: Sequence[Deed], end: float) -> float | None:
-        now = self.books.now()
+    def _next(self, actions: Sequence[Action], end: float) -> float | None:
+        now = self.database.now()
         if now >= end:
             return None
         moments = sorted(
             moment
             for moment in (
-                *(self._begin + deed.at for deed in deeds),
+                *(self._begin + action.at for action in actions),
                 *(each + 60 for each in self.model.moments()),
                 end,
             )
             if now < moment <= end
         )
-        if deeds and self._begin + deeds[0].at <= now:
+        if actions and self._begin + actions[0].at <= now:
             moments.insert(0, now + 1)
         chosen = moments[0]
         for moment in moments:
@@ -100,38 +103,40 @@ class Month:
 
     async def _rest(self) -> None:
         """Until all work is done; what ought to have happened by itself has then happened in the model, too."""
-        await self.books.drain()
-        self.model.settle(self.books.now())
+        await self.database.drain()
+        self.model.settle(self.database.now())
 
     def _day(self) -> str:
-        passed = self.books.now() - self._begin
+        passed = self.database.now() - self._begin
         return f"day {int(passed // DAY) + 1}, {int(passed % DAY // HOUR):02d}:{int(passed % HOUR // 60):02d}"
 
     # -- people ---------------------------------------------------------------------------------------------------------
 
-    async def _together(self, deeds: Sequence[Deed]) -> None:
-        """Everybody at the same time, but for those whom one friend invited."""
+    async def _together(self, actions: Sequence[Action]) -> None:
+        """All actions of one moment at the same time, except those of customers with the same referrer: these go one
+        after another, because rewards depend on their order.
+        """
         slots = trio.CapacityLimiter(_AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for one_by_one in in_turn(deeds, self.model):
+            for one_by_one in in_turn(actions, self.model):
                 nursery.start_soon(self._one, one_by_one, slots)
 
-    async def _one(self, deeds: Sequence[Deed], slots: trio.CapacityLimiter) -> None:
+    async def _one(self, actions: Sequence[Action], slots: trio.CapacityLimiter) -> None:
         async with slots:
-            for deed in deeds:
-                await self.doer.do(deed)
+            for action in actions:
+                await self.runner.perform(action)
 
     async def _have_mishap(self, share: float) -> None:
         number = len(self.killed)
         if number < len(MISHAPS) and share >= (number + 0.5) / len(MISHAPS):
             self.killed.append(MISHAPS[number])
-            await self.doer.installation.command("kill", MISHAPS[number])
+            await self.runner.installation.command("kill", MISHAPS[number])
 
     # -- comparison -----------------------------------------------------------------------------------------------------
 
     async def _compare(self) -> None:
         """The database and the node against what ought to be."""
-        found, served, now = await self.books.standings(), await self.books.served(), self.books.now()
+        found, served, now = await self.database.standings(), await self.database.served(), self.database.now()
         for telegram_id, account in self.model.accounts.items():
             standing = found.get(telegram_id)
             if standing is None:
@@ -160,14 +165,14 @@ class Month:
     # -- packets --------------------------------------------------------------------------------------------------------
 
     async def _look_at_packets(self, stack: AsyncExitStack) -> None:
-        for telegram_id in self.town.with_tunnels:
-            account, now = self.model.accounts.get(telegram_id), self.books.now()
+        for telegram_id in self.population.with_tunnels:
+            account, now = self.model.accounts.get(telegram_id), self.database.now()
             if account is None or account.end is None:
                 continue
             found = self._visitors.get(telegram_id)
             if account.has_access(now):
                 if found is None:
-                    link = await self.doer.link(telegram_id)
+                    link = await self.runner.link(telegram_id)
                     found = self._visitors[telegram_id] = await stack.enter_async_context(
                         visitor(telegram_id, link, self.site)
                     )
@@ -184,25 +189,27 @@ class Month:
                     self._note(f"packets pass for customer {telegram_id} after the end of the access")
                 else:
                     self.packets.append(f"{self._day()}: customer {telegram_id} was cut off at the end of the access")
-        if self._begin + LENGTH <= self.books.now():
+        if self._begin + LENGTH <= self.database.now():
             for telegram_id in self._visitors:
                 self.packets.append(
                     f"{self._day()}: customer {telegram_id} is connected still, on the first connection"
                 )
 
 
-def in_turn(deeds: Sequence[Deed], model: Model) -> list[list[Deed]]:
-    """What is done one after the other: each one's own deeds, and those of the friends of one referrer, whose percent depends
+def in_turn(actions: Sequence[Action], model: Model) -> list[list[Action]]:
+    """What is done one after the other: each one's own actions, and those of the friends of one referrer, whose percent depends
     on how many friends have paid before."""
-    referrers = {deed.who: deed.referrer for deed in deeds if deed.referrer is not None}
+    referrers = {action.telegram_id: action.referrer for action in actions if action.referrer is not None}
     referrers |= {who: account.referrer for who, account in model.accounts.items() if account.referrer is not None}
-    turns: dict[object, list[Deed]] = {}
-    for deed in deeds:
-        referrer = referrers.get(deed.who)
-        turns.setdefault(("alone", deed.who) if referrer is None else ("friends of", referrer), []).append(deed)
+    turns: dict[object, list[Action]] = {}
+    for action in actions:
+        referrer = referrers.get(action.telegram_id)
+        turns.setdefault(("alone", action.telegram_id) if referrer is None else ("friends of", referrer), []).append(
+            action
+        )
     return list(turns.values())
 
 
-def _phases(due: Sequence[Deed]) -> list[list[Deed]]:
-    first = [deed for deed in due if deed.what not in _OWN_MONEY]
-    return [phase for phase in (first, [deed for deed in due if deed.what in _OWN_MONEY]) if phase]
+def _phases(due: Sequence[Action]) -> list[list[Action]]:
+    first = [action for action in due if action.kind not in _OWN_MONEY]
+    return [phase for phase in (first, [action for action in due if action.kind in _OWN_MONEY]) if phase]

@@ -45,10 +45,10 @@ class Providers:
     environment: dict[str, str] = attrs.field(repr=False)
     """What tells ATLAS where they are."""
 
-    async def pay(self, gateway: str, name: str, telegram_id: int, invoice_id: str, chance: random.Random) -> None:
+    async def pay(self, gateway: str, name: str, telegram_id: int, invoice_id: str, rng: random.Random) -> None:
         """Pay an invoice and deliver what the provider tells the shop, sometimes twice. Raises PaymentFailed."""
         events = await self._pay(gateway, name, telegram_id, invoice_id)
-        if chance.random() < _REPEATED:
+        if rng.random() < _REPEATED:
             events = [*events, events[0]]
         for event in events:
             await self._deliver(gateway, name, event)

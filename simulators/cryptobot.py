@@ -52,7 +52,7 @@ class CryptoBot:
         return self.update(invoice)
 
     def expire(self, invoice_id: int) -> None:
-        """The customer lets it lapse; nobody is told."""
+        """The invoice lapses unpaid. Crypto Pay sends no event for that."""
         self.invoices[invoice_id].update(status="expired")
 
     def update(self, invoice: Json) -> Event:

@@ -1,4 +1,4 @@
-"""How a provider delivers an event: as a POST with its headers, again and again until somebody says 2xx."""
+"""How a provider delivers an event: as a POST with its headers, again and again until the shop answers 2xx."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import httpx
 
 @attrs.frozen
 class Event:
-    """A request on its way to the shop."""
+    """An event as it is sent to the shop."""
 
     body: bytes
     headers: dict[str, str]
 
 
 async def deliver(url: str, event: Event, *, timeout: float = 15.0) -> httpx.Response:
-    """Send it once. Raises httpx.HTTPError when no answer comes."""
+    """Send an event once, with `timeout` in seconds; returns the shop's answer. Raises httpx.HTTPError when no answer
+    comes.
+    """
     # As bytes: a header may hold what is no ASCII.
     headers = {"content-type": "application/json", **event.headers}
     sent = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -24,7 +26,9 @@ async def deliver(url: str, event: Event, *, timeout: float = 15.0) -> httpx.Res
 
 
 async def deliver_until_taken(url: str, event: Event, *, attempts: int = 20) -> int:
-    """Send it until the answer is 2xx, without a pause; returns how often it was sent. Raises RuntimeError if it never is."""
+    """Send an event until the answer is 2xx, at most `attempts` times without a pause; returns how often it was sent.
+    Raises RuntimeError if it never is.
+    """
     last = ""
     for attempt in range(1, attempts + 1):
         try:

@@ -1,4 +1,4 @@
-"""Telegram: the Bot API for payments, and people who write, check out and pay."""
+"""Telegram: the Bot API for payments, and the users who write, check out and pay."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Telegram:
     # -- people -------------------------------------------------------------------------------------------------------
 
     def write(self, user_id: int, text: str = "hello", language: str = "ru") -> Json:
-        """Somebody writes to the bot."""
+        """A user writes `text` to the bot; returns the update. `language` is that of the user's client."""
         message = {**self._message(user_id, language), "text": text}
         return self._update("message", message)
 
     def block(self, user_id: int) -> Json:
-        """Somebody blocks the bot."""
+        """A user blocks the bot; returns the update."""
         member = {
             **self._chat(user_id, "ru"),
             "date": int(time.time()),
@@ -66,7 +66,9 @@ class Telegram:
         return self._update("my_chat_member", member)
 
     def check_out(self, user_id: int, link: str, *, amount: int | None = None, language: str = "ru") -> Json:
-        """Somebody presses "pay"; Telegram asks the bot whether that is all right."""
+        """A user presses "pay" at the invoice with this link; returns the update in which Telegram asks the bot whether
+        to go on.
+        """
         invoice = self.invoices[link]
         query_id = str(4382 * 10**12 + next(self._numbers))
         self.asked_at[query_id] = trio.current_time()
@@ -80,7 +82,7 @@ class Telegram:
         return self._update("pre_checkout_query", query)
 
     async def answer_to(self, update: Json) -> Json:
-        """The bot's answer to a checkout; raises trio.TooSlowError when Telegram would have given up."""
+        """The bot's answer to a checkout. Raises trio.TooSlowError when Telegram would have given up."""
         query = update["pre_checkout_query"]
         assert isinstance(query, dict)
         with trio.fail_at(self.asked_at[query["id"]] + CHECKOUT_SECONDS):
@@ -89,7 +91,9 @@ class Telegram:
         return self.answers[query["id"]]
 
     def pay(self, user_id: int, link: str, *, charge: str = "", amount: int | None = None, currency: str = "") -> Json:
-        """The money is taken, and the bot is told."""
+        """Telegram takes the money for the invoice with this link; returns the update that says so. The last three
+        arguments replace what the invoice says.
+        """
         invoice = self.invoices[link]
         message = {
             **self._message(user_id, "ru"),

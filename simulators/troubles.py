@@ -12,16 +12,20 @@ Json = dict[str, object]
 
 @attrs.define
 class Troubles:
-    """Statuses that the next requests are answered with; `after` does so only when the work has been done."""
+    """Faults that a test gives a provider: statuses for the next requests, and a gate that holds requests up.
+
+    `before` are statuses that the next requests are answered with instead of being done, `after` those that they are
+    answered with although they were done. While `gate` is set and not open, every request waits at it; `someone_waits`
+    is set once one does.
+    """
 
     before: deque[int] = attrs.field(factory=deque)
     after: deque[int] = attrs.field(factory=deque)
     gate: trio.Event | None = None
-    """Until it is set, whoever asks waits."""
     someone_waits: trio.Event = attrs.field(factory=trio.Event)
 
     async def pass_gate(self) -> None:
-        """Wait at the gate, if there is one."""
+        """Wait until the gate opens, if there is one."""
         if self.gate is not None:
             self.someone_waits.set()
             await self.gate.wait()

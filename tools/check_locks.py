@@ -1,9 +1,9 @@
 """Refuse blocking locks in code that runs on the event loop.
 
-    python tools/check_locks.py [FILE_OR_DIRECTORY …]      (default: whatever runs a loop here)
+    python tools/check_locks.py [FILE_OR_DIRECTORY …]      (default: everything here that runs a loop)
 
-Two rules. (1) No `await`, `yield`, `async for` or `async with` inside `with <threading lock>`: whoever waits there keeps the
-lock while everybody else on the loop runs into it. No exceptions. (2) No blocking lock or queue at all (`threading.Lock`,
+Two rules. (1) No `await`, `yield`, `async for` or `async with` inside `with <threading lock>`: a task that waits there keeps
+the lock while the other tasks of the loop run into it. No exceptions. (2) No blocking lock or queue at all (`threading.Lock`,
 `RLock`, `Condition`, `Semaphore`, `Event`, `Barrier`, `queue.Queue` and their kin, `multiprocessing` ones included), neither
 made nor acquired: a lock taken twice on the loop's thread stops it for good. A line that must (code of another thread)
 says why: `# lock-ok: reason`.

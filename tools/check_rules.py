@@ -124,8 +124,9 @@ def _is_virtual(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def long_test_names(source: str) -> Iterator[tuple[int, int]]:
     """Line and length of every test's name that is longer than LONGEST_TEST_NAME: more does not fit into a report's line."""
     for node in ast.walk(ast.parse(source)):
-        is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-        if is_test and len(node.name) > LONGEST_TEST_NAME:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
+            continue
+        if len(node.name) > LONGEST_TEST_NAME:
             yield node.lineno, len(node.name)
 
 

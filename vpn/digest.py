@@ -1,4 +1,4 @@
-"""One small number for a whole set of keys: equal digests mean equal sets, without sending the sets."""
+"""One small number for a whole set of keys: equal digests mean equal sets, so the sets need not be sent to be compared."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from vpn.protocol import KeySpec
-
-EMPTY = "0" * 64
 
 
 def expiry_seconds(expires_at: datetime | None) -> int | None:

@@ -1,9 +1,9 @@
 """What can go wrong between ATLAS and a VPN node, sorted by what the caller may do about it.
 
 `NodeUnreachable`, `NodeUnavailable`, `NodeReadOnly` and `BreakerOpen`: nothing is wrong with the key, try again later.
-`NodeAmbiguous`: the change may have happened; read it back or send the same change again. `NodeConflict`: somebody
-wrote a newer
-generation; read the desired state again. `NodeRefused`: the node will never accept this request as it is.
+`NodeAmbiguous`: the change may have happened; read it back or send the same change again. `NodeConflict`: a newer
+generation is known there; read the desired state again. `NodeRefused`: the node will never accept this request as it
+is.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class TunnelError(AtlasError):
 
 
 class XrayError(AtlasError):
-    """Base of failures of a local Xray process."""
+    """Base of the failures of a local Xray process."""
 
     exit_code: ClassVar[int] = 69
 
@@ -138,7 +138,7 @@ class XrayCallFailed(XrayError):
 
 
 class AgentError(AtlasError):
-    """Base of what ends a node agent."""
+    """Base of the errors that end a node agent, or keep it from starting."""
 
 
 class AgentMisconfigured(AgentError):
@@ -172,7 +172,7 @@ class StoreUnreadable(AgentError):
 
 
 class StoreBusy(AgentError):
-    """Another agent runs on the same data directory."""
+    """Another agent runs on the same data directory: end it, or choose another directory."""
 
     exit_code: ClassVar[int] = 69
 

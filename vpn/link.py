@@ -19,7 +19,7 @@ SECURITIES: Final = frozenset({"none", "tls", "reality"})
 MAX_LENGTH: Final = 8192
 
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
-_SHORT_ID: Final = re.compile(r"(?:[0-9a-fA-F]{2}){0,8}")
+SHORT_ID: Final = re.compile(r"(?:[0-9a-fA-F]{2}){0,8}")
 _PUBLIC_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 # parameter name in a link -> field; the order is the order of rendering
 _FIELDS: Final = {
@@ -78,7 +78,7 @@ class VlessLink:
             self.flow != FLOW_VISION or (self.network == "tcp" and self.security != "none"),
             "flow xtls-rprx-vision needs type=tcp and security=tls or reality",
         )
-        _check(_SHORT_ID.fullmatch(self.short_id) is not None, "sid is not up to 8 bytes in hexadecimal")
+        _check(SHORT_ID.fullmatch(self.short_id) is not None, "sid is not up to 8 bytes in hexadecimal")
         if self.security == "reality":
             _check(_PUBLIC_KEY.fullmatch(self.public_key) is not None, "pbk is not a REALITY public key")
             _check(bool(self.sni), "REALITY needs sni")

@@ -1,4 +1,4 @@
-"""Choosing TCP ports."""
+"""Choosing TCP ports: one that is likely to be free again after a restart, or any that is free now."""
 
 from __future__ import annotations
 

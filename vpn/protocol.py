@@ -39,7 +39,7 @@ CAN_CUT: Final = "cut"
 CAN_MOVE_CLOCK: Final = "clock"
 "Capability: the node's clock may be moved (demonstrations and tests)."
 CAN_EXTEND_HEADER: Final = "x-atlas-can-extend"
-"Header with which somebody who can extend keys says so. Nodes give keys a grace while they do not hear it."
+"Header of requests from a backend that can extend keys now. Nodes give keys a grace while no request has it."
 
 
 def route_blind(uuid: UUID) -> bytes:
@@ -105,7 +105,7 @@ class KeyState(enum.Enum):
 
 @attrs.frozen
 class NodeKey:
-    """A key as the node reports it."""
+    """A wanted key and what the node does with it."""
 
     spec: KeySpec
     state: KeyState
@@ -177,11 +177,10 @@ class InboundFacts:
 class NodeState:
     """A node at a glance. `boot_id` changes with every start of its Xray (traffic counters start again at 0).
 
-    `count` = keys wanted, made of `serving` + `expired` + `pending`; `digest` covers exactly the wanted keys (see
-    `vpn.digest`). `sequence` grows with every change of the wanted set
-    (see `VpnNode.sync`). `ready` is false while Xray is down, with the reason in `why`; a ready node with a `why` serves, but
-    refuses changes (its disk is full). `now` is the node's clock (with the
-    demonstration offset, if it has one).
+    `count` is the number of wanted keys, made of `serving`, `expired` and `pending`; `digest` covers exactly the wanted
+    keys (see `vpn.digest`). `sequence` grows with every change of the wanted set (see `VpnNode.sync`). `ready` is false
+    while Xray is down, with the reason in `why`; a ready node with a `why` serves, but refuses changes (its disk is
+    full). `now` is the node's clock, with the demonstration offset if it has one.
     """
 
     agent_id: str
@@ -207,7 +206,7 @@ class NodeState:
         return self.inbounds[0]
 
     def can(self, capability: str) -> bool:
-        """Whether the node has a capability, like CAN_LIST."""
+        """Whether the node has this capability, like CAN_LIST."""
         return capability in self.capabilities
 
 
@@ -222,10 +221,12 @@ class KeyUsage:
 
 @attrs.frozen
 class UsagePage:
-    """Absolute counters: store (boot_id, last value) per key and add the difference; never resets on reading.
+    """A page of absolute counters, in bytes. Reading never resets them: store (boot_id, last value) per key and add the
+    difference.
 
-    `mark`, of the first page, is what to pass as `since` next time: then only keys whose counters moved are told. A mark
-    of another boot is no error, everything is told again.
+    `next` is what to pass as `after` for the following page, None at the end. `mark`, of the first page, is what to
+    pass as `since` next time: then only keys whose counters moved are listed. A mark of another boot is no error; all
+    keys are listed again.
     """
 
     boot_id: str
@@ -250,9 +251,10 @@ IDEMPOTENT: Final = frozenset({"put", "remove", "batch", "get", "list", "state",
 
 
 class VpnNode(Protocol):
-    """A VPN node. All methods raise the errors of `vpn.errors` and hold no lease while they run (D24).
+    """A VPN node, as the backend needs it. All methods raise the errors of `vpn.errors`; call none while holding a
+    database lease.
 
-    Accepted is not applied: `put` and `remove` return only after the change was read back from the VPN process.
+    Accepted is not applied: `put` and `remove` return only after the change was read back from Xray.
     """
 
     async def put(self, spec: KeySpec) -> Applied:
@@ -279,7 +281,7 @@ class VpnNode(Protocol):
         node has no list, NodeProtocolError for one that is not in order."""
 
     async def state(self) -> NodeState:
-        """The node at a glance. Idempotent, cheap."""
+        """The node at a glance. Idempotent, and cheap enough to be asked every second."""
 
     async def sync(
         self, specs: Iterable[KeySpec] | AsyncIterable[KeySpec], unchanged_since: int | None = None
@@ -294,5 +296,6 @@ class VpnNode(Protocol):
         """Cut the customer's open connections and let them connect again. Not idempotent."""
 
     async def usage(self, since: str = "", *, after: str = "", limit: int = 1000) -> UsagePage:
-        """A page of traffic counters in order of key id: of all keys that ever had traffic in this life of the VPN process,
-        or of those whose counters moved after the mark `since`. Idempotent: nothing is reset by reading."""
+        """A page of at most `limit` traffic counters in order of key id: of all keys that had traffic since this Xray
+        started, or of those whose counters moved after the mark `since`. Idempotent: nothing is reset by reading.
+        """

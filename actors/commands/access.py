@@ -1,4 +1,4 @@
-"""`atlas grant`, `atlas trial`, `atlas revoke`, `atlas reissue`: access that nobody pays for, its end, and another key."""
+"""`atlas grant`, `atlas trial`, `atlas revoke`, `atlas reissue`: access that is given for free, its end, and another key."""
 
 from __future__ import annotations
 

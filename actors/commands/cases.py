@@ -42,7 +42,7 @@ def list_(ctx: click.Context, state: str, after: int, limit: int, as_json: bool)
             one.kind,
             one.details.get("why", "") or one.subject,
             one.captured or "",
-            one.held or "",
+            one.suspended or "",
             one.telegram_id or "",
             one.state,
             f"{one.opened_at:%Y-%m-%d %H:%M}",
@@ -109,7 +109,7 @@ def _text(found: Case) -> str:
     if found.telegram_id is not None:
         rows.append(("customer", str(found.telegram_id)))
     if found.captured is not None:
-        rows += [("charge", found.charge or ""), ("captured", str(found.captured)), ("held", str(found.held))]
+        rows += [("charge", found.charge or ""), ("captured", str(found.captured)), ("held", str(found.suspended))]
     rows += [(name, str(value)) for name, value in found.details.items() if value not in (None, "")]
     if found.state == "closed":
         rows += [
@@ -141,6 +141,6 @@ def _data(found: Case) -> dict[str, object]:
         "charge": found.charge,
         "captured": None if found.captured is None else found.captured.amount,
         "asset": None if found.captured is None else found.captured.currency,
-        "held": found.held.amount,
+        "held": found.suspended.amount,
         "details": dict(found.details),
     }

@@ -9,8 +9,8 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import PAGE_SIZE, TELEGRAM_ID
-from db.billing.renewal_schedule import RenewalAttempt, RenewalState, ScheduledRenewal, list_renewals, renew_now
-from db.billing.renewals import RenewalResult, set_auto_renew
+from db.billing.renewal_schedule import RenewalState, ScheduledRenewal, list_renewals
+from db.billing.renewals import RenewalAttempt, RenewalResult, renew_now, set_auto_renew
 from db.tx import Tx
 from runtime.cli import config_option, emit, json_option, table
 

@@ -48,7 +48,8 @@ class Gateway(Actor):
     programs, and `/healthz`.
 
     Role: takes providers' events; the first one to know of money. Owns: one listening socket, its providers' HTTP
-    clients. Receives: nothing. Sends: requests for leases to its own pool, so that a storm of deliveries starves nobody.
+    clients. Receives: nothing. Sends: requests for leases to its own pool, so that a storm of deliveries
+    takes no connection from the workers.
     On crash: the socket is closed and opened again; a delivery that got no answer is repeated by its provider, and one that
     was stored is settled by the payment watcher.
     Invariants: no 2xx before the event is stored and settled, or given up with a case; what is not authentic leaves no
@@ -62,8 +63,8 @@ class Gateway(Actor):
     _providers: Providers = attrs.field(init=False, factory=dict)
     _server: ActorTask | None = attrs.field(init=False, default=None)
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _killed: Killed | None = attrs.field(init=False, default=None)
-    _told: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _error: Killed | None = attrs.field(init=False, default=None)
+    _failed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
         keys = _keys(self.shop)
@@ -74,7 +75,7 @@ class Gateway(Actor):
         self.context.describe(listening=url, providers=", ".join(sorted(self._providers)) or "none")
         if keys:
             self.context.describe(shop=f"{url}{PREFIX}, for {', '.join(sorted(keys))}")
-        self.context.start_task(self._die_when_told, name="die when told", inherit_deadline=False)
+        self.context.start_task(self._raise_when_failed, name="die when told", inherit_deadline=False)
         self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
@@ -90,7 +91,7 @@ class Gateway(Actor):
                 self.gateway,
                 name="gateway",
                 crashed=self._note_crash,
-                killed=self._die,
+                killed=self._fail_actor,
                 refusal=refusal_response,
             )
         except ValueError as error:
@@ -125,16 +126,16 @@ class Gateway(Actor):
     def _note_crash(self, error: str) -> None:
         _log.error("a request or its connection failed", actor=self.context.name, what=error)
 
-    async def _die(self, killed: Killed) -> None:
-        """Die of a failpoint as of a crash: whoever waits for an answer gets none."""
-        self._killed = killed
-        self._told.set()
+    async def _fail_actor(self, killed: Killed) -> None:
+        """End this actor with the failpoint's error, as a crash would: requests that wait for an answer get none."""
+        self._error = killed
+        self._failed.set()
         await trio.sleep_forever()
 
-    async def _die_when_told(self) -> None:
-        await self._told.wait()
-        assert self._killed is not None
-        raise self._killed
+    async def _raise_when_failed(self) -> None:
+        await self._failed.wait()
+        assert self._error is not None
+        raise self._error
 
 
 def _keys(shop: ShopSettings) -> Mapping[str, Secret]:

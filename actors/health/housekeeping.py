@@ -14,14 +14,14 @@ import trio
 from attrs.validators import ge, gt
 
 from actors.conditions import Condition, ConditionTracker
+from actors.health.chores import Chore, chores, do_page
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
 from actors.pool.worker import DatabaseWorker
-from db.billing.invariants import Invariant, check_invariant, list_invariants
+from db.billing.invariants import Invariant, check_invariant, list_invariants, open_money_case
 from db.errors import DatabaseBusy, LeaseError, LeaseExpired
-from db.housekeeping import Chore, chores, do_page, open_money_case
-from db.keys.reconcile import LostEpoch
 from db.lease.queue import Lane
+from db.work.epochs import LostEpoch
 from runtime import Budget, Iteration, WakeUp
 from runtime.metrics import counter, gauge
 
@@ -37,7 +37,7 @@ _TOO_MANY_TO_TRACK: Final = "(more than can be told apart)"
 
 @attrs.define
 class ViolationTracker:
-    """Since when each view lists whom.
+    """Remembers since when each view has listed each of its subjects.
 
     A view that must hold at every commit is in trouble as soon as it lists anything. One that holds only at rest may list
     what is being worked on: it is in trouble when it lists the same subject at every look for `patience` seconds, at two
@@ -85,7 +85,7 @@ _NAMED = 5
 class Housekeeping(DatabaseWorker):
     """Does its chores page by page, then looks at every money view and says which is in trouble.
 
-    Role: what nobody else has a reason to do. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
+    Role: the work that belongs to no other actor. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
     trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends, and a case a view and day, so that
     the operator's chat hears of it.
     On crash: the next incarnation does all of it again, which changes nothing that was done.
@@ -110,7 +110,7 @@ class Housekeeping(DatabaseWorker):
     "Seconds between two alarms about the same lasting trouble."
     _watch: ViolationTracker = attrs.field(init=False)
     _conditions: ConditionTracker = attrs.field(init=False)
-    _looked_at: dict[str, Condition] = attrs.field(init=False, factory=dict)
+    _conditions_found: dict[str, Condition] = attrs.field(init=False, factory=dict)
     _next_view: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -120,52 +120,52 @@ class Housekeeping(DatabaseWorker):
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         try:
-            async with hold_leader_lease(pool, self.context.name, self.ttl) as tenure:
-                if isinstance(tenure, LeaderLease):
-                    return await self._keep_order(tenure, budget)
-                self.context.after(tenure.seconds_left + self.retry_seconds, WakeUp())
-                return Iteration(note=f"pid {tenure.pid} on {tenure.host} does it")
+            async with hold_leader_lease(pool, self.context.name, self.ttl) as lease:
+                if isinstance(lease, LeaderLease):
+                    return await self._run_chores_and_checks(lease, budget)
+                self.context.after(lease.seconds_left + self.retry_seconds, WakeUp())
+                return Iteration(note=f"pid {lease.pid} on {lease.host} does it")
         except LostEpoch as lost:
             return Iteration(done=budget.done, note=str(lost))
         except LeaseError as error:
             return self.without_database(error, done=budget.done)
 
-    async def _keep_order(self, tenure: LeaderLease, budget: Budget) -> Iteration:
+    async def _run_chores_and_checks(self, lease: LeaderLease, budget: Budget) -> Iteration:
         for chore in chores(timedelta(days=self.keep_messages_days)):
-            await self._do(chore, tenure, budget)
+            await self._run_chore(chore, lease, budget)
         self.context.failpoint("chores done")
-        views = await tenure.pool.run("housekeeping.views", list_invariants)
+        views = await lease.pool.run("housekeeping.views", list_invariants)
         if self._next_view >= len(views):
             self._next_view = 0
         while self._next_view < len(views):
             if budget.is_spent:
                 return Iteration(done=budget.done, more=True, note="the other views are next")
-            await tenure.hold_on()
+            await lease.ensure_held()
             name, at_rest = views[self._next_view]
-            self._looked_at[name] = await self._look(tenure.pool, name, at_rest)
+            self._conditions_found[name] = await self._check_view(lease.pool, name, at_rest)
             self._next_view += 1
             self.context.failpoint("looked")
             budget.progress()
         troubled = self._report({name for name, _ in views})
         for condition in troubled:
-            await tenure.hold_on()
-            await tenure.pool.run(
-                "housekeeping.case", open_money_case, tenure.epoch, condition.subject, condition.trouble
+            await lease.ensure_held()
+            await lease.pool.run(
+                "housekeeping.case", open_money_case, lease.epoch, condition.subject, condition.trouble
             )
             self.context.failpoint("case opened")
         return Iteration(done=budget.done)
 
-    async def _do(self, chore: Chore, tenure: LeaderLease, budget: Budget) -> None:
+    async def _run_chore(self, chore: Chore, lease: LeaderLease, budget: Budget) -> None:
         while not budget.is_spent:
-            await tenure.hold_on()
-            done = await tenure.pool.run(f"housekeeping.{chore.name}", do_page, tenure.epoch, chore, self.page_size)
+            await lease.ensure_held()
+            done = await lease.pool.run(f"housekeeping.{chore.name}", do_page, lease.epoch, chore, self.page_size)
             self.context.failpoint("page done")
             ROWS.labels(chore.name).inc(done)
             await budget.count(done)
             if done < self.page_size:
                 return
 
-    async def _look(self, pool: Pool, name: str, at_rest: bool) -> Condition:
+    async def _check_view(self, pool: Pool, name: str, at_rest: bool) -> Condition:
         try:
             found = await pool.run(
                 "housekeeping.look",
@@ -189,14 +189,16 @@ class Housekeeping(DatabaseWorker):
         return Condition(name, f"it could not be checked ({why}); `atlas verify` takes the time that it needs")
 
     def _report(self, known: set[str]) -> list[Condition]:
-        self._looked_at = {name: condition for name, condition in self._looked_at.items() if name in known}
-        troubled = in_trouble(self._looked_at.values())
+        self._conditions_found = {
+            name: condition for name, condition in self._conditions_found.items() if name in known
+        }
+        troubled = in_trouble(self._conditions_found.values())
         self.context.describe(
             money=f"all {len(known)} views are empty"
             if not troubled
             else f"look at {', '.join(condition.subject for condition in troubled)}"
         )
-        for alert in self._conditions.update(self._looked_at.values(), trio.current_time()):
+        for alert in self._conditions.update(self._conditions_found.values(), trio.current_time()):
             self.context.emit(alert.event(self.context.name))
         return troubled
 

@@ -20,9 +20,9 @@ class KeyDiff:
 
     missing: list[ExpectedKey] = attrs.field(factory=list)
     "The node does not have them, or has something older."
-    ahead: list[tuple[ExpectedKey, int]] = attrs.field(factory=list)
+    node_is_newer: list[tuple[ExpectedKey, int]] = attrs.field(factory=list)
     "The node has something else of this generation, which is not older than ours."
-    unnoted: list[ExpectedKey] = attrs.field(factory=list)
+    unconfirmed: list[ExpectedKey] = attrs.field(factory=list)
     "The node has them as wanted, and the database does not know it yet."
 
 
@@ -71,11 +71,11 @@ def diff_keys(expected: Sequence[ExpectedKey], listed: Mapping[str, NodeKey], pl
             diff.missing.append(key)
         elif _same(found.spec, key_spec(key, place)):
             if not key.is_noted and found.state is not KeyState.PENDING:
-                diff.unnoted.append(key)
+                diff.unconfirmed.append(key)
         elif found.spec.generation < key.generation:
             diff.missing.append(key)
         else:
-            diff.ahead.append((key, found.spec.generation))
+            diff.node_is_newer.append((key, found.spec.generation))
     return diff
 
 

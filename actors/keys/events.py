@@ -133,7 +133,7 @@ class NodeRestored(Event):
 
 @attrs.frozen
 class SurplusRemoved(Event):
-    """A key that nobody wants on the node was taken off it, after a second sighting and a second look."""
+    """A key that is not wanted on the node was taken off it, after a second sighting and a second look."""
 
     level: ClassVar[int] = logging.WARNING
     node: str

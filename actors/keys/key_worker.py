@@ -78,7 +78,7 @@ class KeyRound:
 
     def waited(self, claim: KeyClaim) -> float:
         """Seconds since the key has been wanted so, by the database's clock."""
-        return claim.waited + trio.current_time() - self.claimed_at
+        return claim.wait_seconds + trio.current_time() - self.claimed_at
 
     def limiter_of(self, node: str, concurrency: int) -> trio.CapacityLimiter:
         """How many keys may be told to this node at a time, shared by the whole iteration."""

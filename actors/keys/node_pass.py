@@ -40,13 +40,13 @@ from db.keys.reconcile import (
     find_expected,
     finish_pass,
     forget_sighting,
-    note_present,
-    note_sightings,
-    overtake,
     place_keys,
+    record_present,
+    record_sightings,
     ripe_sightings,
     save_position,
     unwanted_of,
+    want_newer_generation,
 )
 from db.tx import Tx
 from runtime import Budget, Context, Request
@@ -89,7 +89,7 @@ class NodePass:
     """Compares one node with the database and puts right what differs. Made for one pass, or for the rest of one."""
 
     context: Context
-    tenure: LeaderLease
+    lease: LeaderLease
     node: str
     limits: PassLimits
     budget: Budget
@@ -106,7 +106,7 @@ class NodePass:
         state = await self._ask(ReadState())
         if not state.ready:
             return "not ready"
-        begun = await self._run("begin", begin_pass, self.tenure.epoch, self.node)
+        begun = await self._run("begin", begin_pass, self.lease.epoch, self.node)
         if begun is None:
             return "not registered"
         self._pass = begun
@@ -114,24 +114,24 @@ class NodePass:
             await self._place()
             state = await self._ask(ReadState())
             if await self._is_equal(state):
-                await self._run("sighted", ripe_sightings, self.tenure.epoch, self.node, begun.number, 0.0, 0)
-                await self._run("finish", finish_pass, self.tenure.epoch, self.node, _EQUAL, state.boot_id)
+                await self._run("sighted", ripe_sightings, self.lease.epoch, self.node, begun.number, 0.0, 0)
+                await self._run("finish", finish_pass, self.lease.epoch, self.node, _EQUAL, state.boot_id)
                 KEYS_QUARANTINED.labels(self.node).set(0)
                 return _EQUAL
         self.context.failpoint("differs")
-        return await self._walk(state)
+        return await self._compare_listed(state)
 
     async def _place(self) -> None:
         after: int | None = 0
         while after is not None:
-            after = await self._run("place", place_keys, self.tenure.epoch, self.node, after, _PART)
+            after = await self._run("place", place_keys, self.lease.epoch, self.node, after, _PART)
 
     async def _is_equal(self, state: NodeState) -> bool:
         """Whether the digest of what the rows believe is what the node says, and nothing else is open."""
-        count, behind, total = await self._believed()
+        count, behind, total = await self._expected_state()
         return (count, behind, state.pending, digest_text(total)) == (state.count, 0, 0, state.digest)
 
-    async def _believed(self) -> tuple[int, int, int]:
+    async def _expected_state(self) -> tuple[int, int, int]:
         """What the rows say that the node has: how many keys, how many more it should have, and the digest."""
         canary = await self._run("canary", find_canary_key, self.node)
         count = behind = total = 0
@@ -143,27 +143,27 @@ class NodePass:
             count, behind, total, after = count + part.count, behind + part.behind, total ^ part.digest, part.last
         return count, behind, total
 
-    async def _walk(self, state: NodeState) -> str:
+    async def _compare_listed(self, state: NodeState) -> str:
         """Compare page by page from where the pass stands, and remove at its end."""
         if CAN_LIST not in state.capabilities:
-            return await self._walk_blindly(state)
+            return await self._compare_unlisted(state)
         try:
             listed = await self._list(state)
         except NodeCannotList:
-            return await self._walk_blindly(state)
+            return await self._compare_unlisted(state)
         after_list = await self._ask(ReadState())
         if why := why_implausible(listed, state, after_list):
             raise Implausible(why)
         position = await self._compare(listed, after_list)
-        await self._put_back(after_list)
+        await self._restore(after_list)
         if position is not None:
-            # only now: whoever goes on from there does not look at these keys again
-            await self._run("position", save_position, self.tenure.epoch, self.node, position)
+            # only now: a pass that goes on from there does not look at these keys again
+            await self._run("position", save_position, self.lease.epoch, self.node, position)
             return "unfinished"
         quarantined, ripe = await self._run(
             "sighted",
             ripe_sightings,
-            self.tenure.epoch,
+            self.lease.epoch,
             self.node,
             self._pass.number,
             self.limits.grace,
@@ -181,37 +181,37 @@ class NodePass:
             await self._remove(key_id, twins.get(key_id))
         for one, other in duplicate_uuids(listed):
             self.context.emit(DuplicateUuid(actor=self.context.name, node=self.node, one=one, other=other))
-        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "drifted", after_list.boot_id)
+        await self._run("finish", finish_pass, self.lease.epoch, self.node, "drifted", after_list.boot_id)
         return "drifted"
 
-    async def _walk_blindly(self, state: NodeState) -> str:
+    async def _compare_unlisted(self, state: NodeState) -> str:
         """A node that cannot list is told everything again, in changes that are confirmed key by key. If it has something else
         even so, now and in a later pass, it is given the full set."""
         while True:
             position = await self._compare({}, state, pages=1)
-            await self._put_back(state, can_list=False)
+            await self._restore(state, can_list=False)
             if position is None:
                 break
-            await self._run("position", save_position, self.tenure.epoch, self.node, position)
+            await self._run("position", save_position, self.lease.epoch, self.node, position)
             self._pass = attrs.evolve(self._pass, position=position)
             if self.budget.is_spent:
                 return "unfinished"
         after = await self._ask(ReadState())
         is_equal = await self._is_equal(after)
         seen = [] if is_equal else [(_SOMETHING, 0)]
-        await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen)
+        await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
         _, ripe = await self._run(
-            "sighted", ripe_sightings, self.tenure.epoch, self.node, self._pass.number, self.limits.grace, 1
+            "sighted", ripe_sightings, self.lease.epoch, self.node, self._pass.number, self.limits.grace, 1
         )
         KEYS_QUARANTINED.labels(self.node).set(len(seen))
         if ripe:
             await self._replace(after)
-        await self._run("finish", finish_pass, self.tenure.epoch, self.node, "told again", after.boot_id)
+        await self._run("finish", finish_pass, self.lease.epoch, self.node, "told again", after.boot_id)
         return "told again"
 
     async def _replace(self, state: NodeState) -> None:
         """Give the node the full set: what it has besides goes, except what it learned of after `state`."""
-        count, _, _ = await self._believed()
+        count, _, _ = await self._expected_state()
         limit = max(self.limits.surplus_floor, int(self.limits.surplus_share * state.count))
         if state.count - count > limit:
             raise Implausible(self._too_many(state.count - count, state.count, limit))
@@ -226,12 +226,12 @@ class NodePass:
         while page := await self._run("page", expected_page, self.node, position, self.limits.page_size):
             wanted += [key_spec(key, self._pass) for key in page if key.status in ("active", "pending")]
             position = page[-1].key_id
-        await self.tenure.hold_on()
+        await self.lease.ensure_held()
         self.context.failpoint("removing")
         outcome = await self._ask(ReplaceKeys(tuple(wanted), state.sequence), patience=120.0)
         KEY_DIFFERENCES.labels(self.node, "removed").inc(outcome.removed)
         self.context.emit(UnlistedRemoved(actor=self.context.name, node=self.node, keys=outcome.removed))
-        await self._run("forget", forget_sighting, self.tenure.epoch, self.node, _SOMETHING)
+        await self._run("forget", forget_sighting, self.lease.epoch, self.node, _SOMETHING)
         await self.budget.count()
 
     def _too_many(self, surplus: int, listed: int, limit: int) -> str:
@@ -267,7 +267,7 @@ class NodePass:
         while True:
             page = await self._run("page", expected_page, self.node, position, self.limits.page_size)
             end = page[-1].key_id if len(page) == self.limits.page_size else None
-            until = len(names) if end is None else _upto(names, end, walked)
+            until = len(names) if end is None else _index_after(names, end, walked)
             known = {key.key_id for key in page}
             surplus = [name for name in names[walked:until] if name not in known]
             walked = until
@@ -282,22 +282,22 @@ class NodePass:
                 return position
             await trio.lowlevel.checkpoint()
 
-    async def _handle(self, drift: KeyDiff, state: NodeState) -> None:
-        self._missing += drift.missing
-        self._ahead += len(drift.ahead)
-        if drift.unnoted:
-            await self._run("note", note_present, self.tenure.epoch, self.node, state.boot_id, drift.unnoted)
-        if drift.ahead:
-            await self._run("overtake", overtake, self.tenure.epoch, drift.ahead)
+    async def _handle(self, diff: KeyDiff, state: NodeState) -> None:
+        self._missing += diff.missing
+        self._ahead += len(diff.node_is_newer)
+        if diff.unconfirmed:
+            await self._run("note", record_present, self.lease.epoch, self.node, state.boot_id, diff.unconfirmed)
+        if diff.node_is_newer:
+            await self._run("overtake", want_newer_generation, self.lease.epoch, diff.node_is_newer)
         self.budget.progress()
 
     async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey]) -> None:
         surplus = await self._run("unwanted", unwanted_of, self.node, names) if names else []
         seen = [(name, listed[name].spec.generation) for name in surplus]
         if seen:
-            await self._run("sightings", note_sightings, self.tenure.epoch, self.node, self._pass.number, seen)
+            await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
 
-    async def _put_back(self, state: NodeState, *, can_list: bool = True) -> None:
+    async def _restore(self, state: NodeState, *, can_list: bool = True) -> None:
         """Everything that is missing, in one request if it is very much, else in batches that are confirmed key by key."""
         missing, self._missing = self._missing, []
         if not missing:
@@ -321,40 +321,40 @@ class NodePass:
         self.context.emit(NodeRestored(actor=self.context.name, node=self.node, keys=len(missing), seconds=seconds))
 
     async def _put_batch(self, keys: Sequence[ExpectedKey], state: NodeState) -> None:
-        await self.tenure.hold_on()  # as before every change of a node
+        await self.lease.ensure_held()  # as before every change of a node
         outcomes = await self._ask(ChangeKeys(tuple([key_spec(key, self._pass) for key in keys])), patience=60.0)
         self.context.failpoint("put back")
-        drift = KeyDiff()
+        diff = KeyDiff()
         for key, outcome in zip(keys, outcomes, strict=True):
             if isinstance(outcome, Applied):
-                drift.unnoted.append(key)
+                diff.unconfirmed.append(key)
             elif isinstance(outcome, NodeConflict):
-                drift.ahead.append((key, outcome.generation))
+                diff.node_is_newer.append((key, outcome.generation))
             elif isinstance(outcome, NodeRefused):
                 # the activation worker counts the refusals of a key, and tells the operator
-                drift.ahead.append((key, key.generation))
-        await self._handle(drift, state)
+                diff.node_is_newer.append((key, key.generation))
+        await self._handle(diff, state)
 
-    async def _remove(self, key_id: str, twin: str | None) -> None:
+    async def _remove(self, key_id: str, duplicate: str | None) -> None:
         """Take a key off the node, after looking again on both sides, and after being sure that this is still our work."""
         found = await self._ask(ReadKey(key_id))
         if found is None:
-            await self._run("forget", forget_sighting, self.tenure.epoch, self.node, key_id)
+            await self._run("forget", forget_sighting, self.lease.epoch, self.node, key_id)
             return
-        await self.tenure.hold_on()
-        if not await self._run("confirm", confirm_unwanted, self.tenure.epoch, self.node, key_id):
+        await self.lease.ensure_held()
+        if not await self._run("confirm", confirm_unwanted, self.lease.epoch, self.node, key_id):
             return
         self.context.failpoint("removing")
         removed = await self._ask(RemoveKey(key_id, found.spec.generation))
         self.context.failpoint("removed")
-        if twin is not None:
-            await self._renew_twin(twin)
+        if duplicate is not None:
+            await self._renew_duplicate(duplicate)
         KEY_DIFFERENCES.labels(self.node, "removed").inc()
         self.context.emit(SurplusRemoved(actor=self.context.name, node=self.node, key_id=key_id, cut=removed.cut))
-        await self._run("forget", forget_sighting, self.tenure.epoch, self.node, key_id)
+        await self._run("forget", forget_sighting, self.lease.epoch, self.node, key_id)
         await self.budget.count()
 
-    async def _renew_twin(self, key_id: str) -> None:
+    async def _renew_duplicate(self, key_id: str) -> None:
         """The key that shared its UUID with a removed one is listed still, but refused: take it off and put it anew."""
         key = await self._run("twin", find_expected, self.node, key_id)
         found = await self._ask(ReadKey(key_id))
@@ -362,7 +362,7 @@ class NodePass:
             return
         generation = max(key.generation, found.spec.generation) + 1
         await self._ask(RemoveKey(key_id, generation))
-        await self._run("overtake", overtake, self.tenure.epoch, [(key, generation)])
+        await self._run("overtake", want_newer_generation, self.lease.epoch, [(key, generation)])
 
     def _report(self, surplus: int) -> None:
         missing = self._restored
@@ -379,11 +379,11 @@ class NodePass:
         return await node.ask(request, within=patience or self.limits.patience)
 
     async def _run(self, step: str, function: Callable[[Tx, *Args], Awaitable[T]], *args: *Args) -> T:
-        await self.tenure.hold_on()
-        return await self.tenure.pool.run(f"reconcile.{step}", function, *args)
+        await self.lease.ensure_held()
+        return await self.lease.pool.run(f"reconcile.{step}", function, *args)
 
 
-def _upto(names: Sequence[str], end: str, start: int) -> int:
+def _index_after(names: Sequence[str], end: str, start: int) -> int:
     while start < len(names) and names[start] <= end:
         start += 1
     return start

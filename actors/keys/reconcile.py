@@ -16,8 +16,9 @@ from actors.pool.client import Pool, pool_of
 from actors.pool.worker import DatabaseWorker
 from db.errors import LeaseError
 from db.keys.nodes import retire_nodes
-from db.keys.reconcile import LostEpoch, give_up_pass
+from db.keys.reconcile import give_up_pass
 from db.lease.queue import Lane
+from db.work.epochs import LostEpoch
 from runtime import AskError, Budget, Iteration, WakeUp, get_logger
 from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
 
@@ -28,7 +29,7 @@ log = get_logger("reconcile")
 class Reconcile(DatabaseWorker):
     """Compares every node with the database, and puts right what differs, both ways.
 
-    Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that nobody wants
+    Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that are not wanted
     there are quarantined and removed only after a second sighting, older than `grace`, after a second look on both sides, at
     most `removals` a pass. Owns: nothing that may not die with it: how far a pass has come is a row.
     Receives: WakeUp, also from a node that was started anew. Sends: requests to every `node.<name>`.
@@ -56,7 +57,7 @@ class Reconcile(DatabaseWorker):
     restore_from: int = attrs.field(default=500, validator=ge(1))
     "From so many missing keys on, they are put back in one request."
     retire_after: float = attrs.field(default=600.0, validator=gt(0))
-    "Seconds after which a node that is not configured any more, and that nobody saw, is retired."
+    "Seconds after which a node is retired that is not configured any more, and was not seen by any process."
     patience: float = attrs.field(default=10.0, validator=gt(0))
     "Seconds that a node may take for one answer."
     _verdicts: dict[str, str] = attrs.field(init=False, factory=dict)
@@ -65,10 +66,10 @@ class Reconcile(DatabaseWorker):
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         try:
-            async with hold_leader_lease(pool, "reconcile", self.ttl) as tenure:
-                if not isinstance(tenure, LeaderLease):
-                    return self._wait_for(tenure.holder)
-                return await self._reconcile(pool, tenure, budget)
+            async with hold_leader_lease(pool, "reconcile", self.ttl) as lease:
+                if not isinstance(lease, LeaderLease):
+                    return self._wait_for(lease.holder)
+                return await self._reconcile(pool, lease, budget)
         except LeaseError as error:
             return self.without_database(error)
         except LostEpoch as error:
@@ -78,7 +79,7 @@ class Reconcile(DatabaseWorker):
     def inspect(self) -> Mapping[str, object]:
         return {**super().inspect(), "verdicts": dict(self._verdicts), "troubles": dict(self._troubles)}
 
-    async def _reconcile(self, pool: Pool, tenure: LeaderLease, budget: Budget) -> Iteration:
+    async def _reconcile(self, pool: Pool, lease: LeaderLease, budget: Budget) -> Iteration:
         names = node_names(self.context.services.registry)
         for retired in await pool.run("reconcile.retire", retire_nodes, names, self.retire_after):
             log.warning("a node is not configured any more; nothing waits for it from now on", node=retired)
@@ -86,7 +87,7 @@ class Reconcile(DatabaseWorker):
         lost: list[Exception] = []
         async with trio.open_nursery() as nursery:
             for name in names:
-                nursery.start_soon(self._look_at, name, tenure, budget, unfinished, lost)
+                nursery.start_soon(self._look_at, name, lease, budget, unfinished, lost)
         self.context.ready(not self._troubles, "; ".join(f"{name}: {why}" for name, why in self._troubles.items()))
         if lost:
             raise lost[0]
@@ -97,7 +98,7 @@ class Reconcile(DatabaseWorker):
         )
 
     async def _look_at(
-        self, name: str, tenure: LeaderLease, budget: Budget, unfinished: list[str], lost: list[Exception]
+        self, name: str, lease: LeaderLease, budget: Budget, unfinished: list[str], lost: list[Exception]
     ) -> None:
         limits = PassLimits(
             grace=self.grace,
@@ -109,7 +110,7 @@ class Reconcile(DatabaseWorker):
             patience=self.patience,
         )
         try:
-            verdict = await NodePass(self.context, tenure, name, limits, budget).run()
+            verdict = await NodePass(self.context, lease, name, limits, budget).run()
             self._troubles.pop(name, None)
             if verdict in ("drifted", "told again"):
                 # what is in quarantine is looked at again once it may be removed
@@ -117,7 +118,7 @@ class Reconcile(DatabaseWorker):
         except Implausible as error:
             verdict = "implausible"
             self._stop(name, str(error))
-            await self._give_up(tenure, name, str(error), lost)
+            await self._give_up(lease, name, str(error), lost)
         except NodeReadOnly as error:
             verdict = "failed"
             self._stop(name, str(error))
@@ -140,9 +141,9 @@ class Reconcile(DatabaseWorker):
         self._troubles[name] = why
         self.context.emit(PassStopped(actor=self.context.name, node=name, why=why))
 
-    async def _give_up(self, tenure: LeaderLease, name: str, why: str, lost: list[Exception]) -> None:
+    async def _give_up(self, lease: LeaderLease, name: str, why: str, lost: list[Exception]) -> None:
         try:
-            await tenure.pool.run("reconcile.give_up", give_up_pass, tenure.epoch, name, why)
+            await lease.pool.run("reconcile.give_up", give_up_pass, lease.epoch, name, why)
         except (LeaseError, LostEpoch) as error:
             lost.append(error)
 

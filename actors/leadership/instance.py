@@ -116,15 +116,15 @@ class Instance(Actor):
     patience: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
     "Seconds that a start waits for the database; then it goes on, with suspended workers, and asks again and again."
 
-    _me: str = attrs.field(init=False, factory=lambda: str(ProcessIdentity.own()))
+    _identity: str = attrs.field(init=False, factory=lambda: str(ProcessIdentity.own()))
     _held: Epoch | None = attrs.field(init=False, default=None)
     _trusted_until: float = attrs.field(init=False, default=-1.0)
-    _is_sure: bool = attrs.field(init=False, default=False)
+    _is_confirmed: bool = attrs.field(init=False, default=False)
     _unsure_since: float = attrs.field(init=False, default=0.0)
-    _seen: tuple[int, object] | None = attrs.field(init=False, default=None)
+    _last_seen: tuple[int, object] | None = attrs.field(init=False, default=None)
     _waits_for: str = attrs.field(init=False, default="")
     _is_starting: bool = attrs.field(init=False, default=True)
-    _keeper: ActorTask | None = attrs.field(init=False, default=None)
+    _renewal: ActorTask | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         if not self.renew_every < self.trust < self.ttl:
@@ -142,12 +142,12 @@ class Instance(Actor):
                 while not await self._step():  # noqa: ASYNC110  what is awaited happens in another process
                     await trio.sleep(_POLL)
         self._is_starting = False
-        self._keeper = self.context.start_task(self._keep, name="keep the row", inherit_deadline=False)
+        self._renewal = self.context.start_task(self._renew_for_ever, name="keep the row", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await self._keeper.wait()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await self._renewal.wait()
         self._suspend("this actor was stopped")
         held, self._held = self._held, None
         if held is not None:
@@ -162,19 +162,19 @@ class Instance(Actor):
         """The mode, whether the workers may work, and until when that is certain."""
         return {
             "mode": self.mode,
-            "held": self._is_sure,
+            "held": self._is_confirmed,
             "epoch": None if self._held is None else self._held.epoch,
             "certain_for": max(0.0, self._trusted_until - trio.current_time()),
             "waits_for": self._waits_for,
         }
 
-    async def _keep(self) -> None:
+    async def _renew_for_ever(self) -> None:
         try:
             while True:
                 is_confirmed = await self._step()
                 await trio.sleep(self.renew_every if is_confirmed else _POLL)
         finally:
-            # However this incarnation ends: nobody renews the row now.
+            # However this incarnation ends: the row is not renewed from now on.
             self._suspend("the actor that holds the row ended")
 
     async def _step(self) -> bool:
@@ -182,7 +182,7 @@ class Instance(Actor):
         asked_at = trio.current_time()
         held = self._held
         # A renewal that takes longer than the trust lasts must not keep the workers running.
-        limit = self._trusted_until if self._is_sure else asked_at + 2 * _HOLD
+        limit = self._trusted_until if self._is_confirmed else asked_at + 2 * _HOLD
         try:
             with trio.move_on_at(limit):
                 found = await self._ask(held)
@@ -200,13 +200,13 @@ class Instance(Actor):
         run = partial(pool_of(self.context, self.pool).run, within=_HOLD, hold=_HOLD, lane=Lane.SYSTEM)
         if held is not None:
             return await run("instance.renew", _renew, held, self.ttl)
-        return await run("instance.acquire", _acquire, self._me, self.ttl, self._may_follow)
+        return await run("instance.acquire", _acquire, self._identity, self.ttl, self._may_follow)
 
     def _act(self, found: Epoch, held: Epoch | None, asked_at: float) -> None:
         if found.is_mine:
             self._held = found
             self._trusted_until = asked_at + self.trust
-            if not self._is_sure:
+            if not self._is_confirmed:
                 self._resume(found)
         elif held is not None:
             self._lost(describe_holder(found))
@@ -215,14 +215,14 @@ class Instance(Actor):
 
     def _may_follow(self, found: Epoch) -> bool:
         holder = ProcessIdentity.parse(found.holder)
-        return found.holder == self._me or (holder is not None and holder.has_ended())
+        return found.holder == self._identity or (holder is not None and holder.has_ended())
 
     def _wait_or_refuse(self, found: Epoch) -> None:
         """Somebody else has the row. Whether that process lives is known if it is on this machine, or once it renews."""
         holder = ProcessIdentity.parse(found.holder)
         sign = (found.epoch, found.renewed_at)
-        renewed = self._seen is not None and self._seen != sign
-        self._seen = sign
+        renewed = self._last_seen is not None and self._last_seen != sign
+        self._last_seen = sign
         text = describe_holder(found)
         if self.mode == "exclusive" and (renewed or (holder is not None and holder.lives_here())):
             self._refuse(text)
@@ -254,11 +254,11 @@ class Instance(Actor):
     # -- the workers ---------------------------------------------------------------------------------------------------
 
     def _suspend(self, why: str) -> None:
-        if self._is_sure:
+        if self._is_confirmed:
             self._unsure_since = trio.current_time()
             if not self.context.stopping:
                 self.context.emit(InstanceDoubted(actor=self.context.name, why=why))
-        self._is_sure = False
+        self._is_confirmed = False
         self._trusted_until = -1.0
         INSTANCE_HELD.set(0)
         self.context.ready(False, why)
@@ -266,7 +266,7 @@ class Instance(Actor):
             self.context.lookup(name).tell(Suspend())
 
     def _resume(self, found: Epoch) -> None:
-        self._is_sure = True
+        self._is_confirmed = True
         self._waits_for = ""
         INSTANCE_HELD.set(1)
         self.context.ready(True)
@@ -300,7 +300,7 @@ async def _acquire(tx: Tx, holder: str, ttl_seconds: float, may_follow: Callable
 
 
 async def _renew(tx: Tx, held: Epoch, ttl_seconds: float) -> Epoch:
-    """The row with us as its holder, or, if it was lost, with whoever has it."""
+    """Return the row with this process as its holder, or, if it was lost, with its present one."""
     if await renew_epoch(tx, held, ttl_seconds):
         return held
     found = await find_epoch(tx, held.name)

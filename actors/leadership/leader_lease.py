@@ -15,9 +15,8 @@ import trio
 from actors.leadership.process_identity import ProcessIdentity
 from actors.pool.client import Pool
 from db.errors import LeaseError
-from db.keys.reconcile import LostEpoch
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch, release_epoch, renew_epoch
+from db.work.epochs import Epoch, LostEpoch, acquire_epoch, release_epoch, renew_epoch
 from runtime import ActorTask, Context
 
 _RELEASE_SECONDS = 1.0
@@ -25,14 +24,14 @@ _RELEASE_SECONDS = 1.0
 
 @attrs.define(eq=False)
 class LeaderLease:
-    """The singleton while it is ours. `ttl` seconds on the database's clock, relied on for half of them here."""
+    """The lease while this process is the leader: `ttl` seconds on the database's clock, relied on for half of them here."""
 
     pool: Pool
     epoch: Epoch
     ttl: float
     trusted_until: float
 
-    async def hold_on(self) -> None:
+    async def ensure_held(self) -> None:
         """Go on only if the row is ours for certain; renews it when half of the trust is used up. Raises LostEpoch."""
         if trio.current_time() < self.trusted_until - self.ttl / 4:
             return
@@ -46,7 +45,7 @@ class LeaderLease:
 
 @asynccontextmanager
 async def hold_leader_lease(pool: Pool, name: str, ttl: float) -> AsyncIterator[LeaderLease | Epoch]:
-    """The singleton for as long as the block lasts, or, if somebody else has it, who that is and until when.
+    """Hold the lease `name` for as long as the block lasts, or get the row of the process that leads, and until when.
 
     A predecessor in this very process (an incarnation that crashed) is followed at once: it is certainly dead.
     """
@@ -55,8 +54,8 @@ async def hold_leader_lease(pool: Pool, name: str, ttl: float) -> AsyncIterator[
     if not found.is_mine:
         yield found
         return
-    tenure = LeaderLease(pool, found, ttl, asked_at + ttl / 2)
-    yield tenure
+    lease = LeaderLease(pool, found, ttl, asked_at + ttl / 2)
+    yield lease
     # Only after an ordinary end: after a crash the successor takes the row over, and after a kill its time runs out.
     with trio.move_on_after(_RELEASE_SECONDS):
         try:
@@ -84,63 +83,63 @@ class LeaderElection:
     pool: Pool
     name: str
     ttl: float
-    _keeper: ActorTask | None = attrs.field(init=False, default=None)
-    _ending: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _given: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _renewal: ActorTask | None = attrs.field(init=False, default=None)
+    _stopping: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _is_leader: trio.Event = attrs.field(init=False, factory=trio.Event)
     _work: trio.CancelScope | None = attrs.field(init=False, default=None)
     _is_known: bool = attrs.field(init=False, default=False)
 
-    def begin(self) -> None:
-        """Ask for it from now on."""
-        self._keeper = self.context.start_task(self._keep, name=f"turn {self.name}", inherit_deadline=False)
+    def start(self) -> None:
+        """Try to become the leader from now on."""
+        self._renewal = self.context.start_task(self._renew_for_ever, name=f"turn {self.name}", inherit_deadline=False)
 
-    async def end(self) -> None:
-        """Leave it to the next one at once."""
-        self._ending.set()
-        if self._keeper is not None:
-            await self._keeper.wait()
+    async def stop(self) -> None:
+        """Give the lease up, so that another process leads at once."""
+        self._stopping.set()
+        if self._renewal is not None:
+            await self._renewal.wait()
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """Wait for our turn; the block is cancelled when it ends, and is left then without an error."""
-        await self._given.wait()
+    async def leading(self) -> AsyncIterator[None]:
+        """Wait until this process leads; the block is cancelled when that ends, and is left then without an error."""
+        await self._is_leader.wait()
         with trio.CancelScope() as self._work:
             yield
         self._work = None
 
-    async def _keep(self) -> None:
-        while not self._ending.is_set():
+    async def _renew_for_ever(self) -> None:
+        while not self._stopping.is_set():
             try:
                 async with hold_leader_lease(self.pool, self.name, self.ttl) as found:
                     if isinstance(found, LeaderLease):
-                        self._give()
-                        while not self._ending.is_set():
-                            await found.hold_on()
+                        self._lead()
+                        while not self._stopping.is_set():
+                            await found.ensure_held()
                             await self._pause(self.ttl / 8)
-                        self._take(f"left by {self.context.name}")
+                        self._follow(f"left by {self.context.name}")
                     else:
-                        self._take(_waits_for(found))
+                        self._follow(_waits_for(found))
             except LostEpoch:
                 continue  # whose turn it is now, the next question tells
             except LeaseError:
                 if not self._is_known:
-                    self._give()
+                    self._lead()
             await self._pause(self.ttl / 8)
 
     async def _pause(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
-            await self._ending.wait()
+            await self._stopping.wait()
 
-    def _give(self) -> None:
+    def _lead(self) -> None:
         self._is_known = True
         self.context.describe(turn="ours")
-        self._given.set()
+        self._is_leader.set()
 
-    def _take(self, why: str) -> None:
+    def _follow(self, why: str) -> None:
         self._is_known = True
         self.context.describe(turn=why)
-        if self._given.is_set():
-            self._given = trio.Event()
+        if self._is_leader.is_set():
+            self._is_leader = trio.Event()
         if self._work is not None:
             self._work.cancel()
 

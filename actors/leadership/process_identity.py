@@ -43,7 +43,7 @@ class ProcessIdentity:
         return f"{self.boot_id}/{self.namespace}/{self.pid}/{self.started}"
 
     def has_ended(self) -> bool:
-        """Whether it has provably ended. `False` means that it lives, or that nobody can know from here: it ran on another
+        """Whether it has provably ended. `False` means that it lives, or that it cannot be known from here: it ran on another
         machine, before a reboot, or in another container."""
         if (self.boot_id, self.namespace) != (_boot_id(), _namespace()):
             return False

@@ -7,15 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 import attrs
-import trio
 
 from runtime import Deferred
 from runtime.metrics import histogram
-from vpn.errors import BreakerOpen, NodeAmbiguous, NodeError, NodeUnreachable
-from vpn.protocol import Applied, KeySpec, Removal, Removed, VpnNode
+from vpn.errors import NodeError
+from vpn.protocol import Applied, KeySpec, Removal, Removed
 
 MAX_CHANGES: Final = 200
-"Changes that are sent together: few enough that whoever comes meanwhile waits for less than a second."
+"Changes that are sent together: few enough that the next one waits for less than a second."
 
 BATCH_SIZE = histogram(
     "atlas_node_changes_together", "Changes of keys sent in one request.", buckets=(1, 2, 5, 10, 20, 50, 100, 200)
@@ -100,40 +99,3 @@ class ChangeBatcher:
                 each.answer.fail(outcome)
             else:
                 each.answer.reply(outcome)  # type: ignore[arg-type]  # a put is answered with Applied, a removal with Removed
-
-
-async def send_changes(node: VpnNode, changes: Sequence[Change], within: float) -> Sequence[ChangeOutcome]:
-    """Tell the node; one change as a request of its own, more in one request of at most `within` seconds.
-
-    If what became of that request is not known, each change is sent again by itself, which finds out. Raises NodeError if
-    nothing is known of any change.
-    """
-    if len(changes) == 1:
-        return [await _one(node, changes[0])]
-    try:
-        return await node.batch(changes, within=within)
-    except NodeAmbiguous as error:
-        return await _each(node, changes, error)
-
-
-async def _each(node: VpnNode, changes: Sequence[Change], doubt: NodeAmbiguous) -> Sequence[ChangeOutcome]:
-    outcomes: list[ChangeOutcome] = [doubt] * len(changes)
-
-    async def settle(index: int) -> None:
-        try:
-            outcomes[index] = await _one(node, changes[index])
-        except (NodeUnreachable, BreakerOpen):
-            pass  # not sent this time, but perhaps done the first time: it stays in doubt
-        except NodeError as error:
-            outcomes[index] = error
-
-    async with trio.open_nursery() as nursery:
-        for index in range(len(changes)):
-            nursery.start_soon(settle, index)
-    return outcomes
-
-
-async def _one(node: VpnNode, change: Change) -> Applied | Removed:
-    if isinstance(change, KeySpec):
-        return await node.put(change)
-    return await node.remove(change.key_id, change.generation)

@@ -44,7 +44,7 @@ _PATIENCE = 10.0
 
 @attrs.frozen
 class Origin:
-    """Where the page is, and what it says: a text that nobody can know who did not fetch it."""
+    """Where the page is, and what it says: a text that can only be known by fetching it."""
 
     url: str
     body: bytes
@@ -107,8 +107,8 @@ class Canary(PeriodicWorker):
     cooldown: float = attrs.field(default=300.0, validator=gt(0))
     "Seconds between two alerts about the same lasting condition."
     _conditions: ConditionTracker = attrs.field(init=False)
-    _found: dict[str, str] = attrs.field(init=False, factory=dict)
-    _unproven: set[str] = attrs.field(init=False, factory=set)
+    _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
+    _without_packets: set[str] = attrs.field(init=False, factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._conditions = ConditionTracker(self.cooldown)
@@ -118,40 +118,40 @@ class Canary(PeriodicWorker):
         names = node_names(self.context.services.registry)
         async with serve_origin() as origin, trio.open_nursery() as nursery:
             for name in names:
-                nursery.start_soon(self._look, pool, name, origin, budget)
-        found = [Condition(f"packets through {name}", self._found[name]) for name in names if name in self._found]
+                nursery.start_soon(self._check_node, pool, name, origin, budget)
+        found = [Condition(f"packets through {name}", self._troubles[name]) for name in names if name in self._troubles]
         for alert in self._conditions.update(found, trio.current_time()):
             self.context.emit(alert.event(self.context.name))
         troubles = [f"{condition.subject}: {condition.trouble}" for condition in found if condition.trouble]
         self.context.ready(not troubles, "; ".join(troubles))
-        unproven = [f"{name}: no packets are sent, set [canary] url" for name in sorted(self._unproven)]
+        unproven = [f"{name}: no packets are sent, set [canary] url" for name in sorted(self._without_packets)]
         return Iteration(done=len(names), note="; ".join([*troubles, *unproven])[:200])
 
     def inspect(self) -> Mapping[str, object]:
         return {
             **super().inspect(),
             "conditions": self._conditions.inspect(trio.current_time()),
-            "without_packets": sorted(self._unproven),
+            "without_packets": sorted(self._without_packets),
         }
 
-    async def _look(self, pool: Pool, name: str, origin: Origin, budget: Budget) -> None:
+    async def _check_node(self, pool: Pool, name: str, origin: Origin, budget: Budget) -> None:
         kind, trouble = "late", f"the probe was not over after {self.patience:g} s"
         with trio.move_on_after(self.patience):
             kind, trouble = await self._probe(pool, name, origin)
         CANARY_PROBES.labels(name, kind).inc()
         if kind == "no database":
             return  # says nothing about the node; what was found before stands
-        self._found[name] = trouble
+        self._troubles[name] = trouble
         if kind == "not tried":
-            if name not in self._unproven:
+            if name not in self._without_packets:
                 log.warning(
                     "no packets are sent through this node, so nobody knows whether any pass; set [canary] url",
                     node=name,
                 )
-            self._unproven.add(name)
+            self._without_packets.add(name)
         else:
             CANARY_PASSES.labels(name).set(kind == "passed")
-            self._unproven.discard(name)
+            self._without_packets.discard(name)
         await budget.count()
 
     async def _probe(self, pool: Pool, name: str, origin: Origin) -> tuple[str, str]:
@@ -163,7 +163,7 @@ class Canary(PeriodicWorker):
                 return "away", f"not tried: its Xray is not ready: {state.why}"
             key = await pool.run("canary.key", canary_key, name)
             lost = ""
-            if not _serves(await node.ask(ReadKey(key.key_id), within=self.patience), key):
+            if not _is_served(await node.ask(ReadKey(key.key_id), within=self.patience), key):
                 lost = "the database wants the canary's key and the node did not serve it; it was put again"
                 await self._put(pool, name, key)
         except (NodeError, AskError) as error:
@@ -205,7 +205,7 @@ class Canary(PeriodicWorker):
         return "passed", ""
 
 
-def _serves(found: NodeKey | None, key: CanaryKey) -> bool:
+def _is_served(found: NodeKey | None, key: CanaryKey) -> bool:
     return (
         found is not None
         and found.state is KeyState.SERVING

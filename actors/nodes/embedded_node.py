@@ -27,7 +27,7 @@ _TOKEN_BYTES = 32
 
 
 class AgentEnded(RuntimeError):
-    """The embedded node agent ended although nobody asked it to."""
+    """The embedded node agent ended by itself, without being stopped."""
 
 
 @attrs.define(eq=False)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 import trio
 
 from actors.conditions import Condition, ConditionTracker
-from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome, send_changes
+from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome
 from actors.nodes.messages import (
     ChangeKeys,
     KickKey,
@@ -48,7 +47,6 @@ from vpn.protocol import (
     Removed,
     SyncOutcome,
     UsagePage,
-    VpnNode,
 )
 
 CLOCK_SKEW = gauge(
@@ -85,9 +83,9 @@ class NodeAway(Event):
 
 log = get_logger("node")
 R = TypeVar("R")
-_NodeCall = Callable[[VpnNode], Awaitable[R]]
+_NodeCall = Callable[[AgentClient], Awaitable[R]]
 
-_CALLS: Final[Mapping[type[Request[Any]], Callable[[VpnNode, Any], Awaitable[Any]]]] = {
+_CALLS: Final[Mapping[type[Request[Any]], Callable[[AgentClient, Any], Awaitable[Any]]]] = {
     ReadState: lambda node, _: node.state(),
     ChangeKeys: lambda node, asked: node.batch(asked.changes),
     # nothing that the node learned of after its first change is dropped: that is everything
@@ -110,7 +108,7 @@ class NodeActor(Actor):
 
     Role: bounds the calls to the node, breaks the circuit while it is away, and keeps the database's facts about it fresh.
     Owns: the HTTP client and the breaker. Receives: the requests of `actors.nodes.messages`; each is answered by a task of its
-    own, so a slow node delays nobody's mailbox. Puts and removals that arrive while others are on their way are sent together.
+    own, so a slow node delays no mailbox. Puts and removals that arrive while others are on their way are sent together.
     Sends: Locate to `agent.<key>` if the node is embedded; WakeUp to the workers when the node comes back or was started anew,
     after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them but a kick is idempotent, so callers repeat them.
@@ -229,7 +227,7 @@ class NodeActor(Actor):
             deferred.reply(answer)
 
     async def _change(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
-        return await self._call_node(partial(send_changes, changes=changes, within=self.node.within))
+        return await self._call_node(lambda client: client.change(changes, self.node.within))
 
     async def _call_node(self, call: _NodeCall[R], *, although_away: bool = False) -> R:
         client = self._client
@@ -282,7 +280,7 @@ class NodeActor(Actor):
         if not state.ready:
             self._mark_away(f"its Xray is not ready: {state.why}")
             return
-        # a node whose backend cannot reach its database has to keep those who pay: nobody could have extended them
+        # a node whose backend cannot reach its database keeps customers past their end: they may have paid
         client.can_extend = await self._record(state)
         if client.can_extend:
             self._mark_reachable(state)

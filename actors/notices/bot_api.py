@@ -91,7 +91,7 @@ class BotApi:
 
 
 def read_answer(status: int, content: bytes) -> BotAnswer:
-    """What an answer of `sendMessage` means. What cannot be understood, or is not Telegram's, means that nobody knows."""
+    """What an answer of `sendMessage` means. What cannot be understood, or is not Telegram's, means UNKNOWN."""
     fields = _object(content)
     if fields.get("ok") is True and status == httpx.codes.OK:
         return BotAnswer(SendResult.SENT)

@@ -59,11 +59,11 @@ class NoticeOutcome:
     delay: float = 0.0
     "Seconds until the next attempt, for RETRY and POSTPONED."
     is_unreachable: bool = False
-    holds_up: bool = False
+    blocks_chat: bool = False
     "Whether what waits for the same chat waits as well, to keep its order."
 
     async def write(self, tx: Tx) -> bool:
-        """Write it down. Writing again changes nothing. ``False``: somebody else has the message now, or it is settled."""
+        """Write it down; repeating that changes nothing. Returns False if another process has the message, or it is settled."""
         match self.end:
             case NoticeResult.SENT:
                 return await mark_sent(tx, self.message)
@@ -78,7 +78,7 @@ class NoticeOutcome:
 RECORD_SECONDS: Final = 3.0
 "What is kept of the budget for writing down what became of a message, so that being cut off never leaves it unknown."
 LONGEST_WAIT: Final = 2.0
-"Who would wait longer for a turn gives the message back instead."
+"Seconds: a message that would have to wait longer for its chat is given back instead."
 
 _NO_OPERATOR_WAIT: Final = 600.0
 _UNTELLABLE_WAIT: Final = 3600.0
@@ -91,7 +91,7 @@ class DeliveryRound:
     A chat gets what it may be sent in a moment, so that the round ends soon and the next one finds the others' messages; if
     the page `is_full`, what the chat has beyond that is put off for as long as it takes to send it.
 
-    `trouble` says why the round was broken off, and `hold` for how many seconds nothing should be tried. `left` counts
+    `trouble` says why the round was broken off, and `pause` for how many seconds nothing should be tried. `undecided` counts
     claimed messages about which nothing was decided: their claims lapse with the owner's next enlisting.
     """
 
@@ -103,14 +103,14 @@ class DeliveryRound:
     budget: Budget
     slots: trio.CapacityLimiter
     operator_chat: int
-    in_a_row: int
+    per_chat: int
     "Messages of one chat in a round, at most."
     is_full: bool
     "Whether more may be due than these."
     unsettled: list[NoticeOutcome]
     "Verdicts that the database did not take; the caller's, because they outlive the round."
     sent: int = attrs.field(init=False, default=0)
-    left: int = attrs.field(init=False, default=0)
+    undecided: int = attrs.field(init=False, default=0)
     answered: bool = attrs.field(init=False, default=False)
     trouble: BotAnswer | None = attrs.field(init=False, default=None)
     delays: list[float] = attrs.field(init=False, factory=list)
@@ -127,11 +127,11 @@ class DeliveryRound:
                 nursery.start_soon(self._serve, chat, queue)
 
     async def _serve(self, chat: int, queue: Sequence[OutboxMessage]) -> None:
-        most = max(1, min(self.in_a_row, 1 + int(LONGEST_WAIT * self.pace.rate_of(chat))))
-        held_up: NoticeOutcome | None = None
+        most = max(1, min(self.per_chat, 1 + int(LONGEST_WAIT * self.pace.rate_of(chat))))
+        blocked_by: NoticeOutcome | None = None
         for position, message in enumerate(queue):
-            if held_up is not None:
-                verdict: NoticeOutcome | None = attrs.evolve(held_up, message=message, end=NoticeResult.POSTPONED)
+            if blocked_by is not None:
+                verdict: NoticeOutcome | None = attrs.evolve(blocked_by, message=message, end=NoticeResult.POSTPONED)
             elif position == most and self.is_full:
                 await self._spread(chat, queue[position:])
                 return
@@ -140,11 +140,11 @@ class DeliveryRound:
             else:
                 verdict = await self._decide(chat, message)
             if verdict is None:
-                self.left += len(queue) - position
+                self.undecided += len(queue) - position
                 return
             await self._settle(verdict)
-            if verdict.holds_up:
-                held_up = verdict
+            if verdict.blocks_chat:
+                blocked_by = verdict
 
     async def _spread(self, chat: int, surplus: Sequence[OutboxMessage]) -> None:
         """Let what a chat cannot have now come due at its pace, with all that waits for it unclaimed: it fills the pages."""
@@ -156,7 +156,7 @@ class DeliveryRound:
             try:
                 count = await self.pool.run("notifications.spread", spread, within=half, hold=half)
             except LeaseError:
-                self.left += len(theirs)
+                self.undecided += len(theirs)
                 continue
             NOTICES.labels(NoticeResult.POSTPONED.value).inc(len(theirs))
             self.delays += [place * apart for place in range(1, count + 1)]
@@ -181,28 +181,28 @@ class DeliveryRound:
             self.context.emit(NoticeUntellable(actor=self.context.name, message=message.id, why=why))
             return NoticeOutcome(message, NoticeResult.POSTPONED, why, _UNTELLABLE_WAIT)
         now = trio.current_time()
-        wait = self.pace.opens(chat, now) - now
+        wait = self.pace.next_allowed_at(chat, now) - now
         if wait <= LONGEST_WAIT:
             await trio.sleep(wait)
             async with self.slots:
-                wait = await self._turn(chat)
+                wait = await self._wait_for_rate(chat)
                 if self._is_over():
                     return None
                 if wait <= 0:
                     self.context.failpoint("sending")
                     answer = await self.api.send(chat, text)
         if wait > 0:
-            return NoticeOutcome(message, NoticeResult.POSTPONED, delay=wait, holds_up=True)
+            return NoticeOutcome(message, NoticeResult.POSTPONED, delay=wait, blocks_chat=True)
         self.context.failpoint("sent")
-        return self._judge(chat, message, answer)
+        return self._outcome_of(chat, message, answer)
 
-    async def _turn(self, chat: int) -> float:
-        """Wait for the bot's turn. Returns 0 when it has come, else for how many seconds Telegram has closed the chat."""
+    async def _wait_for_rate(self, chat: int) -> float:
+        """Wait until the rate limits allow a message. Returns 0 then, else for how many seconds Telegram has closed the chat."""
         await trio.sleep_until(self.pace.reserve(chat, trio.current_time()))
         now = trio.current_time()
         return self.pace.closed_until(chat, now) - now
 
-    def _judge(self, chat: int, message: OutboxMessage, answer: BotAnswer) -> NoticeOutcome | None:
+    def _outcome_of(self, chat: int, message: OutboxMessage, answer: BotAnswer) -> NoticeOutcome | None:
         self.answered = self.answered or answer.outcome not in (
             SendResult.NOT_SENT,
             SendResult.NO_ACCESS,
@@ -216,20 +216,20 @@ class DeliveryRound:
             case SendResult.MOVED if message.telegram_id is None:
                 self.operator_chat = answer.moved_to
                 self.context.emit(OperatorChatMoved(actor=self.context.name, chat=answer.moved_to))
-                return NoticeOutcome(message, NoticeResult.POSTPONED, answer.why, holds_up=True)
+                return NoticeOutcome(message, NoticeResult.POSTPONED, answer.why, blocks_chat=True)
             case SendResult.UNREACHABLE | SendResult.MOVED if message.telegram_id is None:
                 # The operator's messages are never given up: the setting is wrong, or the bot was put out of the group.
-                return NoticeOutcome(message, NoticeResult.RETRY, answer.why, self._backoff(message), holds_up=True)
+                return NoticeOutcome(message, NoticeResult.RETRY, answer.why, self._backoff(message), blocks_chat=True)
             case SendResult.UNREACHABLE | SendResult.MOVED:
                 return NoticeOutcome(message, NoticeResult.UNDELIVERABLE, answer.why, is_unreachable=True)
             case SendResult.UNKNOWN:
-                return NoticeOutcome(message, NoticeResult.RETRY, answer.why, self._backoff(message), holds_up=True)
+                return NoticeOutcome(message, NoticeResult.RETRY, answer.why, self._backoff(message), blocks_chat=True)
             case SendResult.TOO_FAST:
-                everything = self.pace.refused(chat, trio.current_time(), answer.retry_after)
+                everything = self.pace.on_too_many_requests(chat, trio.current_time(), answer.retry_after)
                 self.context.emit(
                     TelegramTooFast(actor=self.context.name, seconds=answer.retry_after, everything=everything)
                 )
-                return NoticeOutcome(message, NoticeResult.POSTPONED, answer.why, answer.retry_after, holds_up=True)
+                return NoticeOutcome(message, NoticeResult.POSTPONED, answer.why, answer.retry_after, blocks_chat=True)
             case SendResult.NOT_SENT | SendResult.NO_ACCESS:
                 self.trouble = answer
                 return None
@@ -256,10 +256,10 @@ class DeliveryRound:
             self.unsettled.append(verdict)
         else:
             self.context.failpoint("settled")
-        self._tell(verdict)
+        self._report(verdict)
         await self.budget.count()
 
-    def _tell(self, verdict: NoticeOutcome) -> None:
+    def _report(self, verdict: NoticeOutcome) -> None:
         message, name = verdict.message, self.context.name
         NOTICES.labels(verdict.end.value).inc()
         if verdict.end in (NoticeResult.RETRY, NoticeResult.POSTPONED):
@@ -281,7 +281,7 @@ class DeliveryRound:
             )
 
     @property
-    def hold(self) -> float:
+    def pause(self) -> float:
         """Seconds for which nothing should be tried, because Telegram does not know the token or has closed everything."""
         if self.trouble is not None and self.trouble.outcome is SendResult.NO_ACCESS:
             return _NO_ACCESS_WAIT
@@ -289,6 +289,6 @@ class DeliveryRound:
 
 
 async def record_outcome(pool: Pool, verdict: NoticeOutcome) -> bool:
-    """Write a verdict down within SETTLE_SECONDS. ``False``: somebody else has the message. Raises LeaseError."""
+    """Write an outcome down within RECORD_SECONDS. Returns False if another process has the message. Raises LeaseError."""
     half = RECORD_SECONDS / 2
     return await pool.run("notifications.settle", verdict.write, within=half, hold=half)

@@ -57,7 +57,7 @@ class Notifications(ClaimingWorker):
     _operator_chat: int = attrs.field(init=False)
     _unsettled: list[NoticeOutcome] = attrs.field(init=False, factory=list)
     _due: list[float] = attrs.field(init=False, factory=list)
-    _held_until: float = attrs.field(init=False, default=0.0)
+    _paused_until: float = attrs.field(init=False, default=0.0)
     _away_since: float | None = attrs.field(init=False, default=None)
     _why_away: str = attrs.field(init=False, default="")
 
@@ -105,14 +105,14 @@ class Notifications(ClaimingWorker):
             **super().inspect(),
             "has_token": bool(self.telegram.token),
             "why_away": self._why_away or None,
-            "held_for": max(0.0, self._held_until - now),
+            "held_for": max(0.0, self._paused_until - now),
             "unsettled": len(self._unsettled),
         }
 
     async def iterate(self, budget: Budget) -> Iteration:
         if not self.telegram.token:
             return Iteration(note="no token")
-        held = self._held_until - trio.current_time()
+        held = self._paused_until - trio.current_time()
         if held > 0:
             return Iteration(note=f"nothing is tried for another {held:.0f} s")
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
@@ -148,7 +148,7 @@ class Notifications(ClaimingWorker):
         )
         await delivery.run(messages)
         self._operator_chat = delivery.operator_chat
-        return self._conclude(delivery, claimer, looked, is_full=is_full)
+        return self._finish(delivery, claimer, looked, is_full=is_full)
 
     # ---- the rest -------------------------------------------------------------------------------------------------------
 
@@ -162,22 +162,22 @@ class Notifications(ClaimingWorker):
             del self._unsettled[0]
         return True
 
-    def _conclude(self, delivery: DeliveryRound, claimer: Claimer, looked: float, *, is_full: bool) -> Iteration:
-        self._note_reach(delivery)
-        self.keep_claimer(claimer, all_claims_settled=not delivery.left and not delivery.unsettled)
+    def _finish(self, delivery: DeliveryRound, claimer: Claimer, looked: float, *, is_full: bool) -> Iteration:
+        self._update_reachability(delivery)
+        self.keep_claimer(claimer, all_claims_settled=not delivery.undecided and not delivery.unsettled)
         self._wake_when_due(looked, delivery.delays)
-        hold = delivery.hold
-        if delivery.trouble is not None and not hold:
-            hold = outage_delay(0.0 if self._away_since is None else trio.current_time() - self._away_since)
-        if hold > 0:
-            self._held_until = trio.current_time() + hold
-            self.context.after(hold, WakeUp())
+        pause = delivery.pause
+        if delivery.trouble is not None and not pause:
+            pause = outage_delay(0.0 if self._away_since is None else trio.current_time() - self._away_since)
+        if pause > 0:
+            self._paused_until = trio.current_time() + pause
+            self.context.after(pause, WakeUp())
             return Iteration(delivery.sent, note=delivery.trouble.why if delivery.trouble else "Telegram says to wait")
         if delivery.unsettled:
             return self.without_database()
-        return Iteration(delivery.sent, more=is_full or delivery.left > 0)
+        return Iteration(delivery.sent, more=is_full or delivery.undecided > 0)
 
-    def _note_reach(self, delivery: DeliveryRound) -> None:
+    def _update_reachability(self, delivery: DeliveryRound) -> None:
         trouble, now = delivery.trouble, trio.current_time()
         if trouble is not None:
             if trouble.why != self._why_away:

@@ -52,7 +52,7 @@ class RateLimits:
         """Messages a second that this chat may have in the long run."""
         return min(self.chat_rate, self.group_rate) if chat < 0 else self.chat_rate
 
-    def opens(self, chat: int, now: float) -> float:
+    def next_allowed_at(self, chat: int, now: float) -> float:
         """When this chat may have its next message, whatever the others do: now or later."""
         bucket = self._chats.get(chat)
         own = now if bucket is None else bucket.peek(now)
@@ -63,15 +63,15 @@ class RateLimits:
         return max(now, self._closed, self._closed_chats.get(chat, now))
 
     def reserve(self, chat: int, now: float) -> float:
-        """Take a turn for a chat that is open and return when it is: now or later."""
+        """Take a token for a chat that is open and return the moment at which it may be used: now or later."""
         if len(self._chats) > _PRUNE_ABOVE:
             self._prune(now)
         at = self._all.reserve(now)
         self._chats.setdefault(chat, TokenBucket(self.rate_of(chat))).reserve(at)
         return at
 
-    def refused(self, chat: int, now: float, seconds: float) -> bool:
-        """Telegram answered 429. Returns whether everything is closed now."""
+    def on_too_many_requests(self, chat: int, now: float, seconds: float) -> bool:
+        """Close a chat for `seconds`, because Telegram answered 429. Returns whether everything is closed now."""
         others = any(until > now for known, until in self._closed_chats.items() if known != chat)
         self._closed_chats[chat] = max(now + seconds, self._closed_chats.get(chat, now))
         if others:

@@ -17,7 +17,7 @@ REMINDERS = counter("atlas_reminders_total", "Reminders that were queued.")
 
 @attrs.define(eq=False)
 class Reminders(DatabaseWorker):
-    """Queues each reminder that is due as a message, a page in a transaction; whoever sends them does the rest.
+    """Queues each reminder that is due as a message, a page in a transaction; `notifications` sends them.
 
     Role: the clock of what customers are told about an end. Owns: nothing; what is due is a row that the database keeps.
     Receives: WakeUp. Sends: nothing; the transaction wakes the worker that sends messages.

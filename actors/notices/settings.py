@@ -37,7 +37,7 @@ class TelegramNoticeSettings:
     """Messages a second to one group, if it is less than `chat_rate`. Telegram's limit is 20 a minute."""
 
     within: float = attrs.field(default=10.0, validator=gt(0))
-    """How long Telegram may take to answer. Later than that, nobody knows whether the message was delivered."""
+    """How long Telegram may take to answer. Later than that, it is unknown whether the message was delivered."""
 
     longest_wait: float = attrs.field(default=900.0, validator=ge(1))
     """The longest pause between two attempts of one message, when Telegram fails or does not answer."""

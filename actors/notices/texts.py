@@ -24,7 +24,7 @@ class UntellableNotice(AtlasError):
 
 
 def language_of(code: str | None) -> Language:
-    """Russian for Russian and for whoever's language is not known; English for everybody else."""
+    """Return Russian for Russian and for an unknown language; English for every other."""
     if not code:
         return RUSSIAN
     return LANGUAGES.get(code.lower().split("-")[0], ENGLISH)

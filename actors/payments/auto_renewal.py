@@ -10,15 +10,8 @@ import attrs
 
 from actors.pool.client import Pool, pool_of
 from actors.pool.worker import ClaimingWorker
-from db.billing.renewals import (
-    MAX_FAILURES,
-    RenewalClaim,
-    RenewalResult,
-    claim_renewals,
-    fail_renewal,
-    postpone_renewal,
-    renew,
-)
+from db.billing.renewal_schedule import MAX_FAILURES, RenewalClaim, claim_renewals, fail_renewal, postpone_renewal
+from db.billing.renewals import RenewalResult, renew
 from db.errors import DatabaseBusy, LeaseError
 from db.lease.queue import Lane
 from runtime import Budget, Event, Iteration, Killed, WakeUp

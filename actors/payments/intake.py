@@ -72,7 +72,7 @@ class Intake:
                 if event.is_settled:
                     DELIVERIES.labels(provider.name, "replayed").inc()
                 else:
-                    event = await self._book(provider, attrs.evolve(event, body=body))
+                    event = await self._settle_now(provider, attrs.evolve(event, body=body))
                     EVENT_SETTLE_SECONDS.labels(provider.name).observe(trio.current_time() - began)
         except Unsettled:
             await self._refuse_unjudged(provider, body)
@@ -85,7 +85,7 @@ class Intake:
 
     async def settle(self, provider: Provider, event: StoredEvent) -> StoredEvent:
         """Understand a stored event and book it. Raises Unsettled after noting when it is to be tried again."""
-        settled = await self._book(provider, event)
+        settled = await self._settle_now(provider, event)
         await self._follow_up(provider, event.body, settled)
         return settled
 
@@ -99,7 +99,7 @@ class Intake:
                 raise
             raise Unsettled(f"the event could not be stored: {error}", is_stored=False) from error
 
-    async def _book(self, provider: Provider, event: StoredEvent) -> StoredEvent:
+    async def _settle_now(self, provider: Provider, event: StoredEvent) -> StoredEvent:
         try:
             fact = await provider.understand(event.body)
             self.context.failpoint("understood")

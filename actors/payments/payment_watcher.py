@@ -1,4 +1,4 @@
-"""The payment watcher: invoices that nobody told us of, and events that were stored and not booked."""
+"""The payment watcher: invoices whose payment no message told us of, and events that were stored and not booked."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class WebhookDelivery:
     headers: Mapping[str, str] = attrs.field(repr=False)
     """Names in lower case."""
     source: IPv4Address | IPv6Address
-    """Who sent it: the peer, or whom our own proxy names."""
+    """The sender's address: that of the peer, or the one that our own proxy names."""
 
 
 @attrs.frozen

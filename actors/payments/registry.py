@@ -21,7 +21,7 @@ _SECRET_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 def open_providers(settings: PaymentSettings) -> Providers:
     """An adapter, with its HTTP client, for each provider that has its credentials; by name.
 
-    Raises StartRefused (exit code 78) when one is configured by half: it would take payments that nobody hears of.
+    Raises StartRefused (exit code 78) when one is configured by half: it would take payments of which no message reaches us.
     """
     found: Providers = {}
     telegram = settings.telegram

@@ -166,7 +166,7 @@ def _intent(intent: Fields) -> Captured:
 
 
 def _intent_of(thing: Fields) -> str:
-    """The payment intent, which is an object instead of an id if whoever asked wanted it so."""
+    """The payment intent, which is an object instead of an id if the request asked to expand it."""
     value = thing.get("payment_intent")
     return text_field(value, "id") if isinstance(value, dict) else text_field(thing, "payment_intent")
 

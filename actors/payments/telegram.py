@@ -80,7 +80,7 @@ _CHECKOUT_REFUSALS: dict[CheckoutVerdict | None, tuple[str, str]] = {
 
 
 def checkout_refusal(verdict: CheckoutVerdict | None, language: str) -> str:
-    """The reason in the customer's language, empty if he may pay. `None`: nobody could judge."""
+    """The reason in the customer's language, empty if the customer may pay. `None`: it could not be judged."""
     if verdict is CheckoutVerdict.FINE:
         return ""
     russian, english = _CHECKOUT_REFUSALS[verdict]

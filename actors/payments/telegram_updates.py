@@ -50,7 +50,7 @@ class UpdateQueue:
     _queues: dict[object, deque[tuple[int, Fields, float]]] = attrs.field(init=False, factory=dict)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
-    def begin(self, updates: Iterable[object]) -> None:
+    def accept(self, updates: Iterable[object]) -> None:
         """Begin with those of the updates that came just now that are not begun yet. Raises NotUnderstood for what has no
         number: it cannot be confirmed."""
         arrived_at = trio.current_time()
@@ -82,7 +82,7 @@ class UpdateQueue:
         self._done = {number for number in self._done if number >= offset}
         return offset
 
-    def trouble(self) -> str:
+    def first_error(self) -> str:
         """Why an update could not be stored, or nothing. It is begun again when Telegram shows it again."""
         return next(iter(self._lost.values()), "")
 
@@ -134,7 +134,7 @@ class UpdateQueue:
 
 
 def _sender(update: Fields) -> object:
-    """Whom an update comes from; those of nobody are in an order of their own."""
+    """Return the sender of an update; updates without one are in an order of their own."""
     for thing in update.values():
         sender = thing.get("from") if isinstance(thing, dict) else None
         if isinstance(sender, dict):
@@ -177,7 +177,7 @@ class TelegramUpdates(Actor):
     "Updates that are worked on at the same time; a checkout waits for none of them."
     turn_seconds: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
     "Seconds, on the database's clock, after which another process polls if this one is not heard of."
-    _turn: LeaderElection | None = attrs.field(init=False, default=None)
+    _election: LeaderElection | None = attrs.field(init=False, default=None)
 
     async def on_start(self) -> None:
         settings = self.payments.telegram
@@ -186,40 +186,42 @@ class TelegramUpdates(Actor):
         if settings.mode == "webhook" and not settings.webhook_url:
             raise Ignore("payments.telegram.mode is webhook, and webhook_url is not set: register it yourself")
         self.context.describe(mode=settings.mode)
-        self._turn = LeaderElection(self.context, pool_of(self.context, self.pool), POLLING_EPOCH, self.turn_seconds)
+        self._election = LeaderElection(
+            self.context, pool_of(self.context, self.pool), POLLING_EPOCH, self.turn_seconds
+        )
         self.context.start_task(self._run, name="updates", inherit_deadline=False)
 
     async def on_stop(self, reason: StopReason) -> None:
-        if self._turn is not None:
-            await self._turn.end()
+        if self._election is not None:
+            await self._election.stop()
 
     async def _run(self) -> None:
         settings = self.payments.telegram
         telegram = Telegram(settings, TelegramApi.of(settings.url, settings.token, read_seconds=self.wait + 10))
         try:
             if settings.mode == "webhook":
-                await self._insist(
+                await self._demand_until_done(
                     telegram, "setWebhook", _webhook(settings.webhook_url, settings.webhook_secret.reveal())
                 )
                 await trio.sleep_forever()
-            assert self._turn is not None
-            self._turn.begin()
+            assert self._election is not None
+            self._election.start()
             while True:
-                async with self._turn.taken():
+                async with self._election.leading():
                     # Not until Telegram has let go of the webhook does it answer getUpdates. What is pending stays.
-                    await self._insist(telegram, "deleteWebhook", {"drop_pending_updates": False})
+                    await self._demand_until_done(telegram, "deleteWebhook", {"drop_pending_updates": False})
                     await self._poll(telegram)
         finally:
             with trio.CancelScope(shield=True):
                 await telegram.aclose()
 
-    async def _insist(self, telegram: Telegram, method: str, body: object) -> None:
+    async def _demand_until_done(self, telegram: Telegram, method: str, body: object) -> None:
         pause = self.first_pause
         while True:
             try:
                 await telegram.api.demand(method, body)
             except (ProviderUnavailable, ProviderRefused) as error:
-                pause = await self._rest(pause, str(error))
+                pause = await self._back_off(pause, str(error))
             else:
                 self.context.ready(True)
                 return
@@ -233,20 +235,20 @@ class TelegramUpdates(Actor):
                 request = {"offset": work.offset, "timeout": int(self.wait), "allowed_updates": list(UPDATES)}
                 try:
                     updates = await telegram.api.updates(request, within=self.wait + 10)
-                    work.begin(updates)
+                    work.accept(updates)
                     await work.until_done(within=_PATIENCE)
                     self.context.failpoint("taken")
                 except (ProviderUnavailable, ProviderRefused, NotUnderstood) as error:
-                    pause = await self._rest(pause, str(error))
+                    pause = await self._back_off(pause, str(error))
                     continue
-                if trouble := work.trouble():
+                if trouble := work.first_error():
                     # What was stored stays so: the next request confirms it, and brings the rest again.
-                    pause = await self._rest(pause, trouble)
+                    pause = await self._back_off(pause, trouble)
                 else:
                     pause = self.first_pause
                     self.context.ready(True)
 
-    async def _rest(self, pause: float, why: str) -> float:
+    async def _back_off(self, pause: float, why: str) -> float:
         self.context.ready(False, why)
         self.context.emit(ProviderAway(self.context.name, NAME, why))
         await trio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing

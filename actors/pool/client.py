@@ -37,22 +37,22 @@ Args = TypeVarTuple("Args")
 
 
 class PoolGate:
-    """The pool's counter, shared by the pool's incarnations and its clients: whether the pool is in, and who is coming."""
+    """What a pool's incarnations and its clients share, so that a client can take a free connection without a message."""
 
-    __slots__ = ("admits", "book", "coming", "prepared", "served", "token")
+    __slots__ = ("has_run", "in_mailbox", "is_accepting", "schema_is_ready", "state", "token")
 
     def __init__(self) -> None:
-        self.book: PoolState | None = None
-        """The books of the running incarnation; None while there is none."""
-        self.admits = False
+        self.state: PoolState | None = None
+        """The state of the running incarnation; None while there is none."""
+        self.is_accepting = False
         """Whether that incarnation still takes requests: not while it stops."""
-        self.coming = 0
-        """Requests on their way through the mailbox. Nobody overtakes them."""
+        self.in_mailbox = 0
+        """Requests on their way through the mailbox. A later request does not overtake them."""
         self.token = 0
         """The last fencing token of earlier incarnations."""
-        self.served = False
+        self.has_run = False
         """Whether a pool has ever run behind it."""
-        self.prepared = False
+        self.schema_is_ready = False
         """Whether a pool behind it has ever opened a connection to a database that it can use."""
 
 
@@ -60,22 +60,22 @@ _gates: WeakKeyDictionary[Ref, PoolGate] = WeakKeyDictionary()
 
 
 def gate_of(ref: Ref) -> PoolGate:
-    """The counter of the pool behind a reference."""
-    counter = _gates.get(ref)
-    if counter is None:
-        counter = _gates[ref] = PoolGate()
-    return counter
+    """Return the gate of the pool behind a reference; made at the first call, and kept for as long as the reference."""
+    gate = _gates.get(ref)
+    if gate is None:
+        gate = _gates[ref] = PoolGate()
+    return gate
 
 
 def known_gate(ref: Ref) -> PoolGate | None:
-    """The counter behind a reference, if anybody ever asked for it."""
+    """Return the gate behind a reference, or None if `gate_of` was never called for it: then it is no pool that is used."""
     return _gates.get(ref)
 
 
 def pool_of(context: Context, name: str, *, lane: Lane = Lane.INTERACTIVE) -> Pool:
-    """The pool of that name, for the actor whose context this is. Raises UnknownActor with the nearest name.
+    """Return the pool of that name, for the actor whose context this is. Raises UnknownActor with the nearest name.
 
-    `lane` is that of every request that names none; background work, whose answer nobody awaits, takes `Lane.BATCH`.
+    `lane` is that of every request that names none; background work, for which no customer waits, takes `Lane.BATCH`.
     """
     return Pool(context.lookup(name), context.ref, LeaseHolder(context.name, context.incarnation), context, lane)
 
@@ -83,14 +83,14 @@ def pool_of(context: Context, name: str, *, lane: Lane = Lane.INTERACTIVE) -> Po
 class Pool:
     """A pool as one incarnation of one actor sees it. Cheap; keep it for the incarnation's life."""
 
-    def __init__(self, ref: Ref, owner_ref: Ref, owner: LeaseHolder, context: Context, lane: Lane) -> None:
+    def __init__(self, ref: Ref, holder_ref: Ref, owner: LeaseHolder, context: Context, lane: Lane) -> None:
         self.name = ref.name
         self._lane = lane
         self._ref = ref
-        self._owner_ref = owner_ref
+        self._holder_ref = holder_ref
         self._owner = owner
         self._context = context
-        self._counter = gate_of(ref)
+        self._gate = gate_of(ref)
         read, offset = clock_reader()
         self._now: Callable[[], float] = lambda: read() + offset
 
@@ -125,16 +125,16 @@ class Pool:
                 try:
                     return await transact(lease.driver, function, *args, deadline=lease.deadline, scope=lease.scope)
                 except trio.Cancelled as cancelled:
-                    stack = _lines(cancelled.__traceback__)
+                    stack = _cancelled_at(cancelled.__traceback__)
                     raise
         except Exception as error:
             if lease.revoked is not None and not isinstance(error, AmbiguousCommit):
                 raise revoked(lease) from error
             raise
         finally:
-            lease.book.give_back(lease)
+            lease.pool.give_back(lease)
             current_lease.reset(marker)
-        raise self._ended(lease, stack)
+        raise self._expiry_error(lease, stack)
 
     def lease(
         self, label: str, *, within: float = 10.0, hold: float = 5.0, lane: Lane | None = None
@@ -149,7 +149,7 @@ class Pool:
     def _request(self, label: str, lane: Lane, within: float, hold: float, caller: FrameType) -> LeaseRequest:
         now = self._now()
         return LeaseRequest(
-            label, lane, hold, self._owner, self._owner_ref, now, now + within, caller.f_code, caller.f_lineno
+            label, lane, hold, self._owner, self._holder_ref, now, now + within, caller.f_code, caller.f_lineno
         )
 
     async def _acquire(self, request: LeaseRequest) -> Lease:
@@ -160,90 +160,90 @@ class Pool:
                 f"taken at {held.site}, is held: with every connection held like that nobody would go on. Give it back first, "
                 "or pass the open transaction on"
             )
-            held.refused(nested)
+            held.note_refused_call(nested)
             raise nested
-        counter = self._counter
-        book = counter.book
+        gate = self._gate
+        state = gate.state
         lease: Lease | None = None
-        if book is not None and counter.admits and (counter.coming == 0 or request.lane is Lane.SYSTEM):
-            lease = book.take(request)
+        if state is not None and gate.is_accepting and (gate.in_mailbox == 0 or request.lane is Lane.SYSTEM):
+            lease = state.take(request)
         if lease is None:
             lease = await self._ask(request)
         lease.task = trio.lowlevel.current_task()
         return lease
 
     async def _ask(self, request: LeaseRequest) -> Lease:
-        counter = self._counter
-        counter.coming += 1
+        gate = self._gate
+        gate.in_mailbox += 1
         try:
             return await self._ref.ask(AcquireLease(request), within=max(request.deadline - trio.current_time(), 1e-3))
         except AskTimeout as timeout:
-            self._forget(request)
+            self._withdraw(request)
             raise self._timed_out(request) from timeout
         except (ActorCrashed, ActorRestarting, ActorDead) as gone:
-            self._forget(request)
+            self._withdraw(request)
             metrics.REFUSED.labels(self.name, "crashed").inc()
             raise pool_crashed(self.name, request.label, str(gone)) from gone
         except BaseException:
-            self._forget(request)
+            self._withdraw(request)
             raise
         finally:
-            if not request.arrived:
-                request.arrived = True
-                counter.coming -= 1
+            if not request.left_mailbox:
+                request.left_mailbox = True
+                gate.in_mailbox -= 1
 
-    def _forget(self, request: LeaseRequest) -> None:
+    def _withdraw(self, request: LeaseRequest) -> None:
         if request.lease is not None:
-            request.lease.book.give_back(request.lease)
-        elif self._counter.book is not None:
-            self._counter.book.forget(request)
+            request.lease.pool.give_back(request.lease)
+        elif self._gate.state is not None:
+            self._gate.state.forget(request)
 
     def _timed_out(self, request: LeaseRequest) -> LeaseTimeout:
         waited = trio.current_time() - request.since
         limit = request.deadline - request.since
-        book = self._counter.book
-        state = f"{self.name} is not running" if book is None else book.describe()
+        state = self._gate.state
+        described = f"{self.name} is not running" if state is None else state.describe()
         metrics.REFUSED.labels(self.name, "timeout").inc()
         self._context.services.beats.pool_wait_spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
         return LeaseTimeout(
             f'"{request.label}" got no connection in {waited:.2f} s (within={limit:g} s), lane {request.lane.name.lower()}, at '
-            f"{request.site}. {state}. Hold connections for less time, or raise pool.size"
+            f"{request.site}. {described}. Hold connections for less time, or raise pool.size"
         )
 
-    def _ended(self, lease: Lease, stack: str) -> LeaseExpired | Exception:
+    def _expiry_error(self, lease: Lease, stack: str) -> LeaseExpired | Exception:
         """The error when the lease's own scope ended its holder."""
         if lease.revoked is not None:
             return revoked(lease)
         metrics.TAKEN_AWAY.labels(self.name, "expired").inc()
-        held = lease.held(trio.current_time())
+        held = lease.seconds_held(trio.current_time())
         return LeaseExpired(
             f'"{lease.label}" of {lease.owner.name}, taken at {lease.site}, held its connection for {held:.2f} s, its limit is '
             f"{lease.hold:g} s (hold=…); the transaction was rolled back. It stood at {stack or 'an unknown line'}"
         )
 
     def _measure(self, lease: Lease) -> None:
-        book = self._counter.book
-        if book is None or not book.settings.monitor:
+        state = self._gate.state
+        if state is None or not state.settings.monitor:
             return
-        held = lease.held(self._now())
+        held = lease.seconds_held(self._now())
         idle = held - lease.database_time
-        if idle > book.settings.idle_held_warning:
+        if idle > state.settings.idle_held_warning:
             self._context.emit(IdleHeld(self.name, lease.label, lease.site, held, idle))
 
 
 class _LeaseBlock:
     """The `async with` block of an open lease."""
 
-    __slots__ = ("_caller", "_lease", "_marker", "_pool", "_wish")
+    __slots__ = ("_arguments", "_caller", "_lease", "_marker", "_pool")
 
-    def __init__(self, pool: Pool, wish: tuple[str, Lane, float, float], caller: FrameType) -> None:
+    def __init__(self, pool: Pool, arguments: tuple[str, Lane, float, float], caller: FrameType) -> None:
         self._pool = pool
-        self._wish = wish
+        self._arguments = arguments
         self._caller = caller
 
     async def __aenter__(self) -> OpenLease:
         pool = self._pool
-        lease = self._lease = await pool._acquire(pool._request(*self._wish, self._caller))
+        lease = self._lease = await pool._acquire(pool._request(*self._arguments, self._caller))
         self._marker = current_lease.set(lease)
         lease.scope.__enter__()
         return OpenLease(lease)
@@ -256,15 +256,15 @@ class _LeaseBlock:
             swallowed = lease.scope.__exit__(kind, error, traceback)
         finally:
             # First, since the rest fails for a generator that is closed by another task than began it.
-            lease.book.give_back(lease)
+            lease.pool.give_back(lease)
             self._pool._measure(lease)
             current_lease.reset(self._marker)
         if swallowed and (lease.scope.cancelled_caught or lease.revoked is not None):
-            raise self._pool._ended(lease, _lines(traceback)) from error
+            raise self._pool._expiry_error(lease, _cancelled_at(traceback)) from error
         return bool(swallowed) and error is not None
 
 
-def _lines(traceback: TracebackType | None) -> str:
+def _cancelled_at(traceback: TracebackType | None) -> str:
     """The lines of ours through which a cancellation passed, outermost first."""
     lines = []
     while traceback is not None:

@@ -1,6 +1,6 @@
 """The pools on the control socket: `leases` looks, `pool` changes. Importing this module adds both.
 
-They read and change the books directly and ask no pool for it, so that they work while a pool's mailbox is wedged.
+They read and change a pool's state directly, without a message, so that they work while its mailbox is wedged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PoolArguments:
     owner: str = ""
     """For `revoke`: the actor whose leases are taken away."""
     everybody: bool = False
-    """For `revoke`: everybody's leases."""
+    """For `revoke`: the leases of all actors."""
 
 
 @control_command("leases", LeasesArguments, changes=False)
@@ -49,8 +49,8 @@ async def leases(call: ControlCall, arguments: LeasesArguments) -> object:
     chosen = pools if arguments.pool is None else {arguments.pool: _find(pools, arguments.pool)}
     return {
         "pools": [
-            {"pool": name, "state": "not running"} if book is None else pool_report(book)
-            for name, book in sorted(chosen.items())
+            {"pool": name, "state": "not running"} if state is None else pool_report(state)
+            for name, state in sorted(chosen.items())
         ]
     }
 
@@ -59,53 +59,53 @@ async def leases(call: ControlCall, arguments: LeasesArguments) -> object:
 async def pool(call: ControlCall, arguments: PoolArguments) -> object:
     """Resize, pause, resume or expire a pool, or take leases away, until the pool's next restart."""
     name = arguments.pool
-    book = _find(_pools(call.system), name)
-    if book is None:
+    state = _find(_pools(call.system), name)
+    if state is None:
         raise ControlError(f"{name} does not run at this moment; `atlas status` says why", UNAVAILABLE)
     taken = 0
     match arguments.action:
         case "resize":
-            book.resize(arguments.size)
+            state.resize(arguments.size)
         case "pause":
-            book.pause()
+            state.pause()
         case "resume":
-            book.resume()
+            state.resume()
         case "expire":
             now = trio.current_time()
-            book.expire_all(lambda: now + random.uniform(0, arguments.spread))  # noqa: S311  spreads load, guards nothing
+            state.expire_all(lambda: now + random.uniform(0, arguments.spread))  # noqa: S311  spreads load, guards nothing
         case "revoke":
-            taken = _revoke(call.system, book, arguments)
+            taken = _revoke(call.system, state, arguments)
     return {
         "pool": name,
         "action": arguments.action,
-        "size": book.size,
-        "paused": book.paused,
-        "leased": len(book.leases),
-        "waiting": len(book.queue),
+        "size": state.size,
+        "paused": state.paused,
+        "leased": len(state.leases),
+        "waiting": len(state.queue),
         "revoked": taken,
     }
 
 
-def _revoke(system: System, book: PoolState, arguments: PoolArguments) -> int:
+def _revoke(system: System, state: PoolState, arguments: PoolArguments) -> int:
     """Take leases away and return how many."""
     name, everybody = arguments.owner, arguments.everybody
     if bool(name) is everybody:
         raise ControlError("say whose leases to take away: the name of one actor, or everybody's, with --all", USAGE)
-    known = {address.name for address in system.registry} | {lease.owner.name for lease in book.leases.values()}
+    known = {address.name for address in system.registry} | {lease.owner.name for lease in state.leases.values()}
     if name and name not in known:
         raise ControlError(f'there is no actor "{name[:60]}"{did_you_mean(name[:60], known)}', USAGE)
-    before = len(book.leases)
-    book.reclaim(lambda owner: everybody or owner.name == name, "an operator took it away")
-    return before - len(book.leases)
+    before = len(state.leases)
+    state.reclaim(lambda owner: everybody or owner.name == name, "an operator took it away")
+    return before - len(state.leases)
 
 
 def _pools(system: System) -> dict[str, PoolState | None]:
-    """The books of every pool of the system by name; None where the pool does not run at the moment."""
+    """Return the state of every pool of the system by name; None where the pool does not run at the moment."""
     found: dict[str, PoolState | None] = {}
     for address in system.registry:
-        counter = known_gate(address.ref)
-        if counter is not None and counter.served:
-            found[address.name] = counter.book
+        gate = known_gate(address.ref)
+        if gate is not None and gate.has_run:
+            found[address.name] = gate.state
     return found
 
 

@@ -21,7 +21,7 @@ _LOUD = ("ERROR:", "FATAL:", "PANIC:")
 
 
 class ServerEnded(RuntimeError):
-    """The embedded PostgreSQL ended although nobody asked it to."""
+    """The embedded PostgreSQL ended by itself, without being stopped."""
 
 
 @attrs.define(eq=False)

@@ -116,7 +116,7 @@ class WaitSpike(Event):
     """Who holds connections for longest, with line, age and where its task stands."""
 
     def line(self) -> str:
-        """Who waits, for how long, and for whom."""
+        """Which request waits, for how long, and which leases are in its way."""
         return (
             f'{self.actor}: "{self.label}" has waited {self.waited:.2f} s for a connection ({self.waiting} waiting in lane '
             f"{self.lane}; {self.state}); held longest: {self.holders or 'none'}"

@@ -24,7 +24,7 @@ class LeaseRequest:
     lane: Lane
     hold: float
     owner: LeaseHolder
-    owner_ref: Ref
+    holder_ref: Ref
     since: float
     """Time on trio's clock at which the request was made; the acquire deadline counts from here."""
     deadline: float
@@ -33,7 +33,7 @@ class LeaseRequest:
     lease: Lease | None = None
     waiter: QueuedRequest[LeaseRequest] | None = None
     deferred: Deferred[Lease] | None = None
-    arrived: bool = False
+    left_mailbox: bool = False
     """Whether the pool has taken it out of its mailbox."""
 
     @property

@@ -35,50 +35,50 @@ REPORT_EVERY = 10.0
 class SheddingReporter:
     """The episodes in which a pool sheds. One lasts until a request gets its connection within `pool.slow_target`."""
 
-    book: PoolState
+    state: PoolState
     emit: Callable[[Event], None]
     _shed: Counter[str] = attrs.field(init=False, factory=Counter)
     """By label and lane, since the last report."""
     _total: int = attrs.field(init=False, default=0)
     _since: float = attrs.field(init=False, default=0.0)
-    _is_told: bool = attrs.field(init=False, default=False)
+    _was_reported: bool = attrs.field(init=False, default=False)
     _reported: dict[type[RequestsShed], float] = attrs.field(init=False, factory=dict)
 
-    def note(self, waiters: list[QueuedRequest[LeaseRequest]], now: float) -> None:
-        """These were taken out of the queue and are about to be told."""
-        book = self.book
+    def record(self, waiters: list[QueuedRequest[LeaseRequest]], now: float) -> None:
+        """Take in requests that were taken out of the queue and are about to fail, and report the episode if it is due."""
+        state = self.state
         oldest = max(now - waiter.since for waiter in waiters)
-        book.late_since = self._since = min(book.late_since, now - oldest)
-        book.spiked(f"{len(waiters)} requests shed after {oldest:.2f} s")
+        state.late_since = self._since = min(state.late_since, now - oldest)
+        state.report_spike(f"{len(waiters)} requests shed after {oldest:.2f} s")
         self._shed.update(f'"{waiter.label}" {waiter.lane.name.lower()}' for waiter in waiters)
         self._total += len(waiters)
-        lasting = now - book.late_since
-        kind = SevereRequestsShed if lasting > book.settings.wait_critical else RequestsShed
-        if not book.settings.monitor or now - self._reported.get(kind, float("-inf")) < REPORT_EVERY:
+        lasting = now - state.late_since
+        kind = SevereRequestsShed if lasting > state.settings.wait_critical else RequestsShed
+        if not state.settings.monitor or now - self._reported.get(kind, float("-inf")) < REPORT_EVERY:
             return
         self._reported[kind] = now
-        self._is_told = True
+        self._was_reported = True
         labels = ", ".join(f"{label} {count} times" for label, count in self._shed.most_common(3))
-        holders = book.longest_held(3, stacks=True)
+        holders = state.longest_held(3, stacks=True)
         self.emit(
             kind(
-                book.name,
+                state.name,
                 self._shed.total(),
                 labels,
                 oldest,
                 lasting,
-                len(book.queue),
-                book.connection_counts(),
+                len(state.queue),
+                state.connection_counts(),
                 holders,
             )
         )
         self._shed.clear()
 
-    def look(self, now: float) -> None:
-        """Whether an episode has ended."""
-        if self._is_told and self.book.late_since == float("inf"):
-            self.emit(SheddingResolved(self.book.name, self._total, now - self._since))
-            self._is_told = False
+    def check_end(self, now: float) -> None:
+        """Report the end of an episode once requests get their connections in good time again."""
+        if self._was_reported and self.state.late_since == float("inf"):
+            self.emit(SheddingResolved(self.state.name, self._total, now - self._since))
+            self._was_reported = False
             self._total = 0
 
 
@@ -89,9 +89,9 @@ _BEAT_LIMIT = 5.0
 
 @attrs.define(eq=False)
 class PoolMonitor:
-    """The pool's clockwork; its beat proves to the watchdog that the pool turns and takes requests out of its mailbox."""
+    """Looks at a pool every `TICK` seconds; its beat proves to the watchdog that the pool's loop runs and empties its mailbox."""
 
-    book: PoolState
+    state: PoolState
     context: Context
     beat: WorkerBeat
     _swept: float = attrs.field(init=False, default=0.0)
@@ -99,7 +99,7 @@ class PoolMonitor:
     _shedding: SheddingReporter = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._shedding = SheddingReporter(self.book, self.context.emit)
+        self._shedding = SheddingReporter(self.state, self.context.emit)
 
     async def run(self) -> NoReturn:
         """Tick for ever."""
@@ -111,36 +111,36 @@ class PoolMonitor:
             await trio.sleep(TICK)
 
     def tick(self, now: float) -> None:
-        """One look at everything."""
-        book = self.book
+        """Check everything once: waits, leases that overrun, idle connections."""
+        state = self.state
         for lane in Lane:
-            head = book.queue.head(lane)
+            head = state.queue.head(lane)
             if head is not None:
-                self._spike(head, now)
-        self._shedding.look(now)
-        hopeless = [] if book.paused or book.state is PoolStatus.CONNECTING else book.queue.hopeless(now)
+                self._check_wait(head, now)
+        self._shedding.check_end(now)
+        hopeless = [] if state.paused or state.status is PoolStatus.CONNECTING else state.queue.hopeless(now)
         if hopeless:
-            self._shedding.note(hopeless, now)
-            book.shed(hopeless, now)
-        for lease in list(book.leases.values()):
-            if now > max(lease.deadline, lease.driver.commit_until) + book.settings.revoke_grace:
+            self._shedding.record(hopeless, now)
+            state.shed(hopeless, now)
+        for lease in list(state.leases.values()):
+            if now > max(lease.deadline, lease.driver.commit_deadline) + state.settings.revoke_grace:
                 stack = lease.stack()
-                held = lease.held(now)
+                held = lease.seconds_held(now)
                 self.context.emit(
-                    LeaseOverrun(book.name, lease.label, lease.owner.name, lease.site, held, lease.hold, stack)
+                    LeaseOverrun(state.name, lease.label, lease.owner.name, lease.site, held, lease.hold, stack)
                 )
-                metrics.TAKEN_AWAY.labels(book.name, "overrun").inc()
-                book.revoke(
+                metrics.TAKEN_AWAY.labels(state.name, "overrun").inc()
+                state.revoke(
                     lease, f"it was held for {held:.2f} s, its limit is {lease.hold:g} s, and its holder did not react"
                 )
-        if now - self._swept >= book.settings.idle_check:
+        if now - self._swept >= state.settings.idle_check:
             self._swept = now
-            book.sweep(now)
-            book.serve(now)
+            state.sweep(now)
+            state.serve(now)
 
-    def _spike(self, waiter: QueuedRequest[LeaseRequest], now: float) -> None:
+    def _check_wait(self, waiter: QueuedRequest[LeaseRequest], now: float) -> None:
         waited = now - waiter.since
-        settings = self.book.settings
+        settings = self.state.settings
         if waited > settings.wait_critical and not waiter.critical:
             waiter.critical = waiter.warned = True
             self._report(SevereWaitSpike, waiter, waited, now)
@@ -149,23 +149,23 @@ class PoolMonitor:
             self._report(WaitSpike, waiter, waited, now)
 
     def _report(self, kind: type[WaitSpike], waiter: QueuedRequest[LeaseRequest], waited: float, now: float) -> None:
-        book = self.book
-        book.spiked(f'"{waiter.label}" has waited {waited:.2f} s')
+        state = self.state
+        state.report_spike(f'"{waiter.label}" has waited {waited:.2f} s')
         severity = "critical" if kind is SevereWaitSpike else "warning"
-        metrics.SPIKES.labels(book.name, waiter.lane.name.lower(), severity).inc()
+        metrics.SPIKES.labels(state.name, waiter.lane.name.lower(), severity).inc()
         key = (waiter.lane, kind is SevereWaitSpike)
-        if not book.settings.monitor or now - self._reported.get(key, float("-inf")) < REPORT_EVERY:
+        if not state.settings.monitor or now - self._reported.get(key, float("-inf")) < REPORT_EVERY:
             return
         waiter.reported = True
         self._reported[key] = now
         self.context.emit(
             kind(
-                book.name,
+                state.name,
                 waiter.label,
                 waiter.lane.name.lower(),
                 waited,
-                book.queue.waiting(waiter.lane),
-                book.connection_counts(),
-                book.longest_held(3, stacks=True),
+                state.queue.waiting(waiter.lane),
+                state.connection_counts(),
+                state.longest_held(3, stacks=True),
             )
         )

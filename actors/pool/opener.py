@@ -21,13 +21,14 @@ LONGEST_DELAY = 5.0
 
 @attrs.define(eq=False)
 class Opener:
-    """Keeps the pool full. A failure is noted in the books and tried again; it never ends the actor.
+    """Keeps the pool full. A failure is noted in the pool's state and tried again; it never ends the actor.
 
     The delay before each attempt is drawn from 0 to a bound that doubles with each failure, so that the pools of a fleet do
-    not knock together. DatabaseUnusable before the first success is raised: a configuration to correct, not an outage.
+    not all connect at the same moment. DatabaseUnusable before the first success is raised: a configuration to correct, not
+    an outage.
     """
 
-    book: PoolState
+    state: PoolState
     open: Callable[[], Awaitable[Connection]]
     chance: random.Random = attrs.field(factory=random.Random)
     _needed: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -40,7 +41,7 @@ class Opener:
     async def run(self) -> NoReturn:
         """Fill for ever."""
         while True:
-            while self.book.missing > 0:
+            while self.state.missing > 0:
                 await self._try()
             self._needed = trio.Event()
             await self._needed.wait()
@@ -50,9 +51,9 @@ class Opener:
             connection = await self.open()
         except (DatabaseUnreachable, DatabaseUnusable) as error:
             self._failures += 1
-            self.book.open_failed(str(error))
+            self.state.open_failed(str(error))
             bound = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures - 1, 16))
             await trio.sleep(self.chance.uniform(0, bound))
         else:
             self._failures = 0
-            self.book.admit(connection)
+            self.state.add_connection(connection)

@@ -12,7 +12,7 @@ import trio
 
 from actors.pool import control as _commands  # noqa: F401  adds `leases` and `pool` to the control socket
 from actors.pool import events as metrics
-from actors.pool.client import Pool, PoolGate, gate_of, pool_of
+from actors.pool.client import PoolGate, gate_of
 from actors.pool.events import BridgeFallback, DriverComplaint, ListeningInterrupted, PoolStateChanged, PoolStatus
 from actors.pool.messages import AcquireLease, LeaseRequest
 from actors.pool.monitor import PoolMonitor
@@ -27,44 +27,15 @@ from db.driver.listener import Listener
 from db.driver.transaction import SteppedTx
 from db.embedded import EmbeddedSettings, embedded_dsn
 from db.errors import (
-    AmbiguousCommit,
-    ConnectionLost,
     DatabaseUnreachable,
     DatabaseUnusable,
-    ForeignAwait,
-    LeaseExpired,
-    LeaseRevoked,
-    LeaseShed,
-    LeaseTimeout,
-    NestedLease,
-    PoolCrashed,
     PoolDown,
-    TransactionLost,
 )
 from db.lease.lease import Lease, LeaseHolder
 from db.lease.queue import Lane
 from db.schema.migrate import MigrationError, check_schema, migrate
 from db.settings import DatabaseSettings
 from runtime import Actor, Deferred, Down, Event, Fatal, StopReason, UnknownActor, WakeUp, handler
-
-__all__ = [
-    "AmbiguousCommit",
-    "ConnectionLost",
-    "ForeignAwait",
-    "Lane",
-    "LeaseExpired",
-    "LeaseRevoked",
-    "LeaseShed",
-    "LeaseTimeout",
-    "NestedLease",
-    "Pool",
-    "PoolActor",
-    "PoolCrashed",
-    "PoolDown",
-    "PoolSettings",
-    "TransactionLost",
-    "pool_of",
-]
 
 WAKE_CHANNEL = "atlas_wake"
 """The channel on which transactions announce new work; the payload is the worker's name."""
@@ -77,7 +48,7 @@ class PoolActor(Actor):
 
     Role: the only way to the database. Several pools may exist, each its own actor with its own asyncio loop.
     Owns: its connections, one LISTEN connection, and the queue of those who wait.
-    Receives: AcquireLease from `Pool` (which calls the same books directly when a connection is free), Down of
+    Receives: AcquireLease from `Pool` (which takes it from the same state directly when a connection is free), Down of
     holders. Sends: leases, and WakeUp to the worker that a NOTIFY names.
     On crash: every waiter gets PoolCrashed and every holder LeaseRevoked at once, all sockets are cut; the next incarnation
     starts with fresh connections and higher fencing tokens.
@@ -97,50 +68,48 @@ class PoolActor(Actor):
     """Workers that are woken by NOTIFY, and after each interruption of the listening, since a NOTIFY may have been missed.
     Empty: this pool does not listen."""
 
-    _book: PoolState = attrs.field(init=False, repr=False)
-    _filler: Opener = attrs.field(init=False, repr=False)
-    _counter: PoolGate = attrs.field(init=False, repr=False)
+    _state: PoolState = attrs.field(init=False, repr=False)
+    _opener: Opener = attrs.field(init=False, repr=False)
+    _gate: PoolGate = attrs.field(init=False, repr=False)
     _bridge: Bridge | None = attrs.field(init=False, default=None, repr=False)
-    _dirty: trio.MemorySendChannel[Connection] = attrs.field(init=False, repr=False)
     _watched: set[LeaseHolder] = attrs.field(init=False, factory=set, repr=False)
     _chance: random.Random = attrs.field(init=False, factory=random.Random, repr=False)
 
     async def on_start(self) -> None:
-        """Open the books and begin to fill; does not wait for the database."""
+        """Make the pool's state and begin to open connections; does not wait for the database."""
         context = self.context
-        counter = self._counter = gate_of(context.ref)
+        gate = self._gate = gate_of(context.ref)
         size = self.size or self.settings.size
         dirty, to_clean = trio.open_memory_channel[Connection](math.inf)
-        self._dirty = dirty
-        self._book = PoolState(
+        self._state = PoolState(
             context.name,
             self.settings,
             size,
             emit=self._emit,
             spike=context.services.beats.pool_wait_spike,
-            needed=self._wake_filler,
+            needed=self._wake_opener,
             dirty=dirty.send_nowait,
             watch=self._watch_owner,
-            token=counter.token,
+            token=gate.token,
         )
-        self._filler = Opener(self._book, self._open)
+        self._opener = Opener(self._state, self._open)
         self._publish()
         context.ready(False, "connecting")
         context.start_task(self._serve, to_clean, name="connections", inherit_deadline=False)
-        counter.book = self._book
-        counter.admits = counter.served = True
+        gate.state = self._state
+        gate.is_accepting = gate.has_run = True
 
     async def on_stop(self, reason: StopReason) -> None:
-        """Let those finish who hold a connection or already wait for one that can come; nobody else gets one."""
-        self._counter.admits = False
-        await self._book.until_unused()
+        """Drain: current holders and requests that can still be served finish, new requests are refused."""
+        self._gate.is_accepting = False
+        await self._state.until_drained()
 
     def inspect(self) -> Mapping[str, object]:
         """State, connections, and the oldest holders and waiters: what the watchdog tells of a pool in one line of the log.
 
         `atlas leases` has all of them, and the histograms.
         """
-        return pool_summary(self._book)
+        return pool_summary(self._state)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -149,32 +118,32 @@ class PoolActor(Actor):
         """Grant at once or enqueue; the asker's deadline runs on meanwhile."""
         request = message.request
         deferred = request.deferred = self.context.defer(message)
-        if not request.arrived:
-            request.arrived = True
-            self._counter.coming -= 1
+        if not request.left_mailbox:
+            request.left_mailbox = True
+            self._gate.in_mailbox -= 1
         if not deferred.is_open:
             return deferred
         self.context.failpoint("acquire")
         try:
-            lease = self._book.take(request)
+            lease = self._state.take(request)
         except PoolDown as down:
             deferred.fail(down)
             return deferred
         if lease is None:
-            self._book.wait(request)
+            self._state.wait(request)
         elif not deferred.reply(lease):
-            self._book.give_back_unused(lease)
+            self._state.give_back_unused(lease)
         return deferred
 
     @handler
     async def owner_down(self, message: Down) -> None:
-        """A holder's incarnation has ended; its leases, if any are left, are nobody's."""
+        """A holder's incarnation has ended: revoke the leases that it has left behind."""
         owner = LeaseHolder(message.name, message.incarnation)
         if message.reason == "dead":  # nothing ran when the monitor was placed: it was still starting
             self._watched.discard(owner)
             return
         self._watched.discard(owner)
-        self._book.reclaim(owner.__eq__, f"{message.name} ended ({message.reason})")
+        self._state.reclaim(owner.__eq__, f"{message.name} ended ({message.reason})")
 
     # -- connections --------------------------------------------------------------------------------------------------
 
@@ -182,18 +151,18 @@ class PoolActor(Actor):
         try:
             async with open_loop(self._complain) as loop:
                 self._bridge, fallback = await choose_bridge(self.settings.bridge, loop)
-                self._book.bridge = self._bridge.name
+                self._state.bridge = self._bridge.name
                 if fallback:
                     self.context.emit(BridgeFallback(self.context.name, fallback))
-                self.context.describe(bridge=self._bridge.name, size=str(self._book.size))
+                self.context.describe(bridge=self._bridge.name, size=str(self._state.size))
                 async with trio.open_nursery() as nursery:
                     beat = self.context.services.beats.pool(self.context.name)
-                    nursery.start_soon(PoolMonitor(self._book, self.context, beat).run)
+                    nursery.start_soon(PoolMonitor(self._state, self.context, beat).run)
                     nursery.start_soon(self._clean, to_clean)
                     if self.wakes:
                         nursery.start_soon(self._listen)
                     try:
-                        await self._filler.run()
+                        await self._opener.run()
                     finally:
                         # Before the nursery is left: what still runs there may wait for one of these sockets.
                         self._collapse()
@@ -201,28 +170,28 @@ class PoolActor(Actor):
             self._collapse()
 
     def _collapse(self) -> None:
-        if self._counter.book is self._book:
-            self._counter.book = None
-            self._counter.admits = False
-        self._counter.token = self._book.token
-        self._book.collapse("it is stopping" if self.context.stopping else "it crashed or was killed")
+        if self._gate.state is self._state:
+            self._gate.state = None
+            self._gate.is_accepting = False
+        self._gate.token = self._state.token
+        self._state.close_all("it is stopping" if self.context.stopping else "it crashed or was killed")
 
     async def _open(self) -> Connection:
         """One connection, ready for use; the first one of a boot also brings the schema up to date."""
         connection = await self._connect(f"atlas/{self.context.name.removeprefix('pool.')}")
-        if not self._counter.prepared:
+        if not self._gate.schema_is_ready:
             try:
                 await self._prepare(connection)
             except BaseException:
                 connection.driver.terminate()
                 raise
-            self._counter.prepared = True
+            self._gate.schema_is_ready = True
         return connection
 
     async def _connect(self, application_name: str) -> Connection:
         assert self._bridge is not None
         database = self.database
-        target = DatabaseAddress.of(database.dsn.reveal() or embedded_dsn(self.embedded))
+        target = DatabaseAddress.parse(database.dsn.reveal() or embedded_dsn(self.embedded))
         limits = SessionLimits(
             statement=database.statement_timeout,
             lock=database.lock_timeout,
@@ -235,7 +204,7 @@ class PoolActor(Actor):
                 self._bridge, target, application_name, limits, within=database.connect_timeout, lifetime=lifetime
             )
         except DatabaseUnusable as error:
-            if self._counter.prepared:
+            if self._gate.schema_is_ready:
                 raise
             raise Fatal(str(error), exit_code=error.exit_code) from error
 
@@ -263,7 +232,7 @@ class PoolActor(Actor):
     async def _clean_one(self, connection: Connection) -> None:
         metrics.QUARANTINED.labels(self.context.name).inc()
         clean = await quarantine(connection, limit=self.settings.quarantine)
-        self._book.cleaned(connection, clean=clean)
+        self._state.quarantine_ended(connection, clean=clean)
 
     async def _listen(self) -> None:
         name = f"atlas/{self.context.name.removeprefix('pool.')}/listen"
@@ -288,15 +257,15 @@ class PoolActor(Actor):
         for name in self.wakes:
             self._notified(name)
 
-    # -- what the books call ------------------------------------------------------------------------------------------
+    # -- called by the pool's state ------------------------------------------------------------------------------------------
 
-    def _wake_filler(self) -> None:
-        self._filler.wake()
+    def _wake_opener(self) -> None:
+        self._opener.wake()
 
     def _watch_owner(self, request: LeaseRequest) -> None:
         if request.owner not in self._watched:
             self._watched.add(request.owner)
-            self.context.monitor(request.owner_ref)
+            self.context.monitor(request.holder_ref)
 
     def _emit(self, event: Event) -> None:
         self.context.emit(event)
@@ -308,14 +277,14 @@ class PoolActor(Actor):
 
     def _publish(self) -> None:
         name = self.context.name
-        book = self._book
+        state = self._state
         counts: dict[str, Callable[[], float]] = {
-            "idle": lambda: len(book.idle),
-            "leased": lambda: len(book.leases),
-            "quarantined": lambda: len(book.quarantined),
-            "missing": lambda: book.missing,
+            "idle": lambda: len(state.idle),
+            "leased": lambda: len(state.leases),
+            "quarantined": lambda: len(state.quarantined),
+            "missing": lambda: state.missing,
         }
-        for state, count in counts.items():
-            metrics.CONNECTIONS.from_callback((name, state), count)
+        for what, count in counts.items():
+            metrics.CONNECTIONS.from_callback((name, what), count)
         for lane in Lane:
-            metrics.WAITING.from_callback((name, lane.name.lower()), partial(book.queue.waiting, lane))
+            metrics.WAITING.from_callback((name, lane.name.lower()), partial(state.queue.waiting, lane))

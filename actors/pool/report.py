@@ -15,63 +15,63 @@ MAX_LISTED = 5
 """Holders, and waiters, that a summary names."""
 
 
-def pool_report(book: PoolState) -> dict[str, object]:
+def pool_report(state: PoolState) -> dict[str, object]:
     """Everything: state, counts, holders and waiters (oldest first), waits and holds by label. Seconds throughout.
 
     The keys are an interface: `atlas leases --json` prints them.
     """
     now = trio.current_time()
     return {
-        **_state(book, now),
-        "holders": _holders(book, now),
-        "waiting": _waiting(book, now),
+        **_state(state, now),
+        "holders": _holders(state, now),
+        "waiting": _waiting(state, now),
         "waits": [
             {"label": label, "lane": lane.name.lower(), **_histogram(series)}
-            for (label, lane), series in sorted(book.waits.items())
+            for (label, lane), series in sorted(state.waits.items())
         ],
-        "holds": [{"label": label, **_histogram(series)} for label, series in sorted(book.holds.items())],
-        "refused": _refused(book),
+        "holds": [{"label": label, **_histogram(series)} for label, series in sorted(state.holds.items())],
+        "refused": _refused(state),
     }
 
 
-def pool_summary(book: PoolState) -> dict[str, object]:
+def pool_summary(state: PoolState) -> dict[str, object]:
     """As `pool_report`, but short enough for one line of a log: no histograms, and the `MAX_LISTED` oldest holders and
     waiters."""
     now = trio.current_time()
     return {
-        **_state(book, now),
-        "holders": _holders(book, now, MAX_LISTED),
-        "waiting": _waiting(book, now, MAX_LISTED),
-        "waiting_in_all": len(book.queue),
-        "refused": _refused(book),
+        **_state(state, now),
+        "holders": _holders(state, now, MAX_LISTED),
+        "waiting": _waiting(state, now, MAX_LISTED),
+        "waiting_in_all": len(state.queue),
+        "refused": _refused(state),
     }
 
 
-def _state(book: PoolState, now: float) -> dict[str, object]:
-    codel = book.queue.codel
+def _state(state: PoolState, now: float) -> dict[str, object]:
+    codel = state.queue.codel
     return {
-        "pool": book.name,
-        "state": book.state.value,
-        "since_seconds": round(now - book.state_since, 3),
-        "cause": book.cause,
-        "bridge": book.bridge,
-        "size": book.size,
-        "idle": len(book.idle),
-        "leased": len(book.leases),
-        "quarantined": len(book.quarantined),
-        "missing": book.missing,
-        "paused": book.paused,
+        "pool": state.name,
+        "state": state.status.value,
+        "since_seconds": round(now - state.status_since, 3),
+        "cause": state.cause,
+        "bridge": state.bridge,
+        "size": state.size,
+        "idle": len(state.idle),
+        "leased": len(state.leases),
+        "quarantined": len(state.quarantined),
+        "missing": state.missing,
+        "paused": state.paused,
         "slow": codel.slow,
         "slow_seconds": round(now - codel.slow_since, 3) if codel.slow else 0.0,
-        "monitored": book.settings.monitor,
+        "monitored": state.settings.monitor,
     }
 
 
-def _holders(book: PoolState, now: float, at_most: int | None = None) -> list[dict[str, object]]:
-    return [{**lease.describe(now), "stack": lease.stack()} for lease in islice(book.leases.values(), at_most)]
+def _holders(state: PoolState, now: float, at_most: int | None = None) -> list[dict[str, object]]:
+    return [{**lease.describe(now), "stack": lease.stack()} for lease in islice(state.leases.values(), at_most)]
 
 
-def _waiting(book: PoolState, now: float, at_most: int | None = None) -> list[dict[str, object]]:
+def _waiting(state: PoolState, now: float, at_most: int | None = None) -> list[dict[str, object]]:
     return [
         {
             "label": waiter.label,
@@ -81,12 +81,12 @@ def _waiting(book: PoolState, now: float, at_most: int | None = None) -> list[di
             "waited_seconds": round(now - waiter.since, 4),
             "left_seconds": round(waiter.deadline - now, 4),
         }
-        for waiter in islice(book.queue, at_most)
+        for waiter in islice(state.queue, at_most)
     ]
 
 
-def _refused(book: PoolState) -> dict[str, int]:
-    return {why: int(series.value) for why, series in book.refused.items()}
+def _refused(state: PoolState) -> dict[str, int]:
+    return {why: int(series.value) for why, series in state.refused.items()}
 
 
 def _histogram(series: HistogramSeries) -> dict[str, object]:

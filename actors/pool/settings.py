@@ -27,7 +27,7 @@ class PoolSettings:
     """Requests that may wait at once; the next is refused. The system lane is not counted."""
 
     slow_target: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
-    """A wait that is all right for ever. Once every wait of `slow_interval` was longer, whoever waits twice as long is shed."""
+    """CoDel target, in seconds. If every wait in `slow_interval` exceeds it, requests older than twice the target are shed."""
 
     slow_interval: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     """How long waits must stay above `slow_target` before anybody is shed."""

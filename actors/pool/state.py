@@ -1,8 +1,8 @@
-"""Which connection is where, who holds it, who waits for it: the pool's state, changed only by synchronous calls.
+"""The state of a pool: where each connection is, who holds it, and which requests wait. Changed only by synchronous calls.
 
 A synchronous call on one loop is atomic, so that none of this needs a lock and a cancellation finds it whole. Opening and
-cleaning connections is done by tasks of the pool's actor, which get `needed` and `dirty` calls and answer with `admit` and
-`cleaned`.
+cleaning connections is done by tasks of the pool's actor, which the state calls as `needed` and `dirty`, and
+which answer with `add_connection` and `quarantine_ended`.
 
 Invariant: idle + leased + in quarantine + being opened never exceeds `size`, and is `size` again after every churn.
 """
@@ -29,7 +29,7 @@ from runtime.metrics import HistogramSeries
 
 
 class PoolState:
-    """The books of one incarnation of a pool."""
+    """The state of one incarnation of a pool."""
 
     def __init__(
         self,
@@ -61,24 +61,24 @@ class PoolState:
         self.queue: LeaseQueue[LeaseRequest] = LeaseQueue(
             limit=settings.max_waiting, target=settings.slow_target, interval=settings.slow_interval
         )
-        self.state = PoolStatus.CONNECTING
+        self.status = PoolStatus.CONNECTING
         read, offset = clock_reader()
         self.now: Callable[[], float] = lambda: read() + offset
         """trio's time, for less."""
-        self.state_since = trio.current_time()
+        self.status_since = trio.current_time()
         self.cause = ""
         """Why no connection could be opened last; empty while they can."""
         self.late_since = math.inf
         """Since when no request has got a connection in good time, once some were shed for it; infinity otherwise."""
-        self._ever = False
-        self._stirred: trio.Event | None = None
+        self._was_connected = False
+        self._changed: trio.Event | None = None
         self._token = token
         self._system_held = 0
         self._reserved = min(settings.reserved, size - 1)
         self._emit = emit
         self._spike = spike
-        self._needed = needed
-        self._dirty = dirty
+        self._on_missing = needed
+        self._on_dirty = dirty
         self._watch = watch
         self.refused = {
             why: metrics.REFUSED.labels(name, why) for why in ("timeout", "shed", "full", "down", "crashed")
@@ -92,14 +92,14 @@ class PoolState:
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def take(self, request: LeaseRequest) -> Lease | None:
-        """A lease at once, or None if the request has to wait. Raises PoolDown."""
+        """Return a lease at once, or None if the request has to wait. Raises PoolDown while the database is away."""
         if self._is_down_for(request.lane):
             self.refused["down"].inc()
             raise self._down(request.label)
         if request.lane is Lane.SYSTEM:
             if self.queue.waiting(Lane.SYSTEM):
                 return None
-        elif self.queue or self.paused:
+        elif self.queue.count or self.paused:
             return None
         now = self.now()
         connection = self._free(request.lane, now)
@@ -114,56 +114,61 @@ class PoolState:
         if self.queue.put(waiter):
             request.waiter = waiter
         else:
-            self.spiked(f'"{request.label}" refused: {len(self.queue)} are waiting')
+            self.report_spike(f'"{request.label}" refused: {len(self.queue)} are waiting')
             full = refusals.queue_full(
                 self.name, request.label, len(self.queue), self.settings.max_waiting, self.describe()
             )
             self._fail(request, "full", full)
 
     def forget(self, request: LeaseRequest) -> None:
-        """The asker gave up: take it out of the queue, or take back what it was just granted."""
+        """Withdraw a request whose caller gave up: take it out of the queue, or take back what it was just granted."""
         if request.waiter is not None:
             self.queue.discard(request.waiter)
             self.resolved(request.waiter, "given up")
-            self._stir()
+            self._notify_idle()
         if request.lease is not None:
             self.give_back(request.lease)
 
     # -- giving back --------------------------------------------------------------------------------------------------
 
     def give_back(self, lease: Lease) -> None:
-        """The holder is done with it. See db.lease.lease.LeasePool."""
+        """Take a lease back from its holder, whatever state its connection is in. See db.lease.lease.LeasePool."""
         if not lease.is_open:
             return
         now = self.now()
         self._close(lease, now)
         connection = lease.connection
         driver = connection.driver
-        if not driver.tainted and driver.is_idle() and now < connection.retire_at and self.live < self.size:
-            self._rest(connection)
-            if self.queue:
+        if (
+            not driver.needs_cleaning
+            and driver.is_idle()
+            and now < connection.retire_at
+            and self.open_count < self.size
+        ):
+            self._to_idle(connection)
+            if self.queue.count:
                 self.serve(now)
         elif driver.is_closed():
-            self._gone("lost")
-        elif driver.tainted or not driver.is_idle():
-            driver.tainted = True
+            self._connection_closed("lost")
+        elif driver.needs_cleaning or not driver.is_idle():
+            driver.needs_cleaning = True
             self.quarantined[connection] = now
-            self._dirty(connection)
+            self._on_dirty(connection)
         else:
             driver.terminate()
-            self._gone("retired" if self.live < self.size else "surplus")
+            self._connection_closed("retired" if self.open_count < self.size else "surplus")
 
-    def cleaned(self, connection: Connection, *, clean: bool) -> None:
-        """A quarantine has ended; an unclean connection was cut by then."""
+    def quarantine_ended(self, connection: Connection, *, clean: bool) -> None:
+        """Use a connection again whose quarantine has ended, if it is clean; an unclean one was cut by then."""
         if self.quarantined.pop(connection, None) is None:
             return
         if not clean:
-            self._gone("unclean")
-        elif self.live >= self.size:
+            self._connection_closed("unclean")
+        elif self.open_count >= self.size:
             connection.driver.terminate()
-            self._gone("surplus")
+            self._connection_closed("surplus")
         else:
-            self._rest(connection)
+            self._to_idle(connection)
             self.serve(trio.current_time())
 
     def revoke(self, lease: Lease, why: str) -> None:
@@ -172,15 +177,15 @@ class PoolState:
             return
         lease.revoked = why
         self._close(lease, trio.current_time())
-        lease.driver.tainted = True
+        lease.driver.needs_cleaning = True
         lease.driver.terminate()
         lease.scope.cancel(reason=why)
-        self._gone("revoked")
+        self._connection_closed("revoked")
 
     def reclaim(self, matches: Callable[[LeaseHolder], bool], why: str) -> None:
-        """Revoke the leases of these owners."""
+        """Revoke the leases of the holders for which `matches` is true, and report each with `why`."""
         for lease in [lease for lease in self.leases.values() if matches(lease.owner)]:
-            held = lease.held(trio.current_time())
+            held = lease.seconds_held(trio.current_time())
             self._emit(LeaseReclaimed(self.name, lease.label, lease.owner.name, held, why))
             metrics.TAKEN_AWAY.labels(self.name, "reclaimed").inc()
             self.revoke(lease, why)
@@ -188,34 +193,34 @@ class PoolState:
     # -- connections --------------------------------------------------------------------------------------------------
 
     @property
-    def live(self) -> int:
+    def open_count(self) -> int:
         """Connections that exist, in whatever state."""
         return len(self.idle) + len(self.leases) + len(self.quarantined)
 
     @property
     def missing(self) -> int:
         """Connections to open."""
-        return 0 if self.state is PoolStatus.CLOSED else max(0, self.size - self.live)
+        return 0 if self.status is PoolStatus.CLOSED else max(0, self.size - self.open_count)
 
-    def admit(self, connection: Connection) -> None:
-        """A new connection was opened."""
-        if self.state is PoolStatus.CLOSED or self.live >= self.size:
+    def add_connection(self, connection: Connection) -> None:
+        """Take a connection that was opened into use, or close it if there are enough by now."""
+        if self.status is PoolStatus.CLOSED or self.open_count >= self.size:
             connection.driver.terminate()
             return
         metrics.OPENED.labels(self.name).inc()
-        self._ever = True
+        self._was_connected = True
         self.cause = ""
-        self._rest(connection)
-        self._judge()
+        self._to_idle(connection)
+        self._update_status()
         self.serve(trio.current_time())
 
     def open_failed(self, cause: str) -> None:
-        """A connection could not be opened."""
+        """Note why a connection could not be opened: the pool is degraded or down from now on."""
         metrics.OPEN_FAILED.labels(self.name).inc()
         self.cause = cause
         # What took away the server has most likely taken the idle connections as well: know it now, not at their next use.
         self.sweep(trio.current_time())
-        self._judge()
+        self._update_status()
 
     def sweep(self, now: float) -> None:
         """Look at the idle connections: those that died or are too old are replaced."""
@@ -228,11 +233,11 @@ class PoolState:
                 continue
             self.idle.remove(connection)
             connection.driver.terminate()
-            self._gone(why)
+            self._connection_closed(why)
 
     def serve(self, now: float) -> None:
-        """Grant what can be granted."""
-        while self.idle and self.queue:
+        """Grant waiting requests, in the order of their lanes, for as long as a connection is idle."""
+        while self.idle and self.queue.count:
             system_only = self.paused or len(self.idle) <= self._floor
             waiter = self.queue.take(now, system_only=system_only)
             if waiter is None:
@@ -253,13 +258,13 @@ class PoolState:
                 self.resolved(waiter, "served")
 
     def give_back_unused(self, lease: Lease) -> None:
-        """Nobody took the lease that was just granted."""
+        """Take back a lease whose request had ended before it was granted: it does not count as a use."""
         self._close(lease, lease.granted_at)
-        self._rest(lease.connection)
+        self._to_idle(lease.connection)
 
-    def collapse(self, why: str) -> None:
+    def close_all(self, why: str) -> None:
         """The incarnation ends: waiters and holders are told at once, every socket is cut."""
-        if self.state is PoolStatus.CLOSED:
+        if self.status is PoolStatus.CLOSED:
             return
         for waiter in self.queue.drain():
             self._fail(waiter.payload, "crashed", refusals.pool_crashed(self.name, waiter.label, why))
@@ -270,25 +275,25 @@ class PoolState:
             metrics.CLOSED.labels(self.name, "stopped").inc()
         self.idle.clear()
         self.quarantined.clear()
-        self._enter(PoolStatus.CLOSED, why)
+        self._set_status(PoolStatus.CLOSED, why)
 
-    async def until_unused(self) -> None:
-        """Wait until nobody holds a connection or waits for one.
+    async def until_drained(self) -> None:
+        """Wait until no connection is held and no request waits.
 
-        Who would wait in vain, because the pool is paused or the database away, gets PoolCrashed at once.
+        Requests that cannot be served, because the pool is paused or the database away, fail with PoolCrashed at once.
         """
         while True:
-            is_away = self.state in (PoolStatus.CONNECTING, PoolStatus.DOWN)
+            is_away = self.status in (PoolStatus.CONNECTING, PoolStatus.DOWN)
             if self.paused or is_away:
                 for waiter in self.queue.drain(keep_system=not is_away):
                     self._fail(
                         waiter.payload, "crashed", refusals.pool_crashed(self.name, waiter.label, "it is stopping")
                     )
                     self.resolved(waiter, "refused: stopping")
-            if not self.leases and not self.queue:
+            if not self.leases and not self.queue.count:
                 return
-            self._stirred = trio.Event()
-            await self._stirred.wait()
+            self._changed = trio.Event()
+            await self._changed.wait()
 
     # -- what operators change ----------------------------------------------------------------------------------------
 
@@ -296,18 +301,18 @@ class PoolState:
         """Keep so many connections from now on, at least 1. Surplus ones go at once if idle, else when they come back."""
         self.size = size
         self._reserved = min(self.settings.reserved, size - 1)
-        while self.idle and self.live > size:
+        while self.idle and self.open_count > size:
             self.idle.pop(0).driver.terminate()
-            self._gone("surplus")
+            self._connection_closed("surplus")
         if not self.missing:
             self.cause = ""
-            self._judge()
-        self._needed()
+            self._update_status()
+        self._on_missing()
 
     def pause(self) -> None:
-        """Serve only the system lane; holders go on, everybody else waits: deadlines and `max_waiting` hold, nothing else."""
+        """Serve only the system lane. Holders go on; other requests wait, bounded by their deadlines and `max_waiting` alone."""
         self.paused = True
-        self._stir()
+        self._notify_idle()
 
     def resume(self) -> None:
         """Undo `pause`."""
@@ -324,30 +329,30 @@ class PoolState:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def shed(self, waiters: list[QueuedRequest[LeaseRequest]], now: float) -> None:
-        """Tell those whom CoDel gave up."""
+        """Fail these requests, which CoDel took out of the queue, with LeaseShed."""
         slow_for, target, described = now - self.queue.codel.slow_since, self.settings.slow_target, self.describe()
         for waiter in waiters:
             waited = now - waiter.since
             shed = refusals.request_shed(self.name, waiter.label, waited, slow_for, target, described)
             self._fail(waiter.payload, "shed", shed)
             self.resolved(waiter, "shed")
-        self._stir()
+        self._notify_idle()
 
     def resolved(self, waiter: QueuedRequest[LeaseRequest], how: str) -> None:
-        """A request that may have been reported waits no more."""
+        """Report that a request waits no more, if it was reported that it does. `how`: what became of it."""
         if waiter.reported:
             waiter.reported = False
             self._emit(WaitResolved(self.name, waiter.label, trio.current_time() - waiter.since, how))
 
-    def spiked(self, note: str) -> None:
-        """Somebody waited too long or was refused: the watchdog wants to know, monitored or not."""
+    def report_spike(self, note: str) -> None:
+        """Tell the watchdog that a request waited too long or was refused, monitored or not."""
         self._spike(f"{self.name}: {note}")
 
     def describe(self) -> str:
         """Return where the connections are, in one sentence for an error."""
         top = self.longest_held(3)
         return (
-            f"{self.name} is {self.state}{' and paused' if self.paused else ''}: {len(self.leases)} of {self.size} leased, "
+            f"{self.name} is {self.status}{' and paused' if self.paused else ''}: {len(self.leases)} of {self.size} leased, "
             f"{len(self.idle)} idle, {len(self.quarantined)} in quarantine, {len(self.queue)} waiting"
             + (f"; held longest: {top}" if top else "")
         )
@@ -362,7 +367,7 @@ class PoolState:
         told = []
         for lease in islice(self.leases.values(), n):
             stack = f", standing at {lease.stack()}" if stacks else ""
-            told.append(f'"{lease.label}" at {lease.site} for {lease.held(now):.2f} s{stack}')
+            told.append(f'"{lease.label}" at {lease.site} for {lease.seconds_held(now):.2f} s{stack}')
         return ", ".join(told)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -380,16 +385,16 @@ class PoolState:
             if connection.driver.probe():
                 return connection
             connection.driver.terminate()
-            self._gone("lost")
+            self._connection_closed("lost")
         return None
 
     def _is_down_for(self, lane: Lane) -> bool:
         """Whether a request of this lane is refused at once; the system lane waits out an outage."""
-        return self.state is PoolStatus.DOWN and lane is not Lane.SYSTEM
+        return self.status is PoolStatus.DOWN and lane is not Lane.SYSTEM
 
     def _down(self, label: str) -> PoolDown:
-        self.spiked(f'"{label}" refused: down')
-        return refusals.pool_down(self.name, label, trio.current_time() - self.state_since, self.cause)
+        self.report_spike(f'"{label}" refused: down')
+        return refusals.pool_down(self.name, label, trio.current_time() - self.status_since, self.cause)
 
     def _refuse_down(self, waiter: QueuedRequest[LeaseRequest]) -> None:
         self._fail(waiter.payload, "down", self._down(waiter.label))
@@ -434,14 +439,14 @@ class PoolState:
         """The last fencing token; the next incarnation goes on from it."""
         return self._token
 
-    def _rest(self, connection: Connection) -> None:
+    def _to_idle(self, connection: Connection) -> None:
         self.idle.append(connection)
 
     def _close(self, lease: Lease, now: float) -> None:
         lease.is_open = False
         del self.leases[lease.token]
-        if self._stirred is not None:
-            self._stirred.set()
+        if self._changed is not None:
+            self._changed.set()
         if lease.lane is Lane.SYSTEM:
             self._system_held -= 1
         if self.settings.monitor:
@@ -450,37 +455,37 @@ class PoolState:
                 series = self.holds[lease.label] = metrics.LEASE_HOLD_SECONDS.labels(self.name, lease.label)
             series.observe(now - lease.granted_at)
 
-    def _gone(self, why: str) -> None:
+    def _connection_closed(self, why: str) -> None:
         metrics.CLOSED.labels(self.name, why).inc()
-        self._judge()
-        self._needed()
+        self._update_status()
+        self._on_missing()
 
     def _fail(self, request: LeaseRequest, why: str, error: LeaseError) -> None:
         if request.deferred is not None and request.deferred.fail(error):
             self.refused[why].inc()
 
-    def _judge(self) -> None:
-        if self.state is PoolStatus.CLOSED:
+    def _update_status(self) -> None:
+        if self.status is PoolStatus.CLOSED:
             return
         if self.cause:
-            self._enter(PoolStatus.DEGRADED if self.live else PoolStatus.DOWN, self.cause)
-        elif self._ever:
-            self._enter(PoolStatus.UP, "")
+            self._set_status(PoolStatus.DEGRADED if self.open_count else PoolStatus.DOWN, self.cause)
+        elif self._was_connected:
+            self._set_status(PoolStatus.UP, "")
 
-    def _enter(self, state: PoolStatus, cause: str) -> None:
-        if state is self.state:
+    def _set_status(self, status: PoolStatus, cause: str) -> None:
+        if status is self.status:
             return
         now = trio.current_time()
-        kind = PoolWentDown if state is PoolStatus.DOWN else PoolStateChanged
-        before, lasted = self.state, now - self.state_since
-        self.state, self.state_since = state, now
-        self._emit(kind(self.name, before.value, state.value, lasted, cause))
-        if state is PoolStatus.DOWN:
+        kind = PoolWentDown if status is PoolStatus.DOWN else PoolStateChanged
+        before, lasted = self.status, now - self.status_since
+        self.status, self.status_since = status, now
+        self._emit(kind(self.name, before.value, status.value, lasted, cause))
+        if status is PoolStatus.DOWN:
             for waiter in self.queue.drain(keep_system=True):
                 self._refuse_down(waiter)
-        self._stir()
+        self._notify_idle()
 
-    def _stir(self) -> None:
-        """Fewer hold, fewer wait, or those who wait may wait in vain."""
-        if self._stirred is not None:
-            self._stirred.set()
+    def _notify_idle(self) -> None:
+        """Wake `until_drained`: fewer hold or wait, or those that wait may wait in vain."""
+        if self._changed is not None:
+            self._changed.set()

@@ -143,7 +143,7 @@ def _check(validator: Any, value: object, what: str) -> None:
 
 
 def _said(error: jsonschema.ValidationError) -> str:
-    # The library repeats the whole value; a request may hold what belongs in nobody's log.
+    # The library repeats the whole value; a request may hold what must not be logged.
     if error.validator == "required":
         return error.message[:200]
     if error.validator == "additionalProperties":

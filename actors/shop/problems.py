@@ -49,7 +49,7 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
 
 
 def refusal_response(path: str, status: int, detail: str, headers: Mapping[str, str]) -> Response:
-    """What whoever asked for `path` is told by what stands before the operations: for a front end in the form of its answers."""
+    """Return the answer to a request for `path` that is refused before its operation: for a front end, a problem document."""
     if path == PREFIX or path.startswith(f"{PREFIX}/"):
         return problem(HTTPStatus(status), detail, headers)
     return JSONResponse({"error": detail}, status, headers)

@@ -1,4 +1,4 @@
-"""Who sent a request, and that nobody changed it. Pure.
+"""Signatures of requests: which front end sent one, and that it was not changed on its way. Pure.
 
 A front end signs each request with HMAC-SHA256, keyed with a secret that it shares with us, over
 

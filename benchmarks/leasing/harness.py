@@ -9,8 +9,9 @@ from typing import Literal
 import attrs
 import trio
 
-from actors.pool.client import gate_of
-from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool.client import Pool, gate_of, pool_of
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from benchmarks.leasing.workload import CONNECTIONS
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings
@@ -39,8 +40,8 @@ async def pool_on(dsn: str, bridge: str = "inline", *, monitor: bool = True) -> 
         ref = await system.start(PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.main")
         contexts: list[Context] = []
         await system.start(_Client(contexts.append), name="client")
-        book = gate_of(ref).book
-        assert book is not None
-        while len(book.idle) < CONNECTIONS:  # noqa: ASYNC110  the pool tells its own actor alone
+        state = gate_of(ref).state
+        assert state is not None
+        while len(state.idle) < CONNECTIONS:  # noqa: ASYNC110  the pool tells its own actor alone
             await trio.sleep(0.01)
         yield pool_of(contexts[0], "pool.main")

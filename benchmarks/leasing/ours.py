@@ -1,4 +1,4 @@
-"""The pool actor."""
+"""The same jobs with our pool actor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from actors.pool.pool import Pool
+from actors.pool.client import Pool
 from benchmarks.leasing.harness import pool_on
 from benchmarks.leasing.workload import CONNECTIONS, INSERT, READ, SELECT, SINGLE, UPDATE, Job
 from db.tx import Tx

@@ -1,4 +1,6 @@
-"""Memory of actors that are up and wait. Call these in a process of its own: a used heap has room that nobody sees."""
+"""Memory of actors that are up and wait. Call these in a process of their own: in a used heap, new actors take room
+that was free already.
+"""
 
 from __future__ import annotations
 

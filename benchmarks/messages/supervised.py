@@ -1,4 +1,4 @@
-"""Counters under a supervisor that restarts at once and for ever."""
+"""Counters under a supervisor that restarts at once, without a limit."""
 
 from __future__ import annotations
 

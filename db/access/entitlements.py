@@ -1,6 +1,6 @@
 """What a customer is entitled to: the one place where ends are moved, each time by an append-only event.
 
-How periods of different tariffs add up is in ``db.access.terms``.
+How periods of different tariffs add up is in `db.access.terms`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import attrs
 
 from db.access.terms import add_period, running_tariff, take_period
 from db.money import Money
-from db.tx import Tx
+from db.tx import Tx, rows_of
 
 Source = Literal["payment", "balance", "trial", "admin", "auto_renewal"]
 
@@ -36,7 +36,7 @@ class Grant:
 
 @attrs.frozen
 class Entitlement:
-    """What a grant led to."""
+    """The result of a grant: the event that was written, and the subscription's end and tariff after it."""
 
     subscription_id: int
     event_id: int
@@ -45,12 +45,12 @@ class Entitlement:
     tariff: str
     """The tariff that runs now, which after a downgrade is not the one just bought."""
     replayed: bool = False
-    """It was given before, under the same key; then ``tariff`` is the one that was given."""
+    """It was given before, under the same key; then `tariff` is the one that was given."""
 
 
 @attrs.frozen
 class TakenBack:
-    """Access that was taken back."""
+    """The result of taking back a refunded period."""
 
     event_id: int
     period: timedelta
@@ -72,9 +72,10 @@ class Terms:
 
 
 async def grant(tx: Tx, wanted: Grant) -> Entitlement:
-    """Add the period to the customer's subscription, creating it if there is none, and record the event.
+    """Add a period to the customer's subscription, creating it if there is none, and append the event.
 
-    The caller holds the customer's row (``lock_customers``). The subscription is active afterwards, whatever it was.
+    The caller holds the customer's row (`lock_customers`). Returns the end before and after. The subscription is active
+    afterwards, in whatever state it was. A second grant with the same `idempotency_key` violates a constraint.
     """
     row = await tx.fetchrow(
         """
@@ -156,7 +157,10 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
 
 
 async def read_terms(tx: Tx, subscription_id: int) -> Terms:
-    """The subscription's tariffs, under its row's lock. The caller holds the customer's row."""
+    """Lock the subscription's row and return until when each tariff is paid for. The caller holds the customer's row.
+
+    Raises `LookupError` if there is no such subscription.
+    """
     row = await tx.fetchrow(
         """
         SELECT atlas_now() AS now, s.expires_at, s.source, s.state,
@@ -183,7 +187,7 @@ async def read_terms(tx: Tx, subscription_id: int) -> Terms:
 async def take_back(
     tx: Tx, subscription_id: int, tariff: str, period: timedelta, *, actor: str, journal_id: int
 ) -> TakenBack | None:
-    """Take back what is left of a refunded period, at most ``period``, and record the event; ``None``: it is used up.
+    """Take back what is left of a refunded period, at most `period`, and record the event; `None`: it is used up.
 
     The caller holds the customer's row, and tells the workers what is wanted of the key now.
     """
@@ -256,7 +260,7 @@ async def end_entitlement(
 
 
 async def follow_tariffs(tx: Tx, limit: int = 100) -> int:
-    """Name the tariff that runs now on up to ``limit`` subscriptions whose better one has run out; returns how many.
+    """Name the tariff that runs now on up to `limit` subscriptions whose better one has run out; returns how many.
 
     The end does not move, so no event is due. Rows that another transaction works on are left for the next round.
     """
@@ -274,4 +278,4 @@ async def follow_tariffs(tx: Tx, limit: int = 100) -> int:
         """,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)

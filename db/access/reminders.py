@@ -1,7 +1,7 @@
 """Reminders: what a customer is told about an end that comes, each once, at its time or soon after.
 
-When the next one is due is a row in ``reminder_schedule``, which the database keeps up with every movement of an end;
-the rules are in its function ``reminder_times``. After a downtime only the latest one that is relevant is sent: the
+When the next one is due is a row in `reminder_schedule`, which the database keeps up with every movement of an end;
+the rules are in its function `reminder_times`. After a downtime only the latest one that is relevant is sent: the
 ones before it are not made up for, and after the end there is none.
 """
 
@@ -12,7 +12,7 @@ from db.tx import Tx
 
 @attrs.frozen
 class Reminded:
-    """What one page did."""
+    """The result of one page of reminders."""
 
     looked_at: int
     """Due rows, whether or not there was anything left to remind of."""
@@ -21,7 +21,7 @@ class Reminded:
 
 
 async def queue_reminders(tx: Tx, limit: int = 100) -> Reminded:
-    """Queue the reminder of up to ``limit`` subscriptions whose next one is due, the longest due first, and set the next.
+    """Queue the reminder of up to `limit` subscriptions whose next one is due, the longest due first, and set the next.
 
     In one statement, so a crash leaves a row as it was or done. Rows that another transaction works on are left for the
     next page. One outbox row per (customer, kind, what it is about): a second one is the same message.
@@ -35,7 +35,7 @@ async def queue_reminders(tx: Tx, limit: int = 100) -> Reminded:
             JOIN subscriptions s ON s.id = r.subscription_id JOIN customers c ON c.id = s.customer_id
             WHERE r.due_at <= (SELECT at FROM now)
             ORDER BY r.due_at, r.subscription_id LIMIT $1
-            -- the message needs the customer's row: one that somebody keeps locked must not hold up the page
+            -- the message needs the customer's row: one that another transaction keeps locked must not hold up the page
             FOR NO KEY UPDATE OF r SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED
         ), facts AS MATERIALIZED (
             SELECT due.subscription_id, s.customer_id, s.tariff, s.auto_renew, due.ends_at, latest.kind, latest.anchor,

@@ -1,5 +1,4 @@
-"""Subscriptions: what a customer has now, the two ways it ends (by time and by revocation), and the link to it that
-nobody can guess.
+"""Subscriptions: what a customer has now, the two ways it ends (time and revocation), and the unguessable link to it.
 
 Both ends are marked here first; the workers take the keys off the nodes afterwards.
 """
@@ -17,7 +16,7 @@ from db.access.wanted_keys import want_absent
 from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.tx import Tx
-from db.work.audit import record
+from db.work.audit import abbreviated, record_audit
 
 
 @attrs.frozen
@@ -34,7 +33,7 @@ class KeyView:
     """The customer's current key. Its text form shows the first 8 characters of the UUID only."""
 
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     status: str
     """pending, active, failed, removing or removed; a renewal makes an active key pending until the nodes know."""
@@ -63,7 +62,7 @@ class SubscriptionView:
 
 @attrs.frozen
 class ExpiredPage:
-    """What one page of expiry did."""
+    """The subscriptions that one page of expiry ended, and where the next page begins."""
 
     subscription_ids: tuple[int, ...]
     last_id: int
@@ -73,7 +72,7 @@ class ExpiredPage:
 
 
 async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
-    """The customer's subscription, or ``None`` if there never was one. Raises ``UnknownCustomer``."""
+    """The customer's subscription, or `None` if there never was one. Raises `UnknownCustomer`."""
     row = await tx.fetchrow(
         """
         SELECT s.id, coalesce(running.tariff, s.tariff) AS tariff, s.state, s.source, s.expires_at, s.auto_renew,
@@ -131,7 +130,7 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
 async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:
     """End the customer's subscription now and queue the removal of its keys; the node is told afterwards.
 
-    ``False``: it was revoked before, nothing changed. Raises ``UnknownCustomer``, and ``BusinessError`` when the
+    `False`: it was revoked before, nothing changed. Raises `UnknownCustomer`, and `BusinessError` when the
     customer never had a subscription. A later purchase makes the subscription active again.
     """
     customer = await find_customer(tx, telegram_id)
@@ -146,7 +145,7 @@ async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:
     end = await end_entitlement(tx, row["id"], "revoke", actor)
     await tx.execute("UPDATE subscriptions SET state = 'revoked' WHERE id = $1", row["id"])
     keys = await want_absent(tx, [row["id"]])
-    await record(
+    await record_audit(
         tx,
         actor,
         "revoke",
@@ -158,7 +157,7 @@ async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:
 
 
 async def expire_page(tx: Tx, after_id: int = 0, limit: int = 100) -> ExpiredPage:
-    """Mark up to ``limit`` subscriptions whose end has passed as expired, ids above ``after_id`` first, lowest first.
+    """Mark up to `limit` subscriptions whose end has passed as expired, ids above `after_id` first, lowest first.
 
     In one statement: who has just renewed is skipped, because the end is read again under the row's lock; who is being
     worked on by another transaction is left for the next round. Their keys are queued for removal and the customers
@@ -174,7 +173,7 @@ async def expire_page(tx: Tx, after_id: int = 0, limit: int = 100) -> ExpiredPag
         ), page AS MATERIALIZED (
             SELECT s.id FROM subscriptions s JOIN seen ON seen.id = s.id JOIN customers c ON c.id = s.customer_id
             WHERE s.state = 'active' AND s.expires_at <= (SELECT atlas_now())
-            -- the message needs the customer's row: one that somebody keeps locked must not hold up the page
+            -- the message needs the customer's row: one that another transaction keeps locked must not hold up the page
             FOR NO KEY UPDATE OF s SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED
         ), expired AS (
             UPDATE subscriptions s SET state = 'expired' FROM page WHERE s.id = page.id
@@ -209,7 +208,7 @@ TOKEN_BYTES = 24
 async def link_token(tx: Tx, telegram_id: int) -> str:
     """The token in the customer's subscription link; made at the first call, the same ever after.
 
-    Raises ``UnknownCustomer``.
+    Raises `UnknownCustomer`.
     """
     customer = await find_customer(tx, telegram_id)
     await tx.execute(
@@ -222,7 +221,7 @@ async def link_token(tx: Tx, telegram_id: int) -> str:
 
 
 async def reset_link_token(tx: Tx, telegram_id: int, *, actor: str) -> str:
-    """Give the customer another token; the old one opens nothing any more. Raises ``UnknownCustomer``."""
+    """Give the customer another token; the old one opens nothing any more. Raises `UnknownCustomer`."""
     customer = await find_customer(tx, telegram_id)
     token = secrets.token_urlsafe(TOKEN_BYTES)
     await tx.execute(
@@ -233,12 +232,12 @@ async def reset_link_token(tx: Tx, telegram_id: int, *, actor: str) -> str:
         customer.id,
         token,
     )
-    await record(tx, actor, "reset_link", customer_id=customer.id, subject=f"customer:{customer.id}")
+    await record_audit(tx, actor, "reset_link", customer_id=customer.id, subject=f"customer:{customer.id}")
     return token
 
 
 async def owner_of_token(tx: Tx, token: str) -> int | None:
-    """The Telegram id of whom the token belongs to, or ``None``."""
+    """The Telegram id of the customer to whom the token belongs; `None` if it is unknown."""
     telegram_id: int | None = await tx.fetchval(
         """
         SELECT c.telegram_id FROM subscription_links l JOIN customers c ON c.id = l.customer_id WHERE l.token = $1

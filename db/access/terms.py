@@ -1,6 +1,6 @@
 """Tariffs side by side: the one place where periods of different tariffs are added and taken back. Pure arithmetic.
 
-Time is additive: the new end is ``max(now, end) + period``, whatever the VPN says. An end that equals now has passed. Of
+Time is additive: the new end is `max(now, end) + period`, whatever the VPN says. An end that equals now has passed. Of
 several running tariffs the best is used up first:
 
 - the same tariff again: its end moves by the period;
@@ -11,7 +11,7 @@ several running tariffs the best is used up first:
 
 Nothing is converted by price, nothing is lost, and a cheap period never becomes a dear one.
 
-Everywhere, ``ends`` says for each tariff until when it, or a better one, is paid for, and ``ranks`` which is the better.
+Everywhere, `ends` says for each tariff until when it, or a better one, is paid for, and `ranks` which is the better.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ from datetime import datetime, timedelta
 def add_period(
     ends: Mapping[str, datetime], ranks: Mapping[str, int], now: datetime, tariff: str, period: timedelta
 ) -> dict[str, datetime]:
-    """Add a period of ``tariff``; returns the running tariffs.
+    """Add a period of `tariff`; returns the running tariffs.
 
-    The latest end of the result is ``max(now, latest end) + period``.
+    The latest end of the result is `max(now, latest end) + period`.
     """
     rank = ranks[tariff]
     running = {name: end for name, end in ends.items() if end > now}
@@ -37,7 +37,7 @@ def add_period(
 def take_period(
     ends: Mapping[str, datetime], ranks: Mapping[str, int], now: datetime, tariff: str, period: timedelta
 ) -> tuple[dict[str, datetime], timedelta]:
-    """Take back up to ``period`` of what is left of ``tariff``; returns the running tariffs and how much was taken.
+    """Take back up to `period` of what is left of `tariff`; returns the running tariffs and how much was taken.
 
     The latest end moves back by what was taken, never before now. A tariff that is used up thereby ends now or where
     the better one does.
@@ -59,5 +59,5 @@ def remaining(ends: Mapping[str, datetime], ranks: Mapping[str, int], now: datet
 
 
 def running_tariff(ends: Mapping[str, datetime], ranks: Mapping[str, int], now: datetime) -> str | None:
-    """The best tariff that has not ended."""
+    """The tariff of the highest rank that has not ended at `now`; `None` if all have."""
     return next(iter(remaining(ends, ranks, now)), None)

@@ -11,10 +11,10 @@ from db.work.audit import Notice, record_audit
 async def adjust_balance(
     tx: Tx, telegram_id: int, amount: Money, *, reason: str, actor: str, idempotency_key: str
 ) -> int:
-    """Add ``amount`` to the balance, or take it off if it is negative, and return the journal's id.
+    """Add `amount` to the balance, or take it off if it is negative, and return the journal's id.
 
-    It comes from the account ``adjustment``, so that reports keep it apart from what customers paid. The same key again
-    returns the first journal. Raises ``UnknownCustomer``, ``InsufficientFunds``, and ``BusinessError`` when the amount is
+    It comes from the account `adjustment`, so that reports keep it apart from what customers paid. The same key again
+    returns the first journal. Raises `UnknownCustomer`, `InsufficientFunds`, and `BusinessError` when the amount is
     zero, the reason is empty, or the key stands for another adjustment.
     """
     if not amount:

@@ -18,7 +18,7 @@ from db.work.audit import Notice, record_audit
 
 @attrs.frozen
 class BalancePurchase:
-    """What the purchase led to, now or (``replayed``) when it was asked for first."""
+    """What the purchase led to, now or (`replayed`) when it was asked for first."""
 
     order_id: int
     subscription_id: int
@@ -40,8 +40,8 @@ async def finalize_balance_purchase(
 ) -> BalancePurchase:
     """Debit the balance and extend or create the subscription, all or nothing; the same key again is one purchase.
 
-    No referral reward: this money was rewarded when it came in. Raises ``InsufficientFunds`` (roll back: nothing was
-    debited, no order stays) and everything that ``open_order`` raises.
+    No referral reward: this money was rewarded when it came in. Raises `InsufficientFunds` (roll back: nothing was
+    debited, no order stays) and everything that `open_order` raises.
     """
     customer = await lock_customer(tx, telegram_id)
     key = f"balance:{idempotency_key}"

@@ -21,7 +21,7 @@ CaseState = Literal["open", "closed"]
 
 @attrs.frozen
 class Case:
-    """One row of ``cases``, with the money that it holds."""
+    """One row of `cases`, with the money that it holds."""
 
     id: int
     kind: str
@@ -35,10 +35,10 @@ class Case:
     """The customer, if it is known whose it is."""
     money_in_id: int | None
     charge: str | None
-    """``provider charge-id`` of the captured money, which `atlas refund` goes by."""
+    """`provider charge-id` of the captured money, which `atlas refund` goes by."""
     captured: Money | None
     """What the provider captured, in its asset."""
-    held: Money
+    suspended: Money
     """What waits on the suspense account; zero when the value in roubles is not known."""
     details: Mapping[str, object]
 
@@ -74,8 +74,14 @@ async def open_case(
     return number
 
 
+async def open_case_of_the_day(tx: Tx, kind: str, subject: str, details: Mapping[str, object]) -> int:
+    """Open a case of what may go on for long, at most one a subject and day (UTC, database time); returns its number."""
+    day = await tx.fetchval("SELECT atlas_now()::date::text")
+    return await open_case(tx, kind, f"{subject}:{day}", details=details)
+
+
 async def list_cases(tx: Tx, state: CaseState | None = "open", after: int = 0, limit: int = 50) -> Sequence[Case]:
-    """Cases in this state (``None``: in any) with numbers above ``after``, the oldest first."""
+    """Cases in this state (`None`: in any) with numbers above `after`, the oldest first."""
     rows = await tx.fetch(
         f"{_CASES} WHERE c.id > $1 AND ($2::text IS NULL OR c.state = $2) ORDER BY c.id LIMIT $3", after, state, limit
     )
@@ -83,7 +89,7 @@ async def list_cases(tx: Tx, state: CaseState | None = "open", after: int = 0, l
 
 
 async def find_case(tx: Tx, case_id: int) -> Case:
-    """One case; raises ``BusinessError`` when there is none with this number."""
+    """One case; raises `BusinessError` when there is none with this number."""
     row = await tx.fetchrow(f"{_CASES} WHERE c.id = $1", case_id)
     if row is None:
         raise BusinessError(f"there is no case {case_id}")
@@ -93,23 +99,23 @@ async def find_case(tx: Tx, case_id: int) -> Case:
 async def close_case(tx: Tx, case_id: int, *, resolution: str, actor: str) -> Case:
     """Close a case that holds no money, saying how it was settled; the same again changes nothing.
 
-    Raises ``BusinessError`` when there is no such case, the resolution is empty, it was closed otherwise, or it holds
+    Raises `BusinessError` when there is no such case, the resolution is empty, it was closed otherwise, or it holds
     money: that is credited or refunded, never left behind.
     """
-    words = resolution.strip()
-    if not words:
+    text = resolution.strip()
+    if not text:
         raise BusinessError("a case is closed with a word on how it was settled")
     case = await _lock_case(tx, case_id)
     if case.state == "closed":
-        return _closed_as(case, words)
-    if case.held:
+        return _closed_as(case, text)
+    if case.suspended:
         raise BusinessError(
-            f"case {case_id} holds {case.held}: `atlas cases credit` gives it to a customer, `atlas refund` sends "
+            f"case {case_id} holds {case.suspended}: `atlas cases credit` gives it to a customer, `atlas refund` sends "
             f"{case.charge or 'it'} back; closing it would leave the money with nobody"
         )
-    await _close(tx, case_id, words, actor)
+    await _close(tx, case_id, text, actor)
     await record_audit(
-        tx, actor, "close_case", subject=f"case:{case_id}", details={"kind": case.kind, "resolution": words}
+        tx, actor, "close_case", subject=f"case:{case_id}", details={"kind": case.kind, "resolution": text}
     )
     return await find_case(tx, case_id)
 
@@ -118,8 +124,8 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
     """Give the captured money of a case to a customer's balance, reward the referrer, and close the case.
 
     All that the suspense account holds of it is moved. Of a charge whose value is not known, the operator says the
-    ``amount``, which comes from the account ``adjustment``. Repeating it for the same customer changes nothing. Raises
-    ``UnknownCustomer``, and ``BusinessError`` when the case holds no captured money, was settled otherwise, or the amount
+    `amount`, which comes from the account `adjustment`. Repeating it for the same customer changes nothing. Raises
+    `UnknownCustomer`, and `BusinessError` when the case holds no captured money, was settled otherwise, or the amount
     is missing or not the one that is held.
     """
     customer = await find_customer(tx, telegram_id)
@@ -131,15 +137,15 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
             f"case {case_id} is about {case.subject}, not about captured money; close it when it is settled"
         )
     source: SystemAccount = "suspense"
-    value = case.held
-    if not case.held:
+    value = case.suspended
+    if not case.suspended:
         if amount is None or not amount > Money(0):
             raise BusinessError(
                 f"the value of {case.captured} in roubles is not known: say the amount that the customer is credited"
             )
         source, value = "adjustment", amount
-    elif amount is not None and amount != case.held:
-        raise BusinessError(f"case {case_id} holds {case.held}, and all of it is credited, not {amount}")
+    elif amount is not None and amount != case.suspended:
+        raise BusinessError(f"case {case_id} holds {case.suspended}, and all of it is credited, not {amount}")
     await lock_customers(tx, (customer.id, customer.referrer_id))
     await post(
         tx,
@@ -151,8 +157,8 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
             money_in_id=case.money_in_id,
         ),
     )
-    # The rouble has come in from outside for this customer now; a value that nobody knows is not rewarded.
-    reward = await reward_referrer(tx, customer.id, case.money_in_id, case.held)
+    # The rouble has come in from outside for this customer now; an unknown value is not rewarded.
+    reward = await reward_referrer(tx, customer.id, case.money_in_id, case.suspended)
     await _close(tx, case_id, f"credited to customer {telegram_id}", actor)
     payload = {"amount": value.amount, "currency": value.currency, "why": "case"}
     await record_audit(
@@ -221,6 +227,6 @@ def _case(row: Row) -> Case:
         money_in_id=row["money_in_id"],
         charge=row["charge"],
         captured=None if row["amount"] is None else Money(row["amount"], row["asset"]),
-        held=Money(row["held"], row["currency"]),
+        suspended=Money(row["held"], row["currency"]),
         details=json.loads(row["details_text"]),
     )

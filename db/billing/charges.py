@@ -11,7 +11,7 @@ from db.tx import Tx
 
 @attrs.frozen
 class Charge:
-    """One row of ``money_in``."""
+    """A captured charge as it was recorded: one row of `money_in`."""
 
     id: int
     provider: str
@@ -28,7 +28,7 @@ class Charge:
 
 @attrs.frozen
 class NewCharge:
-    """A charge that was new."""
+    """The result of recording a charge that was not known before."""
 
     money_in_id: int
     pays: bool
@@ -46,7 +46,7 @@ async def record_charge(
     order_id: int | None,
     pays: int | None = None,
 ) -> NewCharge | None:
-    """Record the charge, or return ``None`` if it was recorded before; ``pays`` is the order that it pays exactly.
+    """Record the charge, or return `None` if it was recorded before; `pays` is the order that it pays exactly.
 
     That order is paid by it if it is still pending and its time has not come: an order whose end equals now has ended.
     Of several transactions with the same charge one goes ahead; the others wait here until it ends.
@@ -79,7 +79,7 @@ async def record_charge(
 
 
 async def find_charge(tx: Tx, provider: str, charge_id: str) -> Charge | None:
-    """The charge, if it was recorded."""
+    """The recorded charge with this provider and charge id; `None` if there is none."""
     row = await tx.fetchrow(
         """
         SELECT m.*, c.telegram_id FROM money_in m LEFT JOIN customers c ON c.id = m.customer_id
@@ -104,9 +104,9 @@ async def find_charge(tx: Tx, provider: str, charge_id: str) -> Charge | None:
 
 
 def refuse_other_facts(charge: Charge, amount: Money, *, telegram_id: int | None, order_id: int | None) -> None:
-    """Return if the charge was recorded with these facts; raises ``ChargeConflict`` naming both sides.
+    """Return if the charge was recorded with these facts; raises `ChargeConflict` naming both sides.
 
-    What either side does not know (``None``) is not compared: a provider may repeat less than it said first, and a
+    What either side does not know (`None`) is not compared: a provider may repeat less than it said first, and a
     payer may have become a customer since.
     """
     where = f"{charge.provider} charge {charge.charge_id!r} was recorded at {charge.received_at:%Y-%m-%d %H:%M:%S %Z}"

@@ -1,8 +1,9 @@
 """Compensation: what was paid for and could not be delivered is credited to the balance, and the access ends.
 
-The policy: the credit is the price of all paid time that was not delivered, valued at what each period really cost, rounded
-down. Time counts as delivered until the nodes fell behind what is wanted of the key, so that a key that never worked is
-credited in full. Trials and gifts cost nothing, so nothing is credited for them; where nothing is credited, nothing ends.
+The policy: the credit is the price of all paid time that was not delivered, valued at what each period really cost,
+rounded down. Time counts as delivered until the nodes fell behind what is wanted of the key, so that a key that never
+worked is credited in full. Trials and gifts cost nothing, so nothing is credited for them; where nothing is credited,
+nothing ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,9 +44,9 @@ class PaidPeriod:
 
 
 def value_of(left: Mapping[str, timedelta], periods: Sequence[PaidPeriod]) -> Money:
-    """What the time that is ``left`` of each tariff cost, rounded down per period.
+    """What the time that is `left` of each tariff cost, rounded down per period.
 
-    ``periods`` are the latest first: of one tariff, what was bought last is what is left last.
+    `periods` are the latest first: of one tariff, what was bought last is what is left last.
     """
     open_time = dict(left)
     total = Money(0)
@@ -60,8 +61,8 @@ def value_of(left: Mapping[str, timedelta], periods: Sequence[PaidPeriod]) -> Mo
 async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -> Compensation:
     """Credit what was paid and not delivered, end the access, and queue the removal of the keys.
 
-    Repeating it finds nothing left and changes nothing. Raises ``BusinessError`` when there is no such subscription. A
-    caller that has locked rows of keys before calls ``lock_for_compensation`` before it does.
+    Repeating it finds nothing left and changes nothing. Raises `BusinessError` when there is no such subscription. A
+    caller that has locked rows of keys before calls `lock_for_compensation` before it does.
     """
     customer_id = await lock_for_compensation(tx, subscription_id)
     terms = await read_terms(tx, subscription_id)
@@ -113,7 +114,7 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
 async def lock_for_compensation(tx: Tx, subscription_id: int) -> int:
     """Lock the customer's and the subscription's row, in the order of every operation on money; returns the customer.
 
-    Whoever changes rows of keys and may compensate in the same transaction calls this first: a purchase locks the
+    A caller that changes rows of keys and may compensate in the same transaction calls this first: a purchase locks the
     customer before the key, and two that lock the other way round would stop each other.
     """
     customer_id: int | None = await tx.fetchval("SELECT customer_id FROM subscriptions WHERE id = $1", subscription_id)

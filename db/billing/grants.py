@@ -1,4 +1,4 @@
-"""Access that nobody pays for: the trial, and grants by an operator. Neither touches the ledger or a referral."""
+"""Access that is not paid for: the trial, and grants by an operator. Neither touches the ledger or a referral."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from db.billing.pricing import price_list
 from db.customers import Customer, find_customer, lock_customers
 from db.errors import BusinessError, UnknownTariff
 from db.tx import Tx
-from db.work.audit import record
+from db.work.audit import record_audit
 from db.work.outbox import add_message
 
 TRIAL_PERIOD = timedelta(hours=72)
@@ -18,7 +18,7 @@ TRIAL_TARIFF = "basic"
 async def grant_trial(tx: Tx, telegram_id: int, *, actor: str = "customer") -> Entitlement:
     """Give the trial: 72 hours, once per customer ever.
 
-    Raises ``UnknownCustomer``, and ``BusinessError`` when the customer had a trial before or has a subscription that
+    Raises `UnknownCustomer`, and `BusinessError` when the customer had a trial before or has a subscription that
     runs: a trial never overrides what was paid for.
     """
     customer = await find_customer(tx, telegram_id)
@@ -43,9 +43,9 @@ async def grant_trial(tx: Tx, telegram_id: int, *, actor: str = "customer") -> E
 async def grant_access(
     tx: Tx, telegram_id: int, tariff: str, period: timedelta, *, idempotency_key: str, actor: str
 ) -> Entitlement:
-    """Give a period of a tariff as an operator; the same key again returns the first grant, ``replayed``.
+    """Give a period of a tariff as an operator; the same key again returns the first grant, `replayed`.
 
-    Raises ``UnknownCustomer`` and ``UnknownTariff``, and ``BusinessError`` when the period is not positive, or the key
+    Raises `UnknownCustomer` and `UnknownTariff`, and `BusinessError` when the period is not positive, or the key
     stands for something else: another customer, tariff or period.
     """
     if period <= timedelta(0):
@@ -88,7 +88,7 @@ async def _give(tx: Tx, customer: Customer, wanted: Grant) -> Entitlement:
         customer_id=customer.id,
         payload={"tariff": wanted.tariff, "source": wanted.source, "expires_at": entitlement.new_end.isoformat()},
     )
-    await record(
+    await record_audit(
         tx,
         wanted.actor,
         f"grant_{wanted.source}",

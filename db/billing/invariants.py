@@ -1,17 +1,19 @@
-"""Checks the money invariants: every view whose name begins with ``money_`` lists violations and must be empty."""
+"""Checks the money invariants: every view whose name begins with `money_` lists violations and must be empty."""
 
 from collections.abc import Callable
 
 import attrs
 
+from db.billing.cases import open_case_of_the_day
 from db.tx import Tx
+from db.work.epochs import Epoch, check_epoch
 
 _SAMPLE = 5
 
 
 @attrs.frozen
 class Invariant:
-    """One invariant and what breaks it."""
+    """The result of evaluating one money view."""
 
     name: str
     """The view's name."""
@@ -23,7 +25,7 @@ class Invariant:
 
     @property
     def holds(self) -> bool:
-        """Whether there is no violation."""
+        """Whether the view is empty."""
         return self.violations == 0
 
 
@@ -45,7 +47,7 @@ async def list_invariants(tx: Tx) -> tuple[tuple[str, bool], ...]:
 
 
 async def check_invariant(tx: Tx, name: str, at_rest: bool, sample: int = _SAMPLE) -> Invariant:
-    """Evaluate one view, by a name that ``list_invariants`` gave, and name up to ``sample`` violations. It reads whole tables."""
+    """Evaluate one view, by a name that `list_invariants` gave, and name up to `sample` violations. It reads whole tables."""
     rows = await tx.fetch(
         f'SELECT subject, problem, count(*) OVER () AS violations FROM "{name}" ORDER BY subject LIMIT $1',  # noqa: S608 - a name from the catalog
         sample,
@@ -67,3 +69,12 @@ async def check_invariants(tx: Tx, progress: Progress | None = None) -> tuple[In
         if progress is not None:
             progress(checked[-1], len(checked), len(views))
     return tuple(checked)
+
+
+async def open_money_case(tx: Tx, epoch: Epoch, view: str, trouble: str) -> int:
+    """Tell the operator that a view is in trouble, and return the number of the case: one a view and day.
+
+    Raises `LostEpoch`, and nothing is written, if another process holds the singleton by now.
+    """
+    await check_epoch(tx, epoch)
+    return await open_case_of_the_day(tx, "money_invariant", view, details={"trouble": trouble[:400]})

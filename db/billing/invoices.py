@@ -1,7 +1,7 @@
 """Invoices: an order at a provider, from the wish to open one until it is paid or cannot be paid any more.
 
-Opening one is three steps: ``reserve_invoice`` (a row with the key that makes asking again the same), the provider, over
-HTTP with no transaction open, and ``open_invoice``. A crash between them leaves a row, and the next request for the same
+Opening one is three steps: `reserve_invoice` (a row with the key that makes asking again the same), the provider, over
+HTTP with no transaction open, and `open_invoice`. A crash between them leaves a row, and the next request for the same
 order goes on with it under the same key.
 """
 
@@ -17,8 +17,8 @@ from db.billing.payments import Captured, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.errors import BusinessError
 from db.money import Money
-from db.tx import Row, Tx
-from db.work.claims import Claimer
+from db.tx import Row, Tx, rows_of
+from db.work.claims import Claimer, claimable, claimed, released, revoked
 
 FIRST_LOOK_SECONDS = 30.0
 LAST_LOOK_SECONDS = 3600.0
@@ -30,7 +30,7 @@ WATCHED_FOR = timedelta(days=3)
 
 @attrs.frozen
 class Invoice:
-    """One row of ``invoices``."""
+    """An invoice that a provider has, or is asked to open: one row of `invoices`."""
 
     id: int
     order_id: int
@@ -58,7 +58,7 @@ _COLUMNS = """i.id, i.order_id, i.provider, i.request_key, i.invoice_id, i.pay_u
 async def reserve_invoice(tx: Tx, order_id: int, provider: str, assets: Sequence[str]) -> Invoice:
     """The order's invoice with this provider: the one that is open, the one that is being opened, or a new row.
 
-    Raises ``UnknownOrder``, and ``BusinessError`` when the order is not payable any more or was quoted in an asset that
+    Raises `UnknownOrder`, and `BusinessError` when the order is not payable any more or was quoted in an asset that
     the provider does not take.
     """
     order = await find_order(tx, order_id)
@@ -116,55 +116,54 @@ async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, 
 
 
 async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: int | None) -> bool:
-    """The invoice was paid: by the provider's name of it, or, without one, the order's current one."""
+    """Settle an invoice as paid, found by the provider's id of it, or by its order if `invoice_id` is empty.
+
+    `False`: it was settled before, or is not ours.
+    """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices
-        SET state = 'paid', settled_at = atlas_now(), claim_epoch = claim_epoch + 1,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        SET state = 'paid', settled_at = atlas_now(), {revoked()}
         WHERE provider = $1 AND state IN ('creating', 'open')
           AND CASE WHEN $2 = '' THEN order_id = $3 ELSE invoice_id = $2 END
-        """,
+        """,  # noqa: S608 - our own fragments
         provider,
         invoice_id,
         order_id,
     )
-    return tag != "UPDATE 0"
+    return rows_of(tag) > 0
 
 
 async def close_invoice(tx: Tx, provider: str, invoice_id: str, why: str) -> bool:
-    """The provider takes no payment of it any more. ``False``: it was settled before, or is not ours."""
+    """The provider takes no payment of it any more. `False`: it was settled before, or is not ours."""
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices
-        SET state = 'closed', why_closed = $3, settled_at = atlas_now(), claim_epoch = claim_epoch + 1,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        SET state = 'closed', why_closed = $3, settled_at = atlas_now(), {revoked()}
         WHERE provider = $1 AND invoice_id = $2 AND state IN ('creating', 'open')
-        """,
+        """,  # noqa: S608 - our own fragments
         provider,
         invoice_id,
         why[:200],
     )
-    return tag != "UPDATE 0"
+    return rows_of(tag) > 0
 
 
 async def claim_invoices(
     tx: Tx, owner: Claimer, providers: Sequence[str], limit: int, lease_seconds: float
 ) -> Sequence[Invoice]:
-    """Claim up to ``limit`` open invoices of these providers that are due to be asked about, oldest first."""
+    """Claim up to `limit` open invoices of these providers that are due to be asked about, oldest first."""
     rows = await tx.fetch(
         f"""
         WITH due AS MATERIALIZED (
             SELECT id FROM invoices
             WHERE state = 'open' AND watched AND next_attempt_at <= (SELECT atlas_now()) AND provider = ANY($3::text[])
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+              AND {claimable()}
             ORDER BY next_attempt_at, id LIMIT $4
             FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE invoices i
-        SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = i.claim_epoch + 1,
-            claim_until = atlas_now() + $5::interval
+        SET {claimed("atlas_now() + $5::interval", of="i.")}
         FROM due, orders o WHERE i.id = due.id AND o.id = i.order_id
         RETURNING {_COLUMNS}
         """,  # noqa: S608 - as above
@@ -178,20 +177,20 @@ async def claim_invoices(
 
 
 async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOutcome | None:
-    """Book the payment that the provider told of when asked. ``None``: the claim was lost, and nothing was written.
+    """Book the payment that the provider told of when asked. `None`: the claim was lost, and nothing was written.
 
     The charge is the same one that the provider's event names, so that both together are one payment.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices SET state = 'paid', settled_at = atlas_now(),
-                            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                            {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'open'
-        """,
+        """,  # noqa: S608 - our own fragments
         invoice.id,
         invoice.epoch,
     )
-    if tag != "UPDATE 1":
+    if rows_of(tag) != 1:
         return None
     return await finalize_purchase(tx, fact.command)
 
@@ -199,10 +198,10 @@ async def settle_invoice(tx: Tx, invoice: Invoice, fact: Captured) -> PurchaseOu
 async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
     """Ask again later: after half its age, 30 seconds to an hour, jittered. Too old, it is closed as not watched any more.
 
-    ``False``: the claim was lost.
+    `False`: the claim was lost.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE invoices
         SET attempts = attempts + 1, last_error = nullif($3, ''),
             next_attempt_at = atlas_now() + least($5::float8, greatest($4::float8,
@@ -210,9 +209,9 @@ async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
             state = CASE WHEN created_at < atlas_now() - $6::interval THEN 'closed' ELSE state END,
             why_closed = CASE WHEN created_at < atlas_now() - $6::interval THEN 'not watched any more' END,
             settled_at = CASE WHEN created_at < atlas_now() - $6::interval THEN atlas_now() END,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1 AND claim_epoch = $2 AND state = 'open'
-        """,
+        """,  # noqa: S608 - our own fragments
         invoice.id,
         invoice.epoch,
         error[:500],
@@ -220,7 +219,7 @@ async def postpone_invoice(tx: Tx, invoice: Invoice, error: str = "") -> bool:
         LAST_LOOK_SECONDS,
         WATCHED_FOR,
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
@@ -235,9 +234,9 @@ async def question_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
 
 
 async def doubt_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
-    """The provider does not know it. It is asked again, and once that has lasted for ``DOUBTED_AFTER`` a human is told.
+    """The provider does not know it. It is asked again, and once that has lasted for `DOUBTED_AFTER` a human is told.
 
-    ``False``: the claim was lost.
+    `False`: the claim was lost.
     """
     if await tx.fetchval("SELECT $1::timestamptz < atlas_now() - $2::interval", invoice.created_at, DOUBTED_AFTER):
         return await question_invoice(tx, invoice, why)
@@ -245,7 +244,7 @@ async def doubt_invoice(tx: Tx, invoice: Invoice, why: str) -> bool:
 
 
 async def close_stale_invoices(tx: Tx, limit: int = 100) -> int:
-    """Close invoices that nobody can be asked about, long after their orders ended; returns how many.
+    """Close invoices about which no provider can be asked, long after their orders ended; returns how many.
 
     They were never opened as far as we know, or their provider cannot be asked. A payment of one still counts.
     """
@@ -262,7 +261,7 @@ async def close_stale_invoices(tx: Tx, limit: int = 100) -> int:
         """,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)
 
 
 def _invoice(row: Row) -> Invoice:

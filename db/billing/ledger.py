@@ -1,7 +1,7 @@
 """Double entry: a journal with its postings is written whole, once, and never changed.
 
 The sign: a positive posting on a customer's account is money we owe the customer; money from outside is negative on
-``world``. The database checks at commit that each journal has two legs or more and sums to zero per currency, moves
+`world`. The database checks at commit that each journal has two legs or more and sums to zero per currency, moves
 the customers' balances itself, and refuses a balance below its floor.
 """
 
@@ -44,7 +44,7 @@ JournalKind = Literal[
 
 @attrs.frozen
 class Leg:
-    """One posting: ``account`` is a customer's id or the name of a system account."""
+    """One posting: `account` is a customer's id or the name of a system account."""
 
     account: int | SystemAccount
     amount: Money
@@ -52,11 +52,11 @@ class Leg:
 
 @attrs.frozen
 class Journal:
-    """A fact to be posted."""
+    """A balanced set of postings to be written, and the fact that it books."""
 
     kind: JournalKind
     idempotency_key: str
-    """Names the fact, e.g. ``money_in:42``: it can be posted once."""
+    """Names the fact, e.g. `money_in:42`: it can be posted once."""
     legs: Sequence[Leg]
     customer_id: int | None = None
     order_id: int | None = None
@@ -74,15 +74,15 @@ class Journal:
 
 
 def move(source: int | SystemAccount, target: int | SystemAccount, amount: Money) -> tuple[Leg, Leg]:
-    """The two legs that take ``amount`` from ``source`` and give it to ``target``."""
+    """The two legs that take `amount` from `source` and give it to `target`."""
     return Leg(source, -amount), Leg(target, amount)
 
 
 async def post(tx: Tx, journal: Journal) -> int:
     """Write the journal and its postings in one statement and return the journal's id.
 
-    The caller holds the rows of the customers concerned (``lock_customers``). Raises ``InsufficientFunds`` when a
-    balance would fall below its floor, and ``LedgerConflict`` when the idempotency key was posted before; either way
+    The caller holds the rows of the customers concerned (`lock_customers`). Raises `InsufficientFunds` when a
+    balance would fall below its floor, and `LedgerConflict` when the idempotency key was posted before; either way
     the caller's transaction has to be rolled back.
     """
     legs = journal.legs

@@ -1,5 +1,6 @@
-"""Orders: what a customer intends to buy, at a price and a quote that never change afterwards; and how an operator
-looks for them.
+"""Orders: what a customer intends to buy, at a price and a quote that never change afterwards.
+
+Opened by the shop, found by number and by key, and listed for an operator.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from db.billing.promos import check_promo, lock_promo
 from db.customers import Customer, find_customer
 from db.errors import BusinessError, OrderConflict, UnknownOrder
 from db.money import Money
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 from db.work.audit import record_audit
 
 ORDER_LIFETIME = timedelta(minutes=30)
@@ -34,7 +35,7 @@ class Quote:
 
 @attrs.frozen
 class Order:
-    """One row of ``orders``."""
+    """What a customer wants to buy, at which price: one row of `orders`."""
 
     id: int
     customer_id: int
@@ -61,12 +62,12 @@ async def open_order(
     promo_code: str | None = None,
     quote: Quote | None = None,
 ) -> Order:
-    """Open an order for a plan at today's price with the best discount, payable for ``ORDER_LIFETIME``.
+    """Open an order for a plan at today's price with the best discount, payable for `ORDER_LIFETIME`.
 
-    ``quote`` is what the provider will charge when that is not roubles. The same key again returns the first order,
+    `quote` is what the provider will charge when that is not roubles. The same key again returns the first order,
     whatever its state; older orders stay payable. The order holds its promo code until it is paid, expires or is
-    cancelled. Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``, ``BusinessError`` for a promo code that
-    cannot be used, and ``OrderConflict`` when the key stands for another plan or promo code.
+    cancelled. Raises `UnknownCustomer`, `UnknownTariff`, `UnknownPeriod`, `BusinessError` for a promo code that
+    cannot be used, and `OrderConflict` when the key stands for another plan or promo code.
     """
     customer = await find_customer(tx, telegram_id)
     priced = await price_order(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
@@ -82,7 +83,7 @@ async def price_order(
 ) -> Priced | Order:
     """Price a plan for an order, reserving the promo code, or return the order of an earlier request.
 
-    Raises as ``open_order`` does.
+    Raises as `open_order` does.
     """
     promo = None
     if promo_code is not None:
@@ -97,7 +98,7 @@ async def price_order(
 
 
 async def insert_paid(tx: Tx, customer_id: int, idempotency_key: str, priced: Priced) -> Order | None:
-    """An order that is paid from the balance in this very transaction; ``None``: the key was used before."""
+    """An order that is paid from the balance in this very transaction; `None`: the key was used before."""
     row = await _insert_row(tx, customer_id, "subscription", idempotency_key, priced, None, paid_from="balance")
     return None if row is None else order_from(row)
 
@@ -105,7 +106,7 @@ async def insert_paid(tx: Tx, customer_id: int, idempotency_key: str, priced: Pr
 async def open_topup(
     tx: Tx, telegram_id: int, amount: Money, *, idempotency_key: str, quote: Quote | None = None
 ) -> Order:
-    """Open an order that credits ``amount`` to the balance, from 100 to 100 000 RUB; otherwise like ``open_order``."""
+    """Open an order that credits `amount` to the balance, from 100 to 100 000 RUB; otherwise like `open_order`."""
     if not SMALLEST_TOPUP <= amount <= LARGEST_TOPUP:
         raise BusinessError(f"a top-up is from {SMALLEST_TOPUP} to {LARGEST_TOPUP}, not {amount}")
     customer = await find_customer(tx, telegram_id)
@@ -116,7 +117,7 @@ async def open_topup(
 
 
 async def find_order(tx: Tx, order_id: int) -> Order:
-    """The order with this number; raises ``UnknownOrder``."""
+    """Return the order with this number. Raises `UnknownOrder`."""
     row = await tx.fetchrow("SELECT * FROM orders WHERE id = $1", order_id)
     if row is None:
         raise UnknownOrder(order_id)
@@ -134,7 +135,7 @@ async def find_order_by_key(tx: Tx, customer_id: int, idempotency_key: str) -> O
 async def cancel_order(tx: Tx, order_id: int, *, actor: str) -> bool:
     """Give up an order that is not paid, so that its promo code is free again; a payment that still comes is credited.
 
-    ``False``: it was cancelled or had expired before. Raises ``UnknownOrder``, and ``BusinessError`` when it is paid.
+    `False`: it was cancelled or had expired before. Raises `UnknownOrder`, and `BusinessError` when it is paid.
     """
     customer_id = await tx.fetchval(
         "UPDATE orders SET state = 'cancelled' WHERE id = $1 AND state = 'pending' RETURNING customer_id", order_id
@@ -148,7 +149,7 @@ async def cancel_order(tx: Tx, order_id: int, *, actor: str) -> bool:
 
 
 async def expire_orders(tx: Tx, limit: int = 100) -> int:
-    """Mark up to ``limit`` unpaid orders that have outlived their time; returns how many. A payment still finds them."""
+    """Mark up to `limit` unpaid orders that have outlived their time; returns how many. A payment still finds them."""
     tag = await tx.execute(
         """
         WITH due AS MATERIALIZED (
@@ -159,11 +160,11 @@ async def expire_orders(tx: Tx, limit: int = 100) -> int:
         """,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)
 
 
 def order_from(row: Row) -> Order:
-    """Read an ``Order`` from a row with all columns of ``orders``."""
+    """Read an `Order` from a row with all columns of `orders`."""
     return Order(
         id=row["id"],
         customer_id=row["customer_id"],
@@ -180,8 +181,8 @@ def order_from(row: Row) -> Order:
 
 
 def refuse_other_plan(order: Order, tariff: str, days: int, promo_code_id: int | None, idempotency_key: str) -> None:
-    """Raises ``OrderConflict`` when the key stands for something else than this plan with this promo code."""
-    asked = idempotency_key.removeprefix("balance:")  # as whoever asked wrote it
+    """Raises `OrderConflict` when the key stands for something else than this plan with this promo code."""
+    asked = idempotency_key.removeprefix("balance:")  # as the caller wrote it
     if (order.kind, order.tariff, order.days) != ("subscription", tariff, days):
         raise OrderConflict(
             f"key {asked!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
@@ -267,14 +268,14 @@ class ListedOrder:
     promo_code: str | None
     discount_percent: int
     paid_from: str | None
-    """``provider`` or ``balance`` once it is paid."""
+    """`provider` or `balance` once it is paid."""
     created_at: datetime
 
 
 async def list_orders(
     tx: Tx, state: OrderState | None = None, telegram_id: int | None = None, before: int | None = None, limit: int = 50
 ) -> Sequence[ListedOrder]:
-    """Orders in this state (``None``: in any) of this customer (``None``: of all) below ``before``, the newest first."""
+    """Orders in this state (`None`: in any) of this customer (`None`: of all) below `before`, the newest first."""
     rows = await tx.fetch(
         """
         SELECT o.*, c.telegram_id, p.code AS promo_code FROM orders o

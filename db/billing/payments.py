@@ -1,5 +1,4 @@
-"""What a payment is, in records: the facts that a provider's event says once its adapter has read it, the command to
-book a captured charge, where a charge can end, and why.
+"""What a payment is, in records: facts of a provider's events, the command to book a charge, and where a charge ends.
 
 `db.billing.provider_events` books the facts, `db.billing.purchases` the command.
 """
@@ -15,11 +14,11 @@ from db.errors import BusinessError
 from db.money import Money
 
 PROVIDER = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""What a provider may be called; the table ``money_in`` demands the same."""
+"""What a provider may be called; the table `money_in` demands the same."""
 
 
 class PaymentResult(StrEnum):
-    """Where a captured payment ended."""
+    """Which of the three ends a captured payment has."""
 
     ENTITLEMENT = "entitlement"
     BALANCE_CREDIT = "balance_credit"
@@ -33,18 +32,18 @@ PaymentProblem = Literal["", "late", "duplicate", "amount", "payer", "orphan"]
 class FinalizePurchase:
     """A charge that a provider says it has captured.
 
-    Building one raises ``BusinessError`` when the amount is not more than zero, the charge has no id, or the provider's
-    name is none: nothing was captured then, or nobody could tell it from another charge.
+    Building one raises `BusinessError` when the amount is not more than zero, the charge has no id, or the provider's
+    name is none: nothing was captured then, or the charge could not be told from another one.
     """
 
     provider: str
-    """Lower-case name, such as ``telegram`` or ``manual``."""
+    """Lower-case name, such as `telegram` or `manual`."""
     charge_id: str
     """The provider's own key of the charge: what makes a repetition the same."""
     amount: Money
     """Exactly what was captured, in the provider's asset."""
     order_id: int | None
-    """The order that the payment names; ``None`` if it names none."""
+    """The order that the payment names; `None` if it names none."""
     telegram_id: int | None = None
     """Who paid, if the provider says so."""
     actor: str = "provider"
@@ -67,7 +66,7 @@ class FinalizePurchase:
 
 @attrs.frozen
 class PurchaseOutcome:
-    """What the payment led to, now or (``replayed``) when it was reported first."""
+    """What the payment led to, now or (`replayed`) when it was reported first."""
 
     result: PaymentResult
     money_in_id: int
@@ -85,7 +84,7 @@ class PurchaseOutcome:
 
 @attrs.frozen
 class Contact:
-    """Somebody wrote to us: he is known from now on, and can be reached again."""
+    """A person wrote to us: a customer from now on, who can be reached again."""
 
     telegram_id: int
     language: str
@@ -95,7 +94,7 @@ class Contact:
 
 @attrs.frozen
 class Captured:
-    """Money was captured."""
+    """A provider says that it captured money."""
 
     command: FinalizePurchase
     invoice_id: str = ""
@@ -129,7 +128,7 @@ class Checkout:
 
 @attrs.frozen
 class InvoiceClosed:
-    """An invoice cannot be paid any more."""
+    """A provider says that an invoice cannot be paid any more."""
 
     invoice_id: str
     why: str
@@ -137,7 +136,7 @@ class InvoiceClosed:
 
 @attrs.frozen
 class NothingToBook:
-    """Authentic, and no business of ours."""
+    """An authentic event that means nothing for money here."""
 
     why: str
     contact: Contact | None = None

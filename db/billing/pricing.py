@@ -1,7 +1,7 @@
-"""What a plan costs a customer at this moment: the price list (data in ``tariffs`` and ``prices``), less the one
-discount that applies.
+"""What a plan costs a customer at this moment: the list price less the one discount that applies.
 
-Discounts never add up: a promo code goes before the VIP discount, which goes before a personal percentage.
+The price list is data, in `tariffs` and `prices`. Discounts never add up: a promo code goes before the VIP discount,
+which goes before a personal percentage.
 """
 
 from typing import Literal
@@ -25,7 +25,7 @@ DiscountSource = Literal["promo", "vip", "personal"]
 
 @attrs.frozen
 class Plan:
-    """One line of the price list."""
+    """One line of the price list: a tariff for a number of days, at a price."""
 
     tariff: str
     days: int
@@ -40,7 +40,7 @@ class Discount:
     percent: int
 
     def off(self, price: Money) -> Money:
-        """The price after the discount of ``floor(price × percent / 100)``, not below ``SMALLEST_PURCHASE``."""
+        """The price after the discount of `floor(price × percent / 100)`, not below `SMALLEST_PURCHASE`."""
         lowest = min(price, SMALLEST_PURCHASE)
         return max(price - price.percent(self.percent), lowest)
 
@@ -68,7 +68,7 @@ async def price_list(tx: Tx) -> tuple[Plan, ...]:
 
 
 async def find_plan(tx: Tx, tariff: str, days: int) -> Plan:
-    """One line of the list; raises ``UnknownTariff`` or ``UnknownPeriod``, which name what there is."""
+    """One line of the list; raises `UnknownTariff` or `UnknownPeriod`, which name what there is."""
     row = await tx.fetchrow(
         """
         SELECT p.amount, p.currency FROM prices p JOIN tariffs t ON t.code = p.tariff
@@ -101,7 +101,7 @@ class Priced:
 async def quote_plan(tx: Tx, telegram_id: int, tariff: str, days: int, *, promo_code: str | None = None) -> Priced:
     """What the plan would cost this customer now; nothing is reserved, so an order may find the code used up.
 
-    Raises ``UnknownCustomer``, ``UnknownTariff``, ``UnknownPeriod``, and ``BusinessError`` for a code that cannot be used.
+    Raises `UnknownCustomer`, `UnknownTariff`, `UnknownPeriod`, and `BusinessError` for a code that cannot be used.
     """
     customer = await find_customer(tx, telegram_id)
     promo = None if promo_code is None else await usable_promo(tx, promo_code, customer.id)
@@ -109,7 +109,7 @@ async def quote_plan(tx: Tx, telegram_id: int, tariff: str, days: int, *, promo_
 
 
 async def price_plan(tx: Tx, customer: Customer, tariff: str, days: int, promo: UsablePromo | None) -> Priced:
-    """Price a plan with the customer's best discount; raises ``UnknownTariff`` and ``UnknownPeriod``."""
+    """Price a plan with the customer's best discount; raises `UnknownTariff` and `UnknownPeriod`."""
     plan = await find_plan(tx, tariff, days)
     discount = best_discount(
         None if promo is None else promo.percent,
@@ -121,9 +121,9 @@ async def price_plan(tx: Tx, customer: Customer, tariff: str, days: int, promo: 
 
 
 async def set_vip(tx: Tx, telegram_id: int, is_vip: bool, *, actor: str) -> bool:
-    """Make the customer a VIP, or not; open orders keep their price. ``False``: it was so before.
+    """Make the customer a VIP, or not; open orders keep their price. `False`: it was so before.
 
-    Raises ``UnknownCustomer``.
+    Raises `UnknownCustomer`.
     """
     customer = await lock_customer(tx, telegram_id)
     if customer.is_vip == is_vip:
@@ -134,9 +134,9 @@ async def set_vip(tx: Tx, telegram_id: int, is_vip: bool, *, actor: str) -> bool
 
 
 async def set_personal_discount(tx: Tx, telegram_id: int, percent: int, *, actor: str) -> bool:
-    """Set the customer's personal discount; 0 ends it, open orders keep their price. ``False``: it was so before.
+    """Set the customer's personal discount; 0 ends it, open orders keep their price. `False`: it was so before.
 
-    Raises ``UnknownCustomer``, and ``BusinessError`` when it is not a whole percentage from 0 to 100.
+    Raises `UnknownCustomer`, and `BusinessError` when it is not a whole percentage from 0 to 100.
     """
     if not 0 <= percent <= 100:
         raise BusinessError(f"a discount is from 0 to 100 percent, not {percent}")

@@ -1,6 +1,6 @@
 """Promo codes: reserved by an order, used up by its payment, once per customer.
 
-A payable order holds its code: ``max_uses`` counts the codes used and the codes held. An order that is paid in time keeps
+A payable order holds its code: `max_uses` counts the codes used and the codes held. An order that is paid in time keeps
 what it was quoted, also when the code has run out or ended since. An order that expires or is cancelled lets go.
 """
 
@@ -11,19 +11,19 @@ from typing import Literal
 import attrs
 
 from db.errors import BusinessError
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
 from db.work.audit import record_audit
 
 
 @attrs.frozen
 class Promo:
-    """One row of ``promo_codes``, with how many payable orders hold it."""
+    """One row of `promo_codes`, with how many payable orders hold it."""
 
     id: int
     code: str
     percent: int
     max_uses: int | None
-    """``None``: without limit."""
+    """`None`: without limit."""
     uses: int
     reserved: int
     valid_until: datetime | None
@@ -31,7 +31,7 @@ class Promo:
 
 @attrs.frozen
 class PromoTerms:
-    """What a code says at this moment."""
+    """A promo code's terms as they are now, read under its lock."""
 
     id: int
     code: str
@@ -54,7 +54,7 @@ async def add_promo(
 ) -> Promo:
     """Add a code, which is read without regard to case. The same again changes nothing.
 
-    Raises ``BusinessError`` when the code exists with other terms, or the terms make no sense.
+    Raises `BusinessError` when the code exists with other terms, or the terms make no sense.
     """
     name = code.strip().lower()
     if not name or any(letter.isspace() for letter in name):
@@ -87,7 +87,7 @@ async def add_promo(
 
 
 async def stop_promo(tx: Tx, code: str, *, actor: str) -> bool:
-    """End the code now; orders that hold it keep their price. ``False``: it had ended before. Raises ``BusinessError``."""
+    """End the code now; orders that hold it keep their price. `False`: it had ended before. Raises `BusinessError`."""
     promo = await find_promo(tx, code)
     tag = await tx.execute(
         """
@@ -96,18 +96,18 @@ async def stop_promo(tx: Tx, code: str, *, actor: str) -> bool:
         """,
         promo.id,
     )
-    if tag == "UPDATE 1":
+    if rows_of(tag) == 1:
         await record_audit(tx, actor, "stop_promo", subject=f"promo:{promo.code}")
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def list_promos(tx: Tx) -> Sequence[Promo]:
-    """All codes, by name."""
+    """Return all promo codes, ordered by code."""
     return [_promo(row) for row in await tx.fetch(f"{_WITH_RESERVED} ORDER BY p.code")]
 
 
 async def find_promo(tx: Tx, code: str) -> Promo:
-    """The code, read without regard to case; raises ``BusinessError``."""
+    """The code, read without regard to case; raises `BusinessError`."""
     row = await tx.fetchrow(f"{_WITH_RESERVED} WHERE p.code = lower($1)", code.strip())
     if row is None:
         raise BusinessError(f"there is no promo code {code!r}")
@@ -115,20 +115,20 @@ async def find_promo(tx: Tx, code: str) -> Promo:
 
 
 async def usable_promo(tx: Tx, code: str, customer_id: int) -> UsablePromo:
-    """Whether this customer could order with the code at this moment; reserves nothing. Raises ``BusinessError``."""
+    """Whether this customer could order with the code at this moment; reserves nothing. Raises `BusinessError`."""
     return await check_promo(tx, await _terms(tx, code), customer_id)
 
 
 async def lock_promo(tx: Tx, code: str) -> PromoTerms:
-    """Lock the code for an order that is about to hold it; raises ``BusinessError`` when there is none.
+    """Lock the code for an order that is about to hold it; raises `BusinessError` when there is none.
 
-    Whoever opens an order with the same code waits until this transaction ends, so that the last use is held once.
+    Another order with the same code waits until this transaction ends, so that the last use is held once.
     """
     return await _terms(tx, code, "FOR NO KEY UPDATE")
 
 
 async def check_promo(tx: Tx, terms: PromoTerms, customer_id: int) -> UsablePromo:
-    """Whether this customer may order with the code; raises ``BusinessError`` that says why not."""
+    """Whether this customer may order with the code; raises `BusinessError` that says why not."""
     held = await tx.fetchrow(
         """
         SELECT count(*) AS orders, max(id) FILTER (WHERE customer_id = $2) AS own_order,

@@ -18,9 +18,9 @@ from db.billing.invoices import close_invoice, mark_invoice_paid
 from db.billing.payments import Captured, Checkout, Contact, InvoiceClosed, NothingToBook, ProviderFact, Reversed
 from db.billing.purchases import finalize_purchase
 from db.customers import add_customer, touch_contact_unless_busy
-from db.tx import Row, Tx
-from db.work.audit import record
-from db.work.claims import Claimer
+from db.tx import Row, Tx, rows_of
+from db.work.audit import record_audit
+from db.work.claims import Claimer, claimable, claimed, released
 
 EventState = Literal["received", "processed", "ignored", "failed"]
 MAX_ATTEMPTS = 12
@@ -32,7 +32,7 @@ _NAME_LENGTH = 160
 
 @attrs.frozen
 class StoredEvent:
-    """One row of ``provider_events`` as the one who stored or claimed it sees it."""
+    """An event as it was stored or claimed: one row of `provider_events`."""
 
     id: int
     provider: str
@@ -42,14 +42,14 @@ class StoredEvent:
     """What it led to; empty while it is not settled."""
     is_new: bool = False
     epoch: int | None = None
-    """The claim's number, which fences what its holder writes; ``None`` for the one who stored it."""
+    """The claim's number, which fences what its holder writes; `None` for the caller that stored it."""
     body: bytes = attrs.field(default=b"", repr=False)
     attempts: int = 0
     received_at: datetime | None = None
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the event was booked, ignored or given up: nothing is left to do."""
         return self.state != "received"
 
 
@@ -57,8 +57,8 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
     """Keep an authentic event before anybody says that it arrived. One that is known already is returned as it stands.
 
     A known id with another body is another event, kept under a name of its own: ids come again at some providers, and
-    whether the two say the same is not judged by their names. The watcher leaves a new event alone for ``grace_seconds``:
-    whoever stored it goes on with it now.
+    whether the two say the same is not judged by their names. The watcher leaves a new event alone for `grace_seconds`:
+    the caller that stored it goes on with it now.
     """
     row = await tx.fetchrow(
         """
@@ -91,29 +91,27 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
 
 
 async def claim_events(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[StoredEvent]:
-    """Claim up to ``limit`` due events that are not settled, oldest due first, for ``lease_seconds`` of database time."""
+    """Claim up to `limit` due events that are not settled, oldest due first, for `lease_seconds` of database time."""
     rows = await tx.fetch(
-        """
+        f"""
         WITH due AS MATERIALIZED (
             SELECT id FROM provider_events
             WHERE state = 'received' AND next_attempt_at <= (SELECT atlas_now())
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
+              AND {claimable()}
             ORDER BY next_attempt_at, id LIMIT $3
             FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE provider_events e
-        SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
-            claim_until = atlas_now() + $4::interval
+        SET {claimed("atlas_now() + $4::interval")}
         FROM due WHERE e.id = due.id
         RETURNING e.id, provider, event_id, state, outcome::text AS outcome, claim_epoch, body, attempts, received_at
-        """,
+        """,  # noqa: S608 - our own fragments
         owner.name,
         owner.incarnation,
         limit,
         timedelta(seconds=lease_seconds),
     )
-    claimed = [
+    events = [
         attrs.evolve(
             _stored(row),
             epoch=row["claim_epoch"],
@@ -123,14 +121,14 @@ async def claim_events(tx: Tx, owner: Claimer, limit: int, lease_seconds: float)
         )
         for row in rows
     ]
-    return sorted(claimed, key=lambda event: event.id)
+    return sorted(events, key=lambda event: event.id)
 
 
 async def settle_event(tx: Tx, event: StoredEvent, fact: ProviderFact) -> StoredEvent:
     """Book what the event says and write its outcome, all or nothing, once; settled before, the first outcome is returned.
 
     A claim that was lost meanwhile changes nothing: then the event is returned as it stands, settled or not. Raises as
-    ``finalize_purchase`` does.
+    `finalize_purchase` does.
     """
     current = await _lock(tx, event)
     if current.is_settled or not _is_holder(event, current):
@@ -156,18 +154,18 @@ async def fail_event(tx: Tx, event: StoredEvent, error: str) -> StoredEvent:
 async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool, at_least: float = 0.0) -> bool:
     """Try again later, each time after twice the time. A failure counts, an outage does not.
 
-    ``False``: the claim was lost, or it has been settled meanwhile; nothing was written.
+    `False`: the claim was lost, or it has been settled meanwhile; nothing was written.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE provider_events
         SET attempts = attempts + $3::int, last_error = $4,
             -- without a counter the delay grows with the age, so that an outage costs no attempts
             next_attempt_at = atlas_now() + greatest($7::float8, least($6::float8, greatest($5::float8 * 2 ^ attempts,
                 extract(epoch FROM atlas_now() - received_at) / 4)) * (0.75 + random() / 2)) * interval '1 second',
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1 AND ($2::bigint IS NULL OR claim_epoch = $2) AND state = 'received'
-        """,
+        """,  # noqa: S608 - our own fragments
         event.id,
         event.epoch,
         int(counts),
@@ -176,11 +174,11 @@ async def postpone_event(tx: Tx, event: StoredEvent, error: str, *, counts: bool
         LAST_RETRY_SECONDS,
         at_least,
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit: int = 1000) -> int:
-    """Forget up to ``limit`` events that meant nothing and are older; returns how many. Events about money are kept."""
+    """Forget up to `limit` events that meant nothing and are older; returns how many. Events about money are kept."""
     tag = await tx.execute(
         """
         WITH old AS MATERIALIZED (
@@ -192,13 +190,13 @@ async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit:
         older_than,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)
 
 
 async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventState, dict[str, object]]:
     match fact:
         case Captured():
-            await _greet(tx, fact.contact)
+            await _note_contact(tx, fact.contact)
             outcome = await finalize_purchase(tx, fact.command)
             await mark_invoice_paid(tx, event.provider, fact.invoice_id, fact.command.order_id)
             return "processed", {
@@ -208,7 +206,7 @@ async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventSt
                 "replayed": outcome.replayed,
             }
         case Checkout():
-            await _greet_in_passing(tx, fact.contact)
+            await _note_contact_unless_busy(tx, fact.contact)
             verdict = await check_checkout(tx, fact)
             return "ignored" if verdict is CheckoutVerdict.FINE else "processed", {
                 "result": "checkout",
@@ -221,7 +219,7 @@ async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventSt
             closed = await close_invoice(tx, event.provider, fact.invoice_id, fact.why)
             return "processed" if closed else "ignored", {"result": "invoice_closed", "why": fact.why}
         case NothingToBook():
-            await _greet(tx, fact.contact)
+            await _note_contact(tx, fact.contact)
             return "ignored", {"result": "nothing", "why": fact.why}
 
 
@@ -241,7 +239,7 @@ async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
             "amount": fact.amount,
         },
     )
-    await record(
+    await record_audit(
         tx,
         provider,
         f"provider_{fact.what}",
@@ -252,13 +250,13 @@ async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
     return case_id
 
 
-async def _greet_in_passing(tx: Tx, contact: Contact | None) -> None:
+async def _note_contact_unless_busy(tx: Tx, contact: Contact | None) -> None:
     """A checkout has seconds: it does not wait for a payment of the same customer that is being booked."""
     if contact is not None and not await touch_contact_unless_busy(tx, contact.telegram_id):
-        await _greet(tx, contact)
+        await _note_contact(tx, contact)
 
 
-async def _greet(tx: Tx, contact: Contact | None) -> None:
+async def _note_contact(tx: Tx, contact: Contact | None) -> None:
     if contact is not None:
         await add_customer(
             tx,
@@ -287,12 +285,12 @@ def _is_holder(event: StoredEvent, current: StoredEvent) -> bool:
 
 async def _settle(tx: Tx, event: StoredEvent, state: EventState, outcome: dict[str, object]) -> StoredEvent:
     await tx.execute(
-        """
+        f"""
         UPDATE provider_events
         SET state = $2, outcome = $3::text::jsonb, settled_at = atlas_now(), attempts = attempts + 1, last_error = NULL,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = $1
-        """,
+        """,  # noqa: S608 - our own fragments
         event.id,
         state,
         json.dumps(outcome),

@@ -1,10 +1,8 @@
-"""What a captured payment leads to. Every one ends in exactly one of: what was ordered, a credit to the balance, a case
-for a human.
+"""What a captured payment leads to: what was ordered, a credit to the balance, or a case for a human; exactly one of them.
 
-``finalize_purchase`` is the one door for money from outside: webhooks, pollers and operators all go through it. It is
-one transaction without any network call; the VPN is told afterwards, by workers that find the key's row. ``Settlement``
-has
-the three ends.
+`finalize_purchase` is the one door for money from outside: webhooks, pollers and operators all go through it. It is
+one transaction without any network call; the VPN is told afterwards, by workers that find the key's row.
+`Settlement` has the three ends.
 """
 
 from datetime import timedelta
@@ -49,7 +47,7 @@ class Payer:
 class Settlement:
     """A recorded charge on its way to one of its ends.
 
-    The caller holds the customers' rows, calls one method once, and writes down the ``notices``.
+    The caller holds the customers' rows, calls one method once, and writes down the `notices`.
     """
 
     tx: Tx
@@ -99,7 +97,7 @@ class Settlement:
         self.notices.append(Notice("balance_credited", f"money_in:{self.money_in_id}", customer.id, payload))
         return attrs.evolve(self._outcome(PaymentResult.BALANCE_CREDIT), credited=self.booked)
 
-    async def park(self) -> PurchaseOutcome:
+    async def open_case(self) -> PurchaseOutcome:
         """Open a case; what it is worth, if that is known, waits on the suspense account."""
         if self.booked:
             await post(self.tx, self._journal("suspense", f"money_in:{self.money_in_id}", "suspense"))
@@ -156,11 +154,11 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
       in), a top-up is credited.
     - It is late, a second payment of one order, of another amount, or names no order but a known customer: its value
       is credited to the customer's balance.
-    - Nobody knows whose it is or what it is worth, or somebody else than the order's customer paid: a case is opened,
+    - Its customer or its value is not known, or another than the order's customer paid: a case is opened,
       and roubles wait on the ledger's suspense account.
 
     Repeating a charge returns the first outcome and changes nothing, also when both run at once. Raises
-    ``ChargeConflict`` when it was recorded with another amount, currency, customer or order.
+    `ChargeConflict` when it was recorded with another amount, currency, customer or order.
     """
     order, owner = await _find_and_lock(tx, command)
     booked = _value(order, command.amount)
@@ -191,7 +189,7 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
     money_in_id = recorded.money_in_id
     settlement = Settlement(tx, command, money_in_id, booked, problem, order, customer)
     if customer is None or not booked:
-        outcome = await settlement.park()
+        outcome = await settlement.open_case()
     elif order is None or problem:
         outcome = await settlement.credit(customer, "payment_credit")
     elif order.kind == "topup":
@@ -236,8 +234,8 @@ async def record_manual_purchase(
 ) -> PurchaseOutcome:
     """Record a payment that an operator saw: open the order and finalize it in one transaction.
 
-    ``amount`` defaults to the customer's price; another one does not buy the plan but is credited, as for any payment.
-    Repeatable by (provider, charge id) like ``finalize_purchase``; raises as that and ``open_order`` do.
+    `amount` defaults to the customer's price; another one does not buy the plan but is credited, as for any payment.
+    Repeatable by (provider, charge id) like `finalize_purchase`; raises as that and `open_order` do.
     """
     order = await _recorded_order(tx, provider, charge_id)
     if order is None:
@@ -264,7 +262,7 @@ async def record_manual_topup(
 ) -> PurchaseOutcome:
     """Record a top-up that an operator saw: open the order and finalize it in one transaction.
 
-    Repeatable by (provider, charge id) like ``finalize_purchase``; raises as that and ``open_topup`` do.
+    Repeatable by (provider, charge id) like `finalize_purchase`; raises as that and `open_topup` do.
     """
     order = await _recorded_order(tx, provider, charge_id)
     if order is None:
@@ -278,7 +276,7 @@ async def record_manual_topup(
 
 
 async def _recorded_order(tx: Tx, provider: str, charge_id: str) -> Order | None:
-    """The order that the charge was recorded with; ``None`` if the charge is new."""
+    """The order that the charge was recorded with; `None` if the charge is new."""
     known = await find_charge(tx, provider, charge_id)
     if known is None:
         return None

@@ -13,7 +13,7 @@ TIERS = ((50, 45), (25, 25), (0, 10))
 
 @attrs.frozen
 class ReferralReward:
-    """A reward that was paid."""
+    """A reward that was paid to a referrer."""
 
     id: int
     referrer_id: int
@@ -24,7 +24,7 @@ class ReferralReward:
 
 @attrs.frozen
 class ReferralStanding:
-    """How far a referrer has come."""
+    """How many friends of a referrer pay, which percentage that gives, and what it has earned so far."""
 
     friends: int
     """Distinct friends who brought in money from outside."""
@@ -48,7 +48,7 @@ async def paying_friends(tx: Tx, referrer_id: int) -> int:
 
 
 async def referral_standing(tx: Tx, customer_id: int) -> ReferralStanding:
-    """What a customer sees of their invitations."""
+    """Return what a customer's invitations have brought, as the shop shows it."""
     row = await tx.fetchrow(
         """
         SELECT coalesce(sum(amount), 0)::bigint AS earned FROM postings p
@@ -65,8 +65,8 @@ async def referral_standing(tx: Tx, customer_id: int) -> ReferralStanding:
 async def reward_referrer(tx: Tx, buyer_id: int, money_in_id: int, booked: Money) -> ReferralReward | None:
     """Note that the buyer is a paying customer, and pay the referrer's share of this charge, if there is a referrer.
 
-    The caller holds the rows of both (``lock_customers``), calls this once per charge and tells the referrer
-    (``reward_notice``); nothing outside this database is asked. ``None``: no referrer, or a share below one kopeck.
+    The caller holds the rows of both (`lock_customers`), calls this once per charge and tells the referrer
+    (`reward_notice`); nothing outside this database is asked. `None`: no referrer, or a share below one kopeck.
     """
     row = await tx.fetchrow(
         """
@@ -116,7 +116,7 @@ async def reward_referrer(tx: Tx, buyer_id: int, money_in_id: int, booked: Money
 
 
 def reward_notice(reward: ReferralReward) -> Notice:
-    """What the referrer is told."""
+    """The notice to the referrer of a reward."""
     return Notice(
         "referral_reward",
         f"reward:{reward.id}",

@@ -4,8 +4,8 @@ Where the money is taken from is where the charge ended: revenue if it bought ac
 suspense account if it waits in a case. Once a charge is refunded whole, the access that it bought is taken back, and the
 customer counts as a paying friend no more unless they paid for something else.
 
-The referrer's reward is taken back in proportion, as far as the referrer's balance covers it: nobody is put into debt by
-what a friend does, so the rest stays our expense.
+The referrer's reward is taken back in proportion, as far as the referrer's balance covers it: no referrer is put into
+debt by what a friend does, so the rest stays our expense.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from db.work.audit import Notice, record_audit
 
 @attrs.frozen
 class Refund:
-    """One row of ``refunds``, made now or (``replayed``) before."""
+    """One row of `refunds`, made now or (`replayed`) before."""
 
     id: int
     money_in_id: int
@@ -51,14 +51,14 @@ async def refund_charge(
     revoke: bool = True,
     write_off: bool = False,
 ) -> Refund:
-    """Record that a captured charge went back to its payer, in part or (``amount`` left out) all that is left of it.
+    """Record that a captured charge went back to its payer, in part or (`amount` left out) all that is left of it.
 
-    ``amount`` is in roubles or in the asset that was captured, which is then valued as the charge was. With ``revoke``
+    `amount` is in roubles or in the asset that was captured, which is then valued as the charge was. With `revoke`
     the refund that completes the charge takes back what is left of the period that it bought, and switches automatic
-    renewal off. A credited charge whose money is spent is refused with ``BusinessError``, unless ``write_off`` takes the
+    renewal off. A credited charge whose money is spent is refused with `BusinessError`, unless `write_off` takes the
     rest as our loss: for a chargeback, which has happened whatever we think of it.
 
-    The same key again returns the first refund. Raises ``BusinessError`` when there is no such charge, its value is not
+    The same key again returns the first refund. Raises `BusinessError` when there is no such charge, its value is not
     known, more would be refunded than was captured, or the key stands for another refund.
     """
     # Two refunds of one charge, and a refund and the settling of its case, wait for each other here.

@@ -1,40 +1,40 @@
 """Automatic renewal: the plan bought last is bought again from the balance, once per period, before access ends.
 
-A period is named by the subscription and the end that the renewal moves. Its row in ``renewals`` is the rule: debit,
+A period is named by the subscription and the end that the renewal moves. Its row in `renewals` is the rule: debit,
 extension and that row commit together, so a period is charged at most once, whatever restarts. When to try is a row in
-``renewal_schedule``, which the database keeps up with every movement of an end: first 6 hours before the end, again
+`renewal_schedule`, which the database keeps up with every movement of an end: first 6 hours before the end, again
 after a growing delay while the money is lacking, at once after a credit, and for the last time at the end itself. What
-was missed while nobody worked is made up for until ``GRACE`` after the end.
+was missed while no worker ran is made up for until `GRACE` after the end.
 """
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 import attrs
 
 from db.access.entitlements import Grant, grant
 from db.access.wanted_keys import want_present
-from db.billing.cases import open_case
 from db.billing.ledger import Journal, move, post
 from db.billing.pricing import best_discount
+from db.billing.renewal_schedule import (
+    FIRST_RETRY_SECONDS,
+    LAST_RETRY_SECONDS,
+    RenewalClaim,
+    renewal_subject,
+)
 from db.customers import lock_customer
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Row, Tx
 from db.work.audit import Notice, record_audit
-from db.work.claims import Claimer
+from db.work.claims import released, revoked
 
 GRACE = timedelta(hours=24)
-"""How long after the end a renewal is made up for that was due while nobody worked. Later, the customer decides."""
-FIRST_RETRY_SECONDS = 600.0
-LAST_RETRY_SECONDS = 3600.0
-MAX_FAILURES = 5
-"""Errors of ours after which a renewal waits for a human."""
+"""How long after the end a renewal is made up for that was due while no worker ran. Later, the customer decides."""
 
 
 class RenewalResult(StrEnum):
-    """How one try ended."""
+    """How one try to renew ended."""
 
     RENEWED = "renewed"
     LACKS_FUNDS = "lacks_funds"
@@ -42,23 +42,12 @@ class RenewalResult(StrEnum):
     MISSED = "missed"
     """The end has passed and the money is still lacking, or it passed too long ago: this period is not renewed."""
     DROPPED = "dropped"
-    """There is nothing to renew any more: the customer bought, switched it off or was revoked, or somebody else claimed it."""
-
-
-@attrs.frozen
-class RenewalClaim:
-    """A claimed renewal. ``epoch`` fences what is written: whoever claims it later wins."""
-
-    subscription_id: int
-    epoch: int
-    period_start: datetime
-    failures: int
-    """Errors of ours so far."""
+    """There is nothing to renew any more: the customer bought, switched it off or was revoked, or another worker claimed it."""
 
 
 @attrs.frozen
 class RenewalOutcome:
-    """What a try led to."""
+    """The result of a try: the price that was asked, and the new end or the time of the next try."""
 
     result: RenewalResult
     price: Money | None = None
@@ -66,11 +55,19 @@ class RenewalOutcome:
     next_try: datetime | None = None
 
 
+@attrs.frozen
+class RenewalAttempt:
+    """What trying a renewal led to, now or (`replayed`) before."""
+
+    outcome: RenewalOutcome
+    replayed: bool = False
+
+
 async def set_auto_renew(tx: Tx, telegram_id: int, enabled: bool, *, actor: str) -> bool:
-    """Switch the customer's automatic renewal on or off. ``False``: it was so before, nothing changed.
+    """Switch the customer's automatic renewal on or off. `False`: it was so before, nothing changed.
 
     It concerns the plan bought last, at the price of the day, with the customer's standing discount; promo codes do not
-    repeat. Raises ``UnknownCustomer``, and ``BusinessError`` when the customer never had a subscription, or is to be
+    repeat. Raises `UnknownCustomer`, and `BusinessError` when the customer never had a subscription, or is to be
     renewed and never bought a plan.
     """
     customer = await lock_customer(tx, telegram_id)
@@ -99,47 +96,14 @@ async def set_auto_renew(tx: Tx, telegram_id: int, enabled: bool, *, actor: str)
     return True
 
 
-async def claim_renewals(tx: Tx, owner: Claimer, limit: int, lease_seconds: float) -> Sequence[RenewalClaim]:
-    """Claim up to ``limit`` due renewals, the longest due first, for ``lease_seconds`` of database time.
-
-    Claims of an earlier incarnation of the same owner are taken over at once, those of others when their time is up.
-    """
-    rows = await tx.fetch(
-        """
-        WITH due AS MATERIALIZED (
-            SELECT subscription_id FROM renewal_schedule
-            WHERE due_at <= (SELECT atlas_now())
-              AND (claim_until IS NULL OR claim_until <= (SELECT atlas_now())
-                   OR (claimed_by = $1 AND claimed_incarnation < $2))
-            ORDER BY due_at, subscription_id LIMIT $3
-            FOR NO KEY UPDATE SKIP LOCKED
-        ), claimed AS (
-            UPDATE renewal_schedule r
-            SET claimed_by = $1, claimed_incarnation = $2, claim_epoch = claim_epoch + 1,
-                claim_until = (SELECT atlas_now()) + $4::interval
-            FROM due WHERE r.subscription_id = due.subscription_id
-            RETURNING r.subscription_id, r.claim_epoch, r.period_start, r.failures, r.due_at
-        )
-        SELECT * FROM claimed ORDER BY due_at, subscription_id
-        """,
-        owner.name,
-        owner.incarnation,
-        limit,
-        timedelta(seconds=lease_seconds),
-    )
-    return [
-        RenewalClaim(row["subscription_id"], row["claim_epoch"], row["period_start"], row["failures"]) for row in rows
-    ]
-
-
 async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> RenewalOutcome:
     """Try to pay for the next period: debit, extension and the renewal's row together, or nothing but the next try.
 
-    Fenced by the claim: what somebody else claimed, and what has changed since, is ``DROPPED`` without a trace. The
+    Fenced by the claim: what another worker claimed, and what has changed since, is `DROPPED` without a trace. The
     customer is told of a success, of lacking money once per period, and that the period was missed if lacking money was
     not told before.
     """
-    # The customer's row first, as in every operation on money: from here on nobody else moves this end or this balance.
+    # The customer's row first, as in every operation on money: from here on no other transaction moves this end or this balance.
     customer = await tx.fetchrow(
         """
         SELECT c.id, c.is_vip, c.personal_discount_percent FROM customers c JOIN subscriptions s ON s.customer_id = c.id
@@ -179,68 +143,53 @@ async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> 
     return await _buy(tx, customer["id"], row, price, actor)
 
 
-async def fail_renewal(tx: Tx, claim: RenewalClaim, error: str) -> int | None:
-    """Count an error of ours and return how many there are; ``None``: the claim was lost.
+async def renew_now(tx: Tx, telegram_id: int, period_starts: date, *, actor: str) -> RenewalAttempt:
+    """Try the renewal of the period that starts on this day (UTC) now, as `renew` does; one that failed is tried again.
 
-    It is due again after a growing, jittered delay. At ``MAX_FAILURES`` it waits for a human: a case ``renewal_failed``.
+    A period is bought once: repeating it returns the first outcome. A worker that had claimed the renewal loses the claim. Raises
+    `UnknownCustomer`, and `BusinessError` when there is no such period to renew: another one is next, the automatic
+    renewal is off, or the period was missed.
     """
-    row = await tx.fetchrow(
+    customer = await lock_customer(tx, telegram_id)
+    bought = await tx.fetchrow(
         """
-        UPDATE renewal_schedule r
-        SET failures = r.failures + 1, last_error = $3,
-            state = CASE WHEN r.failures + 1 >= $4 THEN 'failed' ELSE r.state END,
-            due_at = CASE WHEN r.failures + 1 < $4
-                          THEN atlas_now() + least($6, $5 * 2 ^ r.failures) * (0.5 + random() / 2) * interval '1 second' END,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-        FROM subscriptions s
-        WHERE r.subscription_id = $1 AND r.claim_epoch = $2 AND r.due_at IS NOT NULL AND s.id = r.subscription_id
-        RETURNING r.failures, s.customer_id
+        SELECT e.new_end, -p.amount AS amount, p.currency FROM renewals r
+        JOIN subscriptions s ON s.id = r.subscription_id AND s.customer_id = $1
+        JOIN entitlement_events e ON e.id = r.event_id
+        JOIN postings p ON p.journal_id = r.journal_id JOIN accounts a ON a.id = p.account_id AND a.kind = 'customer'
+        WHERE (r.period_start AT TIME ZONE 'UTC')::date = $2
         """,
-        claim.subscription_id,
-        claim.epoch,
-        error[:500],
-        MAX_FAILURES,
-        FIRST_RETRY_SECONDS / 10,
-        LAST_RETRY_SECONDS,
+        customer.id,
+        period_starts,
+    )
+    if bought is not None:
+        price = Money(bought["amount"], bought["currency"])
+        return RenewalAttempt(RenewalOutcome(RenewalResult.RENEWED, price, bought["new_end"]), replayed=True)
+    row = await tx.fetchrow(
+        f"""
+        UPDATE renewal_schedule r
+        SET state = CASE WHEN r.state = 'failed' THEN 'due' ELSE r.state END, due_at = atlas_now(),
+            failures = CASE WHEN r.state = 'failed' THEN 0 ELSE r.failures END, {revoked(of="r.")}
+        FROM subscriptions s
+        WHERE s.id = r.subscription_id AND s.customer_id = $1 AND r.state IN ('due', 'lacks_funds', 'failed')
+          AND (r.period_start AT TIME ZONE 'UTC')::date = $2
+        RETURNING r.subscription_id, r.claim_epoch, r.period_start, r.failures
+        """,  # noqa: S608 - our own fragments
+        customer.id,
+        period_starts,
     )
     if row is None:
-        return None
-    failures: int = row["failures"]
-    if failures >= MAX_FAILURES:
-        await open_case(
-            tx,
-            "renewal_failed",
-            _subject(claim.subscription_id, claim.period_start),
-            customer_id=row["customer_id"],
-            details={"failures": failures, "error": error[:200]},
+        raise BusinessError(
+            f"customer {telegram_id} has no renewal from {period_starts} on that could be tried: `atlas renewals list "
+            f"--customer {telegram_id}` shows what comes next, `atlas auto-renew {telegram_id} on` switches renewals on, "
+            "`atlas buy-from-balance` buys without one"
         )
-    return failures
-
-
-async def postpone_renewal(tx: Tx, claim: RenewalClaim, delay_seconds: float, why: str) -> bool:
-    """Give the claim back because the database could not do it now; no failure is counted, it is due after the delay.
-
-    ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
-    """
-    tag = await tx.execute(
-        """
-        UPDATE renewal_schedule
-        SET due_at = atlas_now() + $3::interval, last_error = $4,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
-        WHERE subscription_id = (SELECT subscription_id FROM renewal_schedule
-                                 WHERE subscription_id = $1 AND claim_epoch = $2 AND due_at IS NOT NULL
-                                 FOR NO KEY UPDATE SKIP LOCKED)
-        """,
-        claim.subscription_id,
-        claim.epoch,
-        timedelta(seconds=delay_seconds),
-        why[:500],
-    )
-    return tag == "UPDATE 1"
+    claim = RenewalClaim(row["subscription_id"], row["claim_epoch"], row["period_start"], row["failures"])
+    return RenewalAttempt(await renew(tx, claim, actor=actor))
 
 
 async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> RenewalOutcome:
-    subject = _subject(row["id"], row["expires_at"])
+    subject = renewal_subject(row["id"], row["expires_at"])
     journal_id = await post(
         tx,
         Journal("auto_renewal", f"renewal:{subject}", move(customer_id, "revenue", price), customer_id=customer_id),
@@ -266,7 +215,7 @@ async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> 
         entitlement.event_id,
     )
     await want_present(tx, entitlement.subscription_id)
-    told = {
+    payload = {
         "tariff": row["plan_tariff"],
         "days": row["period_days"],
         "amount": price.amount,
@@ -277,10 +226,10 @@ async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> 
         tx,
         actor,
         "renew",
-        Notice("renewal_succeeded", subject, customer_id, told),
+        Notice("renewal_succeeded", subject, customer_id, payload),
         customer_id=customer_id,
         subject=subject,
-        details=told,
+        details=payload,
     )
     return RenewalOutcome(RenewalResult.RENEWED, price, entitlement.new_end)
 
@@ -292,24 +241,24 @@ async def _lack_funds(
         why = "the money was lacking until the end"
         return await _miss(tx, claim, customer_id, row, price, actor, "lacks_funds", why)
     next_try: datetime = await tx.fetchval(
-        """
+        f"""
         UPDATE renewal_schedule
         SET state = 'lacks_funds', tries = tries + 1, last_error = $3,
             -- The last try is at the end itself.
             due_at = least(period_start,
                            atlas_now() + least($5, $4 * 2 ^ least(tries, 20)) * (0.5 + random() / 2) * interval '1 second'),
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE subscription_id = $1 AND claim_epoch = $2
         RETURNING due_at
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.epoch,
         f"the balance does not cover {price}",
         FIRST_RETRY_SECONDS,
         LAST_RETRY_SECONDS,
     )
-    subject = _subject(claim.subscription_id, claim.period_start)
-    told = {
+    subject = renewal_subject(claim.subscription_id, claim.period_start)
+    payload = {
         "amount": price.amount,
         "currency": price.currency,
         "tariff": row["plan_tariff"],
@@ -319,10 +268,10 @@ async def _lack_funds(
         tx,
         actor,
         "renewal_lacks_funds",
-        Notice("renewal_lacks_funds", subject, customer_id, told),
+        Notice("renewal_lacks_funds", subject, customer_id, payload),
         customer_id=customer_id,
         subject=subject,
-        details=told,
+        details=payload,
     )
     return RenewalOutcome(RenewalResult.LACKS_FUNDS, price, next_try=next_try)
 
@@ -330,15 +279,15 @@ async def _lack_funds(
 async def _miss(
     tx: Tx, claim: RenewalClaim, customer_id: int, row: Row, price: Money, actor: str, reason: str, why: str
 ) -> RenewalOutcome:
-    subject = _subject(claim.subscription_id, claim.period_start)
-    told = {
+    subject = renewal_subject(claim.subscription_id, claim.period_start)
+    payload = {
         "why": reason,
         "amount": price.amount,
         "currency": price.currency,
         "tariff": row["plan_tariff"],
         "expires_at": row["expires_at"].isoformat(),
     }
-    notice = Notice("renewal_missed", subject, customer_id, told)
+    notice = Notice("renewal_missed", subject, customer_id, payload)
     knows = await tx.fetchval(
         "SELECT EXISTS (SELECT FROM outbox WHERE customer_id = $1 AND kind = 'renewal_lacks_funds' AND subject = $2 "
         "AND state = 'sent')",
@@ -352,14 +301,14 @@ async def _miss(
         *(() if knows else (notice,)),
         customer_id=customer_id,
         subject=subject,
-        details=told,
+        details=payload,
     )
     await tx.execute(
-        """
+        f"""
         UPDATE renewal_schedule
-        SET state = 'missed', due_at = NULL, last_error = $3, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+        SET state = 'missed', due_at = NULL, last_error = $3, {released()}
         WHERE subscription_id = $1 AND claim_epoch = $2
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
         claim.epoch,
         why,
@@ -374,7 +323,3 @@ def _price(customer: Row, row: Row) -> Money:
     listed = Money(row["list_amount"], row["list_currency"])
     discount = best_discount(None, is_vip=customer["is_vip"], personal_percent=customer["personal_discount_percent"])
     return listed if discount is None else discount.off(listed)
-
-
-def _subject(subscription_id: int, period_start: datetime) -> str:
-    return f"subscription:{subscription_id}:{int(period_start.timestamp())}"

@@ -1,6 +1,7 @@
 """Withdrawals: money of the balance is set aside at once, and leaves the reserve by one way only, out or back.
 
-The destination (a card, a wallet) is kept for whoever pays it out; audit entries, messages and lists show its end only.
+The destination (a card, a wallet) is kept for the operator who pays it out; audit entries, messages and lists show its
+end only.
 """
 
 from collections.abc import Sequence
@@ -23,14 +24,14 @@ WithdrawalState = Literal["reserved", "paid", "rejected"]
 
 @attrs.frozen
 class Withdrawal:
-    """One row of ``withdrawals``."""
+    """Money that a customer wants paid out: one row of `withdrawals`."""
 
     id: int
     customer_id: int
     telegram_id: int
     amount: Money
     destination: str = attrs.field(repr=lambda text: masked(text))
-    """Where to; in full, for whoever pays it out."""
+    """Where to; in full, for the operator who pays it out."""
     state: WithdrawalState
     created_at: datetime
     settled_at: datetime | None
@@ -42,17 +43,17 @@ class Withdrawal:
 
 
 def masked(destination: str) -> str:
-    """The last four characters, which tell its owner which one it is and nobody else anything."""
+    """The last four characters, which tell its owner which one it is and say nothing to others."""
     return f"…{destination[-4:]}" if len(destination) > 8 else "…"
 
 
 async def request_withdrawal(
     tx: Tx, telegram_id: int, amount: Money, *, destination: str, idempotency_key: str, actor: str = "customer"
 ) -> Withdrawal:
-    """Set ``amount`` of the balance aside until an operator has paid it out or rejected it, and tell both.
+    """Set `amount` of the balance aside until an operator has paid it out or rejected it, and tell both.
 
-    The same key again returns the first withdrawal, whatever its state. Raises ``UnknownCustomer``, ``InsufficientFunds``,
-    and ``BusinessError`` when it is below 500 RUB, the destination is empty, or the key stands for another one.
+    The same key again returns the first withdrawal, whatever its state. Raises `UnknownCustomer`, `InsufficientFunds`,
+    and `BusinessError` when it is below 500 RUB, the destination is empty, or the key stands for another one.
     """
     if amount.currency != SMALLEST_WITHDRAWAL.currency or amount < SMALLEST_WITHDRAWAL:
         raise BusinessError(f"a withdrawal is {SMALLEST_WITHDRAWAL} or more, not {amount}")
@@ -108,9 +109,9 @@ async def request_withdrawal(
 
 
 async def approve_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str, reference: str) -> Withdrawal:
-    """Record that the money has been paid out under ``reference``; the same again changes nothing.
+    """Record that the money has been paid out under `reference`; the same again changes nothing.
 
-    Raises ``BusinessError`` when there is no such withdrawal, the reference is empty, or it was settled otherwise.
+    Raises `BusinessError` when there is no such withdrawal, the reference is empty, or it was settled otherwise.
     """
     if not reference.strip():
         raise BusinessError("an approved withdrawal names the payment out, such as the bank's number")
@@ -120,7 +121,7 @@ async def approve_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str, referenc
 async def reject_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str, reason: str) -> Withdrawal:
     """Give the money back to the balance; the same again changes nothing.
 
-    Raises ``BusinessError`` when there is no such withdrawal, the reason is empty, or it was settled otherwise.
+    Raises `BusinessError` when there is no such withdrawal, the reason is empty, or it was settled otherwise.
     """
     if not reason.strip():
         raise BusinessError("a rejected withdrawal says why: the customer reads it")
@@ -130,7 +131,7 @@ async def reject_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str, reason: s
 async def list_withdrawals(
     tx: Tx, state: WithdrawalState | None = "reserved", limit: int = 100
 ) -> Sequence[Withdrawal]:
-    """Withdrawals in this state (``None``: in any), the oldest first."""
+    """Withdrawals in this state (`None`: in any), the oldest first."""
     rows = await tx.fetch(
         f"{_WITHDRAWALS} WHERE $1::text IS NULL OR w.state = $1 ORDER BY w.created_at, w.id LIMIT $2", state, limit
     )
@@ -138,25 +139,25 @@ async def list_withdrawals(
 
 
 async def find_withdrawal(tx: Tx, withdrawal_id: int) -> Withdrawal:
-    """One withdrawal; raises ``BusinessError`` when there is none with this number."""
+    """One withdrawal; raises `BusinessError` when there is none with this number."""
     row = await tx.fetchrow(f"{_WITHDRAWALS} WHERE w.id = $1", withdrawal_id)
     if row is None:
         raise BusinessError(f"there is no withdrawal {withdrawal_id}")
     return _withdrawal(row)
 
 
-async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"], actor: str, words: str) -> Withdrawal:
+async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"], actor: str, text: str) -> Withdrawal:
     found = await find_withdrawal(tx, withdrawal_id)
     await lock_customers(tx, [found.customer_id])
     # Read again under the lock: of two who settle it at once, the second one sees what the first one did.
     found = await find_withdrawal(tx, withdrawal_id)
     if found.state != "reserved":
-        said = found.reference if found.state == "paid" else found.reason
-        if found.state == state and said == words:
+        message = found.reference if found.state == "paid" else found.reason
+        if found.state == state and message == text:
             return found
         raise BusinessError(
             f"withdrawal {withdrawal_id} was {found.state} by {found.settled_by} at "
-            f"{found.settled_at:%Y-%m-%d %H:%M} UTC ({said}); money leaves the reserve once"
+            f"{found.settled_at:%Y-%m-%d %H:%M} UTC ({message}); money leaves the reserve once"
         )
     kind: JournalKind = "withdrawal_paid" if state == "paid" else "withdrawal_release"
     target: int | SystemAccount = "world" if state == "paid" else found.customer_id
@@ -179,20 +180,20 @@ async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"]
         state,
         journal_id,
         actor,
-        words,
+        text,
     )
     payload: dict[str, object] = {"amount": found.amount.amount, "currency": found.amount.currency}
     if state == "rejected":
-        payload["reason"] = words
-    told = "withdrawal_approved" if state == "paid" else "withdrawal_rejected"
+        payload["reason"] = text
+    action = "withdrawal_approved" if state == "paid" else "withdrawal_rejected"
     await record_audit(
         tx,
         actor,
-        told,
-        Notice(told, f"withdrawal:{withdrawal_id}", found.customer_id, payload),
+        action,
+        Notice(action, f"withdrawal:{withdrawal_id}", found.customer_id, payload),
         customer_id=found.customer_id,
         subject=f"withdrawal:{withdrawal_id}",
-        details={"amount": found.amount.amount, "words": words},
+        details={"amount": found.amount.amount, "words": text},
     )
     return await find_withdrawal(tx, withdrawal_id)
 

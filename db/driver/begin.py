@@ -87,24 +87,24 @@ class DeferredBegin:
         self._refused = refused
         self._protocol: Any = transport.get_protocol()
         self._filter = AnswerFilter(b"")
-        self.armed = False
+        self.is_pending = False
         """Whether BEGIN waits for a first statement."""
 
-    def arm(self) -> None:
+    def begin(self) -> None:
         """Put BEGIN in front of the next write."""
-        self.armed = True
+        self.is_pending = True
         self._transport.write = self._write
 
-    def disarm(self) -> bool:
+    def forget(self) -> bool:
         """Forget a BEGIN that was not sent; returns whether there was one."""
-        armed = self.armed
-        if armed:
-            self.armed = False
+        was_pending = self.is_pending
+        if was_pending:
+            self.is_pending = False
             del self._transport.write
-        return armed
+        return was_pending
 
     def _write(self, data: Any) -> None:
-        self.disarm()
+        self.forget()
         sent, answer = with_begin(bytes(data))
         self._filter = AnswerFilter(answer)
         self._transport.set_protocol(self)

@@ -1,8 +1,8 @@
 """One asyncpg connection as this room uses it, whichever bridge carries it.
 
-asyncpg runs on a trio-asyncio loop. Statements of a lease holder are stepped in the holder's own task (`step`);
-whatever needs a real asyncio task (connecting, closing, COPY, executemany, cleaning a cancelled connection) goes over
-the loop (`over_loop`). Only trio's deadlines rule: asyncpg's own timeouts are switched off.
+asyncpg runs on a trio-asyncio loop. Statements of a lease holder are stepped in the holder's own task
+(`db.driver.stepping.step`); whatever needs a real asyncio task (connecting, closing, COPY, executemany, cleaning a
+cancelled connection) goes over the loop (`run_on_loop`). Only trio's deadlines rule: asyncpg's own timeouts are off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import asyncpg
 import trio
 import trio_asyncio
 
-from db.driver.stepping import step
 from runtime import unwrap_group
 
 T = TypeVar("T")
@@ -50,7 +49,7 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
             try:
                 yield loop
             finally:
-                # A cancel at the wrong moment of connecting leaves a transport that nobody else knows any more.
+                # A cancel at the wrong moment of connecting leaves a transport that has no other owner.
                 for transport in tuple(getattr(loop, "_transports", {}).values()):
                     transport.abort()
                 # What is closed or cut gives its socket back in a turn of the loop, which ends with this block.
@@ -128,11 +127,15 @@ class LoopView(abc.ABC):
 
     @abc.abstractmethod
     def create_future(self) -> Any:
-        """A future of this connection."""
+        """Make a future that knows that it belongs to this connection."""
 
 
 class DriverConnection(abc.ABC):
-    """An open connection. Not more than one operation at a time; belongs to the loop on which it was opened."""
+    """An open connection, on the loop on which it was opened. It does one operation at a time.
+
+    Its user holds it alone: nothing here locks. Statements are stepped (`db.driver.stepping.step(connection, raw.fetch(…))`),
+    everything else is run with `run_on_loop`. Times are on trio's clock, in seconds.
+    """
 
     def __init__(self, connection: Any, view: LoopView) -> None:
         self.raw = connection
@@ -140,60 +143,60 @@ class DriverConnection(abc.ABC):
         self.view = view
         self.loop = view.loop
         self.stepping = False
-        self.tainted = False
-        self.keeps_reading = False
+        """Whether a coroutine is being stepped for this connection right now; its statements refuse to run otherwise."""
+        self.needs_cleaning = False
+        """Whether something happened after which the connection must not be used before it was cleaned."""
+        self.listens = False
         """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
-        self.foreign: Exception | None = None
-        self.commit_until = float("-inf")
+        """What it is used for, for errors."""
+        self.foreign_await: Exception | None = None
+        """The first foreign await or refused call since the connection was leased; it stays, even if it was swallowed."""
+        self.commit_deadline = float("-inf")
         """Time on trio's clock until which a COMMIT that is under way may take; the past while there is none."""
 
     # -- statements ---------------------------------------------------------------------------------------------------
 
-    async def step(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that waits for nothing but this connection, in the current task. See `db.driver.stepping.step`."""
-        return await step(self, coroutine)
-
     def statement(self, command: str) -> Coroutine[Any, Any, str]:
-        """One command without arguments or rows (BEGIN, COMMIT), to be stepped; gives the server's command tag."""
+        """Make the coroutine of one command without arguments or rows, such as COMMIT; stepped, it returns the command tag."""
         sending: Coroutine[Any, Any, str] = self.raw.execute(command)
         return sending
 
+    @abc.abstractmethod
     async def begin(self) -> None:
-        """Begin a transaction, at the latest with the next statement."""
-        await step(self, self.statement("BEGIN"))
+        """Begin a transaction now, or together with the next statement, which saves a round trip."""
 
-    def unbegun(self) -> bool:
-        """Forget a transaction of which nothing was sent; returns whether that was so."""
+    def forget_begin(self) -> bool:
+        """Forget a `begin` that has not been sent. Returns whether there was one, so that nothing is to be ended."""
         return False
 
     @abc.abstractmethod
-    def owns(self, awaited: object) -> bool:
-        """Whether this is a future of this very connection."""
-
-    @abc.abstractmethod
     async def wait(self, pending: Any) -> None:
-        """Wait until the future is done; a cancellation comes out at once."""
+        """Wait until a future of this connection is done. A cancellation is raised at once, without waiting for the server."""
 
     async def listen(self, channel: str, notified: Callable[[str], None], closed: Callable[[], None]) -> None:
         """Call `notified(payload)` for each NOTIFY on the channel, and `closed()` once when the connection ends."""
-        self.keeps_reading = True
+        self.listens = True
         self.raw.add_termination_listener(lambda _: closed())
-        await self.over_loop(
+        await self.run_on_loop(
             self.raw.add_listener(channel, lambda _connection, _pid, _channel, payload: notified(payload))
         )
 
-    async def over_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine of this connection as an asyncio task. When cancelled for too long, the connection is cut."""
+    async def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of this connection as an asyncio task and return its result.
+
+        After a cancellation the connection needs cleaning. If the task does not end within a moment of it, the
+        connection is cut.
+        """
         self.resume_reading()
         try:
             return await await_task(self.loop, coroutine, self.terminate)
         except BaseException as error:
             if not isinstance(error, Exception):
-                self.tainted = True  # what was sent goes on at the server, like a statement that was cancelled
+                self.needs_cleaning = True  # what was sent goes on at the server, like a statement that was cancelled
             raise
         finally:
-            if not self.keeps_reading:
+            if not self.listens:
                 self.pause_reading()
 
     @abc.abstractmethod
@@ -224,7 +227,7 @@ class DriverConnection(abc.ABC):
         return closed
 
     def is_idle(self) -> bool:
-        """Whether the connection could be handed to somebody else right now: open, no operation, no transaction.
+        """Whether the connection could be handed to another holder right now: open, no operation, no transaction.
 
         An operation that was cancelled and not yet acknowledged by the server counts as an operation.
         """
@@ -247,13 +250,13 @@ class DriverConnection(abc.ABC):
         """Whether an idle connection is still alive as far as the kernel knows; about a microsecond, no round trip."""
 
     def terminate(self) -> None:
-        """Cut the connection at once, without a word to anybody who waits on the server's side. Harmless if repeated."""
+        """Cut the connection at once, without telling the server. Harmless if repeated."""
         if not self.loop.is_closed():
             self.raw.terminate()
 
 
 class Bridge(abc.ABC):
-    """Opens connections on one loop."""
+    """A way to drive asyncpg from trio; opens connections on one loop."""
 
     name: str
 
@@ -266,10 +269,13 @@ class Bridge(abc.ABC):
 
     @abc.abstractmethod
     def adopt(self, connection: Any, view: LoopView) -> DriverConnection:
-        """Wrap a connection that was just opened."""
+        """Wrap an asyncpg connection that was opened with this view."""
 
     async def connect(self, dsn: str, *, settings: Mapping[str, str]) -> DriverConnection:
-        """Open a connection with these session settings. Bound it with a trio deadline; raises what asyncpg raises."""
+        """Open a connection with these session settings. Raises what asyncpg raises.
+
+        It has no time limit of its own: call it under a trio deadline.
+        """
         view = self.view()
         # A module attribute of an untyped library: the annotation is the promise that its documentation gives.
         opening: Coroutine[Any, Any, Any] = asyncpg.connect(

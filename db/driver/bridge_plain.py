@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from db.driver.bridge import Bridge, DriverConnection, LoopView
+from db.driver.stepping import step
 
 
 class PlainFuture(asyncio.Future[Any]):
@@ -40,8 +41,8 @@ class PlainConnection(DriverConnection):
         super().__init__(connection, view)
         self._cancelled: PlainFuture | None = None
 
-    def owns(self, awaited: object) -> bool:
-        return type(awaited) is PlainFuture and awaited.view is self.view
+    async def begin(self) -> None:
+        await step(self, self.statement("BEGIN"))
 
     async def wait(self, pending: PlainFuture) -> None:
         done = trio.Event()
@@ -62,8 +63,8 @@ class PlainConnection(DriverConnection):
         # Without looking inside the driver only this is known: it was cancelled, and nothing proves that it is over.
         return self._cancelled is not None
 
-    async def over_loop(self, coroutine: Any) -> Any:
-        result = await super().over_loop(coroutine)
+    async def run_on_loop(self, coroutine: Any) -> Any:
+        result = await super().run_on_loop(coroutine)
         # asyncpg lets an operation begin only after the server has acknowledged the cancellation of the one before.
         self._cancelled = None
         return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -14,7 +13,7 @@ _ROOMS = tuple(f"{_ROOT / room}{os.sep}" for room in ("actors", "db", "runtime",
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _INSTALLED = ("site-packages", "dist-packages")
 _DEPTH = 2
-"""Path parts that identify a file of somebody else's."""
+"""The last parts of a path that identify a file outside the four rooms."""
 
 
 def site_at(code: CodeType | None, line: int) -> str:
@@ -36,7 +35,7 @@ def site_of(frame: FrameType | None) -> str:
 
 
 def is_library(code: CodeType) -> bool:
-    """Whether it is somebody else's code: the standard library's, or of an installed package that is not this program."""
+    """Whether it is not our code: the standard library's, or of an installed package that is not this program."""
     path = code.co_filename
     if path.startswith(_ROOMS):
         return False
@@ -48,8 +47,3 @@ def sites(lines: Iterable[tuple[CodeType, int]]) -> list[str]:
     every = list(lines)
     ours = [(code, line) for code, line in every if not is_library(code)]
     return [site_at(code, line) for code, line in ours or every]
-
-
-def caller(depth: int = 1) -> FrameType | None:
-    """The frame `depth` calls above the function that asks; cheap, and formatted only when somebody wants to read it."""
-    return sys._getframe(depth + 1)

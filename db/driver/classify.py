@@ -29,7 +29,7 @@ from db.errors import (
 
 
 class Fault(enum.Enum):
-    """What to do about an error."""
+    """What the caller may do about an error."""
 
     TRANSIENT = "transient"
     """Nothing was changed and the same again may succeed: repeat after a moment."""
@@ -56,7 +56,7 @@ _BY_CODE = {
     "57P03": Fault.DOWN,  # cannot_connect_now
     "57P05": Fault.TRANSIENT,  # idle_session_timeout
 }
-_CURES = {
+_REMEDIES = {
     "25006": "it takes no writes: a standby, or default_transaction_read_only is on; make it writable, or name the primary "
     "(database.dsn)",
     "40P01": "two transactions waited for each other",
@@ -101,12 +101,6 @@ def sqlstate(error: BaseException) -> str | None:
     return code
 
 
-def constraint_of(error: BaseException) -> str | None:
-    """The name of the constraint that the server says was violated, or None."""
-    name: str | None = getattr(error, "constraint_name", None)
-    return name
-
-
 def is_driver_error(error: BaseException) -> bool:
     """Whether the error comes from the driver or the server rather than from our own code."""
     return isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
@@ -136,16 +130,17 @@ def classify(error: BaseException, *, connection_lost: bool = False, commit_sent
 
 
 def passing_error(error: BaseException, label: str) -> DatabaseBusy | DatabaseUnable | None:
-    """What the holder of a transaction is told of an error of the server that is nobody's mistake and passes; else None.
+    """Return what to raise instead of an error of the server that is no mistake of the function's and passes by itself.
 
-    For an error after which nothing is committed, on a connection that still stands.
+    None: it is not such an error; raise it as it is. Call it only if nothing was committed and the connection still
+    stands. `label` names the function in the text.
     """
     code = sqlstate(error)
     fault = None if code is None else classify(error)
     if fault not in (Fault.TRANSIENT, Fault.DOWN):
         return None
-    cure = _CURES.get(code or "", "")
-    said = str(error).partition("\n")[0]  # what follows may repeat values of a row
-    why = f"{said} ({code})" + (f"; {cure}" if cure else "")
+    remedy = _REMEDIES.get(code or "", "")
+    message = str(error).partition("\n")[0]  # what follows may repeat values of a row
+    why = f"{message} ({code})" + (f"; {remedy}" if remedy else "")
     kind = DatabaseBusy if fault is Fault.TRANSIENT else DatabaseUnable
     return kind(f'the database does not do "{label}" now: {why}; nothing was changed, it may be repeated')

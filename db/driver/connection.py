@@ -17,9 +17,8 @@ import trio
 from db.driver.bridge import Bridge, DriverConnection
 from db.driver.classify import Fault, classify, sqlstate
 from db.errors import DatabaseUnreachable, DatabaseUnusable
+from db.settings import OLDEST_SERVER
 
-OLDEST_SERVER = 15
-"""The oldest major version of PostgreSQL that the schema and the statements are written for."""
 CONNECT_LIMIT = 5.0
 """Seconds for opening a connection."""
 QUARANTINE_LIMIT = 2.0
@@ -51,7 +50,7 @@ class DatabaseAddress:
     database: str
 
     @classmethod
-    def of(cls, dsn: str) -> DatabaseAddress:
+    def parse(cls, dsn: str) -> DatabaseAddress:
         """Read host and database out of a DSN; what it leaves open is named by the driver's own defaults."""
         try:
             parts = urlsplit(dsn)
@@ -191,7 +190,7 @@ async def quarantine(connection: Connection, *, limit: float = QUARANTINE_LIMIT)
     try:
         if not driver.is_closed():
             with trio.move_on_after(limit):
-                await driver.over_loop(_cleanse(driver))
+                await driver.run_on_loop(_cleanse(driver))
                 clean = driver.is_idle() and driver.probe()
     except Exception:  # noqa: BLE001  whatever it was, the connection is cut and replaced
         clean = False
@@ -199,8 +198,8 @@ async def quarantine(connection: Connection, *, limit: float = QUARANTINE_LIMIT)
         if not clean:
             driver.terminate()
     if clean:
-        driver.tainted = False
-        driver.foreign = None
+        driver.needs_cleaning = False
+        driver.foreign_await = None
     return clean
 
 

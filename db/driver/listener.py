@@ -1,4 +1,4 @@
-"""A connection of its own that listens for NOTIFY. It is a hint for whoever waits for work; polling stays the truth."""
+"""A connection of its own that listens for NOTIFY. It is a hint for actors that wait for work; polling stays the truth."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Listener:
     notified: Callable[[str], None]
     listening: Callable[[], None]
     interrupted: Callable[[str], None]
-    chance: random.Random = attrs.field(factory=random.Random)
+    jitter: random.Random = attrs.field(factory=random.Random)
 
     async def run(self) -> NoReturn:
-        """Listen until cancelled."""
+        """Listen until cancelled; connects again after each loss, after a jittered delay of at most 5 seconds."""
         failures = 0
         while True:
             try:
@@ -48,7 +48,7 @@ class Listener:
                 failures = 0
                 await self._listen(connection)
             bound = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(failures, 16))
-            await trio.sleep(self.chance.uniform(0, bound))
+            await trio.sleep(self.jitter.uniform(0, bound))
 
     async def _listen(self, connection: Connection) -> None:
         """Listen until the connection ends, and make sure that it ends."""
@@ -64,7 +64,7 @@ class Listener:
                     await closed.wait()
                 if not closed.is_set():
                     with trio.fail_after(PING_LIMIT):
-                        await driver.over_loop(driver.raw.execute("SELECT 1"))
+                        await driver.run_on_loop(driver.raw.execute("SELECT 1"))
         except Exception as error:  # noqa: BLE001  whatever it was: this connection is over, and another one is opened
             cause = f"{type(error).__name__}: {error}"
         finally:

@@ -20,7 +20,7 @@ from runtime.config import Secret
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-log = get_logger("db.session")
+log = get_logger(__name__)
 
 
 class Session:
@@ -44,7 +44,7 @@ class Session:
         ConnectionLost, TransactionLost, AmbiguousCommit and ForeignAwait.
         """
         driver = self._connection.driver
-        if (driver.tainted or not driver.is_idle()) and not await quarantine(self._connection):
+        if (driver.needs_cleaning or not driver.is_idle()) and not await quarantine(self._connection):
             raise ConnectionLost(f'"{label}" cannot run: the connection to {self._target} was lost before it began')
         driver.label = label
         deadline = trio.current_time() + within
@@ -62,7 +62,7 @@ async def open_session(
     Raises DatabaseUnreachable (exit code 69), or DatabaseUnusable (78): credentials refused, no such database, a server older
     than 15, an unreadable DSN. Both name host, database and the setting `database.dsn`, never the password.
     """
-    target = DatabaseAddress.of(dsn.reveal() if isinstance(dsn, Secret) else dsn)
+    target = DatabaseAddress.parse(dsn.reveal() if isinstance(dsn, Secret) else dsn)
     async with open_loop(log.warning) as loop:
         bridge, _ = await choose_bridge("auto", loop)
         connection = await open_connection(bridge, target, application_name, limits or SessionLimits(), within=within)

@@ -15,13 +15,13 @@ import trio
 
 from db.driver.bridge import DriverConnection
 from db.driver.classify import Fault, classify, is_driver_error, passing_error
-from db.driver.stepping import step
+from db.driver.stepping import HeldTx, step
 from db.errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
 from db.tx import Row, Tx
 
 
 class SteppedTx:
-    """`db.tx.Tx` on a connection that nobody else uses; transactions are begun and ended by whoever uses it.
+    """`db.tx.Tx` on a connection that has no other user; its user begins and ends the transactions.
 
     Each statement runs in the current task. Errors come out as the driver raises them.
     """
@@ -34,21 +34,21 @@ class SteppedTx:
 
     async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
         """Run one statement and return all its rows."""
-        rows: Sequence[Row] = await self._driver.step(self._raw.fetch(query, *args))
+        rows: Sequence[Row] = await step(self._driver, self._raw.fetch(query, *args))
         return rows
 
     async def fetchrow(self, query: str, /, *args: object) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""
-        row: Row | None = await self._driver.step(self._raw.fetchrow(query, *args))
+        row: Row | None = await step(self._driver, self._raw.fetchrow(query, *args))
         return row
 
     async def fetchval(self, query: str, /, *args: object) -> Any:
         """Run one statement and return the first column of its first row, or None if it has none."""
-        return await self._driver.step(self._raw.fetchval(query, *args))
+        return await step(self._driver, self._raw.fetchval(query, *args))
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag."""
-        status: str = await self._driver.step(self._raw.execute(query, *args))
+        status: str = await step(self._driver, self._raw.execute(query, *args))
         return status
 
 
@@ -56,70 +56,8 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 COMMIT_GRACE = 2.0
-"""Seconds that a COMMIT gets at least, whatever else ends meanwhile: half a commit is nobody's wish."""
+"""Seconds that a COMMIT gets at least, whatever deadline passes meanwhile: an open outcome is worse than a short wait."""
 _ROLLBACK_LIMIT = 1.0
-
-
-class HeldTx:
-    """The transaction as its function sees it (`db.tx.Tx`); dead once the function has ended.
-
-    Usable only by the code that is being stepped for this connection: a child task, a callback or a function of another
-    transaction that got hold of it raises LeaseMisused and sends nothing.
-    """
-
-    __slots__ = ("_driver", "_ended", "_raw")
-
-    def __init__(self, driver: DriverConnection) -> None:
-        self._driver = driver
-        self._raw = driver.raw
-        self._ended = False
-
-    async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
-        """Run one statement and return all its rows."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        rows: Sequence[Row] = await self._raw.fetch(query, *args)
-        return rows
-
-    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
-        """Run one statement and return its first row, or None if it has none."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        row: Row | None = await self._raw.fetchrow(query, *args)
-        return row
-
-    async def fetchval(self, query: str, /, *args: object) -> Any:
-        """Run one statement and return the first column of its first row, or None if it has none."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        return await self._raw.fetchval(query, *args)
-
-    async def execute(self, query: str, /, *args: object) -> str:
-        """Run one statement (several without arguments) and return the server's command tag."""
-        if not self._driver.stepping or self._driver.tainted or self._ended:
-            self._refuse()
-        status: str = await self._raw.execute(query, *args)
-        return status
-
-    def end(self) -> None:
-        """The function has ended; whoever kept the transaction cannot use it."""
-        self._ended = True
-
-    def _refuse(self) -> None:
-        driver = self._driver
-        if self._ended:
-            raise LeaseMisused("this transaction has ended; its function kept it beyond its own return")
-        if driver.foreign is not None:
-            raise driver.foreign
-        if not driver.stepping:
-            raise LeaseMisused(
-                f'the transaction of "{driver.label}" was used by a task or callback for which it was not opened; only the '
-                "function that pool.run was given may use it, in its own task"
-            )
-        raise TransactionLost(
-            f'a statement of "{driver.label}" was cancelled before the server answered, or the server began no transaction for '
-            "it, so its transaction is lost; let the cancellation or the error pass instead of going on"
-        )
 
 
 async def transact(
@@ -141,9 +79,9 @@ async def transact(
     try:
         await driver.begin()
         result: T = await step(driver, _as_coroutine(function(tx, *args)))
-        if driver.tainted:
+        if driver.needs_cleaning:
             await _refuse_commit(driver)
-        if driver.unbegun():
+        if driver.forget_begin():
             tx.end()
             await trio.lowlevel.checkpoint()
             return result
@@ -151,9 +89,9 @@ async def transact(
             await _refuse_commit(driver)
     except BaseException as error:
         tx.end()
-        unbegun = driver.unbegun()
+        nothing_sent = driver.forget_begin()
         if isinstance(error, Exception):
-            await _fail(driver, error, unbegun=unbegun)
+            await _fail(driver, error, nothing_sent=nothing_sent)
         raise
     tx.end()
     await _commit(driver, deadline, scope)
@@ -172,9 +110,9 @@ def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
 
 async def _refuse_commit(driver: DriverConnection) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
-    if driver.foreign is not None:
-        raise driver.foreign
-    if driver.tainted:
+    if driver.foreign_await is not None:
+        raise driver.foreign_await
+    if driver.needs_cleaning:
         raise TransactionLost(
             f'"{driver.label}" went on after a statement that was cancelled or began no transaction; it was rolled back'
         )
@@ -183,19 +121,19 @@ async def _refuse_commit(driver: DriverConnection) -> None:
     )
 
 
-async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) -> None:
+async def _fail(driver: DriverConnection, error: Exception, *, nothing_sent: bool) -> None:
     """Roll back if that is still possible, and raise instead of `error` what the caller has to know more urgently."""
-    if driver.tainted:
+    if driver.needs_cleaning:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if driver.foreign is not None and error is not driver.foreign:
-            raise driver.foreign from error
+        if driver.foreign_await is not None and error is not driver.foreign_await:
+            raise driver.foreign_await from error
     if driver.is_closed():
         if is_driver_error(error):
             raise ConnectionLost(
                 f'"{driver.label}" lost its connection before COMMIT ({error}); nothing was changed, it may be repeated'
             ) from error
         return
-    if not unbegun and not driver.tainted:
+    if not nothing_sent and not driver.needs_cleaning:
         # Also when the driver knows of no transaction: a statement may have failed between BEGIN and the first answer.
         with contextlib.suppress(Exception), trio.move_on_after(_ROLLBACK_LIMIT):
             await step(driver, driver.statement("ROLLBACK"))
@@ -206,7 +144,7 @@ async def _fail(driver: DriverConnection, error: Exception, *, unbegun: bool) ->
 
 async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelScope | None) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()
-    limit = driver.commit_until = max(deadline, trio.current_time() + COMMIT_GRACE)
+    limit = driver.commit_deadline = max(deadline, trio.current_time() + COMMIT_GRACE)
     try:
         if scope is None:
             with trio.CancelScope(deadline=limit, shield=True):
@@ -217,7 +155,7 @@ async def _commit(driver: DriverConnection, deadline: float, scope: trio.CancelS
         scope.shield = True
         await _send_commit(driver)
     finally:
-        driver.commit_until = float("-inf")
+        driver.commit_deadline = float("-inf")
 
 
 async def _send_commit(driver: DriverConnection) -> None:

@@ -13,15 +13,15 @@ import attrs
 
 from db.embedded.layout import Layout, reachable_by_others
 from db.embedded.settings import ClusterError, EmbeddedSettings
+from db.settings import OLDEST_SERVER
 
-_OLDEST_MAJOR = 15
 _WHEEL_TREE = "pginstall18"
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
 @attrs.frozen
 class Binaries:
-    """PostgreSQL's programs, of one version."""
+    """A folder with PostgreSQL's programs, all of one version."""
 
     directory: Path
     version: str
@@ -47,9 +47,9 @@ def find_binaries(settings: EmbeddedSettings, layout: Layout) -> Binaries:
     if layout.service_user is not None and not reachable_by_others(directory):
         directory = _copy(directory, layout.binaries_copy)
     binaries = Binaries(directory, _version(directory))
-    if binaries.major < _OLDEST_MAJOR:
+    if binaries.major < OLDEST_SERVER:
         raise ClusterError(
-            f"PostgreSQL {binaries.version} in {directory} is too old: ATLAS needs {_OLDEST_MAJOR} or newer; "
+            f"PostgreSQL {binaries.version} in {directory} is too old: ATLAS needs {OLDEST_SERVER} or newer; "
             "set embedded.binaries to a newer one, or name a server of your own with database.dsn",
             exit_code=os.EX_CONFIG,
         )

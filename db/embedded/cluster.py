@@ -1,5 +1,6 @@
-"""One PostgreSQL cluster on this machine: prepared, initialised once, described as a foreground command, and the
-account that it runs as.
+"""One PostgreSQL cluster on this machine: its account, its files, and the command that runs it in the foreground.
+
+It is initialised once; the actor that starts it is its parent.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def ensure_account(name: str) -> Account:
     """The system account `name`, created if this machine does not have it. Raises `ClusterError` if it cannot be.
 
     Blocks while another process of ours creates it: `useradd` looks for the name before it takes its own lock, so of two at
-    the same time the later one gives the name to another number, and what the first already owns belongs to nobody.
+    the same time the later one gives the name to another number, and what the first already owns has no owner.
     """
     found = _look_up(name)
     if found is not None:
@@ -70,7 +71,7 @@ def ensure_account(name: str) -> Account:
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     # Locked is the file itself, whose name every process knows. It is replaced by each change: a process that waited on
-    # the old one finds the account when its turn comes, as everybody does who comes later.
+    # the old one finds the account when its turn comes, as every later process does.
     with _PASSWD.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -142,7 +143,7 @@ class Cluster:
         pid = int(lines[0])
         try:
             if os.fsencode(self.layout.data) not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return  # the number belongs to somebody else by now
+                return  # the number belongs to another process by now
             pidfd = os.pidfd_open(pid)
         except (FileNotFoundError, ProcessLookupError):
             return

@@ -24,7 +24,7 @@ class Layout:
     home: Path
     "Holds everything below; shared by the database and the node."
     service_user: str | None
-    "Who PostgreSQL runs as, or None: whoever runs the supervisor."
+    "The account that PostgreSQL runs as; None: the supervisor's own."
 
     @property
     def data(self) -> Path:
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def sockets(self) -> Path:
-        """PostgreSQL's socket directory, 0700: whoever may enter it is the database's owner, without a password."""
+        """PostgreSQL's socket directory, 0700: who may enter it is the database's owner, without a password."""
         inside = self.home / "run"
         if len(os.fsencode(inside / _SOCKET_NAME)) <= _UNIX_PATH_LIMIT:
             return inside
@@ -67,7 +67,7 @@ def reachable_by_others(path: Path) -> bool:
             mode = directory.stat().st_mode
         except PermissionError:
             return False
-        except OSError:  # not there, or not possible: whoever makes it says why
+        except OSError:  # not there, or not possible: the call that makes it says why
             continue
         if stat.S_ISDIR(mode) and not mode & stat.S_IXOTH:
             return False

@@ -6,6 +6,7 @@ import attrs
 
 from db.errors import UnknownNode
 from db.tx import Tx
+from db.work.audit import abbreviated
 
 
 @attrs.frozen
@@ -14,7 +15,7 @@ class CanaryKey:
 
     node: str
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     is_confirmed: bool
     """The node has had it."""
@@ -23,7 +24,7 @@ class CanaryKey:
 
 
 async def canary_key(tx: Tx, node: str) -> CanaryKey:
-    """The canary's key on the node, made at the first call. Raises ``UnknownNode``."""
+    """The canary's key on the node, made at the first call. Raises `UnknownNode`."""
     row = await tx.fetchrow(
         """
         WITH node AS (
@@ -53,7 +54,7 @@ async def canary_key(tx: Tx, node: str) -> CanaryKey:
 
 
 async def find_canary_key(tx: Tx, node: str) -> CanaryKey | None:
-    """The canary's key on the node, or ``None`` if it has none."""
+    """The canary's key on the node, or `None` if it has none."""
     if not await tx.fetchval(
         "SELECT EXISTS (SELECT FROM canary_keys c JOIN vpn_nodes n ON n.id = c.node_id WHERE n.name = $1)", node
     ):
@@ -62,7 +63,7 @@ async def find_canary_key(tx: Tx, node: str) -> CanaryKey | None:
 
 
 async def confirm_canary(tx: Tx, key: CanaryKey) -> None:
-    """The node has read the key back."""
+    """Record that the node has read the canary's key back."""
     await tx.execute(
         "UPDATE canary_keys SET confirmed_at = coalesce(confirmed_at, atlas_now()) WHERE key_id = $1 AND generation = $2",
         key.key_id,

@@ -7,7 +7,9 @@ from uuid import UUID
 
 import attrs
 
-from db.tx import Row, Tx
+from db.tx import Row, Tx, rows_of
+from db.work.audit import abbreviated
+from db.work.claims import released
 
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 600.0
@@ -31,9 +33,9 @@ class Placement:
 class KeyClaim:
     """A claimed key: all that is needed to build what the node is told, and to come back with it."""
 
-    row: int
+    key_row: int
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     epoch: int
     expires_at: datetime
@@ -41,7 +43,7 @@ class KeyClaim:
     customer_id: int
     attempts: int
     """Failures so far."""
-    waited: float
+    wait_seconds: float
     """Seconds since it has been wanted so, when it was claimed, on the database's clock."""
     placements: tuple[Placement, ...]
     """Where it has to be told; empty if every node has been told already."""
@@ -64,10 +66,10 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
         places = () if row["node"] is None else (Placement(row["node"], row["flow"], tuple(row["inbounds"])),)
         known = claims.get(row["id"])
         if known is not None:
-            claims[known.row] = attrs.evolve(known, placements=(*known.placements, *places))
+            claims[known.key_row] = attrs.evolve(known, placements=(*known.placements, *places))
             continue
         claims[row["id"]] = KeyClaim(
-            row=row["id"],
+            key_row=row["id"],
             key_id=row["key_id"],
             uuid=UUID(int=row["uuid"].int),
             generation=row["generation"],
@@ -76,7 +78,7 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
             subscription_id=row["subscription_id"],
             customer_id=row["customer_id"],
             attempts=row["attempts"],
-            waited=row["waited"],
+            wait_seconds=row["waited"],
             placements=places,
             replaces=row["replaces"],
         )
@@ -86,29 +88,29 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
 async def release_key_claim(tx: Tx, claim: KeyClaim, delay_seconds: float, error: str) -> bool:
     """Release the claim without counting an attempt; the key is due again after the delay.
 
-    ``False``: it was lost, or somebody keeps the row locked, and then it stays claimed. Waits for nobody.
+    `False`: the claim was lost, or another transaction holds the row's lock, and then it stays claimed. Never waits.
     """
     tag = await tx.execute(
-        """
+        f"""
         UPDATE vpn_keys
         SET next_attempt_at = atlas_now() + $3::interval, last_error = $4,
-            claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            {released()}
         WHERE id = (SELECT id FROM vpn_keys
                     WHERE id = $1 AND claim_epoch = $2 AND activation_status IN ('pending', 'removing')
                     FOR NO KEY UPDATE SKIP LOCKED)
-        """,
-        claim.row,
+        """,  # noqa: S608 - our own fragments
+        claim.key_row,
         claim.epoch,
         timedelta(seconds=delay_seconds),
         error[:500],
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
-async def note_applied(
+async def record_confirmations(
     tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirmation], state: Literal["present", "absent"]
 ) -> None:
-    """Write down what the nodes confirmed; what is older than what is already known of a node changes nothing."""
+    """Record what the nodes confirmed. A confirmation older than what is already known of the node changes nothing."""
     await tx.execute(
         """
         UPDATE key_placements p
@@ -117,7 +119,7 @@ async def note_applied(
         FROM unnest($4::text[], $5::text[]) AS seen (node, boot_id) JOIN vpn_nodes n ON n.name = seen.node
         WHERE p.key_id = $1 AND p.node_id = n.id AND p.applied_generation <= $2
         """,
-        claim.row,
+        claim.key_row,
         claim.generation,
         claim.expires_at,
         [node.node for node in applied],

@@ -8,12 +8,12 @@ import attrs
 
 from db.errors import UnknownNode
 from db.tx import Row, Tx
-from db.work.audit import record
+from db.work.audit import record_audit
 
 
 @attrs.frozen
 class NodeRow:
-    """One row of ``vpn_nodes``."""
+    """A VPN node as it was registered: one row of `vpn_nodes`."""
 
     name: str
     endpoint: Mapping[str, object]
@@ -69,16 +69,16 @@ async def register_node(
 
 @attrs.frozen
 class NodeSeen:
-    """What is known after a node answered."""
+    """What is known of a node after it answered."""
 
     is_new_boot: bool
-    """It was started anew since it was last seen."""
+    """It was started again since it was last seen."""
     now: datetime
     """The database's clock."""
 
 
 async def record_node_seen(tx: Tx, name: str, boot_id: str) -> NodeSeen:
-    """Note that the node answered. Raises ``UnknownNode``."""
+    """Record that the node answered now, in the boot that it named. Raises `UnknownNode`."""
     row = await tx.fetchrow(
         """
         UPDATE vpn_nodes n SET boot_id = $2, last_seen_at = atlas_now()
@@ -96,7 +96,7 @@ async def record_node_seen(tx: Tx, name: str, boot_id: str) -> NodeSeen:
 async def make_keys_due(tx: Tx, name: str) -> int:
     """The node can be reached again: whatever waits for it is due now, not when its delay is over. Returns how many keys.
 
-    Claimed keys are left to whoever works on them. Wakes nobody.
+    Claimed keys are left to the worker that claimed them. Wakes no worker.
     """
     due: int = await tx.fetchval(
         """
@@ -117,7 +117,7 @@ async def make_keys_due(tx: Tx, name: str) -> int:
 
 
 async def retire_nodes(tx: Tx, configured: Sequence[str], unseen_seconds: float) -> list[str]:
-    """Retire the nodes that are not ``configured`` here and that nobody has seen for so long; returns their names.
+    """Retire the nodes that are not `configured` here and were not seen for `unseen_seconds`; returns their names.
 
     Keys no longer wait for them, links to them are not shown. What such a node still serves ends on its own when it is
     over. Wakes the workers, because keys may be whole now.
@@ -139,23 +139,8 @@ async def retire_nodes(tx: Tx, configured: Sequence[str], unseen_seconds: float)
         timedelta(seconds=unseen_seconds),
     )
     for row in rows:
-        await record(tx, "reconcile", "node_retired", subject=f"node:{row['name']}")
+        await record_audit(tx, "reconcile", "node_retired", subject=f"node:{row['name']}")
     return [row["name"] for row in rows]
-
-
-async def find_node(tx: Tx, name: str) -> NodeRow:
-    """The node with this name; raises ``UnknownNode``."""
-    row = await tx.fetchrow("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes WHERE name = $1", name)
-    if row is None:
-        raise UnknownNode(name)
-    return _node(row)
-
-
-async def list_nodes(tx: Tx) -> list[NodeRow]:
-    """All nodes by name."""
-    return [
-        _node(row) for row in await tx.fetch("SELECT *, endpoint::text AS endpoint_text FROM vpn_nodes ORDER BY name")
-    ]
 
 
 def _node(row: Row) -> NodeRow:

@@ -1,6 +1,6 @@
-"""Reconciling in SQL: what the rows say that a node has, in pages, and what was found there that nobody wants.
+"""Reconciling in SQL: what the rows say that a node has, in pages, and which keys were found there that are not wanted.
 
-Rows compare what is believed of a node (``key_placements``) with the node itself; what is wanted but not yet told is the
+Rows compare what is believed of a node (`key_placements`) with the node itself; what is wanted but not yet told is the
 business of the workers that activate and remove. Every write of a pass is fenced by the epoch of the singleton.
 """
 
@@ -11,16 +11,13 @@ from uuid import UUID
 
 import attrs
 
-from db.billing.cases import open_case
-from db.errors import BusinessError
+from db.billing.cases import open_case_of_the_day
 from db.tx import Row, Tx
-from db.work.epochs import Epoch
+from db.work.audit import abbreviated
+from db.work.claims import revoked
+from db.work.epochs import Epoch, check_epoch
 
 KeyStatus = Literal["pending", "active", "failed", "removing"]
-
-
-class LostEpoch(BusinessError):
-    """Somebody else reconciles now: stop at once and undo nothing."""
 
 
 @attrs.frozen
@@ -32,16 +29,16 @@ class DigestPart:
     """Active keys that the node is not known to have as they are wanted."""
     digest: int
     last: int | None
-    """Where the next part starts; ``None`` if this was the last."""
+    """Where the next part starts; `None` if this was the last."""
 
 
 @attrs.frozen
 class ExpectedKey:
     """A key that belongs on a node, as the rows have it."""
 
-    row: int
+    key_row: int
     key_id: str
-    uuid: UUID = attrs.field(repr=lambda uuid: f"{str(uuid)[:8]}…")
+    uuid: UUID = attrs.field(repr=abbreviated)
     generation: int
     status: KeyStatus
     expires_at: datetime
@@ -51,7 +48,7 @@ class ExpectedKey:
 
 @attrs.frozen
 class ReconcilePass:
-    """Where the reconciling of a node stands."""
+    """How far the reconciling of a node has come."""
 
     number: int
     position: str
@@ -63,16 +60,9 @@ class ReconcilePass:
     inbounds: tuple[str, ...]
 
 
-async def check_epoch(tx: Tx, held: Epoch) -> None:
-    """Keep the epoch until this transaction ends. Raises ``LostEpoch`` if it is somebody else's by now."""
-    row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", held.name, held.epoch)
-    if row is None:
-        raise LostEpoch(f"the epoch {held.epoch} of {held.name!r} is over")
-
-
-async def begin_pass(tx: Tx, held: Epoch, node: str) -> ReconcilePass | None:
-    """Begin a pass over the node, or go on with the one that was interrupted. ``None``: no such node is registered."""
-    await check_epoch(tx, held)
+async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
+    """Begin a pass over the node, or go on with the one that was interrupted. `None`: no such node is registered."""
+    await check_epoch(tx, epoch)
     row = await tx.fetchrow(
         """
         INSERT INTO reconcile_passes AS p (node_id) SELECT id FROM vpn_nodes WHERE name = $1
@@ -95,12 +85,12 @@ async def begin_pass(tx: Tx, held: Epoch, node: str) -> ReconcilePass | None:
     )
 
 
-async def place_keys(tx: Tx, held: Epoch, node: str, after: int, limit: int) -> int | None:
-    """Place up to ``limit`` active keys on the node that have no place there yet, because it was added later.
+async def place_keys(tx: Tx, epoch: Epoch, node: str, after: int, limit: int) -> int | None:
+    """Place up to `limit` active keys on the node that have no place there yet, because it was added later.
 
-    Looks at rows above ``after`` and returns where to go on, ``None`` at the end. A node that accepts no keys gets none.
+    Looks at rows above `after` and returns where to go on, `None` at the end. A node that accepts no keys gets none.
     """
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     row = await tx.fetchrow(
         """
         WITH seen AS MATERIALIZED (
@@ -124,7 +114,7 @@ async def place_keys(tx: Tx, held: Epoch, node: str, after: int, limit: int) -> 
 
 
 async def digest_part(tx: Tx, node: str, after: int, limit: int) -> DigestPart:
-    """Up to ``limit`` placements on the node above row ``after``, digested as the node digests them."""
+    """Up to `limit` placements on the node above row `after`, digested as the node digests them."""
     row = await tx.fetchrow(
         """
         WITH part AS MATERIALIZED (
@@ -173,7 +163,7 @@ _EXPECTED = """
 
 
 async def expected_page(tx: Tx, node: str, after: str, limit: int) -> list[ExpectedKey]:
-    """Up to ``limit`` keys that have a place on the node and are not removed, by key id in the order of bytes."""
+    """Up to `limit` keys that have a place on the node and are not removed, by key id in the order of bytes."""
     rows = await tx.fetch(
         f'{_EXPECTED} AND k.key_id COLLATE "C" > $2 ORDER BY k.key_id COLLATE "C" LIMIT $3', node, after, limit
     )
@@ -198,9 +188,9 @@ def _expected(row: Row) -> ExpectedKey:
     )
 
 
-async def note_present(tx: Tx, held: Epoch, node: str, boot_id: str, keys: Sequence[ExpectedKey]) -> None:
-    """The node was seen to have these keys as they are wanted; what is known of it newer stays."""
-    await check_epoch(tx, held)
+async def record_present(tx: Tx, epoch: Epoch, node: str, boot_id: str, keys: Sequence[ExpectedKey]) -> None:
+    """Record that the node was seen to have these keys as they are wanted. What is already known of a newer generation stays."""
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         UPDATE key_placements p
@@ -211,38 +201,37 @@ async def note_present(tx: Tx, held: Epoch, node: str, boot_id: str, keys: Seque
         """,
         node,
         boot_id,
-        [key.row for key in keys],
+        [key.key_row for key in keys],
         [key.generation for key in keys],
         [key.expires_at for key in keys],
     )
 
 
-async def overtake(tx: Tx, held: Epoch, keys: Sequence[tuple[ExpectedKey, int]]) -> None:
-    """The node has something else, of the generation given or later: the keys are wanted anew, newer than that.
+async def want_newer_generation(tx: Tx, epoch: Epoch, keys: Sequence[tuple[ExpectedKey, int]]) -> None:
+    """Want these keys again, in a generation newer than the one given, because the node has something else of that one.
 
     Wakes the activation worker. A key that changed since it was read is left alone: its own worker is at it.
     """
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
-        """
+        f"""
         WITH changed AS (
             UPDATE vpn_keys k
             SET generation = seen.generation + 1, activation_status = 'pending', pending_since = atlas_now(),
-                next_attempt_at = atlas_now(), attempts = 0, last_error = NULL, claim_epoch = claim_epoch + 1,
-                claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+                next_attempt_at = atlas_now(), attempts = 0, last_error = NULL, {revoked()}
             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS seen (row, before, generation)
             WHERE k.id = seen.row AND k.generation = seen.before AND k.activation_status = 'active'
         )
         SELECT pg_notify('atlas_wake', 'activation')
-        """,
-        [key.row for key, _ in keys],
+        """,  # noqa: S608 - our own fragments
+        [key.key_row for key, _ in keys],
         [key.generation for key, _ in keys],
         [max(key.generation, generation) for key, generation in keys],
     )
 
 
 async def unwanted_of(tx: Tx, node: str, key_ids: Sequence[str]) -> list[str]:
-    """Which of these keys nobody wants on the node: unknown ones, and those whose removal was confirmed."""
+    """Return which of these keys are not wanted on the node: unknown ones, and those whose removal was confirmed."""
     rows = await tx.fetch(
         """
         SELECT seen.key_id FROM unnest($2::text[]) AS seen (key_id)
@@ -256,9 +245,9 @@ async def unwanted_of(tx: Tx, node: str, key_ids: Sequence[str]) -> list[str]:
     return [row["key_id"] for row in rows]
 
 
-async def note_sightings(tx: Tx, held: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]]) -> None:
+async def record_sightings(tx: Tx, epoch: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]]) -> None:
     """Quarantine keys (id, generation) that were seen on the node and are unwanted."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         INSERT INTO key_sightings AS s (node_id, key_id, first_pass, last_pass, generation)
@@ -274,9 +263,9 @@ async def note_sightings(tx: Tx, held: Epoch, node: str, pass_number: int, seen:
     )
 
 
-async def save_position(tx: Tx, held: Epoch, node: str, position: str) -> None:
+async def save_position(tx: Tx, epoch: Epoch, node: str, position: str) -> None:
     """Keys up to here were compared, and what was missing of them is back: the rest of the pass need not look at them again."""
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         "UPDATE reconcile_passes p SET position = $2 FROM vpn_nodes n WHERE n.name = $1 AND p.node_id = n.id",
         node,
@@ -285,13 +274,13 @@ async def save_position(tx: Tx, held: Epoch, node: str, position: str) -> None:
 
 
 async def ripe_sightings(
-    tx: Tx, held: Epoch, node: str, pass_number: int, grace_seconds: float, limit: int
+    tx: Tx, epoch: Epoch, node: str, pass_number: int, grace_seconds: float, limit: int
 ) -> tuple[int, list[str]]:
-    """How many unwanted keys this pass saw, and up to ``limit`` of them that an earlier pass saw as well, long enough ago.
+    """How many unwanted keys this pass saw, and up to `limit` of them that an earlier pass saw as well, long enough ago.
 
     Keys that this pass did not see any more are forgotten.
     """
-    await check_epoch(tx, held)
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         DELETE FROM key_sightings s USING vpn_nodes n WHERE n.name = $1 AND s.node_id = n.id AND s.last_pass < $2
@@ -312,9 +301,9 @@ async def ripe_sightings(
     return len(rows), [row["key_id"] for row in rows if row["is_ripe"]][:limit]
 
 
-async def confirm_unwanted(tx: Tx, held: Epoch, node: str, key_id: str) -> bool:
-    """Read again, right before the removal, whether nobody wants the key there, and count the removal if so."""
-    await check_epoch(tx, held)
+async def confirm_unwanted(tx: Tx, epoch: Epoch, node: str, key_id: str) -> bool:
+    """Read again, right before the removal, whether the key is still unwanted there; if so, count the removal and return True."""
+    await check_epoch(tx, epoch)
     if not await unwanted_of(tx, node, [key_id]):
         await _forget_sighting(tx, node, key_id)
         return False
@@ -327,9 +316,9 @@ async def confirm_unwanted(tx: Tx, held: Epoch, node: str, key_id: str) -> bool:
     return True
 
 
-async def forget_sighting(tx: Tx, held: Epoch, node: str, key_id: str) -> None:
-    """The key is gone from the node."""
-    await check_epoch(tx, held)
+async def forget_sighting(tx: Tx, epoch: Epoch, node: str, key_id: str) -> None:
+    """Take a key off the quarantine list of a node: it is gone from there."""
+    await check_epoch(tx, epoch)
     await _forget_sighting(tx, node, key_id)
 
 
@@ -341,9 +330,9 @@ async def _forget_sighting(tx: Tx, node: str, key_id: str) -> None:
     )
 
 
-async def finish_pass(tx: Tx, held: Epoch, node: str, verdict: str, boot_id: str | None) -> None:
-    """The pass is over; a ``boot_id`` says that the node was compared to the end."""
-    await check_epoch(tx, held)
+async def finish_pass(tx: Tx, epoch: Epoch, node: str, verdict: str, boot_id: str | None) -> None:
+    """The pass is over; a `boot_id` says that the node was compared to the end."""
+    await check_epoch(tx, epoch)
     await tx.execute(
         """
         UPDATE reconcile_passes p
@@ -356,11 +345,10 @@ async def finish_pass(tx: Tx, held: Epoch, node: str, verdict: str, boot_id: str
     )
 
 
-async def give_up_pass(tx: Tx, held: Epoch, node: str, why: str) -> None:
-    """The node says what cannot be true, or has what nobody put there: the pass is over, and a human has to look.
+async def give_up_pass(tx: Tx, epoch: Epoch, node: str, why: str) -> None:
+    """The node says what cannot be true, or has what we never put there: the pass is over, and a human has to look.
 
     One case a node and day.
     """
-    await finish_pass(tx, held, node, "implausible", None)
-    day = await tx.fetchval("SELECT atlas_now()::date::text")
-    await open_case(tx, "node_implausible", f"node:{node}:{day}", details={"why": why[:400]})
+    await finish_pass(tx, epoch, node, "implausible", None)
+    await open_case_of_the_day(tx, "node_implausible", f"node:{node}", details={"why": why[:400]})

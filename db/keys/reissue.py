@@ -3,23 +3,24 @@
 The new key is a row of its own with a greater generation, wanted beside the old one. Activation puts it on the nodes, and
 confirming it there ends the old one in the same transaction. The subscription's end does not move. Who is revoked or
 expires in between loses both keys; who pays again gets the new one. A new key that no node takes is given up
-(``db.access.wanted_keys.give_up_key``) and the old one stays, now and at every later payment.
+(`db.access.wanted_keys.give_up_key`) and the old one stays, now and at every later payment.
 """
 
+from db.access.wanted_keys import wanted_anew
 from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.keys.claims import KeyClaim
 from db.tx import Tx
-from db.work.audit import record
+from db.work.audit import record_audit
 from db.work.outbox import add_message
 
 
 async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_key: str) -> str:
-    """Want another key for the customer; returns its ``key_id``. The old link works until the new one does.
+    """Want another key for the customer; returns its `key_id`. The old link works until the new one does.
 
-    The same ``idempotency_key`` again returns the first answer. A second request before the first is done replaces the
-    key that is under way as well. Raises ``UnknownCustomer``, and ``BusinessError`` if no subscription runs or the
-    idempotency key stands for somebody else's request.
+    The same `idempotency_key` again returns the first answer. A second request before the first is done replaces the
+    key that is under way as well. Raises `UnknownCustomer`, and `BusinessError` if no subscription runs or the
+    idempotency key stands for another customer's request.
     """
     customer = await find_customer(tx, telegram_id)
     await lock_customers(tx, [customer.id])
@@ -65,7 +66,7 @@ async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_k
         actor,
     )
     assert row is not None, "an insert returns its row"
-    await record(tx, actor, "reissue_requested", customer_id=customer.id, subject=f"key:{row['id']}")
+    await record_audit(tx, actor, "reissue_requested", customer_id=customer.id, subject=f"key:{row['id']}")
     key_id: str = row["key_id"]
     return key_id
 
@@ -81,12 +82,10 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
     In the transaction that confirmed the key.
     """
     replaced = await tx.fetchval(
-        """
+        f"""
         WITH changed AS (
             UPDATE vpn_keys
-            SET wanted = 'absent', activation_status = 'removing', generation = generation + 1,
-                pending_since = atlas_now(), next_attempt_at = atlas_now(), attempts = 0, last_error = NULL,
-                claim_epoch = claim_epoch + 1, claimed_by = NULL, claimed_incarnation = NULL, claim_until = NULL
+            SET wanted = 'absent', {wanted_anew("removing")}, last_error = NULL
             WHERE subscription_id = $1 AND id < $2 AND wanted = 'present'
             RETURNING 1
         ), finished AS (
@@ -94,22 +93,22 @@ async def finish_reissue(tx: Tx, claim: KeyClaim) -> None:
             WHERE subscription_id = $1 AND key_id <= $2 AND finished_at IS NULL
         )
         SELECT count(*) FROM changed, pg_notify('atlas_wake', 'fast_expiry')
-        """,
+        """,  # noqa: S608 - our own fragments
         claim.subscription_id,
-        claim.row,
+        claim.key_row,
     )
     await add_message(
         tx,
         "key_reissued",
-        f"key:{claim.row}",
+        f"key:{claim.key_row}",
         customer_id=claim.customer_id,
         payload={"expires_at": claim.expires_at.isoformat()},
     )
-    await record(
+    await record_audit(
         tx,
         "activation",
         "key_reissued",
         customer_id=claim.customer_id,
-        subject=f"key:{claim.row}",
+        subject=f"key:{claim.key_row}",
         details={"replaced": replaced},
     )

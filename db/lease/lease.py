@@ -1,11 +1,9 @@
-"""One lease: who holds which connection, since when, for how long, and from which line; and what its holder may do with
-it.
+"""One lease: which actor holds which connection, since when, for how long, from which line, and what it may do with it.
 
 `Lease` is the pool's record, and the marker that the guard against calls under a lease looks at
-(`runtime.lease_guard`).
-`OpenLease` is what `async with pool.lease(…)` gives, the exception beside `transact`: between its statements the holder
-may do
-anything but call out, because our HTTP clients and asks refuse while the lease is open.
+(`runtime.core.lease_guard`). `OpenLease` is what `async with pool.lease(…)` gives, the exception beside `transact`:
+between its statements the holder may do anything but call out, because our HTTP clients and asks refuse while the
+lease is open.
 """
 
 from __future__ import annotations
@@ -42,10 +40,10 @@ class LeaseHolder:
 
 
 class LeasePool(Protocol):
-    """The keeper of a pool's connections, as far as a lease needs it."""
+    """The state of a pool, as far as a lease needs it."""
 
     def give_back(self, lease: Lease) -> None:
-        """The holder is done with it, in whatever state. Never waits, never raises, harmless if repeated."""
+        """Take the connection back, in whatever state it is. Never waits, never raises, harmless if repeated."""
         ...
 
 
@@ -55,7 +53,6 @@ class Lease:
     __slots__ = (
         "_code",
         "_line",
-        "book",
         "connection",
         "database_time",
         "deadline",
@@ -66,6 +63,7 @@ class Lease:
         "label",
         "lane",
         "owner",
+        "pool",
         "revoked",
         "scope",
         "task",
@@ -79,7 +77,7 @@ class Lease:
         lane: Lane,
         owner: LeaseHolder,
         connection: Connection,
-        book: LeasePool,
+        pool: LeasePool,
         *,
         token: int,
         hold: float,
@@ -92,7 +90,7 @@ class Lease:
         self.lane = lane
         self.owner = owner
         self.connection = connection
-        self.book = book
+        self.pool = pool
         """Where it is given back."""
         self.driver = connection.driver
         self.token = token
@@ -117,29 +115,32 @@ class Lease:
 
     @property
     def site(self) -> str:
-        """The line that took it."""
+        """The line of code that took the lease, as `path:line in function`."""
         return site_at(self._code, self._line)
 
-    def refused(self, error: Exception) -> None:
-        """See runtime.core.lease_guard.LeaseMarker: a function of a transaction that swallows it does not commit."""
+    def note_refused_call(self, error: Exception) -> None:
+        """Remember a call that was refused under this lease (`runtime.core.lease_guard`), in case the holder swallows the error.
+
+        A transaction in which that happened does not commit.
+        """
         driver = self.driver
         if driver.stepping:
-            driver.tainted = True
-            if driver.foreign is None:
-                driver.foreign = error
+            driver.needs_cleaning = True
+            if driver.foreign_await is None:
+                driver.foreign_await = error
 
-    def held(self, now: float) -> float:
-        """Seconds since it was granted."""
+    def seconds_held(self, now: float) -> float:
+        """Seconds from the grant until `now`, on trio's clock."""
         return now - self.granted_at
 
     def describe(self, now: float) -> dict[str, object]:
-        """What an operator sees of it."""
+        """The lease as `atlas leases` shows it: plain values, ready for JSON."""
         return {
             "label": self.label,
             "lane": self.lane.name.lower(),
             "owner": str(self.owner),
             "site": self.site,
-            "held_seconds": round(self.held(now), 4),
+            "held_seconds": round(self.seconds_held(now), 4),
             "limit_seconds": self.hold,
             "waited_seconds": round(self.waited, 4),
             "backend_pid": self.connection.pid,
@@ -201,13 +202,13 @@ class OpenLease:
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row of arguments, as one transaction of its own. Slower to begin, fast per row."""
         self._check()
-        await self._timed(self._lease.driver.over_loop(self._raw.executemany(query, rows)))
+        await self._timed(self._lease.driver.run_on_loop(self._raw.executemany(query, rows)))
 
     async def copy_records(self, table: str, records: Iterable[Sequence[object]], columns: Sequence[str]) -> str:
         """Load rows with COPY and return the server's command tag."""
         self._check()
         copying = self._raw.copy_records_to_table(table, records=records, columns=list(columns))
-        status: str = await self._timed(self._lease.driver.over_loop(copying))
+        status: str = await self._timed(self._lease.driver.run_on_loop(copying))
         return status
 
     async def run(self, function: Callable[[Tx, *Args], Awaitable[T]], *args: *Args) -> T:
@@ -218,18 +219,18 @@ class OpenLease:
 
     def _check(self) -> None:
         lease = self._lease
-        if lease.is_open and not lease.driver.tainted and trio.lowlevel.current_task() is lease.task:
+        if lease.is_open and not lease.driver.needs_cleaning and trio.lowlevel.current_task() is lease.task:
             return
         if lease.revoked is not None:
             raise revoked(lease)
         if not lease.is_open:
             raise LeaseMisused(f'the lease "{lease.label}" taken at {lease.site} was given back and is used again')
-        if lease.driver.foreign is not None:
+        if lease.driver.foreign_await is not None:
             raise LeaseMisused(
                 f'a transaction of the lease "{lease.label}" was refused what it called or awaited; give the lease back and '
                 "take another one"
-            ) from lease.driver.foreign
-        if lease.driver.tainted:
+            ) from lease.driver.foreign_await
+        if lease.driver.needs_cleaning:
             raise LeaseMisused(
                 f'a statement of the lease "{lease.label}" was cancelled before the server answered; give the lease back and '
                 "take another one"

@@ -1,10 +1,12 @@
-"""Who gets the next connection, and who is told early that there will be none. Pure: no clock, no tasks, no I/O.
+"""Which request gets the next connection, and which is refused early because none will come in time.
+
+Pure: no clock, no tasks, no I/O.
 
 FIFO within a lane. The system lane goes first and is never bounded or shed. Of the others, interactive requests go
 before batch requests, but every fourth grant is a batch request's if one waits. CoDel watches the waits: when even the
-shortest wait of an interval was longer than the target, the queue is slow, and whoever has waited twice the target is
-shed until the waits are short again (a plain timeout would serve everybody just too late). If they grow long again soon after, it
-is the same overload, and nobody has to wait for it to be proved anew.
+shortest wait of an interval was longer than the target, the queue is slow, and requests that have waited for twice the
+target are shed until the waits are short again (a plain timeout would serve every request just too late). If they grow
+long again soon after, it is taken for the same overload at once, without another interval.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ T = TypeVar("T")
 
 
 class Lane(enum.IntEnum):
-    """Who may wait for whom."""
+    """The class of a request: which requests are served before it, and whether it may be shed."""
 
     SYSTEM = 0
     """Health checks and control: served first, with a connection kept free for them, even while the database is down."""
     INTERACTIVE = 1
-    """Somebody waits for the answer."""
+    """A person waits for the answer."""
     BATCH = 2
     """Background work."""
 
@@ -56,8 +58,8 @@ class QueuedRequest(Generic[T]):
     """Whether it was counted as a severe one."""
     reported: bool = False
     """Whether an event about it was emitted, so that another one has to say how it ended."""
-    gone: bool = False
-    """Nobody waits any more: it is skipped."""
+    abandoned: bool = False
+    """Its task waits no more: it is skipped."""
 
 
 @attrs.define(eq=False)
@@ -65,9 +67,9 @@ class CoDel:
     """Controlled delay: whether waits are a burst that passes or an overload that stays."""
 
     target: float
-    """Seconds of waiting that are all right for ever."""
+    """CoDel target, in seconds: a wait up to this long is never overload."""
     interval: float
-    """Seconds over which even the shortest wait must be longer than the target to count as overload."""
+    """Seconds. If every wait in an interval exceeds the target, requests older than twice the target are shed."""
     slow: bool = False
     slow_since: float = math.inf
     _relapse_until: float = attrs.field(init=False, default=-math.inf)
@@ -91,12 +93,12 @@ class CoDel:
             self.slow = False
             self._relapse_until = now + _RELAPSE * self.interval
         elif wait > 2 * self.target and not self.slow and now < self._relapse_until:
-            # Or it was a lull: whoever comes now need not wait until an interval has proved the same overload anew.
+            # Or it was a lull: take it for the same overload at once, instead of watching for another interval.
             self.slow, self.slow_since = True, now - wait
 
     @property
     def shed_after(self) -> float:
-        """Seconds after which a waiter is hopeless; infinity while the queue is not slow."""
+        """Seconds of waiting after which a request is shed; infinity while the queue is not slow."""
         return 2 * self.target if self.slow else math.inf
 
 
@@ -108,50 +110,51 @@ class LeaseQueue(Generic[T]):
         self.codel = CoDel(target, interval)
         self._lanes: dict[Lane, deque[QueuedRequest[T]]] = {lane: deque() for lane in Lane}
         self._waiting = dict.fromkeys(Lane, 0)
-        self._count = 0
+        self.count = 0
+        """Requests that wait, in all lanes: an attribute, because it is asked for with every lease."""
         self._grants = 0
         self._touched = False
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[QueuedRequest[T]]:
-        """All who wait, lane by lane, oldest first."""
+        """All waiting requests, lane by lane, oldest first."""
         for lane in self._lanes.values():
-            yield from (waiter for waiter in lane if not waiter.gone)
+            yield from (waiter for waiter in lane if not waiter.abandoned)
 
     def waiting(self, lane: Lane) -> int:
-        """How many wait in a lane."""
+        """How many requests wait in the lane."""
         return self._waiting[lane]
 
     def put(self, waiter: QueuedRequest[T]) -> bool:
-        """Enqueue; False if the queue is full (never for the system lane)."""
+        """Add a request at the end of its lane. Returns False if the queue is full, which it never is for the system lane."""
         if waiter.lane is not Lane.SYSTEM and len(self) - self._waiting[Lane.SYSTEM] >= self.limit:
             return False
         self._lanes[waiter.lane].append(waiter)
         self._waiting[waiter.lane] += 1
-        self._count += 1
+        self.count += 1
         return True
 
     def put_first(self, waiter: QueuedRequest[T]) -> None:
-        """Give back one that was taken and could not be served: it goes to the head of its lane."""
-        waiter.gone = False
+        """Put a request that was taken and could not be served back at the head of its lane."""
+        waiter.abandoned = False
         self._lanes[waiter.lane].appendleft(waiter)
         self._waiting[waiter.lane] += 1
-        self._count += 1
+        self.count += 1
 
     def discard(self, waiter: QueuedRequest[T]) -> None:
-        """It gave up. Harmless if repeated or if it was served."""
-        if not waiter.gone:
-            waiter.gone = True
+        """Remove a request that gave up. Harmless if repeated or if it was served."""
+        if not waiter.abandoned:
+            waiter.abandoned = True
             self._waiting[waiter.lane] -= 1
-            self._count -= 1
+            self.count -= 1
             queue = self._lanes[waiter.lane]
             if len(queue) > 2 * self._waiting[waiter.lane] + _GONE_KEPT:
-                self._lanes[waiter.lane] = deque(each for each in queue if not each.gone)
+                self._lanes[waiter.lane] = deque(each for each in queue if not each.abandoned)
 
     def take(self, now: float, *, system_only: bool = False) -> QueuedRequest[T] | None:
-        """The next one to serve, removed from the queue; None if nobody may be served."""
+        """Remove and return the next request to serve; None if there is none. `system_only` serves the system lane alone."""
         waiter = self._pop(Lane.SYSTEM)
         if waiter is not None or system_only:
             return waiter
@@ -165,14 +168,17 @@ class LeaseQueue(Generic[T]):
         return waiter
 
     def head(self, lane: Lane) -> QueuedRequest[T] | None:
-        """The oldest waiter of a lane."""
+        """The oldest waiting request of the lane, which stays in it; None if the lane is empty."""
         queue = self._lanes[lane]
-        while queue and queue[0].gone:
+        while queue and queue[0].abandoned:
             queue.popleft()
         return queue[0] if queue else None
 
     def hopeless(self, now: float) -> list[QueuedRequest[T]]:
-        """Waiters that CoDel sheds now, removed. Call it regularly: it is also how a queue that stands still is seen."""
+        """Remove and return the requests that CoDel sheds now.
+
+        Call it regularly, at least once an interval: it is also how a queue that stands still is seen.
+        """
         oldest = min((head.since for lane in (Lane.INTERACTIVE, Lane.BATCH) if (head := self.head(lane))), default=now)
         if not self._touched:
             self.codel.observe(now - oldest, now)
@@ -183,14 +189,14 @@ class LeaseQueue(Generic[T]):
         return self._remove(lambda waiter: waiter.lane is not Lane.SYSTEM and now - waiter.since > limit)
 
     def drain(self, *, keep_system: bool = False) -> list[QueuedRequest[T]]:
-        """Everybody, removed; with `keep_system` the system lane goes on waiting."""
+        """Remove and return all requests; with `keep_system` those of the system lane go on waiting."""
         return self._remove(lambda waiter: not (keep_system and waiter.lane is Lane.SYSTEM))
 
     def _pop(self, lane: Lane) -> QueuedRequest[T] | None:
         queue = self._lanes[lane]
         while queue:
             waiter = queue.popleft()
-            if not waiter.gone:
+            if not waiter.abandoned:
                 self.discard(waiter)
                 return waiter
         return None
@@ -201,5 +207,5 @@ class LeaseQueue(Generic[T]):
             self.discard(waiter)
         if removed:
             for lane, queue in self._lanes.items():
-                self._lanes[lane] = deque(waiter for waiter in queue if not waiter.gone)
+                self._lanes[lane] = deque(waiter for waiter in queue if not waiter.abandoned)
         return removed

@@ -1,21 +1,15 @@
 """The clock of a demo or test database can be moved, so that a year of expiry and renewal fits in an afternoon."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from db.errors import ClockRefused
 from db.tx import Tx
 
 
-async def read_clock(tx: Tx) -> datetime:
-    """The time by which money, leases and expiry go: the start of this transaction plus the database's offset."""
-    now: datetime = await tx.fetchval("SELECT atlas_now()")
-    return now
-
-
 async def set_clock_offset(tx: Tx, offset: timedelta) -> None:
-    """Move the database's clock to ``offset`` from the real one.
+    """Move the database's clock to `offset` from the real one.
 
-    Raises ``ClockRefused`` in a database created for production; the server refuses it there as well.
+    Raises `ClockRefused` in a database created for production; the server refuses it there as well.
     """
     purpose = await tx.fetchval("SELECT purpose FROM database_identity")
     if purpose == "production":

@@ -1,4 +1,4 @@
-"""A description of the schema as the server sees it, to compare with the committed one (``db/schema/schema.txt``).
+"""A description of the schema as the server sees it, to compare with the committed one (`db/schema/schema.txt`).
 
 It is written so that PostgreSQL 15 and 18 describe the same schema in the same words: NOT NULL is a property of the
 column, and functions and views are told by the migrations that make them, not by the server's rendering of them.

@@ -14,11 +14,9 @@ from typing import ClassVar
 
 import attrs
 
+from db.settings import OLDEST_SERVER
 from db.tx import LockSpace, Tx
 from runtime import AtlasError
-
-OLDEST_SERVER = 150000
-"""``server_version_num`` of the oldest PostgreSQL that is supported: version 15."""
 
 _DIRECTORY = Path(__file__).parent / "migrations"
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
@@ -42,7 +40,7 @@ class MigrationError(AtlasError):
 
 @attrs.frozen
 class Migration:
-    """One file of SQL."""
+    """One numbered file of SQL, with its checksum."""
 
     version: int
     name: str
@@ -56,7 +54,7 @@ class Migration:
 
 @cache
 def load_migrations(directory: Path = _DIRECTORY) -> tuple[Migration, ...]:
-    """All migrations in order. Raises ``MigrationError`` when a file is misnamed or the numbers have a gap."""
+    """All migrations in order. Raises `MigrationError` when a file is misnamed or the numbers have a gap."""
     found = []
     for path in sorted(directory.glob("*.sql")):
         matched = _FILE.fullmatch(path.name)
@@ -80,12 +78,12 @@ async def migrate(
 ) -> tuple[str, ...]:
     """Bring the database to this program's schema and return the names of the migrations that were applied now.
 
-    ``connection`` must not be in a transaction: each migration gets its own, so after a failure the earlier ones stay
-    and the failed one leaves no trace. ``purpose`` (production, demo or test; default production) is written into a
-    new database and compared with an existing one when it is given. Waits at most ``wait`` seconds in all for another
+    `connection` must not be in a transaction: each migration gets its own, so after a failure the earlier ones stay
+    and the failed one leaves no trace. `purpose` (production, demo or test; default production) is written into a
+    new database and compared with an existing one when it is given. Waits at most `wait` seconds in all for another
     process that is migrating.
 
-    Raises ``MigrationError``: the server is older than 15, the schema is newer than this program, a released file was
+    Raises `MigrationError`: the server is older than 15, the schema is newer than this program, a released file was
     changed, the purpose differs, the other process is not done in time, or a migration failed (with the server's
     text).
     """
@@ -108,9 +106,9 @@ async def migrate(
 async def apply_next(
     tx: Tx, *, purpose: str | None, wait: float, migrations: Sequence[Migration] | None = None
 ) -> Migration | None:
-    """Apply the first migration that is missing, inside the caller's transaction; ``None`` when there is none left.
+    """Apply the first migration that is missing, inside the caller's transaction; `None` when there is none left.
 
-    Raises as ``migrate`` does. The caller commits after each call.
+    Raises as `migrate` does. The caller commits after each call.
     """
     known = load_migrations() if migrations is None else tuple(migrations)
     await _refuse_old_server(tx)
@@ -143,7 +141,7 @@ async def apply_next(
 
 
 async def check_schema(tx: Tx) -> None:
-    """Return if the schema is exactly this program's; raises ``MigrationError`` if it is older, newer or changed."""
+    """Return if the schema is exactly this program's; raises `MigrationError` if it is older, newer or changed."""
     await _refuse_old_server(tx)
     if await tx.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
         raise MigrationError("the database has no ATLAS schema; run `atlas db migrate` or `atlas run`")
@@ -157,10 +155,10 @@ async def check_schema(tx: Tx) -> None:
 
 async def _refuse_old_server(tx: Tx) -> None:
     version = int(await tx.fetchval("SELECT current_setting('server_version_num')"))
-    if version < OLDEST_SERVER:
+    if version // 10000 < OLDEST_SERVER:
         raise MigrationError(
             f"the server is PostgreSQL {version // 10000}.{version % 10000}, the oldest supported is "
-            f"{OLDEST_SERVER // 10000}; upgrade it or point database.dsn at another"
+            f"{OLDEST_SERVER}; upgrade it or point database.dsn at another"
         )
 
 

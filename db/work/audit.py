@@ -4,8 +4,7 @@ Append-only; never a full UUID, a link or a secret.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 import attrs
@@ -13,58 +12,20 @@ import attrs
 from db.tx import Tx
 
 
-@attrs.frozen
-class AuditEntry:
-    """One row of ``audit``."""
-
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    details: Mapping[str, object]
+def refuse_uuids(values: Iterable[object], what: str) -> None:
+    """Raise `ValueError` if one of the values is a UUID: `what` would carry the secret of a link."""
+    if any(isinstance(value, UUID) for value in values):
+        raise ValueError(f"{what} would carry a full UUID")
 
 
-async def record(
-    tx: Tx,
-    actor: str,
-    action: str,
-    *,
-    customer_id: int | None = None,
-    subject: str = "",
-    details: Mapping[str, object] | None = None,
-) -> None:
-    """Write down that ``actor`` did ``action``, in the transaction that did it. Raises ``ValueError`` on a UUID."""
-    values = details or {}
-    if any(isinstance(value, UUID) for value in values.values()):
-        raise ValueError(f"audit entry {action!r} would carry a full UUID")
-    await tx.execute(
-        "INSERT INTO audit (actor, action, customer_id, subject, details) VALUES ($1, $2, $3, $4, $5::text::jsonb)",
-        actor,
-        action,
-        customer_id,
-        subject,
-        json.dumps(values),
-    )
-
-
-async def history(tx: Tx, customer_id: int, limit: int = 50) -> Sequence[AuditEntry]:
-    """The last entries about a customer, newest first."""
-    rows = await tx.fetch(
-        """
-        SELECT at, actor, action, subject, details::text AS details FROM audit
-        WHERE customer_id = $1 ORDER BY at DESC, id DESC LIMIT $2
-        """,
-        customer_id,
-        limit,
-    )
-    return [
-        AuditEntry(row["at"], row["actor"], row["action"], row["subject"], json.loads(row["details"])) for row in rows
-    ]
+def abbreviated(uuid: UUID) -> str:
+    """Enough of a UUID to tell keys apart in a log, for the repr of records: `1b4e28ba…`."""
+    return f"{str(uuid)[:8]}…"
 
 
 @attrs.frozen
 class Notice:
-    """A message to the customer, or to the operator without one, as ``db.work.outbox.add_message`` queues it."""
+    """A message to the customer, or to the operator without one, as `db.work.outbox.add_message` queues it."""
 
     kind: str
     subject: str
@@ -81,15 +42,16 @@ async def record_audit(
     subject: str = "",
     details: Mapping[str, object] | None = None,
 ) -> None:
-    """Write down that ``actor`` did ``action`` and queue the notices, in the transaction that did it.
+    """Write down that `actor` did `action` and queue the notices, in the transaction that did it.
 
-    A notice with the key (customer, kind, subject) of an earlier one is ignored. Raises ``ValueError`` on a UUID in the
+    A notice with the key (customer, kind, subject) of an earlier one is ignored. Raises `ValueError` on a UUID in the
     details or a payload: neither ever carries a full one, or a link.
     """
     values = details or {}
-    written = [*values.values(), *(value for notice in notices for value in notice.payload.values())]
-    if any(isinstance(value, UUID) for value in written):
-        raise ValueError(f"{action!r} would write down a full UUID")
+    refuse_uuids(
+        [*values.values(), *(value for notice in notices for value in notice.payload.values())],
+        f"audit entry {action!r}",
+    )
     await tx.execute(
         """
         WITH noted AS (

@@ -4,19 +4,23 @@ The holder renews before the end and trusts itself for less than the whole time;
 epoch, and what the holder writes is fenced by it. A dead holder is followed as soon as its time is up.
 """
 
-import os
-import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import attrs
 
-from db.tx import Row, Tx
+from db.errors import BusinessError
+from db.tx import Row, Tx, rows_of
+from db.work.claims import host_and_pid
+
+
+class LostEpoch(BusinessError):
+    """Another process holds the singleton by now: stop at once and undo nothing."""
 
 
 @attrs.frozen
 class Epoch:
-    """Who holds a singleton."""
+    """Which process holds a singleton, since when and until when, on database time."""
 
     name: str
     epoch: int
@@ -43,9 +47,11 @@ _COLUMNS = "epoch, holder, host, pid, acquired_at, renewed_at, held_until, atlas
 async def acquire_epoch(
     tx: Tx, name: str, holder: str, ttl_seconds: float, is_dead: Callable[[Epoch], bool] | None = None
 ) -> Epoch:
-    """Take the singleton if nobody holds it or its holder's time is up; otherwise say who does.
+    """Take the singleton for `ttl_seconds` if it is free or its holder's time is up; otherwise return who holds it.
 
-    ``holder`` names this process and no other, also not its own predecessor. ``is_dead`` is asked about a holder whose
+    `is_mine` of the result says which. The epoch is raised with every change of hands.
+
+    `holder` names this process and no other, also not its own predecessor. `is_dead` is asked about a holder whose
     time is not up: yes takes the singleton over at once, so it may be said only of a process that has provably ended.
     """
     row = await tx.fetchrow(
@@ -60,8 +66,7 @@ async def acquire_epoch(
         """,  # noqa: S608 - our own column list
         name,
         holder,
-        socket.gethostname(),
-        os.getpid(),
+        *host_and_pid(),
         timedelta(seconds=ttl_seconds),
     )
     if row is not None:
@@ -82,43 +87,49 @@ async def acquire_epoch(
         found.epoch,
         found.holder,
         holder,
-        socket.gethostname(),
-        os.getpid(),
+        *host_and_pid(),
         timedelta(seconds=ttl_seconds),
     )
     return found if row is None else _epoch(name, row, is_mine=True)
 
 
 async def find_epoch(tx: Tx, name: str) -> Epoch | None:
-    """Who holds the singleton now, or held it last; ``None`` if nobody ever did."""
+    """Who holds the singleton now, or held it last; `None` if it was never held."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM epochs WHERE name = $1", name)  # noqa: S608 - our own column list
     return None if row is None else _epoch(name, row, is_mine=False)
 
 
-async def renew_epoch(tx: Tx, held: Epoch, ttl_seconds: float) -> bool:
-    """Hold on for ``ttl_seconds`` from now. ``False``: somebody else has it; stop at once and undo nothing."""
+async def check_epoch(tx: Tx, epoch: Epoch) -> None:
+    """Keep the epoch from changing until this transaction ends. Raises `LostEpoch` if another process holds it by now."""
+    row = await tx.fetchrow("SELECT FROM epochs WHERE name = $1 AND epoch = $2 FOR SHARE", epoch.name, epoch.epoch)
+    if row is None:
+        raise LostEpoch(f"the epoch {epoch.epoch} of {epoch.name!r} is over")
+
+
+async def renew_epoch(tx: Tx, epoch: Epoch, ttl_seconds: float) -> bool:
+    """Hold on for `ttl_seconds` from now. `False`: another process holds it; stop at once and undo nothing."""
     tag = await tx.execute(
         """
         UPDATE epochs SET renewed_at = atlas_now(), held_until = atlas_now() + $4::interval
         WHERE name = $1 AND epoch = $2 AND holder = $3
         """,
-        held.name,
-        held.epoch,
-        held.holder,
+        epoch.name,
+        epoch.epoch,
+        epoch.holder,
         timedelta(seconds=ttl_seconds),
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
-async def release_epoch(tx: Tx, held: Epoch) -> bool:
-    """Give it up, so that a successor need not wait. ``False``: it was somebody else's already."""
+async def release_epoch(tx: Tx, epoch: Epoch) -> bool:
+    """Give the singleton up, so that a successor need not wait. `False`: another process held it already."""
     tag = await tx.execute(
         "UPDATE epochs SET held_until = atlas_now() WHERE name = $1 AND epoch = $2 AND holder = $3",
-        held.name,
-        held.epoch,
-        held.holder,
+        epoch.name,
+        epoch.epoch,
+        epoch.holder,
     )
-    return tag == "UPDATE 1"
+    return rows_of(tag) == 1
 
 
 def _epoch(name: str, row: Row, *, is_mine: bool) -> Epoch:

@@ -2,22 +2,22 @@
 
 from datetime import timedelta
 
-from db.tx import Tx
+from db.tx import Tx, rows_of
 
 
 async def use_nonce(tx: Tx, key_id: str, nonce: str) -> bool:
-    """Note that a request was answered, in the transaction that carries it out. ``False``: it was before.
+    """Note that a request was answered, in the transaction that carries it out. `False`: it was before.
 
     A request whose transaction fails leaves no nonce: then nothing of it was done, and nothing said about it.
     """
     tag = await tx.execute(
         "INSERT INTO shop_nonces (key_id, nonce) VALUES ($1, $2) ON CONFLICT DO NOTHING", key_id, nonce
     )
-    return tag == "INSERT 0 1"
+    return rows_of(tag) == 1
 
 
 async def prune_nonces(tx: Tx, older_than: timedelta, limit: int = 1000) -> int:
-    """Forget up to ``limit`` nonces older than this, at least twice the window of signatures; returns how many."""
+    """Forget up to `limit` nonces older than this, at least twice the window of signatures; returns how many."""
     tag = await tx.execute(
         """
         DELETE FROM shop_nonces WHERE (key_id, nonce) IN (
@@ -28,4 +28,4 @@ async def prune_nonces(tx: Tx, older_than: timedelta, limit: int = 1000) -> int:
         older_than,
         limit,
     )
-    return int(tag.split()[-1])
+    return rows_of(tag)

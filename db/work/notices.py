@@ -16,10 +16,10 @@ from db.money import DIGITS
 
 
 class PayloadType(enum.Enum):
-    """What a field of a payload is."""
+    """What a field of a payload holds, and so how the texts show it."""
 
     AMOUNT = "amount"
-    """Whole smallest units, not negative, beside ``currency`` (roubles without it)."""
+    """Whole smallest units, not negative, beside `currency` (roubles without it)."""
     CHANGE = "change"
     """The same, and shown with its sign: negative when it was taken."""
     MOMENT = "moment"
@@ -52,7 +52,7 @@ class NoticeKind:
 
     @property
     def facts(self) -> Mapping[str, PayloadType]:
-        """All fields that the texts may use."""
+        """The required and the optional fields: all that the texts may use."""
         return {**self.required, **self.optional}
 
 

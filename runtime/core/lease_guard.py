@@ -34,7 +34,7 @@ class LeaseMarker(Protocol):
         """Where it was taken, as `file:line`."""
         ...
 
-    def refused(self, error: Exception) -> None:
+    def note_refused_call(self, error: Exception) -> None:
         """A call was refused because of this lease; told before the error is raised, since the caller may swallow it."""
         ...
 
@@ -56,7 +56,7 @@ def refuse_if_leased(what: str, site: str | None = None) -> None:
         "and a connection that waits for a network is lost to everybody else. Close the lease first: read what you need, "
         "leave, call, then take a new lease for the result"
     )
-    lease.refused(error)
+    lease.note_refused_call(error)
     raise error
 
 

@@ -17,9 +17,11 @@ from weakref import WeakKeyDictionary
 import attrs
 import trio
 
-from actors.pool.client import gate_of
-from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
-from actors.pool.state import PoolState, PoolStatus
+from actors.pool.client import Pool, gate_of, pool_of
+from actors.pool.events import PoolStatus
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
+from actors.pool.state import PoolState
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings
 from runtime import Actor, Context, Event, Ref
@@ -66,7 +68,7 @@ async def until_full(state: PoolState) -> bool:
     """Wait until every connection of a pool is idle (true), or until its incarnation has ended (false)."""
     changes = _changes_of(state)
     while len(state.idle) < state.size:
-        if state.state is PoolStatus.CLOSED:
+        if state.status is PoolStatus.CLOSED:
             return False
         await changes.park()
     return True
@@ -77,7 +79,7 @@ def _changes_of(state: PoolState) -> trio.lowlevel.ParkingLot:
     changes = _CHANGES.get(state)
     if changes is None:
         changes = _CHANGES[state] = trio.lowlevel.ParkingLot()
-        for method in (state._rest, state.resize, state.collapse):
+        for method in (state._to_idle, state.resize, state.close_all):
             vars(state)[method.__name__] = _and_wake(method, changes)
     return changes
 
@@ -115,22 +117,22 @@ class PoolHarness:
     events: list[Event]
 
     @property
-    def book(self) -> PoolState:
-        """The books of the running incarnation."""
-        book = gate_of(self.ref).book
-        assert book is not None, "the pool is not running"
-        return book
+    def state(self) -> PoolState:
+        """The state of the running incarnation."""
+        state = gate_of(self.ref).state
+        assert state is not None, "the pool is not running"
+        return state
 
     async def until(self, state: PoolStatus = PoolStatus.UP) -> None:
         """Wait until the pool is in that state."""
         with trio.fail_after(15):
-            while gate_of(self.ref).book is None or self.book.state is not state:
+            while gate_of(self.ref).state is None or self.state.status is not state:
                 await self._next_event()
 
     async def until_full(self) -> None:
         """Wait until every connection is idle: what must hold after every churn."""
         with trio.fail_after(15):
-            while gate_of(self.ref).book is None or not await until_full(self.book):
+            while gate_of(self.ref).state is None or not await until_full(self.state):
                 await self._next_event()
 
     async def until_event(self, kind: type[E]) -> E:
@@ -200,8 +202,8 @@ async def second_pool(harness: PoolHarness, dsn: str) -> PoolState:
     ref = await harness.system.start(
         PoolActor(database, settings, EmbeddedSettings(), migrate=False), name="pool.other"
     )
-    book = gate_of(ref).book
-    assert book is not None
+    state = gate_of(ref).state
+    assert state is not None
     with trio.fail_after(10):
-        assert await until_full(book)
-    return book
+        assert await until_full(state)
+    return state

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from db.customers import add_customer, find_customer, touch_contact, touch_contact_unless_busy
+from db.customers import add_customer, find_customer, touch_contact_unless_busy
 from db.errors import BusinessError, UnknownCustomer
 from db.work.claims import enlist_claimer
 from db.work.outbox import OutboxMessage, add_message, claim_messages, mark_undeliverable, postpone_message
@@ -57,13 +57,13 @@ async def test_a_blocked_customer_is_unreachable_until_the_next_contact(database
     assert await is_reachable(database)
     assert await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
     assert not await is_reachable(database)
-    assert await database.run(touch_contact, 1001)
+    assert await database.run(touch_contact_unless_busy, 1001)
     assert await is_reachable(database)
 
 
 async def test_who_wrote_after_the_message_had_left_stays_reachable(database: Database) -> None:
     message = await claimed(database)
-    await database.run(touch_contact, 1001)
+    await database.run(touch_contact_unless_busy, 1001)
     assert await database.run(mark_undeliverable, message, "blocked", is_unreachable=True)
     assert await is_reachable(database)
 
@@ -91,7 +91,7 @@ async def test_a_message_that_cannot_be_told_says_nothing_about_the_customer(dat
 
 
 async def test_a_stranger_is_nobody(database: Database) -> None:
-    assert not await database.run(touch_contact, 424242)
+    assert not await database.run(touch_contact_unless_busy, 424242)
 
 
 async def test_a_postponed_message_costs_no_attempt_and_waits(database: Database) -> None:

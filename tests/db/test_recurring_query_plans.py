@@ -12,9 +12,9 @@ import pytest
 from db.access.entitlements import follow_tariffs
 from db.access.reminders import queue_reminders
 from db.billing.orders import expire_orders
-from db.billing.renewals import claim_renewals
-from db.housekeeping import prune_messages
+from db.billing.renewal_schedule import claim_renewals
 from db.tx import Row, Tx
+from db.work.outbox import prune_messages
 from tests.db.database import Database
 from tests.db.test_query_plans import OWNER, Explaining, steps
 

@@ -16,7 +16,8 @@ from db.billing.payments import FinalizePurchase
 from db.billing.promos import add_promo
 from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge
-from db.billing.renewals import RenewalClaim, claim_renewals, renew, set_auto_renew
+from db.billing.renewal_schedule import RenewalClaim, claim_renewals
+from db.billing.renewals import renew, set_auto_renew
 from db.billing.withdrawals import approve_withdrawal, list_withdrawals, reject_withdrawal, request_withdrawal
 from db.money import Money
 from db.tx import Tx

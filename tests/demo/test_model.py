@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 import pytest
 
-from demo.deeds import Doer
+from demo.actions import ActionRunner
+from demo.customers import PERSONAS, Action, make_population
 from demo.figures import Figures, Waits, read_waits
 from demo.model import DAY, HOUR, Account, Model, Span
 from demo.month import in_turn
-from demo.people import PERSONAS, Deed, town
 from demo.summary import differences
 
 NOW = Span(0.0, 2.0)
@@ -76,19 +76,19 @@ def test_referrers_get_their_share_of_money_from_outside_only() -> None:
     assert model.revenue == 29_999
 
 
-def test_the_same_seed_is_the_same_town() -> None:
-    assert town(7, 40) == town(7, 40)
-    assert town(7, 40) != town(8, 40)
+def test_the_same_seed_makes_the_same_customers() -> None:
+    assert make_population(7, 40) == make_population(7, 40)
+    assert make_population(7, 40) != make_population(8, 40)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_nobody_refers_before_they_came(seed: int) -> None:
     here: set[int] = set()
-    for deed in town(seed, len(PERSONAS) + 30).deeds:
-        if deed.what == "join":
-            assert deed.referrer is None or deed.referrer in here
-            here.add(deed.who)
-        assert deed.who in here
+    for action in make_population(seed, len(PERSONAS) + 30).actions:
+        if action.kind == "join":
+            assert action.referrer is None or action.referrer in here
+            here.add(action.telegram_id)
+        assert action.telegram_id in here
 
 
 def test_every_difference_is_told() -> None:
@@ -127,15 +127,15 @@ def test_friends_of_one_referrer_act_in_turn_and_everybody_else_at_once() -> Non
     model = Model()
     model.join(10, None)
     model.join(11, 1)
-    deeds = [
-        Deed(0, 11, "buy"),
-        Deed(0, 12, "join", referrer=1),
-        Deed(0, 10, "buy"),
-        Deed(0, 13, "join", referrer=2),
-        Deed(1, 12, "buy"),
-        Deed(1, 10, "topup"),
+    actions = [
+        Action(0, 11, "buy"),
+        Action(0, 12, "join", referrer=1),
+        Action(0, 10, "buy"),
+        Action(0, 13, "join", referrer=2),
+        Action(1, 12, "buy"),
+        Action(1, 10, "topup"),
     ]
-    turns = [[(deed.who, deed.what) for deed in turn] for turn in in_turn(deeds, model)]
+    turns = [[(action.telegram_id, action.kind) for action in turn] for turn in in_turn(actions, model)]
     assert turns == [
         [(11, "buy"), (12, "join"), (12, "buy")],
         [(10, "buy"), (10, "topup")],
@@ -144,12 +144,12 @@ def test_friends_of_one_referrer_act_in_turn_and_everybody_else_at_once() -> Non
 
 
 def test_what_a_customer_meets_is_the_seeds_and_not_the_others() -> None:
-    def doer(seed: int) -> Doer:
+    def runner(seed: int) -> ActionRunner:
         nobody: Any = None
-        return Doer(nobody, nobody, "", nobody, nobody, Model(), seed)
+        return ActionRunner(nobody, nobody, "", nobody, nobody, Model(), seed)
 
-    alone, among = doer(1), doer(1)
+    alone, among = runner(1), runner(1)
     for _ in range(5):
-        among._chance_of(2).random()
+        among._random_of(2).random()
     assert [alone._key(1) for _ in range(3)] == [among._key(1) for _ in range(3)]
-    assert doer(1)._key(1) != doer(2)._key(1)
+    assert runner(1)._key(1) != runner(2)._key(1)

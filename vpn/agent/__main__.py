@@ -1,4 +1,4 @@
-"""`python -m vpn.agent`: the same as `atlas node run`, for whoever starts a node without the command line's start-up."""
+"""`python -m vpn.agent`: the same as `atlas node run`, without the start-up time of the whole command line."""
 
 from __future__ import annotations
 

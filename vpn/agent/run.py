@@ -149,7 +149,7 @@ async def _until_end_of_input(scope: trio.CancelScope) -> None:
     async with stream:
         while await stream.receive_some(4096):
             pass
-    log.info("standard input has ended: whoever started this agent is gone")
+    log.info("standard input has ended: the process that started this agent is gone")
     scope.cancel()
 
 
@@ -195,7 +195,7 @@ def _announce(facts: dict[str, object]) -> None:
         sys.stdout.write(json.dumps(facts) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        log.warning("nobody reads standard output")
+        log.warning("standard output is closed: the line that says where the agent listens was lost")
 
 
 def main(settings: AgentSettings, *, parent_stdin: bool, log_level: str = "info", log_format: str = "text") -> None:

@@ -49,7 +49,7 @@ async def _tunnel(link: VlessLink, socks: int, url: str | None, mux: int, within
 
 
 async def _offer(port: int) -> None:
-    # listening for signals first: whoever reads the line may ask for the end at once
+    # listening for signals first: the reader of the line may ask for the end at once
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         click.echo(json.dumps({"socks": f"127.0.0.1:{port}", "http": f"http://127.0.0.1:{port}"}))
         sys.stdout.flush()

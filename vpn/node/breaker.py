@@ -49,7 +49,7 @@ class Breaker:
         return False
 
     def success(self) -> None:
-        """The call was answered."""
+        """The call was answered, with a result or a refusal: close the breaker."""
         self.state = BreakerState.CLOSED
         self.failures = 0
         self._pause = 0.0

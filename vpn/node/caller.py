@@ -1,4 +1,6 @@
-"""One call to a node's agent: admitted, sent, repeated where that is harmless, and its failure sorted."""
+"""One call to a node's agent: it waits for its turn, is sent, repeated where that is harmless, and its failure is
+classified.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ LONGEST_ANSWER: Final = 16 * 1024 * 1024
 class AgentCaller:
     """Calls to one agent. At most `concurrency` are on their way at once; the others wait, within their time.
 
-    See `AgentClient` for what the other settings mean.
+    `AgentClient` says what the other settings mean.
     """
 
     name: str
@@ -60,7 +62,12 @@ class AgentCaller:
     async def call(
         self, operation: str, method: str, path: str, *, content: bytes | None = None, within: float | None = None
     ) -> object:
-        """The JSON object of the answer. Raises NodeError; after at most `within` seconds, waiting and repeats included."""
+        """Make one call and return the JSON object of the answer.
+
+        `operation` is one of `vpn.protocol.VpnNode`: those in IDEMPOTENT are repeated after a lost connection or
+        answer. `within` is the time for everything, waiting and repeats included, in seconds (default: the client's).
+        Raises NodeError.
+        """
         limit = within or self.within
         tries = 1 + (self.repeats if operation in IDEMPOTENT else 0)
         deadline = trio.current_time() + limit
@@ -82,7 +89,7 @@ class AgentCaller:
                 await trio.sleep(pause_now)
                 pause *= 2
             except BreakerOpen:
-                # somebody else's failures opened it meanwhile: this call was tried, and must not say that it was not
+                # failures of other calls opened it meanwhile: this call was tried, and must not say that it was not
                 if lost is not None:
                     raise lost from None
                 raise
@@ -94,7 +101,7 @@ class AgentCaller:
         with trio.move_on_at(deadline) as waiting:
             await self._limiter.acquire_on_behalf_of(token)
         if waiting.cancelled_caught:
-            # says nothing about the node, so the breaker does not hear of it
+            # this says nothing about the node, so the breaker does not count it
             raise NodeUnreachable(
                 self.name,
                 f"not sent: {self.concurrency} calls to it were on their way for {limit:g} s already",
@@ -193,7 +200,9 @@ class AgentCaller:
         raise self.error_of(status, error)
 
     def error_of(self, status: int, error: Mapping[str, object]) -> NodeError:
-        """What an error of the agent means."""
+        """The NodeError that an agent's error answer means: `status` is the HTTP status, `error` the object with `code`
+        and `message`.
+        """
         code, message = readable(error.get("code")), readable(error.get("message"))
         if status == 401:
             return NodeUnauthorized(self.name, f"{message}; correct this node's token", code, status)

@@ -15,7 +15,16 @@ import trio
 
 from runtime.config import Secret
 from runtime.http import Timeouts, new_client
-from vpn.errors import NodeAmbiguous, NodeCannotList, NodeError, NodeProtocolError, NodeRefused, NodeUnknownKey
+from vpn.errors import (
+    BreakerOpen,
+    NodeAmbiguous,
+    NodeCannotList,
+    NodeError,
+    NodeProtocolError,
+    NodeRefused,
+    NodeUnknownKey,
+    NodeUnreachable,
+)
 from vpn.node import wire
 from vpn.node.breaker import Breaker
 from vpn.node.caller import AgentCaller
@@ -49,15 +58,16 @@ class AgentClient:
 
     A call takes at most `within` seconds (default 10; a batch 60, a sync 120), waiting and repeats included. At most
     `concurrency` calls (16) are on their way at once, the others wait. Operations in `vpn.protocol.IDEMPOTENT` are
-    repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds (0.1)
-    doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more before
-    NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on but 507, and refuses with
-    BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors are
-    `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once for a
-    `url` that is not http or https.
+    repeated up to `repeats` times (2) after a lost connection or answer, with a jittered pause from `pause` seconds
+    (0.1) doubling; `kick` never. A put or removal whose answer stayed away is read back for at most two seconds more
+    before NodeAmbiguous is raised. The breaker, if given, counts lost calls and answers from 500 on but 507, and
+    refuses with BreakerOpen; a call that was tried raises its own failure also if that opened the breaker. All errors
+    are `vpn.errors.NodeError`s; a call under a database lease raises LeaseHeldAcrossCall. Raises NodeRefused at once
+    for a `url` that is not http or https.
 
-    While `can_extend` is set, every request says that it comes from somebody who can extend keys now. A node that does not
-    hear that lets keys live longer (`vpn.agent.state.expiry`); whoever only looks, or has no database, must not say it.
+    While `can_extend` is set, every request says that it comes from a backend which can extend keys now. A node that
+    gets no such request for a while lets keys live longer (`vpn.agent.state.expiry`): a client that only looks, or has
+    no database, must not set it.
     """
 
     name: str
@@ -104,7 +114,7 @@ class AgentClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections. Calls on their way fail."""
         await self._http.aclose()
 
     async def _mark_can_extend(self, request: httpx.Request) -> None:
@@ -139,7 +149,7 @@ class AgentClient:
     async def batch(
         self, changes: Sequence[KeySpec | Removal], within: float | None = None
     ) -> tuple[Applied | Removed | NodeError, ...]:
-        """See VpnNode.batch. Idempotent."""
+        """See VpnNode.batch. Idempotent. A node that takes no batches gets the changes one by one."""
         if len(changes) > MAX_BATCH:
             raise ValueError(f"a batch of {len(changes)} changes is refused: at most {MAX_BATCH}")
         if len({change.key_id for change in changes}) < len(changes):
@@ -165,13 +175,48 @@ class AgentClient:
         outcomes: list[Applied | Removed | NodeError] = []
         for change in changes:
             try:
-                if isinstance(change, KeySpec):
-                    outcomes.append(await self.put(change))
-                else:
-                    outcomes.append(await self.remove(change.key_id, change.generation))
+                outcomes.append(await self._one(change))
             except NodeError as error:
                 outcomes.append(error)
         return tuple(outcomes)
+
+    async def _one(self, change: KeySpec | Removal) -> Applied | Removed:
+        if isinstance(change, KeySpec):
+            return await self.put(change)
+        return await self.remove(change.key_id, change.generation)
+
+    async def change(
+        self, changes: Sequence[KeySpec | Removal], within: float | None = None
+    ) -> Sequence[Applied | Removed | NodeError]:
+        """Make changes, and find out where that is in doubt: one as a request of its own, more as one `batch`.
+
+        If what became of the batch is not known, each change is sent again by itself, which finds out; one that cannot be sent
+        now stays NodeAmbiguous. Idempotent. Returns the outcome of each, in order. Raises NodeError if nothing is known of any.
+        """
+        if len(changes) == 1:
+            return [await self._one(changes[0])]
+        try:
+            return await self.batch(changes, within)
+        except NodeAmbiguous as error:
+            return await self._each(changes, error)
+
+    async def _each(
+        self, changes: Sequence[KeySpec | Removal], doubt: NodeAmbiguous
+    ) -> Sequence[Applied | Removed | NodeError]:
+        outcomes: list[Applied | Removed | NodeError] = [doubt] * len(changes)
+
+        async def settle(index: int) -> None:
+            try:
+                outcomes[index] = await self._one(changes[index])
+            except (NodeUnreachable, BreakerOpen):
+                pass  # not sent this time, but perhaps done the first time: it stays in doubt
+            except NodeError as error:
+                outcomes[index] = error
+
+        async with trio.open_nursery() as nursery:
+            for index in range(len(changes)):
+                nursery.start_soon(settle, index)
+        return outcomes
 
     async def get(self, key_id: str) -> NodeKey | None:
         """See VpnNode.get. Idempotent."""

@@ -1,4 +1,4 @@
-"""The JSON between a node's agent and its clients: one place writes and reads it, and makes a node's words fit for
+"""The JSON between a node's agent and its clients: one place writes and reads it, and makes a node's texts fit for
 logs.
 """
 
@@ -147,7 +147,7 @@ def spec_from_json(value: object, *, key_id: str | None = None) -> KeySpec:
 
 
 def key_to_json(key: NodeKey) -> Json:
-    """A reported key."""
+    """A key with what the node does with it."""
     return spec_to_json(key.spec) | {"state": key.state.value}
 
 
@@ -169,7 +169,7 @@ def _state(value: object) -> KeyState:
 
 
 def page_to_json(page: KeyPage) -> Json:
-    """A page of keys."""
+    """A page of keys as `GET /v1/users` answers it."""
     return {"keys": [key_to_json(key) for key in page.keys], "next": page.next}
 
 
@@ -196,7 +196,7 @@ def applied_to_json(applied: Applied) -> Json:
 
 
 def applied_from_json(value: object) -> Applied:
-    """Read the outcome of a put."""
+    """Read the outcome of a put. Raises WireError."""
     data = _mapping(value, "applied")
     return Applied(
         _get(data, "key_id", str),
@@ -213,7 +213,7 @@ def removed_to_json(removed: Removed) -> Json:
 
 
 def removed_from_json(value: object) -> Removed:
-    """Read the outcome of a removal."""
+    """Read the outcome of a removal. Raises WireError."""
     data = _mapping(value, "removed")
     return Removed(_get(data, "key_id", str), _get(data, "existed", bool), _get(data, "cut", int))
 
@@ -260,12 +260,12 @@ def outcomes_from_json(
 
 
 def kicked_from_json(value: object) -> Kicked:
-    """Read the outcome of a kick."""
+    """Read the outcome of a kick. Raises WireError."""
     return Kicked(_get(_mapping(value, "kicked"), "cut", int))
 
 
 def state_to_json(state: NodeState) -> Json:
-    """A node at a glance."""
+    """A node's state as `GET /v1/state` answers it."""
     return {
         **attrs.asdict(state, recurse=False),
         "capabilities": sorted(state.capabilities),
@@ -296,7 +296,9 @@ def inbound_from_json(value: object) -> InboundFacts:
 
 
 def state_from_json(value: object) -> NodeState:
-    """Read a node at a glance."""
+    """Read a node's state. Raises WireError, also for a node without inbounds or with facts of which no link can be
+    made.
+    """
     data = _mapping(value, "state")
     listed = _list(data, "inbounds")
     if not 1 <= len(listed) <= _MOST_INBOUNDS:
@@ -342,13 +344,13 @@ def _moment(data: Mapping[str, object], name: str) -> datetime:
 
 
 def usage_to_json(usage: UsagePage) -> Json:
-    """A page of counters."""
+    """A page of counters as `GET /v1/usage` answers it."""
     users = [attrs.asdict(user) for user in usage.users]
     return {"boot_id": usage.boot_id, "users": users, "next": usage.next, "mark": usage.mark}
 
 
 def usage_from_json(value: object) -> UsagePage:
-    """Read a page of counters."""
+    """Read a page of counters. Raises WireError; a missing list is an error, not an empty page."""
     data = _mapping(value, "usage")
     users = []
     for item in _get(data, "users", list):
@@ -363,7 +365,7 @@ def sync_to_json(outcome: SyncOutcome) -> Json:
 
 
 def sync_from_json(value: object) -> SyncOutcome:
-    """Read the outcome of a full sync."""
+    """Read the outcome of a full sync. Raises WireError."""
     data = _mapping(value, "sync")
     refused = []
     for pair in _list(data, "refused"):

@@ -41,7 +41,7 @@ def headers(facts: SubscriptionFacts, *, attachment: bool = True) -> dict[str, s
     """The headers, by lower-case name, all of them ASCII. `attachment` False: for a browser that shows the answer itself.
 
     `subscription-userinfo` always has its four fields, `expire` being seconds since 1970 and 0 for never, because
-    programs fail on a missing one. Nobody on the way may keep the answer: it is a credential.
+    programs fail on a missing one. No proxy or cache may keep the answer: it is a credential.
     """
     expire = 0 if facts.expires_at is None else int(facts.expires_at.timestamp())
     found = {

@@ -1,5 +1,5 @@
 """The forms in which a customer's program may ask for its links, how it says which one it wants, and the body of the
-answer in it.
+answer.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def choose_format(user_agent: str, accept: str, suffix: str = "") -> Format:
 
 
 def plain_list(links: Sequence[VlessLink]) -> bytes:
-    """One link a line, each line ended."""
+    """The links, one a line; every line has its end, and no links make an empty text."""
     return "".join(f"{link.render()}\n" for link in links).encode()
 
 

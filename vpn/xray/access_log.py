@@ -23,7 +23,7 @@ class Source:
 
 @attrs.frozen
 class Access:
-    """A customer's request was let in."""
+    """Xray let a customer's request in. `email` is the customer's key id, in lower case."""
 
     email: str
     source: Source
@@ -56,10 +56,10 @@ def parse_started(line: str) -> str | None:
 
 
 class Connections:
-    """Open connections by customer. An address and port that is seen again belongs to whoever used it last.
+    """Open connections by customer. An address and port that is seen again belongs to the customer seen last.
 
     Xray drops access lines when it prints more than 128 at once, so a customer may have connections that are not here:
-    counters that go on moving after a cut tell.
+    traffic counters that go on moving after a cut show it.
     """
 
     def __init__(self) -> None:
@@ -71,25 +71,25 @@ class Connections:
 
     @property
     def customers(self) -> int:
-        """How many customers have one or more."""
+        """How many customers have at least one open connection."""
         return len(self._sources)
 
     def add(self, access: Access) -> None:
-        """Note an access line."""
+        """Note the connection that an access line reports."""
         self._drop(access.source)
         self._owners[access.source] = access.email
         self._sources.setdefault(access.email, set()).add(access.source)
 
     def of(self, email: str) -> frozenset[Source]:
-        """The customer's connections."""
+        """The customer's connections; empty if none is known."""
         return frozenset(self._sources.get(email, ()))
 
     def owner(self, source: Source) -> str | None:
-        """Whose connection this is."""
+        """The customer whose connection this is, or None if that is not known."""
         return self._owners.get(source)
 
     def forget(self, sources: AbstractSet[Source]) -> None:
-        """These are closed."""
+        """Forget these connections: they are closed."""
         for source in sources:
             self._drop(source)
 

@@ -154,11 +154,6 @@ def _user(data: bytes) -> XrayUser:
     return XrayUser(email, uuid, flow)
 
 
-def count_of(data: bytes) -> int:
-    """The number in an answer to GetInboundUsersCount."""
-    return next((_number(value) for number, value in fields(data) if number == 1), 0)
-
-
 def query_stats(pattern: str) -> bytes:
     """QueryStatsRequest, never resetting: a reset loses traffic when the reader dies before writing it down."""
     return field(1, pattern)
@@ -188,7 +183,7 @@ def add_block_rule(rule: str, email: str, outbound: str) -> bytes:
 
 
 def remove_rule(rule: str) -> bytes:
-    """RemoveRuleRequest."""
+    """RemoveRuleRequest for the rule of this name."""
     return field(1, rule)
 
 
@@ -210,7 +205,10 @@ class Traffic:
 
 @attrs.frozen
 class XrayApi:
-    """Calls to one life of Xray. All raise XrayCallFailed; Xray tells reasons by text only (code 2), so the text decides."""
+    """Calls to one Xray process. `email` is a user's name there: the key id.
+
+    All methods raise XrayCallFailed. Xray gives reasons by text only (code 2), so the text decides.
+    """
 
     channel: GrpcChannel
 
@@ -231,7 +229,7 @@ class XrayApi:
         return [not isinstance(answer, XrayCallFailed) for answer in answers]
 
     async def remove_user(self, tag: str, email: str) -> bool:
-        """Remove a user. False if there was none."""
+        """Remove a user. False if there was none of that name."""
         try:
             await self.channel.call(_HANDLER + "AlterInbound", remove_user(tag, email))
         except XrayCallFailed as error:
@@ -241,7 +239,7 @@ class XrayApi:
         return True
 
     async def get_user(self, tag: str, email: str) -> XrayUser | None:
-        """One user as Xray has it, or None."""
+        """One user as Xray has it, or None. Raises ValueError for an empty name, which would list all of them."""
         if not email:
             raise ValueError("a user needs a name")
         found = self._users(await self.channel.call(_HANDLER + "GetInboundUsers", get_users(tag, email)))
@@ -250,14 +248,6 @@ class XrayApi:
     async def list_users(self, tag: str) -> list[XrayUser]:
         """All users of an inbound that can be listed, in no order. A user without a name never appears."""
         return self._users(await self.channel.call(_HANDLER + "GetInboundUsers", get_users(tag)))
-
-    async def count_users(self, tag: str) -> int:
-        """How many users an inbound has."""
-        answer = await self.channel.call(_HANDLER + "GetInboundUsersCount", get_users(tag))
-        try:
-            return count_of(answer)
-        except ValueError as error:
-            raise XrayCallFailed(f"GetInboundUsersCount: {error}") from error
 
     async def block(self, email: str) -> None:
         """Send everything of this user to nowhere, inside connections already open too. Repeating it is harmless."""
@@ -268,11 +258,11 @@ class XrayApi:
                 raise
 
     async def unblock(self, email: str) -> None:
-        """Undo `block`. Harmless if there was none."""
+        """Undo `block`. Harmless if there was no rule."""
         await self.channel.call(_ROUTING + "RemoveRule", remove_rule(_rule(email)))
 
     async def traffic(self, email: str = "") -> dict[str, Traffic]:
-        """Counters by user; without a name, of all users that ever had traffic in this life of Xray."""
+        """Counters by user name; without a name, of all users that had traffic since this Xray started."""
         answer = await self.channel.call(
             _STATS + "QueryStats", query_stats(f"user>>>{email}>>>" if email else "user>>>")
         )

@@ -6,14 +6,13 @@ the same UUID) only to refuse the customer later. So everything is checked here 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
 
 from vpn.errors import XrayConfigRefused
-from vpn.link import VlessLink
+from vpn.link import SHORT_ID, VlessLink
 from vpn.protocol import FLOW_VISION, FLOWS, route_blind
 from vpn.xray import x25519
 from vpn.xray.api import BLOCKED, XrayUser
@@ -22,7 +21,6 @@ Json = dict[str, object]
 
 DIRECT: Final = "direct"
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
-_SHORT_ID: Final = re.compile(r"(?:[0-9a-fA-F]{2}){0,8}")
 
 
 @attrs.frozen
@@ -63,7 +61,7 @@ def check_inbound(inbound: Inbound) -> None:
     except ValueError as error:
         raise XrayConfigRefused(f"inbound {inbound.tag}: the REALITY private key is unusable: {error}") from None
     _refuse_unless(
-        _SHORT_ID.fullmatch(reality.short_id) is not None,
+        SHORT_ID.fullmatch(reality.short_id) is not None,
         f"inbound {inbound.tag}: short id {reality.short_id!r} is not up to 8 bytes in hexadecimal",
     )
     host, colon, port = reality.target.rpartition(":")

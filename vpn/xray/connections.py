@@ -84,10 +84,10 @@ def destroy(found: TcpSocket) -> bool:
 
 
 def can_destroy() -> bool:
-    """Whether this process may destroy connections."""
-    nobody = _SOCKET_ID.pack(1, 1, b"\x7f\0\0\1", b"\x7f\0\0\1") + struct.pack("=I", 0) + _NO_COOKIE
+    """Whether the kernel lets this process destroy connections: it needs CAP_NET_ADMIN and SOCK_DESTROY."""
+    no_socket = _SOCKET_ID.pack(1, 1, b"\x7f\0\0\1", b"\x7f\0\0\1") + struct.pack("=I", 0) + _NO_COOKIE
     try:
-        destroy(TcpSocket(Source("127.0.0.1", 1), socket.AF_INET, nobody, 0))
+        destroy(TcpSocket(Source("127.0.0.1", 1), socket.AF_INET, no_socket, 0))
     except OSError:
         return False
     return True
@@ -139,7 +139,9 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class CutMethod(enum.Enum):
-    """How connections can be cut here."""
+    """How connections can be cut on this host: by duplicates of Xray's sockets, by the kernel's SOCK_DESTROY, or not at
+    all. The value is the capability that the node reports.
+    """
 
     DUPLICATE = "cut-duplicate"
     DESTROY = "cut-destroy"
@@ -156,17 +158,17 @@ class ConnectionTraffic:
 
 @attrs.frozen
 class Cutter:
-    """Cuts connections of the process `pid` on its local `port`. Blocking: run it in a thread."""
+    """Cuts connections of the process `pid` on its local `port`, by `method`. Blocking: run it in a thread."""
 
     pid: int
     port: int
-    way: CutMethod
+    method: CutMethod
 
     def cut(self, sources: AbstractSet[Source]) -> frozenset[Source]:
-        """Cut these connections; returns those that were open. Raises OSError if the way is closed to us after all."""
-        if not sources or self.way is CutMethod.NONE:
+        """Cut these connections; returns those that were open. Raises OSError if the method is forbidden after all."""
+        if not sources or self.method is CutMethod.NONE:
             return frozenset()
-        if self.way is CutMethod.DESTROY:
+        if self.method is CutMethod.DESTROY:
             wanted = [found for found in list_sockets(self.port) if found.source in sources]
             return frozenset(found.source for found in wanted if destroy(found))
         shut = set()
@@ -202,7 +204,7 @@ class Cutter:
 
 
 def cut_method(pid: int) -> CutMethod:
-    """How connections of this process can be cut from here."""
+    """How connections of this process can be cut from here. NONE if the process is gone."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:

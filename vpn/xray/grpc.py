@@ -31,7 +31,6 @@ from h2.settings import SettingCodes
 from runtime import refuse_if_leased
 from vpn.errors import XrayCallFailed
 
-UNIMPLEMENTED: Final = 12
 LONGEST_MESSAGE: Final = 8192
 
 _FRAME: Final = struct.Struct(">?I")
@@ -62,7 +61,7 @@ class _GrpcCall:
 
 
 class _Connection:
-    """One HTTP/2 connection. Whoever waits for an answer reads for everybody, one at a time."""
+    """One HTTP/2 connection. Of the tasks that wait for answers, one at a time reads for all of them."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.is_broken = False
@@ -107,7 +106,7 @@ class _Connection:
             self.is_broken = True
 
     async def _flush(self) -> None:
-        # whoever comes while somebody sends finds its frames sent by the next in line, together with everybody else's
+        # while one task sends, the frames of later ones queue up; the next in line sends them all together
         async with self._sending:
             data = self._http.data_to_send()
             if not data:
@@ -121,7 +120,7 @@ class _Connection:
     async def _read_once(self, call: _GrpcCall) -> None:
         async with self._receiving:
             if call.is_over:
-                return  # somebody else has read it
+                return  # another task has read it
             if self.is_broken:
                 raise trio.BrokenResourceError("the connection broke")
             await self._flush()  # what the last read calls for: without it Xray may be waiting for us
@@ -169,7 +168,7 @@ class _Connection:
 
 @attrs.define(eq=False)
 class GrpcChannel:
-    """A connection to one gRPC server on a Unix socket, made anew when it breaks. Use one per life of Xray, and `aclose` it
+    """A connection to one gRPC server on a Unix socket, made anew when it breaks. Use one per Xray process, and `aclose` it
     after.
 
     Calls may be made by many tasks at once. A call is over within `within` seconds (default 5) or raises XrayCallFailed.

@@ -47,11 +47,11 @@ def _no_line(_: str) -> None:
 
 @attrs.define(eq=False)
 class XrayProcess:
-    """Xray as a child of this process, made to end with it.
+    """Xray as a child of this process, made to end with it. An object is for one run.
 
-    `run` is one life: start it with `nursery.start`, which returns once Xray accepts connections. `on_line` is called
-    for every line that Xray prints, as it is (redact before keeping it); it must not raise. `listening_on` says in
-    words what Xray will listen on, for the error if it cannot. `started_within` is in seconds.
+    Start `run` with `nursery.start`, which returns once Xray accepts connections. `on_line` is called for every line
+    that Xray prints, as it is (redact before storing or logging it); it must not raise. `listening_on` says in words
+    what Xray will listen on, for the error if it cannot. `started_within` is the time it may take, in seconds (15).
     """
 
     name: str
@@ -119,7 +119,7 @@ class XrayProcess:
         return status
 
     def _widen(self, child: ChildProcess) -> None:
-        # Xray drops lines when nobody takes them for a moment: room for some ten thousand
+        # Xray drops lines when the pipe is full: room for some ten thousand
         assert child.stdout is not None
         with contextlib.suppress(OSError):  # beyond what this user may have
             fcntl.fcntl(child.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -1,9 +1,9 @@
 """The process that is Xray: `python -m vpn.xray.shim`.
 
 Reads an eight-byte big-endian length and that many bytes of JSON configuration from standard input, then runs Xray in
-this process for ever. The pipe stays open: its end means that the parent is gone, and so are we, at once. Xray itself
-ends the process with status 23 for a refused configuration and 255 for a port it cannot take, both without a word;
-truncated input ends it with 64.
+this process until it ends. The pipe stays open: its end means that the parent is gone, and this process then ends at
+once. Xray itself ends the process with status 23 for a refused configuration and 255 for a port it cannot take, both
+without a message; truncated input ends it with 64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_exactly(descriptor: int, size: int) -> bytes:
 
 
 def die_with_parent(descriptor: int) -> None:
-    """Waits for the end of the pipe, then ends this process without any clean-up."""
+    """Wait for the end of the pipe, then end this process without any clean-up."""
     while os.read(descriptor, 4096):
         pass
     os._exit(0)

@@ -29,7 +29,7 @@ _PORT_TRIES: Final = 3
 
 @attrs.frozen
 class TunnelResponse:
-    """What came back through a tunnel."""
+    """A page that came back through a tunnel."""
 
     status: int
     body: bytes = attrs.field(repr=False)

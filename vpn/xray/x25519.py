@@ -46,12 +46,12 @@ class RealityKeys:
 
 
 def encode(key: bytes) -> str:
-    """32 bytes as Xray writes a key."""
+    """32 bytes as Xray writes a key: base64url without padding."""
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
 def decode(text: str) -> bytes:
-    """The 32 bytes of a key. Raises ValueError."""
+    """The 32 bytes of a key that Xray wrote. Raises ValueError."""
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:  # binascii.Error too

@@ -32,14 +32,14 @@ def test_a_key_that_is_there_as_wanted_is_no_drift_whatever_its_generation() -> 
     key = expected()
     for generation in (1, 3, 9):
         spec = attrs.evolve(key_spec(key, PLACE), generation=generation)
-        drift = diff_keys([key], listed(spec), PLACE)
-        assert (drift.missing, drift.ahead, drift.unnoted) == ([], [], [])
+        diff = diff_keys([key], listed(spec), PLACE)
+        assert (diff.missing, diff.node_is_newer, diff.unconfirmed) == ([], [], [])
 
 
 def test_ends_are_compared_in_the_whole_seconds_that_nodes_keep() -> None:
     key = expected()
     spec = attrs.evolve(key_spec(key, PLACE), expires_at=END.replace(microsecond=0) + timedelta(seconds=1))
-    assert diff_keys([key], listed(spec), PLACE).ahead == []
+    assert diff_keys([key], listed(spec), PLACE).node_is_newer == []
 
 
 def test_a_key_that_is_not_listed_is_missing() -> None:
@@ -56,23 +56,23 @@ def test_a_key_that_differs_is_put_again_and_overtaken_if_the_node_would_refuse_
 ) -> None:
     key = expected()
     spec = attrs.evolve(key_spec(key, PLACE), generation=generation, **change)  # type: ignore[arg-type]  # one field each
-    drift = diff_keys([key], listed(spec), PLACE)
-    assert drift.missing == ([key] if is_older else [])
-    assert drift.ahead == ([] if is_older else [(key, generation)])
+    diff = diff_keys([key], listed(spec), PLACE)
+    assert diff.missing == ([key] if is_older else [])
+    assert diff.node_is_newer == ([] if is_older else [(key, generation)])
 
 
 @pytest.mark.parametrize("status", ["pending", "failed", "removing"])
 def test_a_key_that_is_on_its_way_is_left_to_its_own_worker(status: Status) -> None:
     key = expected(status=status)
-    drift = diff_keys([key], {}, PLACE)
-    assert (drift.missing, drift.ahead, drift.unnoted) == ([], [], [])
+    diff = diff_keys([key], {}, PLACE)
+    assert (diff.missing, diff.node_is_newer, diff.unconfirmed) == ([], [], [])
 
 
 def test_a_key_found_on_its_node_is_noted_once_the_node_has_confirmed_it() -> None:
     key = expected(is_noted=False)
     spec = key_spec(key, PLACE)
-    assert diff_keys([key], listed(spec, KeyState.PENDING), PLACE).unnoted == []
-    assert diff_keys([key], listed(spec), PLACE).unnoted == [key]
+    assert diff_keys([key], listed(spec, KeyState.PENDING), PLACE).unconfirmed == []
+    assert diff_keys([key], listed(spec), PLACE).unconfirmed == [key]
 
 
 def test_keys_whose_uuids_xray_cannot_tell_apart_are_duplicates() -> None:

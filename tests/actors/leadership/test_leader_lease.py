@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
-from db.keys.reconcile import LostEpoch, check_epoch
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch
+from db.work.epochs import Epoch, LostEpoch, acquire_epoch, check_epoch
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 
 
@@ -59,10 +58,10 @@ async def test_an_ordinary_end_leaves_it_free(database_dsn: str) -> None:
 async def test_whoever_lost_it_learns_so_before_the_next_step_and_writes_nothing(database_dsn: str) -> None:
     async with pool_harness(database_dsn) as harness, hold_leader_lease(harness.pool, "work", 30.0) as found:
         assert isinstance(found, LeaderLease)
-        await found.hold_on()  # trusted for half of its time, without asking
+        await found.ensure_held()  # trusted for half of its time, without asking
         await seize(harness, "another process")
         with pytest.raises(LostEpoch):
             await harness.pool.run("test", check_epoch, found.epoch)
         found.trusted_until = 0.0
         with pytest.raises(LostEpoch):
-            await found.hold_on()
+            await found.ensure_held()

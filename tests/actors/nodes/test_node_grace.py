@@ -33,13 +33,13 @@ async def test_a_backend_without_its_database_does_not_end_the_grace_and_one_wit
             return answer
 
         proxy.lie = note
-        harness.pool.book.pause()
+        harness.pool.state.pause()
         node = NodeActor("oslo", NodeSettings(url=proxy.url, token=Secret(TOKEN)), probe_interval=0.05)
         await harness.pool.system.start(node, name="node.oslo")
         with trio.fail_after(10):
             await asked.wait()
         assert await measured(agent, "atlas_node_backend_silence_seconds") >= HOUR
-        harness.pool.book.resume()
+        harness.pool.state.resume()
 
         async def is_heard() -> bool:
             return await measured(agent, "atlas_node_backend_silence_seconds") < HOUR

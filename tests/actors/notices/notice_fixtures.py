@@ -10,7 +10,7 @@ import trio
 
 from actors.notices.notifications import Notifications
 from actors.notices.settings import TelegramNoticeSettings
-from actors.pool.pool import PoolSettings
+from actors.pool.settings import PoolSettings
 from db.customers import add_customer
 from db.tx import Row, Tx
 from db.work.outbox import add_message

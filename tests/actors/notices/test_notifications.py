@@ -21,7 +21,7 @@ from actors.notices.events import (
     TelegramBack,
     TelegramTooFast,
 )
-from db.customers import touch_contact
+from db.customers import touch_contact_unless_busy
 from runtime import StartRefused, WakeUp
 from runtime.testing import OnCrash
 from tests.actors.notices.notice_fixtures import NoticeHarness, notice_harness
@@ -96,7 +96,7 @@ async def test_no_connection_is_held_while_a_message_is_on_its_way(database_dsn:
         idle: list[bool] = []
 
         async def look(_: int) -> None:
-            idle.append(await until_full(harness.pool_harness.book))
+            idle.append(await until_full(harness.pool_harness.state))
 
         harness.telegram.before = look
         await harness.write()
@@ -182,7 +182,7 @@ async def test_a_contact_makes_a_customer_reachable_again(database_dsn: str) -> 
         await harness.write()
         await harness.start()
         await harness.until_states("undeliverable")
-        await harness.pool_harness.pool.run("contact", touch_contact, 1001)
+        await harness.pool_harness.pool.run("contact", touch_contact_unless_busy, 1001)
         assert await harness.is_reachable()
 
 

@@ -39,8 +39,8 @@ def test_a_bucket_gives_everybody_the_earliest_turn_there_is(waits: list[float])
 def test_chats_do_not_wait_for_each_other() -> None:
     pace = RateLimits(rate=1000.0, chat_rate=1.0)
     assert pace.reserve(1, 0.0) == 0.0
-    assert pace.opens(1, 0.0) == 1.0
-    assert pace.opens(2, 0.0) == 0.0
+    assert pace.next_allowed_at(1, 0.0) == 1.0
+    assert pace.next_allowed_at(2, 0.0) == 0.0
 
 
 def test_the_bot_as_a_whole_has_a_rate() -> None:
@@ -50,7 +50,7 @@ def test_the_bot_as_a_whole_has_a_rate() -> None:
 
 def test_a_refused_chat_is_closed_alone() -> None:
     pace = RateLimits(rate=10.0, chat_rate=1.0)
-    assert not pace.refused(1, 0.0, 30.0)
+    assert not pace.on_too_many_requests(1, 0.0, 30.0)
     assert pace.closed_until(1, 5.0) == 30.0
     assert pace.closed_until(2, 5.0) == 5.0
     assert pace.closed_for(5.0) == 0.0
@@ -59,8 +59,8 @@ def test_a_refused_chat_is_closed_alone() -> None:
 
 def test_a_second_chat_refused_meanwhile_closes_everything() -> None:
     pace = RateLimits(rate=10.0, chat_rate=1.0)
-    pace.refused(1, 0.0, 30.0)
-    assert pace.refused(2, 10.0, 5.0)
+    pace.on_too_many_requests(1, 0.0, 30.0)
+    assert pace.on_too_many_requests(2, 10.0, 5.0)
     assert pace.closed_until(3, 10.0) == 15.0
     assert pace.closed_for(12.0) == 3.0
     assert pace.closed_until(1, 20.0) == 30.0
@@ -68,15 +68,15 @@ def test_a_second_chat_refused_meanwhile_closes_everything() -> None:
 
 def test_a_chat_refused_again_is_not_taken_for_two() -> None:
     pace = RateLimits(rate=10.0, chat_rate=1.0)
-    pace.refused(1, 0.0, 30.0)
-    assert not pace.refused(1, 10.0, 5.0)
+    pace.on_too_many_requests(1, 0.0, 30.0)
+    assert not pace.on_too_many_requests(1, 10.0, 5.0)
     assert pace.closed_until(1, 16.0) == 30.0
 
 
 def test_two_chats_refused_one_after_the_other_are_two_chats() -> None:
     pace = RateLimits(rate=10.0, chat_rate=1.0)
-    pace.refused(1, 0.0, 5.0)
-    assert not pace.refused(2, 6.0, 5.0)
+    pace.on_too_many_requests(1, 0.0, 5.0)
+    assert not pace.on_too_many_requests(2, 6.0, 5.0)
 
 
 def test_the_pace_forgets_chats_that_have_been_quiet() -> None:

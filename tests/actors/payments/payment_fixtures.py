@@ -23,8 +23,9 @@ from actors.payments.settings import (
     TelegramPaymentSettings,
     YooKassaSettings,
 )
-from actors.pool.client import gate_of
-from actors.pool.pool import Pool, PoolActor, PoolSettings, pool_of
+from actors.pool.client import Pool, gate_of, pool_of
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from actors.shop.settings import ShopSettings
 from db.billing.invariants import check_invariants
 from db.billing.invoices import Invoice
@@ -198,8 +199,8 @@ class Harness:
         ref = self.system.address(name).ref
         with trio.fail_after(PATIENCE):
             while True:
-                book = gate_of(ref).book
-                if book is not None and await until_full(book):
+                state = gate_of(ref).state
+                if state is not None and await until_full(state):
                     return
                 await self.next_event()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import attrs
 import trio
 
-from actors.pool.pool import LeaseTimeout, pool_of
+from actors.pool.client import pool_of
+from db.errors import LeaseTimeout
 from db.tx import Tx
 from runtime import Actor
 

@@ -1,4 +1,4 @@
-"""The books of a pool without a database: stand-ins for connections and replies, for rules that need no server and no time."""
+"""The state of a pool without a database: stand-ins for connections and replies, for rules that need no server and no time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from runtime import Event
 
 @attrs.define(eq=False)
 class StandInDriver:
-    """A connection as the books see it."""
+    """A connection as the state see it."""
 
     alive: bool = True
     answers: bool = True
     """Whether it is still there when it is probed."""
-    tainted: bool = False
+    needs_cleaning: bool = False
     label: str = ""
-    commit_until: float = float("-inf")
+    commit_deadline: float = float("-inf")
 
     def probe(self) -> bool:
         return self.alive and self.answers
@@ -65,8 +65,8 @@ def connection(driver: StandInDriver | None = None) -> Connection:
     return Connection(cast("Any", driver or StandInDriver()), 1, now, now + 1e6)
 
 
-def book(size: int, settings: PoolSettings | None = None) -> tuple[PoolState, list[Event]]:
-    """Books without a connection yet, and the events that they emit."""
+def new_state(size: int, settings: PoolSettings | None = None) -> tuple[PoolState, list[Event]]:
+    """A pool's state without a connection yet, and the events that it emits."""
     events: list[Event] = []
     made = PoolState(
         "pool.main",
@@ -96,8 +96,8 @@ def told(asked: LeaseRequest) -> object:
     return cast("StandInReply", asked.deferred).told
 
 
-def waits(books: PoolState, *requests: LeaseRequest) -> None:
+def waits(state: PoolState, *requests: LeaseRequest) -> None:
     """Ask for these as the pool does for a message: take at once, else wait."""
     for asked in requests:
-        assert books.take(asked) is None
-        books.wait(asked)
+        assert state.take(asked) is None
+        state.wait(asked)

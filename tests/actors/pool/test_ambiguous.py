@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from actors.pool.pool import AmbiguousCommit, PoolSettings
+from actors.pool.settings import PoolSettings
 from db.driver.classify import Fault, classify
+from db.errors import AmbiguousCommit
 from db.tx import Tx
 from tests.actors.pool_fixtures import pool_harness
 from tests.postgres_cluster import Cluster

@@ -60,7 +60,7 @@ async def test_what_passes_is_not_now_and_not_the_holders_error(
         _is_chained(caught.value, code)
         assert await harness.pool.run("count", _count) == 1
         await harness.until_full()
-        assert len(harness.book.idle) == harness.book.size, "the connection is as good as before"
+        assert len(harness.state.idle) == harness.state.size, "the connection is as good as before"
 
 
 async def test_a_row_that_another_session_holds_is_not_now(empty_database_dsn: str) -> None:

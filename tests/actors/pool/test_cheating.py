@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.pool import ForeignAwait, NestedLease, PoolSettings
-from db.errors import LeaseError, LeaseMisused, TransactionLost
+from actors.pool.settings import PoolSettings
+from db.errors import ForeignAwait, LeaseError, LeaseMisused, NestedLease, TransactionLost
 from db.tx import Tx
 from runtime import Inspect, LeaseHeldAcrossCall
 from runtime.http import new_client
@@ -239,7 +239,7 @@ async def test_a_refusal_under_an_open_lease_leaves_the_lease_usable(empty_datab
             with pytest.raises(NestedLease):
                 await harness.pool.run("nested", _count)
             assert await lease.fetchval("SELECT 1") == 1
-        assert len(harness.book.idle) == 2, "it did not even need cleaning"
+        assert len(harness.state.idle) == 2, "it did not even need cleaning"
 
 
 async def test_a_refusal_that_is_turned_into_another_error_is_still_the_refusal(empty_database_dsn: str) -> None:

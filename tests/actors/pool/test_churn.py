@@ -1,4 +1,4 @@
-"""Storms: thousands of leases, cancelled, crashed and killed at random points. Afterwards the books must balance exactly.
+"""Storms: thousands of leases, cancelled, crashed and killed at random points. Afterwards the state must balance exactly.
 
 ATLAS_TEST_STORM=5 makes the two storms of cancels five times as long. In the first most are cancelled while they wait for a
 connection, in the second nobody waits and they are cancelled amid a statement: by default 10 000 leases and 2 000 cancels there
@@ -19,9 +19,9 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.client import gate_of
-from actors.pool.pool import AmbiguousCommit, LeaseRevoked, Pool, PoolCrashed, PoolSettings
-from db.errors import ConnectionLost, LeaseError
+from actors.pool.client import Pool, gate_of
+from actors.pool.settings import PoolSettings
+from db.errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseRevoked, PoolCrashed
 from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
@@ -123,20 +123,20 @@ async def _client(pool: Pool, ledger: Ledger, rounds: int, patience: float) -> N
 
 
 async def _settle(harness: PoolHarness, ledger: Ledger) -> None:
-    """The books balance: nothing lost, nothing invented, nobody left behind."""
-    harness.book.sweep(trio.current_time())
+    """The state balance: nothing lost, nothing invented, nobody left behind."""
+    harness.state.sweep(trio.current_time())
     await harness.until_full()
-    assert len(harness.book.queue) == 0
-    assert harness.book.leases == {}
-    assert gate_of(harness.ref).coming == 0
+    assert len(harness.state.queue) == 0
+    assert harness.state.leases == {}
+    assert gate_of(harness.ref).in_mailbox == 0
     found = await harness.pool.run("numbers", _numbers)
     assert ledger.done - found == set(), "reported as committed, but not there"
     assert found - ledger.done - ledger.unknown == set(), "there, although its caller was told otherwise"
     assert await harness.pool.run("busy", _busy_sessions) == []
     with trio.fail_after(10):
         # A backend that was told to go may still be on its way: then its connection is found dead only now.
-        while await harness.pool.run("sessions", _sessions) != harness.book.size:
-            harness.book.sweep(trio.current_time())
+        while await harness.pool.run("sessions", _sessions) != harness.state.size:
+            harness.state.sweep(trio.current_time())
             await harness.until_full()
 
 
@@ -187,7 +187,7 @@ async def test_thousands_of_cancels_amid_statements_lose_nothing(empty_database_
         async with trio.open_nursery() as nursery:
             for _ in range(CLIENTS):
                 nursery.start_soon(_impatient_client, harness.pool, ledger, rounds)
-        leases = harness.book.token
+        leases = harness.state.token
         await _settle(harness, ledger)
     wanted, amid = (10_000, 2_000) if pool_bridge == "inline" else (1_000, 180)
     assert leases >= wanted * STORMS
@@ -224,7 +224,7 @@ async def test_holders_killed_at_random_points_lose_nothing(empty_database_dsn: 
                 run.start_task(_client, (pool, ledger, 1000, math.inf), "client", inherit_deadline=False)
             await ledger.progress(15)
             await harness.system.kill(ref)
-            assert not any(lease.owner.name == ref.name for lease in harness.book.leases.values())
+            assert not any(lease.owner.name == ref.name for lease in harness.state.leases.values())
         await _settle(harness, ledger)
     assert len(ledger.done) >= 12 * 15
 
@@ -250,11 +250,11 @@ async def test_a_pool_killed_under_load_tells_everybody_at_once_and_comes_back_w
                 nursery.start_soon(client)
             for _ in range(6):
                 await ledger.progress(30)
-                book = harness.book
+                state = harness.state
                 await harness.system.kill(harness.ref)
-                assert book.leases == {}
-                assert len(book.queue) == 0
-                assert book.live == 0
+                assert state.leases == {}
+                assert len(state.queue) == 0
+                assert state.open_count == 0
                 tokens.append(gate_of(harness.ref).token)
                 await harness.until()
             stop = True
@@ -296,11 +296,11 @@ async def test_waiters_of_a_killed_pool_are_told_at_once(empty_database_dsn: str
         await harness.pool.run("create", _create)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hold)
-            while not harness.book.leases:
+            while not harness.state.leases:
                 await trio.testing.wait_all_tasks_blocked()
             for _ in range(5):
                 nursery.start_soon(wait)
-            while len(harness.book.queue) < 5:
+            while len(harness.state.queue) < 5:
                 await trio.testing.wait_all_tasks_blocked()
             killed = trio.current_time()
             await harness.system.kill(harness.ref)

@@ -9,8 +9,10 @@ import pytest
 import trio
 import trio.testing
 
+from actors.pool.client import Pool
 from actors.pool.control import LeasesArguments, PoolArguments, leases, pool
-from actors.pool.pool import LeaseRevoked, Pool, PoolSettings
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseRevoked
 from runtime.control import ControlCall, ControlError, Operator
 from tests.actors.pool_fixtures import POOL, PoolHarness, pool_harness
 
@@ -47,7 +49,7 @@ async def test_the_leases_of_one_actor_are_taken_away_and_nobody_elses(empty_dat
                 await pool(_call(harness), wrong)
         with pytest.raises(ControlError, match='there is no actor "hodler"; did you mean "holder"'):
             await pool(_call(harness), PoolArguments(POOL, "revoke", owner="hodler"))
-        assert len(harness.book.leases) == 3
+        assert len(harness.state.leases) == 3
         told: Any = await pool(_call(harness), PoolArguments(POOL, "revoke", owner="holder"))
         assert told["revoked"] == 2
         await trio.testing.wait_all_tasks_blocked()

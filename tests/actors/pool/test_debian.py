@@ -18,7 +18,8 @@ import attrs
 import pytest
 import trio
 
-from actors.pool.pool import PoolActor, PoolSettings
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
 from db.embedded import EmbeddedSettings
 from db.settings import DatabaseSettings
 from db.tx import Tx

@@ -10,9 +10,10 @@ import pytest
 import trio
 import trio.testing
 
+from actors.pool.client import Pool, pool_of
 from actors.pool.events import TAKEN_AWAY, IdleHeld, LeaseOverrun, LeaseReclaimed
-from actors.pool.pool import LeaseExpired, LeaseRevoked, Pool, PoolSettings, pool_of
-from db.errors import LeaseMisused
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseExpired, LeaseMisused, LeaseRevoked
 from db.lease.lease import OpenLease
 from db.tx import Tx
 from runtime import Actor, Message, handler
@@ -69,11 +70,11 @@ async def test_a_shielded_holder_loses_its_connection_by_force(empty_database_ds
         done = trio.Event()
         with trio.fail_after(10), pytest.raises(LeaseRevoked, match="did not react") as caught:
             async with harness.pool.lease("stubborn", hold=0.2) as lease:
-                (record,) = harness.book.leases.values()
+                (record,) = harness.state.leases.values()
                 with trio.CancelScope(shield=True):
                     overrun = await harness.until_event(LeaseOverrun)
                     assert not record.is_open
-                    assert len(harness.book.leases) == 0, "taken away while the holder goes on"
+                    assert len(harness.state.leases) == 0, "taken away while the holder goes on"
                     done.set()
                     with pytest.raises(LeaseRevoked):
                         await lease.fetchval("SELECT 1")
@@ -129,10 +130,10 @@ async def test_a_killed_holder_gives_back_within_a_turn_of_the_loop(empty_databa
         # Its own task, so that killing the actor cancels it.
         harness.system.address(ref)._run.start_task(work, (), "work", inherit_deadline=False)  # type: ignore[union-attr]
         with trio.fail_after(5):
-            while not harness.book.leases:
+            while not harness.state.leases:
                 await trio.testing.wait_all_tasks_blocked()
         await harness.system.kill(ref)
-        assert not harness.book.leases, "gone by the time its exit is known"
+        assert not harness.state.leases, "gone by the time its exit is known"
         await harness.until_full()
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
 
@@ -172,7 +173,7 @@ async def test_a_holder_that_crashes_gives_back_before_it_runs_again(empty_datab
             ref.tell(_Crash())
             while ref.incarnation == 1:
                 await trio.testing.wait_all_tasks_blocked()
-        assert harness.book.leases == {}
+        assert harness.state.leases == {}
         await harness.until_full()
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
 
@@ -191,7 +192,7 @@ async def test_a_lease_that_outlives_its_holders_incarnation_is_taken_back(empty
 
         nursery.start_soon(stray)
         with trio.fail_after(5):
-            while not harness.book.leases:
+            while not harness.state.leases:
                 await trio.testing.wait_all_tasks_blocked()
             await harness.system.kill(ref)
             reclaimed = await harness.until_event(LeaseReclaimed)
@@ -209,7 +210,7 @@ async def test_a_holder_that_raises_gives_back_a_clean_connection(empty_database
         for _ in range(5):
             with pytest.raises(ZeroDivisionError):
                 await harness.pool.run("fail", fail)
-        assert len(harness.book.idle) == 2
+        assert len(harness.state.idle) == 2
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
 
 
@@ -307,7 +308,7 @@ async def test_a_cancelled_bulk_load_is_stopped_and_its_lease_is_of_no_more_use(
             assert scope.cancelled_caught
             with pytest.raises(LeaseMisused, match="was cancelled before the server answered"):
                 await lease.fetchval("SELECT 1")
-        assert len(harness.book.idle) < 2, "not handed on as it is"
+        assert len(harness.state.idle) < 2, "not handed on as it is"
         await harness.until_full()
         assert await harness.pool.run("check", _sessions_in_transaction) == 0
         assert await harness.pool.run("loaded", loaded) == 0
@@ -325,10 +326,10 @@ async def test_a_lease_of_a_generator_that_another_task_closes_is_given_back(emp
         kept = rows(harness.pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(begin)
-        assert len(harness.book.leases) == 1
+        assert len(harness.state.leases) == 1
         with pytest.raises((RuntimeError, ValueError)):
             await kept.aclose()
-        assert harness.book.leases == {}
+        assert harness.state.leases == {}
         await harness.until_full()
 
 

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from actors.pool.events import IdleHeld
-from actors.pool.pool import LeaseExpired, LeaseRevoked, PoolSettings
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseExpired, LeaseRevoked
 from db.lease.lease import OpenLease
 from db.tx import Tx
 from tests.actors.pool_fixtures import pool_harness

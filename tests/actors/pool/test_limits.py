@@ -9,10 +9,10 @@ import attrs
 import pytest
 import trio
 
-from actors.pool.events import OPEN_FAILED
-from actors.pool.pool import PoolDown, PoolSettings, pool_of
-from actors.pool.state import PoolStatus
-from db.errors import PoolCrashed
+from actors.pool.client import pool_of
+from actors.pool.events import OPEN_FAILED, PoolStatus
+from actors.pool.settings import PoolSettings
+from db.errors import PoolCrashed, PoolDown
 from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import pool_harness, second_pool, until_full
@@ -47,9 +47,9 @@ async def test_a_connection_limit_leaves_the_pool_degraded_and_serving_until_the
     before = failed.value
     async with pool_harness(limited_dsn, FOUR, wait=False) as harness:
         await harness.until(PoolStatus.DEGRADED)
-        assert "CONNECTION LIMIT" in harness.book.cause
-        assert "pool.size" in harness.book.cause
-        assert harness.book.live == 2
+        assert "CONNECTION LIMIT" in harness.state.cause
+        assert "pool.size" in harness.state.cause
+        assert harness.state.open_count == 2
         ready, _ = harness.system.address(harness.ref).readiness
         assert ready, "it serves"
         for _ in range(20):
@@ -57,15 +57,15 @@ async def test_a_connection_limit_leaves_the_pool_degraded_and_serving_until_the
         assert failed.value - before < 20, "a storm of connects"
         await _limit(cluster, 10)
         await harness.until_full()
-        assert harness.book.state is PoolStatus.UP
-        assert harness.book.cause == ""
+        assert harness.state.status is PoolStatus.UP
+        assert harness.state.cause == ""
 
 
 async def test_a_pool_that_is_lowered_to_the_room_there_is_is_up_again(cluster: Cluster, limited_dsn: str) -> None:
     async with pool_harness(limited_dsn, FOUR, wait=False) as harness:
         await harness.until(PoolStatus.DEGRADED)
-        harness.book.resize(2)
-        assert (harness.book.state, harness.book.cause) == (PoolStatus.UP, "")
+        harness.state.resize(2)
+        assert (harness.state.status, harness.state.cause) == (PoolStatus.UP, "")
         await harness.until_full()
 
 
@@ -109,9 +109,9 @@ async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: 
 
     killed = trio.Event()
     async with pool_harness(empty_database_dsn, FOUR, on_crash=OnCrash.RESTART) as harness:
-        book = await second_pool(harness, empty_database_dsn)
+        state = await second_pool(harness, empty_database_dsn)
         other = pool_of(harness.context, "pool.other")
-        pids = {connection.pid for connection in book.idle}
+        pids = {connection.pid for connection in state.idle}
         async with trio.open_nursery() as nursery:
             await nursery.start(through_the_other)
             for _ in range(3):
@@ -119,9 +119,9 @@ async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: 
                 await harness.until_full()
             killed.set()
         with trio.fail_after(5):
-            assert await until_full(book)
-        assert {connection.pid for connection in book.idle} == pids, "not one of its connections was replaced"
-        assert book.state is PoolStatus.UP
+            assert await until_full(state)
+        assert {connection.pid for connection in state.idle} == pids, "not one of its connections was replaced"
+        assert state.status is PoolStatus.UP
         assert harness.ref.incarnation == 4
 
 

@@ -12,10 +12,10 @@ import trio.testing
 from actors.pool.events import RequestsShed, SevereRequestsShed, SheddingResolved
 from actors.pool.messages import LeaseRequest
 from actors.pool.monitor import TICK, PoolMonitor
-from actors.pool.pool import LeaseShed
+from db.errors import LeaseShed
 from db.lease.queue import Lane
 from runtime import Event
-from tests.actors.pool.stand_ins import StandInReply, book, connection, request, waits
+from tests.actors.pool.stand_ins import StandInReply, connection, new_state, request, waits
 
 
 @attrs.define
@@ -38,13 +38,13 @@ async def _stall(every: float, seconds: float, *, connecting: bool = False) -> _
     """The only connection is held for so long, while somebody new asks `every` so many seconds; then it is given back."""
     began = trio.current_time()
     events: list[tuple[float, Event]] = []
-    books, _ = book(1)
-    books._emit = lambda event: events.append((trio.current_time() - began, event))
-    ticker = PoolMonitor(books, cast("Any", _Context(books._emit)), cast("Any", None))
+    state, _ = new_state(1)
+    state._emit = lambda event: events.append((trio.current_time() - began, event))
+    ticker = PoolMonitor(state, cast("Any", _Context(state._emit)), cast("Any", None))
     held = None
     if not connecting:
-        books.admit(connection())
-        held = books.take(request("holder"))
+        state.add_connection(connection())
+        held = state.take(request("holder"))
         assert held is not None
         held.deadline = float("inf")
     asked: list[LeaseRequest] = []
@@ -52,14 +52,14 @@ async def _stall(every: float, seconds: float, *, connecting: bool = False) -> _
     while trio.current_time() < began + seconds:
         if trio.current_time() >= due:
             asked.append(request("debit" if len(asked) % 4 else "credit", within=30.0))
-            waits(books, asked[-1])
+            waits(state, asked[-1])
             due += every
         ticker.tick(trio.current_time())
         await trio.sleep(TICK)  # rule-ok: on its callers' virtual clock
     if held is not None:
-        while books.leases:  # those who waited are served late
-            books.give_back(next(iter(books.leases.values())))
-        assert books.take(request("in time")) is not None
+        while state.leases:  # those who waited are served late
+            state.give_back(next(iter(state.leases.values())))
+        assert state.take(request("in time")) is not None
         ticker.tick(trio.current_time())
     replies = [cast("StandInReply", each.deferred) for each in asked]
     return _Seen(
@@ -111,13 +111,13 @@ async def test_nobody_is_shed_while_the_first_connection_is_being_opened(
 
 
 async def test_the_system_lane_is_never_part_of_it(autojump_clock: trio.testing.MockClock) -> None:
-    books, events = book(1)
-    ticker = PoolMonitor(books, cast("Any", _Context(events.append)), cast("Any", None))
-    books.admit(connection())
-    held = books.take(request())
+    state, events = new_state(1)
+    ticker = PoolMonitor(state, cast("Any", _Context(events.append)), cast("Any", None))
+    state.add_connection(connection())
+    held = state.take(request())
     assert held is not None
     held.deadline = float("inf")
-    waits(books, request("health", Lane.SYSTEM, within=60))
+    waits(state, request("health", Lane.SYSTEM, within=60))
     for _ in range(40):
         ticker.tick(trio.current_time())
         await trio.sleep(TICK)

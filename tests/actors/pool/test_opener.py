@@ -28,7 +28,7 @@ async def _attempts(seconds: float, seed: int) -> list[float]:
     def ignore(_: object) -> None:
         pass
 
-    book = PoolState(
+    state = PoolState(
         "pool.main",
         PoolSettings(),
         10,
@@ -40,7 +40,7 @@ async def _attempts(seconds: float, seed: int) -> list[float]:
         token=0,
     )
     with trio.move_on_after(seconds):
-        await Opener(book, refuse, random.Random(seed)).run()
+        await Opener(state, refuse, random.Random(seed)).run()
     return tried
 
 

@@ -7,8 +7,11 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.pool import Lane, LeaseTimeout, Pool, PoolCrashed, PoolSettings
+from actors.pool.client import Pool
 from actors.pool.report import pool_report
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseTimeout, PoolCrashed
+from db.lease.queue import Lane
 from db.tx import Tx
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 
@@ -39,9 +42,9 @@ async def _until_sessions(harness: PoolHarness, count: int) -> set[int]:
 
 async def test_a_pool_grows_at_once(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, SMALL) as harness:
-        harness.book.resize(6)
+        harness.state.resize(6)
         await harness.until_full()
-        assert len(harness.book.idle) == 6
+        assert len(harness.state.idle) == 6
         await _until_sessions(harness, 6)
 
 
@@ -57,19 +60,19 @@ async def test_a_pool_shrinks_at_once_where_idle_and_later_where_held(empty_data
         async with trio.open_nursery() as nursery:
             await nursery.start(hold)
             await nursery.start(hold)
-            harness.book.resize(1)
-            assert harness.book.live == 2, "the idle one went"
+            harness.state.resize(1)
+            assert harness.state.open_count == 2, "the idle one went"
             release.set()
         await harness.until_full()
-        assert harness.book.live == 1
-        assert harness.book.missing == 0
+        assert harness.state.open_count == 1
+        assert harness.state.missing == 0
         await _until_sessions(harness, 1)
 
 
 async def test_a_connection_that_was_being_opened_when_the_pool_shrank_is_not_kept(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, SMALL) as harness:
         for size in (6, 1, 5, 2, 6, 1):
-            harness.book.resize(size)
+            harness.state.resize(size)
             await trio.lowlevel.checkpoint()
         await harness.until_full()
         await _until_sessions(harness, 1)
@@ -78,7 +81,7 @@ async def test_a_connection_that_was_being_opened_when_the_pool_shrank_is_not_ke
 async def test_a_paused_pool_serves_the_system_lane_only_and_sheds_nobody(empty_database_dsn: str) -> None:
     settings = attrs.evolve(SMALL, slow_target=0.01, slow_interval=0.05, wait_warning=0.05)
     async with pool_harness(empty_database_dsn, settings) as harness, trio.open_nursery() as nursery:
-        harness.book.pause()
+        harness.state.pause()
         served: list[int] = []
 
         async def ask(pool: Pool) -> None:
@@ -89,8 +92,8 @@ async def test_a_paused_pool_serves_the_system_lane_only_and_sheds_nobody(empty_
             await harness.pool.run("impatient", _pid, within=0.3)
         assert await harness.pool.run("health", _pid, lane=Lane.SYSTEM)
         assert served == []
-        assert pool_report(harness.book)["paused"] is True
-        harness.book.resume()
+        assert pool_report(harness.state)["paused"] is True
+        harness.state.resume()
         with trio.fail_after(5):
             while not served:
                 await trio.testing.wait_all_tasks_blocked()
@@ -101,7 +104,7 @@ async def test_all_connections_are_renewed_and_a_held_one_when_it_comes_back(emp
         before = await _until_sessions(harness, 3)
         async with harness.pool.lease("held") as lease:
             held = await lease.fetchval("SELECT pg_backend_pid()")
-            harness.book.expire_all(trio.current_time)
+            harness.state.expire_all(trio.current_time)
             assert await lease.fetchval("SELECT pg_backend_pid()") == held, "nobody is interrupted"
         await harness.until_full()
         assert not before & await _until_sessions(harness, 3)
@@ -111,16 +114,16 @@ async def test_a_renewal_may_be_spread_over_time(empty_database_dsn: str) -> Non
     async with pool_harness(empty_database_dsn, SMALL) as harness:
         due = iter((0.0, 100.0, 200.0))
         now = trio.current_time()
-        harness.book.expire_all(lambda: now + next(due))
-        assert len(harness.book.idle) == 2, "only the first is due"
+        harness.state.expire_all(lambda: now + next(due))
+        assert len(harness.state.idle) == 2, "only the first is due"
         await harness.until_full()
-        left = sorted(connection.retire_at - now for connection in harness.book.idle)
+        left = sorted(connection.retire_at - now for connection in harness.state.idle)
         assert left[:2] == [100.0, 200.0]
 
 
 async def test_connections_that_were_opened_together_do_not_end_together(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, PoolSettings(size=8, max_lifetime=1000.0)) as harness:
-        lifetimes = [connection.retire_at - connection.opened_at for connection in harness.book.idle]
+        lifetimes = [connection.retire_at - connection.opened_at for connection in harness.state.idle]
         assert all(899 < lifetime <= 1000 for lifetime in lifetimes)
         assert len({round(lifetime, 3) for lifetime in lifetimes}) == 8
 
@@ -128,9 +131,9 @@ async def test_connections_that_were_opened_together_do_not_end_together(empty_d
 async def test_an_idle_connection_is_renewed_when_its_time_is_over(empty_database_dsn: str) -> None:
     settings = attrs.evolve(SMALL, max_lifetime=0.3, idle_check=0.1)
     async with pool_harness(empty_database_dsn, settings) as harness:
-        before = {connection.pid for connection in harness.book.idle}
+        before = {connection.pid for connection in harness.state.idle}
         with trio.fail_after(10):
-            while before & {connection.pid for connection in harness.book.idle}:
+            while before & {connection.pid for connection in harness.state.idle}:
                 await harness.until_full()
                 await trio.testing.wait_all_tasks_blocked(0.05)
 

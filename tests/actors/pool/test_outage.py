@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -14,22 +15,15 @@ import attrs
 import pytest
 import trio
 
-from actors.pool import pool as pool_module
-from actors.pool.events import BridgeFallback, PoolWentDown, WaitResolved
-from actors.pool.pool import (
-    AmbiguousCommit,
-    ConnectionLost,
-    Lane,
-    LeaseTimeout,
-    Pool,
-    PoolActor,
-    PoolDown,
-    PoolSettings,
-)
-from actors.pool.state import PoolStatus
-from db.driver import bridge_inline as bridge
-from db.driver import connection
+from actors import pool as pool_package
+from actors.pool.client import Pool
+from actors.pool.events import BridgeFallback, PoolStatus, PoolWentDown, WaitResolved
+from actors.pool.pool import PoolActor
+from actors.pool.settings import PoolSettings
+from db.driver import bridge_choice, connection
 from db.embedded import EmbeddedSettings
+from db.errors import AmbiguousCommit, ConnectionLost, LeaseTimeout, PoolDown
+from db.lease.queue import Lane
 from db.settings import DatabaseSettings
 from db.tx import Tx
 from runtime import AtlasError, Fatal
@@ -114,7 +108,7 @@ async def test_a_pool_without_a_connection_yet_is_not_ready_whatever_waiters_do(
             with pytest.raises(LeaseTimeout, match="is connecting"):
                 await harness.pool.run("early", _one, within=0.4)
             await harness.until_event(WaitResolved)
-            assert harness.book.state is PoolStatus.CONNECTING
+            assert harness.state.status is PoolStatus.CONNECTING
             assert address.readiness == (False, "connecting")
 
 
@@ -194,13 +188,13 @@ async def test_while_it_is_down_requests_are_refused_at_once_with_the_cause(own_
         assert down.cause in str(caught.value)
         ready, why = harness.system.address(harness.ref).readiness
         assert not ready
-        assert why == harness.book.cause
+        assert why == harness.state.cause
 
 
 async def test_the_system_lane_waits_out_an_outage(own_cluster: Cluster) -> None:
     async with pool_harness(own_cluster.dsn(), SMALL) as harness:
         await trio.to_thread.run_sync(_server_signal, own_cluster, signal.SIGQUIT)
-        harness.book.sweep(trio.current_time())
+        harness.state.sweep(trio.current_time())
         await harness.until(PoolStatus.DOWN)
         async with trio.open_nursery() as nursery:
             found: list[int] = []
@@ -374,7 +368,7 @@ async def test_the_first_pool_brings_the_schema_up_to_date_before_it_serves(empt
 async def test_a_bridge_that_is_not_recognised_is_replaced_with_a_warning(
     empty_database_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(bridge.VERSIONS, "asyncpg", "0.1.0")
+    monkeypatch.setitem(bridge_choice.VERSIONS, "asyncpg", "0.1.0")
     async with pool_harness(empty_database_dsn, SMALL, may_fall_back=True) as harness:
         told = await harness.until_event(BridgeFallback)
         assert "asyncpg is" in told.reason
@@ -397,6 +391,17 @@ async def test_an_old_connection_is_replaced_when_it_comes_back(empty_database_d
         await harness.until_full()
 
 
-def test_the_pools_module_offers_what_callers_need() -> None:
-    for name in pool_module.__all__:
-        assert hasattr(pool_module, name)
+@pytest.mark.parametrize(
+    "entry_point",
+    [
+        "client.pool_of",
+        "pool.PoolActor",
+        "embedded_postgres.EmbeddedPostgres",
+        "worker.DatabaseWorker",
+        "worker.ClaimingWorker",
+    ],
+)
+def test_the_package_offers_what_its_description_names(entry_point: str) -> None:
+    module, _, name = entry_point.partition(".")
+    assert entry_point in (pool_package.__doc__ or "")
+    assert hasattr(importlib.import_module(f"actors.pool.{module}"), name)

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 import trio
 
-from actors.pool.pool import Lane, NestedLease, TransactionLost, pool_of
-from db.errors import LeaseMisused
+from actors.pool.client import pool_of
+from db.errors import LeaseMisused, NestedLease, TransactionLost
+from db.lease.queue import Lane
 from db.tx import Tx
 from runtime import LeaseHeldAcrossCall, refuse_if_leased
 from tests.actors.pool_fixtures import pool_harness, second_pool
@@ -46,7 +47,7 @@ async def test_run_rolls_back_what_the_function_did_when_it_raises(empty_databas
         with pytest.raises(KeyError, match="mine"):
             await harness.pool.run("fail", fail)
         assert await harness.pool.run("count", _count) == 0
-        assert len(harness.book.idle) == harness.book.size, "a plain error costs no quarantine"
+        assert len(harness.state.idle) == harness.state.size, "a plain error costs no quarantine"
 
 
 async def test_run_is_read_committed_whatever_the_role_says(empty_database_dsn: str) -> None:
@@ -212,7 +213,7 @@ async def test_fencing_tokens_only_grow(empty_database_dsn: str) -> None:
         tokens = []
         for _ in range(5):
             async with harness.pool.lease("token"):
-                tokens += list(harness.book.leases)
+                tokens += list(harness.state.leases)
     assert tokens == sorted(set(tokens))
     assert len(tokens) == 5
 

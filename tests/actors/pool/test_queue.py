@@ -9,8 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from actors.pool.client import Pool
 from actors.pool.events import LEASE_WAIT_SECONDS, SPIKES, RequestsShed, SevereWaitSpike, WaitResolved, WaitSpike
-from actors.pool.pool import Lane, LeaseShed, LeaseTimeout, Pool, PoolSettings
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseShed, LeaseTimeout
+from db.lease.queue import Lane
 from db.tx import Tx
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 from tests.cancel_at_step import cancel_at_step
@@ -33,7 +36,7 @@ async def _hold(pool: Pool, until: trio.Event, *, task_status: trio.TaskStatus[N
 async def _waiting(harness: PoolHarness, count: int) -> None:
     """Until so many requests are in the queue."""
     with trio.fail_after(5):
-        while len(harness.book.queue) < count:
+        while len(harness.state.queue) < count:
             await trio.testing.wait_all_tasks_blocked()
 
 
@@ -81,7 +84,7 @@ async def test_a_cancelled_waiter_leaves_the_queue_at_once(empty_database_dsn: s
                     waiters.start_soon(harness.pool.run, "waiter", _one)
                 await _waiting(harness, 20)
                 scope.cancel()
-        assert len(harness.book.queue) == 0
+        assert len(harness.state.queue) == 0
         release.set()
         await harness.until_full()
 
@@ -100,13 +103,13 @@ async def test_a_connection_granted_at_the_moment_of_giving_up_is_not_lost(empty
 
             nursery.start_soon(wait)
             await _waiting(harness, 1)
-            (lease,) = harness.book.leases.values()
+            (lease,) = harness.state.leases.values()
             if release_first:
-                harness.book.give_back(lease)
+                harness.state.give_back(lease)
                 scope.cancel()
             else:
                 scope.cancel()
-                harness.book.give_back(lease)
+                harness.state.give_back(lease)
             release.set()
             await harness.until_full()
 
@@ -133,9 +136,9 @@ async def test_a_waiter_cancelled_at_any_step_costs_nothing(empty_database_dsn: 
                 cancelled += scope.cancelled_caught
                 finished_first = finished_first + 1 if instrument.left > 0 else 0
             await harness.until_full()
-            assert len(harness.book.queue) == 0
-            assert harness.book.leases == {}
-            assert harness.pool._counter.coming == 0
+            assert len(harness.state.queue) == 0
+            assert harness.state.leases == {}
+            assert harness.pool._gate.in_mailbox == 0
     assert cancelled >= 5
 
 
@@ -160,8 +163,8 @@ async def test_waiters_cancelled_at_random_points_cost_nothing(empty_database_ds
             for _ in range(12):
                 nursery.start_soon(client, harness.pool)
         await harness.until_full()
-        assert len(harness.book.queue) == 0
-        assert harness.pool._counter.coming == 0
+        assert len(harness.state.queue) == 0
+        assert harness.pool._gate.in_mailbox == 0
     assert served > 0
     assert cancelled > 0
 
@@ -217,14 +220,14 @@ async def test_a_spike_is_told_while_the_waiter_still_waits_and_again_when_it_en
         await nursery.start(_hold, harness.pool, release)
         nursery.start_soon(harness.pool.run, "starving", _one)
         warning = await harness.until_event(WaitSpike)
-        assert len(harness.book.queue) == 1, "it still waits"
+        assert len(harness.state.queue) == 1, "it still waits"
         assert warning.label == "starving"
         assert 0.15 < warning.waited < 1.0
         assert '"holder" at pool/test_queue.py' in warning.holders
         assert "in _hold" in warning.holders.partition("standing at")[2]
         assert harness.system.services.beats.last_pool_wait_spike is not None
         await harness.until_event(SevereWaitSpike)
-        assert len(harness.book.queue) == 1
+        assert len(harness.state.queue) == 1
         assert SPIKES.labels("pool.main", "interactive", "critical").value > 0
         release.set()
         resolved = await harness.until_event(WaitResolved)

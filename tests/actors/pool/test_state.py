@@ -1,4 +1,4 @@
-"""Rules of the books that need no server: who is told when connections are found dead, and whom a pool that stops waits for."""
+"""Rules of the state that need no server: who is told when connections are found dead, and whom a pool that stops waits for."""
 
 from __future__ import annotations
 
@@ -6,57 +6,58 @@ import pytest
 import trio
 import trio.testing
 
-from actors.pool.pool import LeaseShed, PoolCrashed, PoolDown, PoolSettings
-from actors.pool.state import PoolStatus
+from actors.pool.events import PoolStatus
+from actors.pool.settings import PoolSettings
+from db.errors import LeaseShed, PoolCrashed, PoolDown
 from db.lease.lease import Lease
 from db.lease.queue import Lane
-from tests.actors.pool.stand_ins import StandInDriver, book, connection, request, told, waits
+from tests.actors.pool.stand_ins import StandInDriver, connection, new_state, request, told, waits
 
 
 async def test_who_finds_the_last_connection_dead_is_refused_if_none_can_be_opened() -> None:
-    books, _ = book(2)
-    before = books.refused["down"].value
+    state, _ = new_state(2)
+    before = state.refused["down"].value
     last = connection()
-    books.admit(last)
-    books.open_failed("the server is gone")
+    state.add_connection(last)
+    state.open_failed("the server is gone")
     last.driver.terminate()
     refused, health = request(), request(lane=Lane.SYSTEM)
-    waits(books, refused)
-    assert books.state is PoolStatus.DOWN
+    waits(state, refused)
+    assert state.status is PoolStatus.DOWN
     assert isinstance(told(refused), PoolDown)
-    waits(books, health)
-    assert [waiter.payload for waiter in books.queue] == [health], "the system lane waits out an outage"
-    assert books.refused["down"].value - before == 1
+    waits(state, health)
+    assert [waiter.payload for waiter in state.queue] == [health], "the system lane waits out an outage"
+    assert state.refused["down"].value - before == 1
 
 
 async def test_a_waiter_who_gets_a_dead_connection_is_refused_once_none_is_left() -> None:
-    books, _ = book(2)
+    state, _ = new_state(2)
     driver = StandInDriver()
-    books.admit(connection())
-    books.admit(connection(driver))
-    last, first = books.take(request()), books.take(request())
+    state.add_connection(connection())
+    state.add_connection(connection(driver))
+    last, first = state.take(request()), state.take(request())
     assert first is not None
     assert last is not None
     one, other = request(), request()
-    waits(books, one, other)
-    books.revoke(first, "its holder did not react")
-    books.open_failed("the server is gone")
+    waits(state, one, other)
+    state.revoke(first, "its holder did not react")
+    state.open_failed("the server is gone")
     driver.answers = False  # it dies between coming back and being handed on
-    books.give_back(last)
-    assert books.state is PoolStatus.DOWN
+    state.give_back(last)
+    assert state.status is PoolStatus.DOWN
     assert [type(told(each)) for each in (one, other)] == [PoolDown, PoolDown]
-    assert len(books.queue) == 0
+    assert len(state.queue) == 0
 
 
 async def test_a_pool_shrunk_to_what_it_has_lacks_nothing() -> None:
-    books, _ = book(4)
-    books.admit(connection())
-    books.admit(connection())
-    books.open_failed("no room for another connection")
+    state, _ = new_state(4)
+    state.add_connection(connection())
+    state.add_connection(connection())
+    state.open_failed("no room for another connection")
     states = []
     for size in (3, 2):  # one is still missing; none is
-        books.resize(size)
-        states.append((books.state, books.cause))
+        state.resize(size)
+        states.append((state.status, state.cause))
     assert states == [(PoolStatus.DEGRADED, "no room for another connection"), (PoolStatus.UP, "")]
 
 
@@ -66,47 +67,47 @@ async def _is_done(nursery: trio.Nursery, books_unused: trio.Event) -> bool:
 
 
 async def test_a_pool_that_stops_waits_for_holders_and_waiters_behind_a_quarantine_too() -> None:
-    books, _ = book(1)
+    state, _ = new_state(1)
     only = connection()
-    books.admit(only)
-    first = books.take(request())
+    state.add_connection(only)
+    first = state.take(request())
     assert first is not None
     waiter = request()
-    waits(books, waiter)
+    waits(state, waiter)
     unused = trio.Event()
 
     async def stop() -> None:
-        await books.until_unused()
+        await state.until_drained()
         unused.set()
 
     async with trio.open_nursery() as nursery:
-        only.driver.tainted = True
-        books.give_back(first)
+        only.driver.needs_cleaning = True
+        state.give_back(first)
         nursery.start_soon(stop)
         assert not await _is_done(nursery, unused), "its connection is being cleaned, and somebody waits for it"
-        only.driver.tainted = False
-        books.cleaned(only, clean=True)
+        only.driver.needs_cleaning = False
+        state.quarantine_ended(only, clean=True)
         second = told(waiter)
         assert isinstance(second, Lease)
         assert not await _is_done(nursery, unused)
-        books.give_back(second)
+        state.give_back(second)
         assert await _is_done(nursery, unused)
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 async def test_a_paused_pool_that_stops_refuses_waiters_at_once_and_ends_with_its_holders(when: str) -> None:
-    books, _ = book(1)
-    books.admit(connection())
-    held = books.take(request())
+    state, _ = new_state(1)
+    state.add_connection(connection())
+    held = state.take(request())
     assert held is not None
     waiter = request(within=600.0)
-    waits(books, waiter)
+    waits(state, waiter)
     if when == "before":
-        books.pause()
+        state.pause()
     unused = trio.Event()
 
     async def stop() -> None:
-        await books.until_unused()
+        await state.until_drained()
         unused.set()
 
     async with trio.open_nursery() as nursery:
@@ -114,47 +115,47 @@ async def test_a_paused_pool_that_stops_refuses_waiters_at_once_and_ends_with_it
         await trio.testing.wait_all_tasks_blocked()
         if when == "meanwhile":
             assert told(waiter) is None
-            books.pause()
+            state.pause()
         assert not await _is_done(nursery, unused)
         assert isinstance(told(waiter), PoolCrashed)
-        books.give_back(held)
+        state.give_back(held)
         assert await _is_done(nursery, unused)
 
 
 async def test_a_pool_that_stops_while_the_database_is_away_keeps_nobody_waiting() -> None:
-    books, _ = book(1)
+    state, _ = new_state(1)
     health = request(lane=Lane.SYSTEM, within=600.0)
-    books.open_failed("the server is gone")
-    waits(books, health)
+    state.open_failed("the server is gone")
+    waits(state, health)
     with trio.fail_after(1):
-        await books.until_unused()
+        await state.until_drained()
     assert isinstance(told(health), PoolCrashed)
 
 
 async def test_a_pool_that_stops_goes_on_when_the_last_waiter_gives_up() -> None:
-    books, _ = book(1)
+    state, _ = new_state(1)
     only = connection()
-    books.admit(only)
-    held = books.take(request())
+    state.add_connection(only)
+    held = state.take(request())
     assert held is not None
     waiter = request()
-    waits(books, waiter)
-    only.driver.tainted = True
-    books.give_back(held)
+    waits(state, waiter)
+    only.driver.needs_cleaning = True
+    state.give_back(held)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(books.until_unused)
+        nursery.start_soon(state.until_drained)
         await trio.testing.wait_all_tasks_blocked()
-        books.forget(waiter)
+        state.forget(waiter)
         with trio.fail_after(1):
             while nursery.child_tasks:
                 await trio.lowlevel.checkpoint()
 
 
 async def test_a_paused_pool_refuses_only_who_finds_the_queue_full() -> None:
-    books, _ = book(1, PoolSettings(reserved=0, max_waiting=1))
-    books.admit(connection())
-    books.pause()
+    state, _ = new_state(1, PoolSettings(reserved=0, max_waiting=1))
+    state.add_connection(connection())
+    state.pause()
     patient, one_too_many = request(), request()
-    waits(books, patient, one_too_many)
+    waits(state, patient, one_too_many)
     assert told(patient) is None
     assert isinstance(told(one_too_many), LeaseShed)

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from actors.pool.events import WAKES, ListeningInterrupted
-from actors.pool.pool import PoolSettings
+from actors.pool.settings import PoolSettings
 from db.tx import Tx
 from runtime import WakeUp
 from tests.actors.pool_fixtures import PoolHarness, pool_harness

@@ -5,7 +5,9 @@ from __future__ import annotations
 import attrs
 import trio
 
-from actors.pool.pool import LeaseRevoked, PoolActor, PoolCrashed, pool_of
+from actors.pool.client import pool_of
+from actors.pool.pool import PoolActor
+from db.errors import LeaseRevoked, PoolCrashed
 from db.tx import Tx
 from runtime import Actor, Message, get_logger, handler
 

@@ -11,7 +11,8 @@ from db.billing.grants import grant_access, grant_trial
 from db.billing.orders import open_order
 from db.billing.payments import FinalizePurchase
 from db.billing.purchases import finalize_purchase
-from db.billing.renewals import RenewalResult, claim_renewals, renew, set_auto_renew
+from db.billing.renewal_schedule import claim_renewals
+from db.billing.renewals import RenewalResult, renew, set_auto_renew
 from db.errors import BusinessError
 from db.keys.activation import claim_activations, confirm_activation
 from db.keys.claims import NodeConfirmation

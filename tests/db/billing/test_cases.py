@@ -28,7 +28,7 @@ async def test_open_cases_are_listed_with_what_they_hold_oldest_first(database: 
     first = await parked(database)
     second = await parked(database, Money(3, "TON"), "c2")
     found = await database.run(list_cases)
-    assert [(case.id, case.held, case.captured, case.charge) for case in found] == [
+    assert [(case.id, case.suspended, case.captured, case.charge) for case in found] == [
         (first, Money(20000), Money(20000), "test c1"),
         (second, Money(0), Money(3, "TON"), "test c2"),
     ]
@@ -47,7 +47,7 @@ async def test_captured_money_is_credited_once_rewarded_and_the_case_closed(data
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(settle)
-    assert {(case.state, case.resolution, case.held) for case in cases} == {
+    assert {(case.state, case.resolution, case.suspended) for case in cases} == {
         ("closed", "credited to customer 1001", Money(0))
     }
     assert await database.run(balance, customer.id) == Money(20000)

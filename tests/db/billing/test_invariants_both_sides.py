@@ -12,7 +12,8 @@ from db.billing.invoices import open_invoice, reserve_invoice
 from db.billing.orders import open_order
 from db.billing.purchases import record_manual_topup
 from db.billing.referrals import referral_percent
-from db.billing.renewals import claim_renewals, renew, set_auto_renew
+from db.billing.renewal_schedule import claim_renewals
+from db.billing.renewals import renew, set_auto_renew
 from db.keys.activation import claim_activations, confirm_activation
 from db.keys.claims import NodeConfirmation
 from db.keys.nodes import register_node

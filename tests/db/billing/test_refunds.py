@@ -161,10 +161,10 @@ async def test_money_in_a_case_goes_back_from_suspense_and_closes_the_case(datab
     assert parked.case_id is not None
     await refund(database, "c1", Money(2000), "part")
     case = await database.run(find_case, parked.case_id)
-    assert (case.state, case.held) == ("open", Money(3000))
+    assert (case.state, case.suspended) == ("open", Money(3000))
     await refund(database, "c1", key="rest")
     case = await database.run(find_case, parked.case_id)
-    assert (case.state, case.resolution, case.held) == ("closed", "refunded", Money(0))
+    assert (case.state, case.resolution, case.suspended) == ("closed", "refunded", Money(0))
     assert await world(database) == 0
 
 

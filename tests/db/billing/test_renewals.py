@@ -15,16 +15,8 @@ from db.billing.orders import open_topup
 from db.billing.payments import FinalizePurchase
 from db.billing.pricing import set_vip
 from db.billing.purchases import finalize_purchase
-from db.billing.renewals import (
-    MAX_FAILURES,
-    RenewalClaim,
-    RenewalOutcome,
-    RenewalResult,
-    claim_renewals,
-    fail_renewal,
-    renew,
-    set_auto_renew,
-)
+from db.billing.renewal_schedule import MAX_FAILURES, RenewalClaim, claim_renewals, fail_renewal
+from db.billing.renewals import RenewalOutcome, RenewalResult, renew, set_auto_renew
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from db.driver import begin
 from db.driver.begin import DONE, EXTENDED_ANSWER, AnswerFilter, with_begin
 from db.driver.bridge import open_loop
-from db.driver.bridge_inline import InlineBridge, InlineConnection
+from db.driver.stepping import InlineBridge, InlineConnection, step
 from db.driver.transaction import transact
 from db.errors import ConnectionLost, TransactionLost
 from db.tx import Tx
@@ -94,7 +94,7 @@ async def counting(dsn: str) -> AsyncIterator[CountingConnection]:
         connection = await CountingBridge(loop).connect(dsn, settings={})
         try:
             assert isinstance(connection, CountingConnection)
-            await connection.step(connection.raw.execute("CREATE TABLE t (n int)"))
+            await step(connection, connection.raw.execute("CREATE TABLE t (n int)"))
             yield connection
         finally:
             connection.terminate()
@@ -107,7 +107,7 @@ async def in_transaction(connection: CountingConnection, function: Any) -> Any:
 
 async def rows(connection: CountingConnection) -> int:
     """What was committed."""
-    found: int = await connection.step(connection.raw.fetchval("SELECT count(*) FROM t"))
+    found: int = await step(connection, connection.raw.fetchval("SELECT count(*) FROM t"))
     return found
 
 
@@ -169,7 +169,7 @@ async def test_a_first_statement_that_the_server_refuses_leaves_no_transaction(e
             with pytest.raises(asyncpg.UndefinedTableError):
                 await in_transaction(connection, function)
             assert connection.is_idle()
-            assert await connection.step(connection.raw.fetchval("SELECT pg_current_xact_id_if_assigned()")) is None
+            assert await step(connection, connection.raw.fetchval("SELECT pg_current_xact_id_if_assigned()")) is None
         await in_transaction(connection, _insert)
         assert await rows(connection) == 1
 
@@ -184,8 +184,8 @@ async def test_arguments_that_cannot_be_sent_leave_no_transaction_on_the_server(
         with pytest.raises(asyncpg.DataError):
             await in_transaction(connection, wrong)
         assert connection.is_idle()
-        first = await connection.step(connection.raw.fetchval("SELECT pg_current_xact_id()::text"))
-        second = await connection.step(connection.raw.fetchval("SELECT pg_current_xact_id()::text"))
+        first = await step(connection, connection.raw.fetchval("SELECT pg_current_xact_id()::text"))
+        second = await step(connection, connection.raw.fetchval("SELECT pg_current_xact_id()::text"))
         assert first != second, "still inside the transaction that nobody knows of"
 
 
@@ -198,8 +198,8 @@ async def test_a_first_statement_that_is_cancelled_is_never_executed_by_itself(e
             with trio.move_on_after(pause) as scope:
                 await in_transaction(connection, slow)
             assert scope.cancelled_caught
-            await connection.over_loop(connection.raw.execute("ROLLBACK"))
-            connection.tainted = False
+            await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
+            connection.needs_cleaning = False
             assert connection.is_idle()
         assert await rows(connection) == 0
 
@@ -224,9 +224,9 @@ async def test_who_swallows_the_refusal_of_begin_cannot_go_on_outside_a_transact
             patch.setattr(begin, "with_begin", wrongly)
             with pytest.raises(TransactionLost):
                 await in_transaction(connection, swallow)
-        assert connection.tainted, "it has to prove in quarantine that it is clean"
-        await connection.over_loop(connection.raw.execute("ROLLBACK"))
-        connection.tainted = False
+        assert connection.needs_cleaning, "it has to prove in quarantine that it is clean"
+        await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
+        connection.needs_cleaning = False
         assert await rows(connection) == 1, "only what was committed before"
 
 
@@ -235,7 +235,7 @@ async def test_a_server_that_goes_away_in_place_of_beginning_is_a_lost_connectio
         await in_transaction(connection, _insert)
         killer = await InlineBridge(other).connect(empty_database_dsn, settings={})
         try:
-            await killer.step(killer.raw.fetchval("SELECT pg_terminate_backend($1, 5000)", connection.backend_pid))
+            await step(killer, killer.raw.fetchval("SELECT pg_terminate_backend($1, 5000)", connection.backend_pid))
         finally:
             killer.terminate()
         with pytest.raises(ConnectionLost):

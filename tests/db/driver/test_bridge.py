@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 import trio
 
-from db.driver import bridge_inline as bridge
+from db.driver import bridge_choice
 from db.driver.bridge import Bridge, DriverConnection, open_loop
-from db.driver.bridge_inline import BridgeUnfit, InlineBridge, self_test
+from db.driver.bridge_choice import BridgeUnfit, self_test
 from db.driver.bridge_plain import PlainBridge
+from db.driver.stepping import InlineBridge, step
 from db.errors import ForeignAwait
 from tests.postgres_cluster import Cluster
 
@@ -51,11 +52,11 @@ async def with_connection(
 async def test_statements_return_what_asyncpg_returns(bridge_type: type[Bridge], empty_database_dsn: str) -> None:
     async def use(connection: DriverConnection) -> None:
         raw = connection.raw
-        assert await connection.step(raw.fetchval("SELECT $1::int + 1", 41)) == 42
-        assert await connection.step(raw.execute("CREATE TABLE t (n int)")) == "CREATE TABLE"
-        row = await connection.step(raw.fetchrow("INSERT INTO t VALUES (7) RETURNING n"))
+        assert await step(connection, raw.fetchval("SELECT $1::int + 1", 41)) == 42
+        assert await step(connection, raw.execute("CREATE TABLE t (n int)")) == "CREATE TABLE"
+        row = await step(connection, raw.fetchrow("INSERT INTO t VALUES (7) RETURNING n"))
         assert row["n"] == 7
-        assert [r["n"] for r in await connection.step(raw.fetch("SELECT n FROM generate_series(1, 3) n"))] == [1, 2, 3]
+        assert [r["n"] for r in await step(connection, raw.fetch("SELECT n FROM generate_series(1, 3) n"))] == [1, 2, 3]
         assert connection.is_idle()
 
     assert await with_connection(bridge_type, empty_database_dsn, use) == []
@@ -64,8 +65,8 @@ async def test_statements_return_what_asyncpg_returns(bridge_type: type[Bridge],
 async def test_a_large_result_and_a_large_parameter_pass(bridge_type: type[Bridge], empty_database_dsn: str) -> None:
     async def use(connection: DriverConnection) -> None:
         text = "x" * 10_000_000
-        assert await connection.step(connection.raw.fetchval("SELECT length($1::text)", text)) == len(text)
-        assert await connection.step(connection.raw.fetchval("SELECT repeat('y', 10000000)")) == "y" * len(text)
+        assert await step(connection, connection.raw.fetchval("SELECT length($1::text)", text)) == len(text)
+        assert await step(connection, connection.raw.fetchval("SELECT repeat('y', 10000000)")) == "y" * len(text)
 
     assert await with_connection(bridge_type, empty_database_dsn, use) == []
 
@@ -73,9 +74,9 @@ async def test_a_large_result_and_a_large_parameter_pass(bridge_type: type[Bridg
 async def test_a_server_error_leaves_the_connection_usable(bridge_type: type[Bridge], empty_database_dsn: str) -> None:
     async def use(connection: DriverConnection) -> None:
         with pytest.raises(asyncpg.DivisionByZeroError):
-            await connection.step(connection.raw.fetchval("SELECT 1/0"))
+            await step(connection, connection.raw.fetchval("SELECT 1/0"))
         assert connection.is_idle()
-        assert await connection.step(connection.raw.fetchval("SELECT 1")) == 1
+        assert await step(connection, connection.raw.fetchval("SELECT 1")) == 1
 
     assert await with_connection(bridge_type, empty_database_dsn, use) == []
 
@@ -83,10 +84,10 @@ async def test_a_server_error_leaves_the_connection_usable(bridge_type: type[Bri
 async def test_bulk_operations_go_over_the_loop(bridge_type: type[Bridge], empty_database_dsn: str) -> None:
     async def use(connection: DriverConnection) -> None:
         raw = connection.raw
-        await connection.step(raw.execute("CREATE TABLE t (n int)"))
-        await connection.over_loop(raw.executemany("INSERT INTO t VALUES ($1)", [(n,) for n in range(2000)]))
-        await connection.over_loop(raw.copy_records_to_table("t", records=[(n,) for n in range(2000)]))
-        assert await connection.step(raw.fetchval("SELECT count(*) FROM t")) == 4000
+        await step(connection, raw.execute("CREATE TABLE t (n int)"))
+        await connection.run_on_loop(raw.executemany("INSERT INTO t VALUES ($1)", [(n,) for n in range(2000)]))
+        await connection.run_on_loop(raw.copy_records_to_table("t", records=[(n,) for n in range(2000)]))
+        assert await step(connection, raw.fetchval("SELECT count(*) FROM t")) == 4000
 
     assert await with_connection(bridge_type, empty_database_dsn, use) == []
 
@@ -96,12 +97,12 @@ async def test_a_cancelled_statement_returns_at_once_and_is_acknowledged_later(
 ) -> None:
     async def use(connection: DriverConnection) -> None:
         with trio.move_on_after(0.05) as scope:
-            await connection.step(connection.raw.fetch("SELECT pg_sleep(15)"))
+            await step(connection, connection.raw.fetch("SELECT pg_sleep(15)"))
         assert scope.cancelled_caught
         assert not connection.is_idle()
-        await connection.over_loop(connection.raw.execute("ROLLBACK"))
+        await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
         assert connection.is_idle()
-        assert await connection.step(connection.raw.fetchval("SELECT 1")) == 1
+        assert await step(connection, connection.raw.fetchval("SELECT 1")) == 1
 
     assert await with_connection(bridge_type, empty_database_dsn, use) == []
 
@@ -120,12 +121,12 @@ async def test_cancels_at_random_points_never_give_a_wrong_result(
                 # It lasts about as long as the patience: a statement of 70 us is over before a deadline is looked at.
                 lasts = chance.uniform(0, 0.002)
                 query = "SELECT $1::int FROM (SELECT pg_sleep($2)) AS slept"
-                assert await connection.step(connection.raw.fetchval(query, n, lasts)) == n
+                assert await step(connection, connection.raw.fetchval(query, n, lasts)) == n
             # About half of them are cancelled, at whatever point, however fast the bridge and busy the machine.
             longest *= 1.1 if scope.cancelled_caught else 1 / 1.1
             if scope.cancelled_caught:
                 cancelled += 1
-                await connection.over_loop(connection.raw.execute("ROLLBACK"))
+                await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
             assert connection.is_idle()
 
     assert await with_connection(bridge_type, empty_database_dsn, use, within=120) == []
@@ -143,7 +144,7 @@ async def test_a_terminated_backend_surfaces_as_an_error_with_the_servers_words(
 
             nursery.start_soon(terminate)
             with pytest.raises(asyncpg.PostgresError, match="administrator command"):
-                await connection.step(connection.raw.fetch("SELECT pg_sleep(15)"))
+                await step(connection, connection.raw.fetch("SELECT pg_sleep(15)"))
         assert connection.is_closed()
         assert not connection.is_idle()
         assert not connection.probe()
@@ -163,7 +164,7 @@ async def test_cutting_a_connection_wakes_the_task_that_waits_on_it(
 
             nursery.start_soon(cut)
             with pytest.raises(asyncpg.PostgresError):
-                await connection.step(connection.raw.fetch("SELECT pg_sleep(15)"))
+                await step(connection, connection.raw.fetch("SELECT pg_sleep(15)"))
 
     await with_connection(bridge_type, empty_database_dsn, use)
 
@@ -174,10 +175,10 @@ async def test_a_stopped_backend_holds_nobody(bridge_type: type[Bridge], empty_d
         try:
             with trio.fail_after(5):
                 with trio.move_on_after(0.05) as scope:
-                    await connection.step(connection.raw.fetchval("SELECT 1"))
+                    await step(connection, connection.raw.fetchval("SELECT 1"))
                 assert scope.cancelled_caught
                 with trio.move_on_after(0.05) as scope:
-                    await connection.over_loop(connection.raw.execute("ROLLBACK"))
+                    await connection.run_on_loop(connection.raw.execute("ROLLBACK"))
                 assert scope.cancelled_caught
             assert not connection.is_idle(), "nothing proved it clean"
         finally:
@@ -232,12 +233,12 @@ async def test_a_foreign_await_is_refused_at_its_line(
 
     async def use(connection: DriverConnection) -> None:
         with trio.fail_after(5), pytest.raises(Exception):  # noqa: B017  httpx and nurseries wrap it
-            await connection.step(body(connection))
-        assert connection.foreign is not None
-        assert cheat.__name__ in str(connection.foreign)
+            await step(connection, body(connection))
+        assert connection.foreign_await is not None
+        assert cheat.__name__ in str(connection.foreign_await)
         # Nothing of the refused wait comes back later to disturb this task.
         await trio.testing.wait_all_tasks_blocked(0.02)
-        assert await connection.step(connection.raw.fetchval("SELECT 1")) == 1
+        assert await step(connection, connection.raw.fetchval("SELECT 1")) == 1
 
     await with_connection(bridge_type, empty_database_dsn, use)
     assert reached == []
@@ -250,7 +251,7 @@ async def test_another_connections_statement_is_a_foreign_await(
         one = await bridge_type(loop).connect(empty_database_dsn, settings={})
         two = await bridge_type(loop).connect(empty_database_dsn, settings={})
         with pytest.raises(ForeignAwait):
-            await one.step(two.raw.fetchval("SELECT 1"))
+            await step(one, two.raw.fetchval("SELECT 1"))
         one.terminate()
         two.terminate()
 
@@ -266,8 +267,8 @@ async def test_a_foreign_await_that_was_swallowed_is_remembered(
         return "slept"
 
     async def use(connection: DriverConnection) -> None:
-        assert await connection.step(swallow()) == "as if nothing had happened"
-        assert isinstance(connection.foreign, ForeignAwait)
+        assert await step(connection, swallow()) == "as if nothing had happened"
+        assert isinstance(connection.foreign_await, ForeignAwait)
 
     await with_connection(bridge_type, empty_database_dsn, use)
 
@@ -278,7 +279,7 @@ async def test_the_self_test_passes_with_what_is_installed() -> None:
 
 
 async def test_the_self_test_refuses_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bridge.VERSIONS, "asyncpg", "0.1.0")
+    monkeypatch.setitem(bridge_choice.VERSIONS, "asyncpg", "0.1.0")
     async with open_loop(lambda _: None) as loop:
         with pytest.raises(BridgeUnfit, match=r"asyncpg is .*measured was 0\.1\.0"):
             await self_test(loop)

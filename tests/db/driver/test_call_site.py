@@ -21,11 +21,8 @@ from db.lease.lease import Lease
 
 
 class Wire:
-    stepping = tainted = False
-    label, foreign = "cheat", None
-
-    def owns(self, awaited):
-        return False
+    stepping = needs_cleaning = False
+    label, foreign_await, view = "cheat", None, object()
 
 
 async def main():

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 import trio
 
-from db.driver.classify import Fault, classify, constraint_of, sqlstate
+from db.driver.classify import Fault, classify, sqlstate
 from db.errors import (
     AmbiguousCommit,
     ConnectionLost,
@@ -121,8 +121,3 @@ def test_a_shutdown_announced_at_commit_is_ambiguous() -> None:
 def test_sqlstate_is_the_servers_code_or_nothing() -> None:
     assert sqlstate(asyncpg.UniqueViolationError()) == "23505"
     assert sqlstate(KeyError()) is None
-
-
-def test_constraint_of_an_error_without_one_is_nothing() -> None:
-    assert constraint_of(asyncpg.UniqueViolationError()) is None
-    assert constraint_of(KeyError()) is None

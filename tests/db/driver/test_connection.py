@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from db.driver.bridge import Bridge, DriverConnection, open_loop
-from db.driver.bridge_inline import InlineBridge
 from db.driver.bridge_plain import PlainBridge
 from db.driver.connection import DatabaseAddress, SessionLimits, open_connection
+from db.driver.stepping import InlineBridge
 from tests.cancel_at_step import cancel_at_step
 from tests.postgres_cluster import Cluster
 
@@ -29,7 +29,7 @@ def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def _open(bridge: Bridge, dsn: str) -> DriverConnection:
-    return (await open_connection(bridge, DatabaseAddress.of(dsn), NAME, SessionLimits())).driver
+    return (await open_connection(bridge, DatabaseAddress.parse(dsn), NAME, SessionLimits())).driver
 
 
 async def _none_left(cluster: Cluster) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from db.keys.nodes import register_node
-from db.keys.reconcile import LostEpoch, forget_sighting
-from db.work.epochs import acquire_epoch, release_epoch
+from db.keys.reconcile import forget_sighting
+from db.work.epochs import LostEpoch, acquire_epoch, release_epoch
 from tests.db.database import Database
 
 

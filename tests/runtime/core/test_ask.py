@@ -409,7 +409,7 @@ class Lease:
     label: str = "batch"
     site: str = "db.py:1"
 
-    def refused(self, error: Exception) -> None:
+    def note_refused_call(self, error: Exception) -> None:
         """Nobody looks."""
 
 

@@ -14,7 +14,7 @@ class Lease:
     label: str = "renewals"
     site: str = "db/renew.py:7"
 
-    def refused(self, error: Exception) -> None:
+    def note_refused_call(self, error: Exception) -> None:
         """Nobody looks."""
 
 

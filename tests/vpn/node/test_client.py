@@ -279,7 +279,7 @@ class Lease:
     label: str = "reading a subscription"
     site: str = "db/access/subscriptions.py:12"
 
-    def refused(self, error: Exception) -> None:
+    def note_refused_call(self, error: Exception) -> None:
         """Nobody looks."""
 
 

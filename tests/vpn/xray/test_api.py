@@ -50,7 +50,7 @@ def test_fixed_size_fields_are_passed_over_by_their_size() -> None:
 @settings(deadline=None)  # a busy machine is not a failure
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_as_malformed(data: bytes) -> None:
-    for reader in (codec.users_of, codec.stats_of, codec.count_of):
+    for reader in (codec.users_of, codec.stats_of):
         with contextlib.suppress(ValueError):
             reader(data)
 
@@ -143,8 +143,6 @@ def test_counters_are_read_by_name_and_missing_values_are_zero() -> None:
     data = codec.field(1, codec.field(1, "user>>>a>>>traffic>>>uplink") + codec.field(2, 12))
     data += codec.field(1, codec.field(1, "user>>>a>>>traffic>>>downlink"))
     assert codec.stats_of(data) == {"user>>>a>>>traffic>>>uplink": 12, "user>>>a>>>traffic>>>downlink": 0}
-    assert codec.count_of(codec.field(1, 3)) == 3
-    assert codec.count_of(b"") == 0
 
 
 def test_counters_are_asked_for_without_resetting_them() -> None:

@@ -41,10 +41,10 @@ async def served(agent: RunningAgent, name: str, mux: int = 0) -> AsyncIterator[
         yield Served(spec, tunnel)
 
 
-def cutter(agent: RunningAgent, way: CutMethod = CutMethod.DUPLICATE) -> Cutter:
+def cutter(agent: RunningAgent, method: CutMethod = CutMethod.DUPLICATE) -> Cutter:
     """A cutter of this agent's Xray, used from the test: not its parent, but its grandparent."""
     (xray,) = agent.xray_pids()
-    return Cutter(xray, agent.facts.port, way)
+    return Cutter(xray, agent.facts.port, method)
 
 
 @pytest.mark.parametrize("mux", [0, 8], ids=["no-mux", "mux"])

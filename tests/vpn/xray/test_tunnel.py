@@ -33,7 +33,7 @@ class Held:
     label: str = "a label"
     site: str = "somewhere.py:1"
 
-    def refused(self, error: Exception) -> None:
+    def note_refused_call(self, error: Exception) -> None:
         """Nobody looks."""
 
 

@@ -23,7 +23,9 @@ REPAIRED: Final = counter(
 CUSTOMERS: Final = gauge("atlas_node_customers_connected", "Customers with at least one open connection.")
 EXPIRED: Final = counter("atlas_node_expired_total", "Keys that came to their end on this node.")
 CHANGES: Final = counter("atlas_node_changes_total", "Changes of the wanted keys written down.", labels=("kind",))
-SILENCE: Final = gauge("atlas_node_backend_silence_seconds", "Seconds since the backend was heard.")
+SILENCE: Final = gauge(
+    "atlas_node_backend_silence_seconds", "Seconds since a backend that can extend keys made contact."
+)
 GRACE: Final = gauge("atlas_node_grace_seconds", "Seconds that keys live beyond their time right now.")
 REFUSING: Final = gauge("atlas_node_changes_refused", "Whether changes are refused for want of a disk (0 or 1).")
 INFO: Final = gauge("atlas_node_info", "1; the versions are in the labels.", labels=("agent", "xray"))

@@ -52,7 +52,9 @@ class TlsSettings:
 
 @attrs.frozen
 class ExpirySettings:
-    """`[expiry]`: seconds. See `vpn.agent.state.expiry.BackendContact`."""
+    """`[expiry]`: `grace`, `silence` and `settle` in seconds (a day, 15 minutes, 5 minutes), as
+    `vpn.agent.state.expiry.BackendContact` uses them.
+    """
 
     grace: float = 86_400.0
     silence: float = 900.0
@@ -118,11 +120,13 @@ class AgentSettings:
 
     @property
     def flow(self) -> str:
-        """The flow that new keys should use here."""
+        """The flow that new keys should use here: Vision behind REALITY, else none."""
         return FLOW_VISION if self.inbound.security == "reality" else FLOW_NONE
 
     def facts(self, port: int, public_key: str, short_id: str) -> InboundFacts:
-        """What a link to this node says."""
+        """What a customer's link to this node says. `port` is where customers connect; `public_key` and `short_id` are
+        the node's REALITY identity, left out without REALITY.
+        """
         reality = self.inbound.security == "reality"
         return InboundFacts(
             tag=TAG,
@@ -139,7 +143,7 @@ class AgentSettings:
 
     @property
     def server_names(self) -> tuple[str, ...]:
-        """The names REALITY answers to."""
+        """The names that REALITY answers to: those configured, else the target's host."""
         return self.inbound.server_names or (self.inbound.target.rpartition(":")[0].strip("[]"),)
 
 

@@ -1,4 +1,6 @@
-"""What the agent tells about itself: state, traffic counters in pages, metrics, and that the backend was heard."""
+"""What the agent reports about itself (state, traffic counters in pages, metrics), and noting that the backend made
+contact.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,10 @@ _DIGITS: Final = 16
 
 @attrs.define(eq=False)
 class UsagePages:
-    """Counters of one instance of Xray at a time.
+    """Traffic counters of one Xray instance at a time, in pages.
 
-    A first page reads Xray; the pages that follow it come from the same reading. `number` grows with every reading that
-    found counters moved, and is the mark that readers come back with.
+    A first page reads Xray; the pages that follow it come from the same reading, for at most 60 seconds. `number` grows
+    with every reading that found counters moved, and is the mark that readers come back with.
     """
 
     _boot_id: str = ""
@@ -49,7 +51,9 @@ class UsagePages:
     _read_at: float = float("-inf")
 
     async def page(self, instance: XrayInstance, since: str, after: str, limit: int) -> UsagePage:
-        """A page of counters that moved after the mark `since`. Raises XrayCallFailed."""
+        """At most `limit` counters that moved after the mark `since` (empty: all), of keys that follow `after`, in
+        order of key id. A mark of another instance counts as none. Raises XrayCallFailed.
+        """
         if not after or self._boot_id != instance.boot_id or time.monotonic() - self._read_at > _SNAPSHOT_SECONDS:
             self._take(instance.boot_id, await instance.api.traffic())
         known = self._number_of(since)
@@ -89,7 +93,10 @@ VERSION: Final = version()
 
 @attrs.define(eq=False)
 class Reporter:
-    """Reports on one node."""
+    """What one node reports: `state` and `usage` for its clients, `measure` for the metrics.
+
+    Every contact of a backend that can extend keys is noted here too, and remembered in `last_contact_file`.
+    """
 
     agent_id: str
     node: AgentNode
@@ -98,8 +105,9 @@ class Reporter:
     _usage: UsagePages = attrs.field(init=False, factory=UsagePages)
 
     def note_backend_contact(self) -> None:
-        """Somebody who can extend keys spoke. It is as if not, while no change can be written down: what was paid for then
-        cannot reach this node either."""
+        """A backend that can extend keys made contact. While no change can be written down this counts for nothing:
+        what was paid for then cannot reach this node either.
+        """
         if self.node.store.failure:
             return
         now = self.clock.real_now()
@@ -108,12 +116,12 @@ class Reporter:
         self.last_contact_file.remember(self.node.contact, now)
 
     def state(self) -> NodeState:
-        """The node at a glance."""
+        """The node at a glance. Never raises: while Xray is down it says so."""
         node, instance = self.node, self.node.xray.current
         serving, expired, pending = node.counts()
         capabilities = {CAN_LIST, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
-        if instance is not None and instance.cutter.way is not CutMethod.NONE:
-            capabilities |= {CAN_CUT, instance.cutter.way.value}
+        if instance is not None and instance.cutter.method is not CutMethod.NONE:
+            capabilities |= {CAN_CUT, instance.cutter.method.value}
         if self.clock.offset is not None:
             capabilities.add(CAN_MOVE_CLOCK)
         return NodeState(
@@ -136,11 +144,11 @@ class Reporter:
         )
 
     async def usage(self, since: str, after: str, limit: int) -> UsagePage:
-        """A page of counters. Raises XrayDown or XrayCallFailed."""
+        """A page of counters, as `UsagePages.page`. Raises XrayDown or XrayCallFailed."""
         return await self._usage.page(await self.node.xray.instance(), since, after, limit)
 
     def measure(self) -> None:
-        """Bring the gauges up to date."""
+        """Bring the gauges up to date; called before each reading of the metrics."""
         for state, value in zip(("serving", "expired", "pending"), self.node.counts(), strict=True):
             metrics.KEYS.labels(state).set(value)
         instance = self.node.xray.current

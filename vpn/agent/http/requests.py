@@ -57,7 +57,7 @@ EXPECTED: Final = (
 
 
 def failure_of(error: Exception) -> Failure:
-    """How an exception of EXPECTED is told."""
+    """What an exception of EXPECTED means to a client: its status, code and message."""
     text = str(error)
     match error:
         case BadRequest():

@@ -140,7 +140,9 @@ class InstalledItem:
 
 
 def program() -> list[str]:
-    """How this installation is run."""
+    """The command that runs this installation's agent: the `atlas` script beside the interpreter, else `python -m
+    vpn.agent`.
+    """
     script = Path(sys.executable).parent / "atlas"
     return [str(script), "node", "run"] if script.exists() else [sys.executable, "-P", "-m", "vpn.agent"]
 
@@ -182,7 +184,7 @@ def _items(config: str, unit: str, *, force: bool) -> list[InstallItem]:
 
 
 def config_text(settings: AgentSettings) -> str:
-    """The configuration file."""
+    """The configuration file in TOML, with comments. Reading it back gives these settings."""
     inbound, tls = settings.inbound, settings.tls
     lines = [
         "# Written by `atlas node install`, which then leaves it alone (--force replaces it). See docs/reference/node.md.",

@@ -73,8 +73,8 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
 class DesiredSet:
     """The wanted keys and the remembered removals.
 
-    The `plan_…` methods decide and change nothing; `apply` changes and decides nothing, so that a change can be made
-    durable in between. Between a plan and its apply nothing else may be applied.
+    The `decide_…` methods decide and change nothing; `apply` changes and decides nothing, so that a change can be made
+    durable in between. Between a decision and its `apply` nothing else may be applied.
     """
 
     def __init__(self) -> None:
@@ -95,11 +95,11 @@ class DesiredSet:
         return digest_text(self._digest)
 
     def get(self, key_id: str) -> Entry | None:
-        """What is known of a key id."""
+        """The entry of a key id, wanted or removed; None if the id is unknown."""
         return self._entries.get(key_id)
 
     def wanted(self, key_id: str) -> KeySpec | None:
-        """The key, if it is wanted."""
+        """The key, or None if it is not wanted."""
         entry = self._entries.get(key_id)
         return None if entry is None else entry.spec
 
@@ -109,7 +109,7 @@ class DesiredSet:
         return entry is not None and entry.sequence > since
 
     def owner(self, uuid: UUID) -> str | None:
-        """The wanted key that has this UUID."""
+        """The id of the wanted key that has this UUID, as far as Xray tells UUIDs apart; None if there is none."""
         return self._owners.get(route_blind(uuid))
 
     def specs(self) -> Iterator[KeySpec]:
@@ -124,7 +124,7 @@ class DesiredSet:
         return list(self._entries.values())
 
     def page(self, after: str, limit: int) -> list[KeySpec]:
-        """The `limit` wanted keys that follow `after`."""
+        """The `limit` wanted keys that follow the key id `after`, in order; fewer at the end."""
         start = bisect_right(self._wanted, after)
         found = (self._entries[key_id].spec for key_id in self._wanted[start : start + limit])
         return [spec for spec in found if spec is not None]
@@ -173,7 +173,7 @@ class DesiredSet:
         return Entry(key_id, generation, None, self.sequence + 1, now)
 
     def apply(self, change: Change) -> None:
-        """Make a planned or replayed change."""
+        """Make a change that was decided here or read from the file. Never refuses."""
         self.sequence = max(self.sequence, change.sequence)
         if isinstance(change, Ended):
             self.ended_upto = max(self.ended_upto, change.upto)

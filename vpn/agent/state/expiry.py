@@ -1,8 +1,7 @@
-"""When a key's time is over, decided on the node alone, so that it holds while the backend is away.
+"""When a key's time is over. It is decided on the node alone, so that it holds while the backend is away.
 
-The node's clock, the queue of ends, and the last contact of the backend with the grace that follows its silence,
-remembered
-across restarts.
+Here are the node's clock, the queue of ends, the last contact of the backend with the grace that follows its silence,
+and the file that remembers it across restarts.
 """
 
 from __future__ import annotations
@@ -24,16 +23,18 @@ from vpn.protocol import KeySpec
 
 @attrs.define
 class NodeClock:
-    """Unix seconds. `offset` None: real time, which cannot be moved."""
+    """The node's clock in Unix seconds: real time, shifted by `offset` seconds. `offset` None: real time, which cannot
+    be moved.
+    """
 
     offset: float | None = None
 
     def now(self) -> float:
-        """The node's time."""
+        """The node's time: what customers' ends are compared with."""
         return time.time() + (self.offset or 0.0)
 
     def real_now(self) -> float:
-        """Real time, whatever the offset: for what is not about customers' time."""
+        """Real time, whatever the offset: for everything that is not about customers' time."""
         return time.time()
 
     def move(self, offset: float) -> bool:
@@ -46,11 +47,12 @@ class NodeClock:
 
 @attrs.define
 class BackendContact:
-    """How long the backend may have been unable to extend keys, in real Unix seconds.
+    """The backend's last contact, and the grace that keys get while it is silent. All times are real Unix seconds.
 
-    While it is heard from at least every `silence` seconds (15 minutes) a key ends exactly at its time. A silent
-    backend cannot extend anybody, so keys then live `grace` seconds longer (a day): a dead backend must not switch off
-    people who pay. The grace lasts until `settle` seconds (5 minutes) after it is heard again, its time to catch up.
+    While the backend makes contact at least every `silence` seconds (15 minutes) a key ends exactly at its time. A
+    silent backend cannot extend keys, so keys then live `grace` seconds longer (a day): a dead backend must not switch
+    off people who pay. The grace lasts until `settle` seconds (5 minutes) after the next contact, the backend's time to
+    catch up.
     """
 
     last_contact: float
@@ -60,7 +62,7 @@ class BackendContact:
     settled_at: float = attrs.field(init=False, default=float("-inf"))
 
     def note_contact(self, now: float) -> bool:
-        """The backend spoke. True if that ended a silence: the grace now has an end."""
+        """The backend made contact at `now`. True if that ended a silence: the grace now has an end."""
         was_silent = now - self.last_contact >= self.silence
         if was_silent:
             self.settled_at = now + self.settle
@@ -73,7 +75,7 @@ class BackendContact:
         return self.grace if silent or now < self.settled_at else 0.0
 
     def next_change(self, now: float) -> float:
-        """The next time at which the grace changes if the backend is not heard before; infinity if never."""
+        """The next time at which the grace changes if the backend makes no contact before; infinity if never."""
         if now < self.settled_at:
             return self.settled_at
         silent_at = self.last_contact + self.silence
@@ -120,8 +122,11 @@ _TOUCH_SECONDS: Final = 60.0
 
 @attrs.define(eq=False)
 class LastContactFile:
-    """The file `heard`: its time of change is when the backend was last heard, to a minute; its content, until when the
-    grace lasts after a silence. Without it the backend counts as just heard."""
+    """The file `heard` in the data directory, which remembers the backend's last contact across restarts.
+
+    Its time of change is the last contact, to a minute; its content is until when the grace lasts after a silence.
+    Without the file the backend counts as just having made contact.
+    """
 
     directory: Path
     _touched: float = attrs.field(init=False, default=float("-inf"))
@@ -130,11 +135,13 @@ class LastContactFile:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The file; its name is what nodes of earlier versions have on disk."""
         return self.directory / "heard"
 
     def load(self, expiry: ExpirySettings, now: float) -> BackendContact:
-        """What is remembered. A clock that was set back since makes no grace longer."""
+        """What is remembered, as of `now` in real Unix seconds. A clock that was set back since makes no grace longer.
+        A file that cannot be read is logged and counts as missing.
+        """
         contact = BackendContact(now, expiry.grace, expiry.silence, expiry.settle)
         try:
             contact.last_contact = min(now, self.path.stat().st_mtime)
@@ -144,11 +151,15 @@ class LastContactFile:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.warning("cannot tell for certain when the backend was heard", file=self.path.name, reason=str(error))
+            log.warning(
+                "cannot tell for certain when the backend made contact last", file=self.path.name, reason=str(error)
+            )
         return contact
 
     def remember(self, contact: BackendContact, now: float) -> None:
-        """Keep it: at once if a silence has just ended, otherwise at most once a minute."""
+        """Write it down: at once if a silence has just ended, otherwise at most once a minute. A full disk is logged,
+        not raised: it must not keep the backend from asking.
+        """
         if contact.settled_at == self._tried and abs(now - self._touched) <= _TOUCH_SECONDS:
             return
         self._touched, self._tried = now, contact.settled_at
@@ -160,7 +171,7 @@ class LastContactFile:
                 self.path.touch(mode=0o600)
             os.utime(self.path, (now, now))
         except OSError as error:  # a full disk must not keep the backend from asking
-            log.warning("cannot remember when the backend was heard", file=self.path.name, reason=error.strerror)
+            log.warning("cannot remember when the backend made contact", file=self.path.name, reason=error.strerror)
 
 
 def _number(text: str) -> float:

@@ -29,7 +29,7 @@ class Identity:
 
 
 def load_identity(directory: Path) -> Identity:
-    """The node's identity, made and kept at the first call. Raises StoreCorrupt or StoreUnreadable."""
+    """The node's identity; the first call makes one and writes it down. Raises StoreCorrupt or StoreUnreadable."""
     path = directory / _NAME
     content = files.read(path)
     if content is None:
@@ -57,7 +57,7 @@ def _read(content: bytes) -> Identity:
 
 
 def save_identity(directory: Path, identity: Identity) -> None:
-    """Keep the identity durably. Raises StoreUnreadable."""
+    """Write the identity down, durably. Raises StoreUnreadable."""
     try:
         files.replace(directory / _NAME, encode_line(attrs.asdict(identity)))
     except OSError as error:

@@ -11,7 +11,7 @@ from vpn.node.wire import WireError, spec_from_json, spec_to_json
 
 
 class Damaged(ValueError):
-    """A line that is not what was written."""
+    """A line of the agent's files that differs from what was written: the disk, or an editor, changed it."""
 
 
 def encode_line(data: Mapping[str, object]) -> bytes:
@@ -35,7 +35,7 @@ def decode_line(line: bytes) -> dict[str, object]:
 
 
 def change_to_json(change: Change) -> dict[str, object]:
-    """A change as it is kept."""
+    """A change as the agent's files hold it."""
     if isinstance(change, Forgotten):
         return {"op": "forget", "seq": change.sequence, "key_id": change.key_id}
     if isinstance(change, Ended):
@@ -52,7 +52,7 @@ def change_to_json(change: Change) -> dict[str, object]:
 
 
 def change_from_json(data: Mapping[str, object]) -> Change:
-    """Read a change. Raises Damaged."""
+    """Read a change back from the agent's files. Raises Damaged."""
     sequence = _integer(data, "seq")
     match data.get("op"):
         case "forget":

@@ -35,10 +35,10 @@ _LOG: Final = re.compile(r"keys\.(\d+)\.log")
 class Store:
     """The wanted set, durable. Made by `open_store`; one per data directory.
 
-    Changing methods return once the change is on disk; they raise StoreFailed if that cannot be, and from then on
-    refuse every change until `recover` succeeds. A change that was refused so may be known nevertheless: whoever
-    repeats it settles it. `clock` gives Unix seconds. `on_change` is told the id of every key that changed, as soon as the
-    change is known: also if whoever asked for it gives up before it is on disk.
+    Changing methods return once the change is on disk. They raise StoreFailed if that cannot be, and from then on every
+    change is refused until `recover` succeeds. A change that was refused so may be known nevertheless: repeating it
+    settles it. `clock` gives Unix seconds. `on_change` is called with the id of every key that changed, as soon as the
+    change is known: also if the request that made it is cancelled before it is on disk.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:

@@ -1,8 +1,7 @@
 """Looking after Xray between changes: its users stay those that are wanted, and removed customers stay out.
 
-Xray loses access lines when it prints many at once, so a connection may be open that nobody knows the owner of. A
-leaked
-connection is found by its traffic: Xray counts the customer's bytes, the kernel those on each connection.
+Xray loses access lines when it prints many at once, so an open connection may have an unknown owner. Such a leaked
+connection is found by its traffic: Xray counts the customer's bytes, the kernel those of each connection.
 """
 
 from __future__ import annotations
@@ -29,8 +28,10 @@ _SLACK: Final = 64 * 1024
 
 
 async def shut_out(instance: XrayInstance, email: str) -> None:
-    """Cut whatever of this customer shows up from now on, and refuse new streams inside what is open. Hold the key's lock, or a
-    key that comes back stays out. Raises XrayCallFailed."""
+    """Cut every connection of this customer that shows up from now on, and refuse new streams inside open ones.
+
+    Hold the key's lock: otherwise a key that comes back meanwhile stays shut out. Raises XrayCallFailed.
+    """
     instance.ban(email)
     if email not in instance.blocked:
         instance.blocked.add(email)
@@ -40,8 +41,12 @@ async def shut_out(instance: XrayInstance, email: str) -> None:
 async def cut_leaked_connection(
     instance: XrayInstance, email: str, counted: int, before: Mapping[Source, int], after: Mapping[Source, int]
 ) -> bool:
-    """Cut the one connection whose bytes, between two looks, come nearest to the `counted` ones of the customer; never one
-    that is known to be somebody else's, or whose traffic is of another size. Raises XrayCallFailed."""
+    """Cut the one connection whose traffic fits a customer's counters best; returns whether one was cut.
+
+    `counted` are the bytes that the customer moved between two looks; `before` and `after` are the bytes of each
+    connection at those looks. Connections that are known to belong to another customer, or whose traffic is more than
+    twice or less than half as much, are never cut. Raises XrayCallFailed.
+    """
     off = {
         source: abs(after[source] - before[source] - counted)
         for source in after.keys() & before.keys()
@@ -61,8 +66,11 @@ async def cut_leaked_connection(
 
 @attrs.define(eq=False)
 class LeakSweep:
-    """Looks, whenever it is told to, whether the counters of customers who are not to be served stand still since the last
-    look. Where they do not, the customer is shut out, and the connection cut at the look after that."""
+    """Finds customers who are not to be served and whose traffic goes on.
+
+    Each `look` compares the counters of removed and expired customers with the look before. A customer whose counters
+    moved is shut out, and the connection is cut at this look or the next.
+    """
 
     node: AgentNode
     _instance: XrayInstance | None = attrs.field(init=False, default=None)
@@ -70,7 +78,7 @@ class LeakSweep:
     _flows: dict[Source, int] = attrs.field(init=False, factory=dict)
 
     async def look(self) -> None:
-        """Look once. Raises XrayCallFailed."""
+        """Compare once; how often is up to the caller. Raises XrayCallFailed."""
         instance = self.node.xray.current
         if instance is not self._instance:
             self._instance, self._counted, self._flows = instance, {}, {}
@@ -109,7 +117,9 @@ _RECOVER_SECONDS: Final = 1.0
 
 @attrs.define(eq=False)
 class BackgroundChecks:
-    """Background checks of one node; `run` goes on until cancelled. Seconds between full comparisons: `verify_every`."""
+    """The background checks of one node. `verify_every` is the time between full comparisons of Xray's users with the
+    wanted keys, in seconds (60).
+    """
 
     node: AgentNode
     verify_every: float = _VERIFY_SECONDS
@@ -119,7 +129,7 @@ class BackgroundChecks:
         self._sweep = LeakSweep(self.node)
 
     async def run(self) -> None:
-        """Start all checks."""
+        """Run all checks until cancelled. Failures of Xray are logged and the check is repeated at its next turn."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_removals)
             nursery.start_soon(self._tidy)
@@ -132,8 +142,9 @@ class BackgroundChecks:
                 nursery.start_soon(self._until_quiet, instance, email)
 
     async def _until_quiet(self, instance: XrayInstance, email: str) -> None:
-        """After a cut, the customer's counters must stand still; if they move, a connection is open that nobody knows the
-        owner of. Later than that, the sweep finds it."""
+        """After a cut, the customer's counters must stand still; if they move, a connection with an unknown owner is
+        open. What this misses, the sweep finds later.
+        """
         try:
             last = await _counters(instance, email)
             for pause in _LOOKS:

@@ -39,12 +39,14 @@ _RESTART_FOR: Final = 500
 class Convergence:
     """Makes Xray agree with the wanted set, and remembers about which keys it does not agree yet.
 
-    A key is pending from its change on until Xray was changed and read back. `run` retries what is pending every second,
-    except what a request works on just now: that request makes the change itself, because it reports what the change did.
+    A key is pending from its change on until Xray was changed and read back. `run` retries what is pending every
+    second, except what a request works on just now: that request makes the change itself, because it reports what the
+    change did.
 
-    `expired` are the ids of wanted keys whose time is over: they are treated like removed ones. `tag` names Xray's inbound.
-    Every change of one key in Xray is made under its lock in `locks`. `removals` reports each customer who was just shut
-    out, with the Xray instance, to whoever checks that the customer stays out; if 1000 reports wait, later ones are dropped.
+    `expired` are the ids of wanted keys whose time is over: they are treated like removed ones. `tag` names Xray's
+    inbound. Every change of one key in Xray is made under its lock in `locks`. `removals` yields each customer who was
+    just shut out, with the Xray instance, for the check that the customer stays out; if 1000 wait, later ones are
+    dropped.
     """
 
     desired: DesiredSet
@@ -140,7 +142,7 @@ class Convergence:
     async def verify(self) -> int:
         """Compare Xray's users with the wanted keys and correct what differs; returns how many differed.
 
-        Keys that are pending or change meanwhile are left to whoever changes them. Raises XrayDown or XrayCallFailed.
+        Keys that are pending or change meanwhile are left alone. Raises XrayDown or XrayCallFailed.
         """
         instance = await self.xray.instance()
         busy, since = set(self._pending), self.desired.sequence

@@ -1,5 +1,6 @@
-"""Everything that begins and ends with one Xray process, and making it serve a user or stop serving one: done, and read
-back.
+"""One Xray process and everything that begins and ends with it; making it serve a user or stop serving one.
+
+Every change is read back from Xray before it counts.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ T = TypeVar("T")
 class XrayInstance:
     """One Xray process, what it serves and who is connected to it.
 
-    `serving` are the users confirmed in it, `has_served` whether there ever were any, `blocked` those with a block rule,
-    `banned` those whose every new connection is to be cut on sight.
+    `serving` are the users that were confirmed by reading them back, by name; `has_served` is whether there ever were
+    any. `blocked` are the users with a block rule. `banned` are those whose new connections are cut as soon as they
+    show up, with the time since when, on the loop's clock.
     """
 
     boot_id: str
@@ -56,34 +58,34 @@ class XrayInstance:
             self._uuid_owners.pop(route_blind(user.uuid), None)
 
     def owner_of_uuid(self, user: XrayUser) -> str | None:
-        """Another user that has this UUID in Xray."""
+        """The name of another user that has this user's UUID in Xray, or None."""
         assert user.uuid is not None
         holder = self._uuid_owners.get(route_blind(user.uuid))
         return None if holder == user.email else holder
 
     def ban(self, email: str) -> None:
-        """From now on cut this customer's connections on sight."""
+        """Cut this customer's connections as soon as they show up, until `unban`."""
         self.banned[email] = trio.current_time()
 
     def unban(self, email: str) -> None:
-        """Stop that."""
+        """End a ban. Harmless if there was none."""
         self.banned.pop(email, None)
 
     def is_banned(self, email: str) -> bool:
-        """Whether the customer is to stay out."""
+        """Whether this customer's connections are cut as soon as they show up."""
         return email in self.banned
 
     def bans_before(self, moment: float) -> list[str]:
-        """Customers banned before that moment of the loop's clock."""
+        """The customers who were banned before `moment` on the loop's clock."""
         return [email for email, since in self.banned.items() if since < moment]
 
     async def cut(self, email: str) -> int:
-        """Cut the customer's connections known so far; how many were open. Raises XrayCallFailed."""
+        """Cut the customer's connections that are known so far; returns how many were open. Raises XrayCallFailed."""
         return await self.cut_these(self.connections.of(email))
 
     async def cut_these(self, sources: frozenset[Source]) -> int:
-        """Cut these connections; how many were open. Raises XrayCallFailed."""
-        if not sources or self.cutter.way is CutMethod.NONE:
+        """Cut these connections; returns how many were open, 0 where this host forbids cutting. Raises XrayCallFailed."""
+        if not sources or self.cutter.method is CutMethod.NONE:
             return 0
         shut = await self._in_thread(lambda: self.cutter.cut(sources))
         self.connections.forget(sources)
@@ -109,8 +111,11 @@ class XrayInstance:
 
 
 async def serve(instance: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> int:
-    """Serve this user; returns the connections cut because the key changed. `displaced` is told of a user that had the
-    UUID before and lost it. Raises XrayCallFailed."""
+    """Make Xray serve this user on the inbound `tag`, and read it back.
+
+    Returns the number of connections cut because the key changed. `displaced` is called with the name of a user that
+    had the UUID before and lost it. Raises XrayCallFailed.
+    """
     email, cut = user.email, 0
     instance.unban(email)
     if email in instance.blocked:
@@ -137,8 +142,9 @@ async def serve(instance: XrayInstance, tag: str, user: XrayUser, displaced: Cal
 
 
 async def add_many(instance: XrayInstance, tag: str, users: Iterable[XrayUser]) -> list[XrayUser]:
-    """Add those users that this instance of Xray does not know, without reading them back; returns those that were added.
-    With the others there is more to do. Raises XrayCallFailed."""
+    """Add those users that this instance is not known to have, without reading them back; returns those that were
+    added. The others need `serve`. Raises XrayCallFailed.
+    """
     new = [
         user
         for user in users
@@ -153,8 +159,9 @@ async def add_many(instance: XrayInstance, tag: str, users: Iterable[XrayUser]) 
 
 
 async def _release_uuid(instance: XrayInstance, tag: str, user: XrayUser, displaced: Callable[[str], None]) -> None:
-    """Take the UUID from whoever else still has it in Xray: with two users of one UUID, removing either locks out both.
-    The other key does not want it any more, and gets what it does want when its own turn comes."""
+    """Take the UUID from the user that still has it in Xray: with two users of one UUID, removing either locks out
+    both. The other key does not want it any more, and gets what it does want when its own turn comes.
+    """
     other = instance.owner_of_uuid(user)
     if other is not None:
         displaced(other)
@@ -164,7 +171,9 @@ async def _release_uuid(instance: XrayInstance, tag: str, user: XrayUser, displa
 
 
 async def stop_serving(instance: XrayInstance, tag: str, email: str) -> int:
-    """Refuse this user from now on and cut what is open; returns the connections cut. Raises XrayCallFailed."""
+    """Refuse this user on the inbound `tag` from now on and cut its open connections; returns how many were cut. Read
+    back before it returns. Raises XrayCallFailed.
+    """
     # first of all, so that connections which show up from here on are cut on sight
     instance.ban(email)
     await instance.api.remove_user(tag, email)

@@ -1,4 +1,4 @@
-"""One lock a key, for as long as somebody wants it."""
+"""One lock a key, which exists only while it is held or waited for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 @attrs.define(eq=False)
 class KeyLocks:
-    """Lets one task at a time work on a key."""
+    """Lets one task at a time work on a key. `key_id in locks`: the key's lock is held or waited for."""
 
     _held: dict[str, tuple[trio.Lock, int]] = attrs.field(init=False, factory=dict)
 
@@ -20,7 +20,7 @@ class KeyLocks:
 
     @contextlib.asynccontextmanager
     async def of(self, key_id: str) -> AsyncIterator[None]:
-        """Hold the key's lock for the block, after whoever has it or waits for it."""
+        """Hold the key's lock for the length of the block; first come, first served."""
         lock, users = self._held.get(key_id, (trio.Lock(), 0))
         self._held[key_id] = (lock, users + 1)
         try:

@@ -1,4 +1,4 @@
-"""The node: what is wanted, what Xray does, and making the second equal the first."""
+"""The node: takes changes of keys, answers what it does with each, and ends keys at their time."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class UnknownInbound(ValueError):
 
 @attrs.define(eq=False)
 class AgentNode:
-    """Keeps Xray's users equal to the wanted set.
+    """Keeps what is wanted, and has Xray made equal to it.
 
-    A change is written down, made in Xray, read back, and only then confirmed. Whatever could not be confirmed is
-    tried again until it is. `clock` decides when keys end; silence of the backend is measured in real time. Whoever changes
-    something about one key in Xray holds its lock.
+    A change is written down, made in Xray, read back, and only then confirmed. What could not be confirmed is tried
+    again until it is (`convergence`). `clock` decides when keys end; the silence of the backend is measured in real
+    time (`contact`). `facts` describe the inbound that customers connect to.
     """
 
     store: Store
@@ -191,7 +191,9 @@ class AgentNode:
         return self.store.desired.wanted(key_id) is not None and key_id not in self._expired
 
     def state_of(self, key_id: str) -> KeyState:
-        """What happens to a wanted key right now."""
+        """What the node does with a wanted key right now. Of a key that is not wanted it says nothing useful: see
+        `serves`.
+        """
         if key_id in self._expired:
             return KeyState.EXPIRED
         instance = self.xray.current
@@ -206,12 +208,12 @@ class AgentNode:
         return key_id in self.convergence.pending or self.xray.current is None
 
     def get(self, key_id: str) -> NodeKey | None:
-        """One wanted key."""
+        """One wanted key with its state, or None."""
         spec = self.store.desired.wanted(key_id)
         return None if spec is None else NodeKey(spec, self.state_of(key_id))
 
     def counts(self) -> tuple[int, int, int]:
-        """Wanted keys by state: serving, expired, pending."""
+        """How many wanted keys are serving, expired and pending."""
         desired = self.store.desired
         expired = len(self._expired)
         if self.xray.current is None:
@@ -222,7 +224,7 @@ class AgentNode:
         return len(desired) - expired - pending, expired, pending
 
     def on_access(self, instance: XrayInstance, access: Access) -> None:
-        """A request was let in: if its customer has been removed, its connection goes too."""
+        """Xray let a request in: if its customer has been removed, its connection is cut, too."""
         if access.email in instance.banned:
             self._cut_soon[access.email] = None
             self._cut_wake.set()
@@ -235,7 +237,7 @@ class AgentNode:
             nursery.start_soon(self._cut_new_connections)
 
     def clock_changed(self) -> None:
-        """The node's clock was moved: look at expiry again."""
+        """The node's clock was moved: decide anew which keys are over."""
         for key_id in sorted(self._expired):
             spec = self.store.desired.wanted(key_id)
             if spec is not None and not self._is_over(spec):
@@ -243,7 +245,7 @@ class AgentNode:
         self._wake.set()
 
     def grace_changed(self) -> None:
-        """The grace ends at another time than before: look at expiry again."""
+        """The grace ends at another time than before: look at the next ends again."""
         self._wake.set()
 
     def _grace(self) -> float:

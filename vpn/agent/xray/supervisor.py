@@ -1,4 +1,4 @@
-"""Keeping Xray alive, always from the keys that are wanted."""
+"""Keeping Xray running, each time from the keys that are wanted at that moment."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _SOCKET: Final = "xray.sock"
 
 @attrs.define(eq=False)
 class XraySupervisor:
-    """Runs Xray again and again, always from the users that `users` names at that moment.
+    """Runs Xray again and again, always from the users that `users` returns at that moment.
 
     `run` raises only if the very first start fails; later failures are repeated with a pause of 0.1 s doubling to 5 s.
-    `on_access` hears of every request let in, with the instance it happened in.
+    `on_access` is called for every request that Xray let in, with the instance that did. `clock` gives Unix seconds.
     """
 
     directory: Path
@@ -52,11 +52,11 @@ class XraySupervisor:
 
     @property
     def current(self) -> XrayInstance | None:
-        """The instance of Xray, if it is up."""
+        """The running instance, or None while Xray is down."""
         return self._instance
 
     async def instance(self, within: float = 5.0) -> XrayInstance:
-        """The instance of Xray, waiting for it if it is starting. Raises XrayDown after `within` seconds."""
+        """The running instance, waiting for it while Xray starts. Raises XrayDown after `within` seconds."""
         with trio.move_on_after(within):
             while self._instance is None:
                 await self._changed.wait()
@@ -64,15 +64,20 @@ class XraySupervisor:
         raise XrayDown(f"Xray is not up after {within:g} s: {self.why_down}")
 
     async def has_ended(self, instance: XrayInstance, within: float = 0.5) -> bool:
-        """Whether this instance is over, or shows to be within `within` seconds: a call may fail before the end is seen."""
+        """Whether this instance has ended, or ends within `within` seconds: a call may fail before the end of the
+        process is seen.
+        """
         with trio.move_on_after(within):
             while self._instance is instance:
                 await self._changed.wait()
         return self._instance is not instance
 
     def restart(self) -> None:
-        """End this instance now and begin another from the wanted users. Cuts everybody: only for a instance that never served
-        anybody. One that serves nobody just now may still carry connections."""
+        """End the running instance now and begin another from the wanted users.
+
+        This cuts every customer: only for an instance that never served one. An instance that serves none just now may
+        still carry connections.
+        """
         if self._restart is not None:
             self._set(None, "Xray is restarting to take on many keys at once")
             self._restart.cancel()
@@ -153,8 +158,8 @@ class XraySupervisor:
         log.error("Xray ended; it is started again with all keys", status=status)
 
     def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
-        way = cut_method(process.pid)
-        if way is CutMethod.NONE:
+        method = cut_method(process.pid)
+        if method is CutMethod.NONE:
             log.warning(
                 "connections of removed customers cannot be cut on this host: it forbids both pidfd_getfd and SOCK_DESTROY; "
                 "allow the former (SYS_PTRACE in a container) or give the agent NET_ADMIN"
@@ -166,7 +171,7 @@ class XraySupervisor:
             pid=process.pid,
             started_at=self.clock(),
             api=api,
-            cutter=Cutter(process.pid, self.inbound.port, way),
+            cutter=Cutter(process.pid, self.inbound.port, method),
             connections=connections,
         )
         for user in users:

@@ -1,4 +1,6 @@
-"""What the demo reads of the database, and the two things that it may do there: move the clock, and say that it has moved."""
+"""What the demo reads of the database and the node, and the two things that it may do there: move the clock, and say
+that it has moved.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +53,12 @@ class _Record(Protocol):
 
 
 class NotQuiescent(DemoFailed):
-    """Work is left that nobody finishes."""
+    """Work was left over that no worker finished in time."""
 
 
 @attrs.frozen
 class Standing:
-    """One customer's access and balance."""
+    """One customer's access and balance, as the database has them."""
 
     expires_at: float | None
     """Unix seconds; None: never had any."""
@@ -65,8 +67,8 @@ class Standing:
 
 
 @attrs.define(eq=False)
-class Books:
-    """The database and the node of an installation."""
+class DemoDatabase:
+    """The database of an installation and, because both share the demo's time, its node."""
 
     session: Session
     node: AgentClient
@@ -82,13 +84,15 @@ class Books:
         return time.time() + self.offset
 
     async def jump(self, to: float) -> None:
-        """Move the time of the database and of the node to this moment."""
+        """Move the time of the database and of the node to this moment, in Unix seconds."""
         self.offset = to - time.time()
         await self.node.move_clock(self.offset)
         await self.session.run("demo.clock", set_clock_offset, timedelta(seconds=self.offset))
 
     async def drain(self) -> None:
-        """Return once nothing is left to do at this moment. Raises NotQuiescent if that takes a minute."""
+        """Wake the workers until nothing is left to do at this moment. Raises NotQuiescent if that takes over 30
+        seconds.
+        """
         left: dict[str, Any] = {}
         woken = -math.inf
         with trio.move_on_after(_DRAIN_SECONDS):
@@ -106,12 +110,12 @@ class Books:
         raise NotQuiescent(f"after {_DRAIN_SECONDS:g} s there is still work: {left}; messages: {messages}")
 
     async def open_work(self) -> dict[str, int]:
-        """What is due and not done, by kind; only what there is."""
+        """How much is due and not done, by kind of work; kinds without any are left out."""
         row = (await self.rows(_OPEN_WORK))[0]
         return {kind: count for kind, count in row.items() if count}
 
     async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        """The rows of a query."""
+        """The rows of a query, each by column name."""
 
         async def run(tx: Tx) -> list[dict[str, Any]]:
             return [dict(cast("_Record", row).items()) for row in await tx.fetch(query, *arguments)]
@@ -119,11 +123,11 @@ class Books:
         return await self.session.run("demo.look", run, within=15.0)
 
     async def value(self, query: str, *arguments: object) -> Any:
-        """The first column of the first row."""
+        """The first column of the first row of a query."""
         return next(iter((await self.rows(query, *arguments))[0].values()))
 
     async def standings(self) -> dict[int, Standing]:
-        """Every customer's, by Telegram id."""
+        """Access and balance of every customer, by Telegram id."""
         rows = await self.rows(
             """
             SELECT c.telegram_id, extract(epoch FROM s.expires_at)::float8 AS ends, coalesce(a.balance, 0) AS balance
@@ -158,10 +162,10 @@ class Books:
 
 
 @asynccontextmanager
-async def books(dsn: str, node_url: str, node_token: str) -> AsyncIterator[Books]:
-    """Connect to both."""
+async def open_database(dsn: str, node_url: str, node_token: str) -> AsyncIterator[DemoDatabase]:
+    """Connect to the database and to the node's agent, for the length of the block."""
     async with (
         open_session(Secret(dsn), "atlas demo") as session,
         AgentClient("demo", node_url, Secret(node_token)) as node,
     ):
-        yield Books(session, node)
+        yield DemoDatabase(session, node)

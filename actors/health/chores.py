@@ -1,0 +1,51 @@
+"""The chores of housekeeping: what is marked or taken away, in which order, a page a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import attrs
+
+from db.access.entitlements import follow_tariffs
+from db.billing.orders import expire_orders
+from db.tx import Tx
+from db.work.epochs import Epoch, check_epoch
+from db.work.nonces import prune_nonces
+from db.work.outbox import prune_messages
+
+NONCES_FOR: Final = timedelta(hours=1)
+"How long nonces of signed requests are kept; their signatures are refused after 5 minutes."
+OUTBOX_AT_LEAST: Final = timedelta(days=8)
+"Settled messages are kept at least so long: an invariant compares a week of facts with them."
+
+Page = Callable[[Tx, int], Awaitable[int]]
+"Handles up to so many rows and returns how many there were."
+
+
+@attrs.frozen
+class Chore:
+    """One thing to keep in order."""
+
+    name: str
+    page: Page
+
+
+def chores(keep_messages: timedelta) -> tuple[Chore, ...]:
+    """All of them, in the order in which they are done. Raises ValueError if messages are kept too short."""
+    if keep_messages < OUTBOX_AT_LEAST:
+        raise ValueError(f"settled messages are kept for {OUTBOX_AT_LEAST.days} days at least, not {keep_messages}")
+    return (
+        Chore("orders_expired", expire_orders),
+        Chore("tariffs_followed", follow_tariffs),
+        Chore("messages_pruned", partial(prune_messages, older_than=keep_messages)),
+        Chore("nonces_pruned", lambda tx, limit: prune_nonces(tx, NONCES_FOR, limit)),
+    )
+
+
+async def do_page(tx: Tx, epoch: Epoch, chore: Chore, limit: int) -> int:
+    """One page of a chore. Raises LostEpoch, and nothing is written, if the singleton is somebody else's by now."""
+    await check_epoch(tx, epoch)
+    return await chore.page(tx, limit)
