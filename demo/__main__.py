@@ -26,7 +26,7 @@ from demo.month import Month
 from demo.packets import site
 from demo.providers import providers
 from demo.summary import WIDTH, differences, show
-from vpn.errors import unwrap_group
+from runtime import unwrap_group
 
 CUSTOMERS: Final = 150
 QUICK_CUSTOMERS: Final = 6

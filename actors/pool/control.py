@@ -14,8 +14,7 @@ import trio
 from actors.pool.client import known_gate
 from actors.pool.report import pool_report
 from actors.pool.state import PoolState
-from runtime import System
-from runtime.control import UNAVAILABLE, USAGE, ControlCall, ControlError, control_command
+from runtime.control import UNAVAILABLE, USAGE, ControlCall, ControlError, OperableSystem, control_command
 from runtime.wording import did_you_mean
 
 
@@ -86,7 +85,7 @@ async def pool(call: ControlCall, arguments: PoolArguments) -> object:
     }
 
 
-def _revoke(system: System, state: PoolState, arguments: PoolArguments) -> int:
+def _revoke(system: OperableSystem, state: PoolState, arguments: PoolArguments) -> int:
     """Take leases away and return how many."""
     name, everybody = arguments.owner, arguments.everybody
     if bool(name) is everybody:
@@ -99,7 +98,7 @@ def _revoke(system: System, state: PoolState, arguments: PoolArguments) -> int:
     return before - len(state.leases)
 
 
-def _pools(system: System) -> dict[str, PoolState | None]:
+def _pools(system: OperableSystem) -> dict[str, PoolState | None]:
     """Return the state of every pool of the system by name; None where the pool does not run at the moment."""
     found: dict[str, PoolState | None] = {}
     for address in system.registry:
