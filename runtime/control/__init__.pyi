@@ -1,6 +1,7 @@
 from .client import call as call
 from .command import ControlCall as ControlCall
 from .command import NoArguments as NoArguments
+from .command import OperableSystem as OperableSystem
 from .command import Operator as Operator
 from .command import control_command as control_command
 from .protocol import UNAVAILABLE as UNAVAILABLE
