@@ -97,6 +97,19 @@ class ChildProcess:
             self.kill()
         return await self._reap()
 
+    async def keep(self, number: signal.Signals = signal.SIGTERM, *, grace: float) -> int:
+        """Wait until it has ended, and return its status as `wait` does.
+
+        However this is left, also by a cancellation, it is ended as by `stop(number, grace=grace)`, and closed: a task that does
+        this keeps the process from outliving its owner, whatever the owner dies of.
+        """
+        try:
+            return await self.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.stop(number, grace=grace)
+                await self.close()
+
     async def close(self) -> None:
         """Kill the child if it still runs, reap it and close its pipes. Works inside a cancelled scope."""
         self.kill()

@@ -26,5 +26,5 @@ PERCENT = click.IntRange(0, 100)
 PROVIDER = Word(PROVIDER_NAME, "a provider's name: small letters, digits and _, such as manual, at most 32")
 LANGUAGE = Word(re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,4}"), "a language, such as ru, en or pt-BR")
 NAME = Text()
-"""A name or id of somebody else's making: a tariff, a charge, a promo code, an idempotency key, a destination."""
+"""A name or id that was not made here: a tariff, a charge, a promo code, an idempotency key, a destination."""
 REASON = Text(1000)

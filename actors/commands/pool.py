@@ -171,7 +171,7 @@ def _section(lines: list[str], text: str) -> None:
 
 
 def _waits(pool: dict[str, Any]) -> str:
-    """One row for each label and lane, one column for each bucket that anybody's wait fell into."""
+    """One row for each label and lane, one column for each bucket that some wait fell into."""
     waits = sorted(pool["waits"], key=lambda row: -row["count"])
     holds = {row["label"]: row["mean_seconds"] for row in pool["holds"]}
     if not waits:

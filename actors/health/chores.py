@@ -46,6 +46,6 @@ def chores(keep_messages: timedelta) -> tuple[Chore, ...]:
 
 
 async def do_page(tx: Tx, epoch: Epoch, chore: Chore, limit: int) -> int:
-    """One page of a chore. Raises LostEpoch, and nothing is written, if the singleton is somebody else's by now."""
+    """One page of a chore. Raises LostEpoch, and nothing is written, if another process leads by now."""
     await check_epoch(tx, epoch)
     return await chore.page(tx, limit)

@@ -72,7 +72,7 @@ class KeyFailed(Event):
 
 @attrs.frozen
 class KeysOverdue(Event):
-    """Customers wait too long for what they paid, or keep what has ended: somebody should look."""
+    """Customers wait too long for what they paid, or keep what has ended: an operator should look."""
 
     level: ClassVar[int] = logging.ERROR
     count: int

@@ -201,8 +201,8 @@ class KeyWorker(ClaimingWorker):
     async def _write(
         self, round_: KeyRound, step: str, function: Callable[[Tx, *Args], Awaitable[R]], *args: *Args
     ) -> R:
-        """Run one step of phase 3. Raises DatabaseBusy, which is this key's alone: somebody keeps a row of it locked. Any other
-        trouble of the database is everybody's: it ends all tasks of the iteration, this one included."""
+        """Run one step of phase 3. Raises DatabaseBusy, which is this key's alone: another session keeps a row of it locked.
+        Any other trouble of the database is that of all keys: it ends all tasks of the iteration, this one included."""
         async with round_.db_limiter:
             try:
                 return await round_.pool.run(f"{self.sql.name}.{step}", function, *args)
@@ -257,7 +257,7 @@ class KeyWorker(ClaimingWorker):
         try:
             outcome = self.sql.confirmed(await self._write(round_, "confirm", self.sql.confirm, claim, applied))
         except DatabaseBusy as error:
-            troubles.append(error)  # this key's alone: somebody keeps a row of it locked
+            troubles.append(error)  # this key's alone: another session keeps a row of it locked
             return
         self.context.failpoint("confirmed")
         took = round_.waited(claim)

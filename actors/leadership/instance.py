@@ -94,7 +94,7 @@ class Instance(Actor):
 
     Role: what keeps two supervisors off one database. `exclusive`: a second process refuses to start (exit code 69) and
     names the first. `standby`: it starts, its workers suspended, and takes over when the first one ends. `shared`: no row,
-    this actor declines to run; claimed work is safe with several processes, singletons hold rows of their own.
+    this actor declines to run; claimed work is safe with several processes, work for one process at a time has leader leases.
     Owns: the row. Receives: nothing. Sends: Suspend and Resume to the periodic workers that declare that they need it.
     On crash: the workers are suspended at once; the next incarnation knows its own process's row and lets them go on.
     Invariants: workers run only while the row was confirmed less than `trust` seconds ago, which is less than `ttl`, so they
@@ -217,7 +217,7 @@ class Instance(Actor):
         return found.holder == self._identity or (holder is not None and holder.has_ended())
 
     def _wait_or_refuse(self, found: Epoch) -> None:
-        """Somebody else has the row. Whether that process lives is known if it is on this machine, or once it renews."""
+        """Act on another process holding the row. Whether it lives is known if it is on this machine, or once it renews."""
         holder = ProcessIdentity.parse(found.holder)
         sign = (found.epoch, found.renewed_at)
         renewed = self._last_seen is not None and self._last_seen != sign

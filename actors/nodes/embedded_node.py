@@ -102,13 +102,8 @@ class EmbeddedNode(Actor):
         )
 
     async def _keep(self, agent: ChildProcess) -> None:
-        try:
-            status = await agent.wait()
-        finally:
-            # Also on a crash or a kill of this actor, when on_stop does not run.
-            with trio.CancelScope(shield=True):
-                await agent.stop(signal.SIGTERM, grace=_STOP_SECONDS)
-                await agent.close()
+        # Also on a crash or a kill of this actor, when on_stop does not run.
+        status = await agent.keep(signal.SIGTERM, grace=_STOP_SECONDS)
         if self._endpoint is not None and not self.context.stopping:
             raise AgentEnded(f"the agent of node {self.key} (pid {agent.pid}) ended by itself with status {status}")
 

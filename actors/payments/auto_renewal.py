@@ -48,7 +48,7 @@ class RenewalLacksFunds(Event):
 
 @attrs.frozen
 class RenewalPostponed(Event):
-    """The database could not do it now, as when somebody keeps the customer's row locked; no failure was counted."""
+    """The database could not do it now, as when another session keeps the customer's row locked; no failure was counted."""
 
     level: ClassVar[int] = logging.WARNING
     subscription: int
@@ -85,7 +85,7 @@ class AutoRenewal(ClaimingWorker):
     row that the database keeps. Receives: WakeUp, also when a balance grew that a renewal was waiting for. Sends: nothing.
     On crash: its claims are free for the next incarnation at once, and no failure is counted.
     Invariants: a period is charged at most once, with its extension, whatever restarts; one customer's trouble delays no
-    other; not enough money is no success and no failure, and neither is a row that somebody else keeps locked.
+    other; not enough money is no success and no failure, and neither is a row that another session keeps locked.
     """
 
     log_name = "renewals"
@@ -157,7 +157,7 @@ class AutoRenewal(ClaimingWorker):
         failures = await pool.run("auto_renewal.fail", fail_renewal, claim, why)
         self.context.failpoint("failed")
         if failures is None:
-            return  # somebody else has it now
+            return  # another process has it now
         RENEWALS.labels("failed").inc()
         self.context.emit(
             RenewalFailed(

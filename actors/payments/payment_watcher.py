@@ -90,7 +90,7 @@ class PaymentWatcher(ClaimingWorker):
     async def _each(self, budget: Budget, rows: Sequence[T], work: Callable[[T], Awaitable[None]]) -> bool:
         """Do the work for each row, several at a time, as long as there is time. The database's absence ends it all.
 
-        Whether each claim was used up or given back: a row that somebody keeps locked is left.
+        Whether each claim was used up or given back: a row that another session keeps locked is left.
         """
         slots = trio.CapacityLimiter(self.concurrency)
         lost: list[LeaseError] = []

@@ -240,7 +240,7 @@ def _captured(payment: Fields, contact: Contact | None) -> Captured:
 
 
 def _anybody(update: Fields) -> Contact | None:
-    """Who wrote to the bot, in a chat of his own; somebody who blocks it or leaves does not."""
+    """Return who wrote to the bot in a private chat; None for a customer who blocks it or leaves."""
     message = optional_object(update, "message")
     if message is not None:
         return _contact(message) if optional_text(optional_object(message, "chat") or {}, "type") == "private" else None

@@ -69,13 +69,8 @@ class EmbeddedPostgres(Actor):
         )
 
     async def _keep(self, server: ChildProcess) -> None:
-        try:
-            status = await server.wait()
-        finally:
-            # Also on a crash or a kill of this actor, when on_stop does not run.
-            with trio.CancelScope(shield=True):
-                await server.stop(signal.SIGINT, grace=_FAST_STOP_SECONDS)
-                await server.close()
+        # Also on a crash or a kill of this actor, when on_stop does not run.
+        status = await server.keep(signal.SIGINT, grace=_FAST_STOP_SECONDS)
         if not self.context.stopping:
             raise ServerEnded(
                 f"PostgreSQL (pid {server.pid}) ended by itself with status {status}; its last words are in the log"

@@ -30,7 +30,7 @@ class PoolSettings:
     """CoDel target, in seconds. If every wait in `slow_interval` exceeds it, requests older than twice the target are shed."""
 
     slow_interval: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
-    """How long waits must stay above `slow_target` before anybody is shed."""
+    """How long waits must stay above `slow_target` before requests are shed."""
 
     wait_warning: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     """A request that waits longer is reported as a WARNING while it still waits."""

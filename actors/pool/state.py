@@ -15,7 +15,7 @@ from itertools import islice
 
 import trio
 
-from actors.pool import errors as refusals
+from actors.pool import errors
 from actors.pool import events as metrics
 from actors.pool.events import LeaseReclaimed, PoolStateChanged, PoolStatus, PoolWentDown, WaitResolved
 from actors.pool.messages import LeaseRequest
@@ -115,7 +115,7 @@ class PoolState:
             request.waiter = waiter
         else:
             self.report_spike(f'"{request.label}" refused: {len(self.queue)} are waiting')
-            full = refusals.queue_full(
+            full = errors.queue_full(
                 self.name, request.label, len(self.queue), self.settings.max_waiting, self.describe()
             )
             self._fail(request, "full", full)
@@ -267,7 +267,7 @@ class PoolState:
         if self.status is PoolStatus.CLOSED:
             return
         for waiter in self.queue.drain():
-            self._fail(waiter.payload, "crashed", refusals.pool_crashed(self.name, waiter.label, why))
+            self._fail(waiter.payload, "crashed", errors.pool_crashed(self.name, waiter.label, why))
         for lease in list(self.leases.values()):
             self.revoke(lease, f"its pool {self.name} ended ({why})")
         for connection in (*self.idle, *self.quarantined):
@@ -287,7 +287,7 @@ class PoolState:
             if self.paused or is_away:
                 for waiter in self.queue.drain(keep_system=not is_away):
                     self._fail(
-                        waiter.payload, "crashed", refusals.pool_crashed(self.name, waiter.label, "it is stopping")
+                        waiter.payload, "crashed", errors.pool_crashed(self.name, waiter.label, "it is stopping")
                     )
                     self.resolved(waiter, "refused: stopping")
             if not self.leases and not self.queue.count:
@@ -333,7 +333,7 @@ class PoolState:
         slow_for, target, described = now - self.queue.codel.slow_since, self.settings.slow_target, self.describe()
         for waiter in waiters:
             waited = now - waiter.since
-            shed = refusals.request_shed(self.name, waiter.label, waited, slow_for, target, described)
+            shed = errors.request_shed(self.name, waiter.label, waited, slow_for, target, described)
             self._fail(waiter.payload, "shed", shed)
             self.resolved(waiter, "shed")
         self._notify_idle()
@@ -394,7 +394,7 @@ class PoolState:
 
     def _down(self, label: str) -> PoolDown:
         self.report_spike(f'"{label}" refused: down')
-        return refusals.pool_down(self.name, label, trio.current_time() - self.status_since, self.cause)
+        return errors.pool_down(self.name, label, trio.current_time() - self.status_since, self.cause)
 
     def _refuse_down(self, waiter: QueuedRequest[LeaseRequest]) -> None:
         self._fail(waiter.payload, "down", self._down(waiter.label))

@@ -37,7 +37,7 @@ _STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
 
 
 class NonceUsed(OrderConflict):
-    """The request was carried out before, or somebody repeats it."""
+    """The request was carried out before, or is a copy that another sender repeats."""
 
 
 def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

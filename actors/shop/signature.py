@@ -34,7 +34,7 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class SignatureRefused(Exception):
-    """The request is not from a front end that we know, or not from now. The text may be told to anybody."""
+    """The request is not from a front end that we know, or not from now. The text may be shown to any sender."""
 
 
 @attrs.frozen

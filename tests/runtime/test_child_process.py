@@ -53,6 +53,17 @@ async def test_stop_kills_a_child_that_ignores_the_polite_signal() -> None:
     await child.close()
 
 
+async def test_a_child_that_is_kept_ends_in_order_when_its_keeper_is_cancelled() -> None:
+    child = spawn(SLEEPER, name="sleeper", stdout=PIPE)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await child.keep(grace=10)
+    assert child.returncode is not None, "it is waited for before the keeper goes on"
+    assert child.returncode != -signal.SIGKILL, "it was asked first"
+    short = spawn([sys.executable, "-c", "raise SystemExit(7)"], name="seven")
+    assert await short.keep(grace=10) == 7
+
+
 async def test_close_works_inside_a_cancelled_scope() -> None:
     child = spawn(SLEEPER, name="sleeper")
     with trio.CancelScope() as scope:

@@ -11,7 +11,7 @@ from tests.actors.pool_fixtures import PoolHarness, pool_harness
 
 
 async def seize(harness: PoolHarness, holder: str) -> Epoch:
-    """Another process takes the singleton, as soon as its time is up."""
+    """Another process takes the leader lease, as soon as its time is up."""
 
     async def take(tx: Tx) -> Epoch:
         await tx.execute("UPDATE epochs SET held_until = atlas_now()")
@@ -29,7 +29,7 @@ async def test_somebody_else_is_named_and_nothing_is_done(database_dsn: str) -> 
 
 
 async def crash_in_tenure(harness: PoolHarness) -> int:
-    """Hold the singleton and crash without giving it up; returns the epoch."""
+    """Hold the leader lease and crash without giving it up; returns the epoch."""
     epoch = 0
     with pytest.raises(ZeroDivisionError):
         async with hold_leader_lease(harness.pool, "work", 30.0) as found:
