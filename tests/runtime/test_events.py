@@ -55,6 +55,25 @@ def test_subscribers_are_told_in_order_until_they_unsubscribe() -> None:
     assert seen == [("first", Plain("a", 1)), ("second", Plain("a", 1)), ("second", Plain("a", 2))]
 
 
+def test_a_subscriber_may_name_the_events_that_it_wants() -> None:
+    bus = EventBus()
+    crashes: list[Event] = []
+    everything: list[Event] = []
+    stop = bus.subscribe(crashes.append, Crashed, SubscriberFailed)
+    bus.subscribe(everything.append, Event)
+    bus.emit(Plain("a", 1))
+    bus.emit(Crashed("a", 1, "no"))
+    stop()
+    bus.emit(Crashed("a", 2, "no"))
+    assert crashes == [Crashed("a", 1, "no")]
+    assert everything == [Plain("a", 1), Crashed("a", 1, "no"), Crashed("a", 2, "no")]
+
+
+def test_a_record_carries_the_kind_and_the_facts_of_its_event() -> None:
+    record = EventRecord(1, 12.0, Crashed("worker", 3, "no"))
+    assert (record.kind, record.facts) == ("Crashed", {"incarnation": 3, "error": "no"})
+
+
 # S-909
 def test_a_failing_subscriber_disturbs_nobody_and_is_reported() -> None:
     logged: list[EventRecord] = []
