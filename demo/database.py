@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from db.driver.session import Session, open_session
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.tx import Tx
 from demo.errors import DemoFailed
 from demo.installation import WOKEN_BY_TIME

@@ -6,7 +6,7 @@ import re
 
 import click
 
-from db.billing.payments import PROVIDER as PROVIDER_NAME
+from db.billing.payment_facts import PROVIDER as PROVIDER_NAME
 from runtime.cli import Text, Word
 
 _BIGINT = 2**63 - 1

@@ -9,7 +9,7 @@ import click
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import DAYS, KOPECKS, NAME, PROVIDER, TELEGRAM_ID
 from db.billing.balance_purchases import BalancePurchase, finalize_balance_purchase
-from db.billing.payments import PaymentResult, PurchaseOutcome
+from db.billing.payment_facts import PaymentResult, PurchaseOutcome
 from db.billing.purchases import record_manual_purchase, record_manual_topup
 from db.money import Money
 from db.tx import Tx

@@ -12,7 +12,7 @@ import attrs
 from db.access.entitlements import follow_tariffs
 from db.billing.orders import expire_orders
 from db.tx import Tx
-from db.work.epochs import Epoch, check_epoch
+from db.work.leader_leases import Epoch, check_epoch
 from db.work.nonces import prune_nonces
 from db.work.outbox import prune_messages
 

@@ -17,11 +17,11 @@ from actors.conditions import Condition, ConditionTracker
 from actors.health.chores import Chore, chores, do_page
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
-from actors.pool.worker import DatabaseWorker
+from actors.pool.database_worker import DatabaseWorker
 from db.billing.invariants import Invariant, check_invariant, list_invariants, open_money_case
 from db.errors import DatabaseBusy, LeaseError, LeaseExpired
 from db.lease.queue import Lane
-from db.work.epochs import LostEpoch
+from db.work.leader_leases import LostEpoch
 from runtime import Budget, Iteration, WakeUp
 from runtime.metrics import counter, gauge
 

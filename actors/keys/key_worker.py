@@ -13,7 +13,7 @@ from attrs.validators import ge, gt
 from actors.keys.events import KEY_SETTLE_SECONDS, KEYS_SETTLED, KeyFailed, KeyPostponed, KeySettled, KeysOverdue
 from actors.nodes.messages import node_ref
 from actors.pool.client import Pool, pool_of
-from actors.pool.worker import ClaimingWorker, outage_delay
+from actors.pool.database_worker import ClaimingWorker, outage_delay
 from db.errors import DatabaseBusy, LeaseError
 from db.keys.claims import KeyClaim, NodeConfirmation, Placement, longest_retry
 from db.lease.queue import Lane

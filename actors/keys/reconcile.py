@@ -9,16 +9,16 @@ import trio
 from attrs.validators import ge, gt
 
 from actors.keys.events import RECONCILE_PASSES, PassStopped
-from actors.keys.node_pass import Implausible, NodePass, PassLimits
+from actors.keys.reconcile_pass import Implausible, NodePass, PassLimits
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.nodes.messages import node_names
 from actors.pool.client import Pool, pool_of
-from actors.pool.worker import DatabaseWorker
+from actors.pool.database_worker import DatabaseWorker
 from db.errors import LeaseError
 from db.keys.nodes import retire_nodes
 from db.keys.reconcile import give_up_pass
 from db.lease.queue import Lane
-from db.work.epochs import LostEpoch
+from db.work.leader_leases import LostEpoch
 from runtime import AskError, Budget, Iteration, WakeUp, get_logger
 from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
 

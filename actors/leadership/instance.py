@@ -16,7 +16,7 @@ from actors.pool.client import pool_of
 from db.errors import LeaseError
 from db.lease.queue import Lane
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch, find_epoch, release_epoch, renew_epoch
+from db.work.leader_leases import Epoch, acquire_epoch, find_epoch, release_epoch, renew_epoch
 from runtime import (
     Actor,
     ActorTask,

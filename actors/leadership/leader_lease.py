@@ -16,7 +16,7 @@ from actors.leadership.process_identity import ProcessIdentity
 from actors.pool.client import Pool
 from db.errors import LeaseError
 from db.tx import Tx
-from db.work.epochs import Epoch, LostEpoch, acquire_epoch, release_epoch, renew_epoch
+from db.work.leader_leases import Epoch, LostEpoch, acquire_epoch, release_epoch, renew_epoch
 from runtime import ActorTask, Context
 
 _RELEASE_SECONDS = 1.0

@@ -24,8 +24,8 @@ from actors.notices.events import (
     TelegramTooFast,
 )
 from actors.notices.rate_limits import RateLimits
+from actors.notices.rendering import LANGUAGES, UntellableNotice, is_stale, language_of, text_of
 from actors.notices.settings import TelegramNoticeSettings
-from actors.notices.texts import LANGUAGES, UntellableNotice, is_stale, language_of, text_of
 from actors.pool.client import Pool
 from db.errors import LeaseError
 from db.tx import Tx

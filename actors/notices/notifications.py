@@ -13,7 +13,7 @@ from actors.notices.events import TelegramAway, TelegramBack
 from actors.notices.rate_limits import RateLimits
 from actors.notices.settings import TelegramNoticeSettings
 from actors.pool.client import Pool, pool_of
-from actors.pool.worker import ClaimingWorker, close_at_end, outage_delay
+from actors.pool.database_worker import ClaimingWorker, close_at_end, outage_delay
 from db.errors import LeaseError
 from db.lease.queue import Lane
 from db.work.claims import Claimer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from actors.pool.client import pool_of
-from actors.pool.worker import DatabaseWorker
+from actors.pool.database_worker import DatabaseWorker
 from db.access.reminders import queue_reminders
 from db.errors import LeaseError
 from db.lease.queue import Lane

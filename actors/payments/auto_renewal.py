@@ -9,7 +9,7 @@ from typing import ClassVar
 import attrs
 
 from actors.pool.client import Pool, pool_of
-from actors.pool.worker import ClaimingWorker
+from actors.pool.database_worker import ClaimingWorker
 from db.billing.renewal_schedule import MAX_FAILURES, RenewalClaim, claim_renewals, fail_renewal, postpone_renewal
 from db.billing.renewals import RenewalResult, renew
 from db.errors import DatabaseBusy, LeaseError

@@ -38,7 +38,7 @@ from actors.payments.wire import (
 )
 from db.billing.invoices import Invoice
 from db.billing.orders import ORDER_LIFETIME
-from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact
+from db.billing.payment_facts import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact
 from runtime.http import new_client
 
 NAME = "cryptobot"

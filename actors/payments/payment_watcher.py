@@ -15,7 +15,7 @@ from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotUnderstood, NotYet, PaymentError, ProviderRefused, StillOpen
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.settings import PaymentSettings
-from actors.pool.worker import ClaimingWorker, close_at_end
+from actors.pool.database_worker import ClaimingWorker, close_at_end
 from db.billing.invoices import (
     Invoice,
     claim_invoices,
@@ -26,7 +26,7 @@ from db.billing.invoices import (
     question_invoice,
     settle_invoice,
 )
-from db.billing.payments import Captured, InvoiceClosed
+from db.billing.payment_facts import Captured, InvoiceClosed
 from db.billing.provider_events import StoredEvent, claim_events, postpone_event, prune_events
 from db.errors import ChargeConflict, DatabaseBusy, LeaseError
 from runtime import Budget, Iteration, WakeUp, get_logger

@@ -14,7 +14,7 @@ import httpx
 
 from db.billing.invoices import Invoice
 from db.billing.orders import Quote
-from db.billing.payments import Captured, InvoiceClosed, ProviderFact
+from db.billing.payment_facts import Captured, InvoiceClosed, ProviderFact
 from db.billing.provider_events import StoredEvent
 from db.errors import BusinessError
 from db.money import DIGITS, Money

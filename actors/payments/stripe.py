@@ -31,7 +31,7 @@ from actors.payments.wire import (
     text_field,
 )
 from db.billing.invoices import Invoice
-from db.billing.payments import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.payment_facts import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
 from runtime.http import new_client
 
 NAME = "stripe"

@@ -31,9 +31,8 @@ from actors.payments.wire import (
     read_object,
     text_field,
 )
-from db.billing.checkout import CheckoutVerdict
 from db.billing.invoices import Invoice
-from db.billing.payments import (
+from db.billing.payment_facts import (
     Captured,
     Checkout,
     Contact,
@@ -43,6 +42,7 @@ from db.billing.payments import (
     ProviderFact,
     Reversed,
 )
+from db.billing.pre_checkout import CheckoutVerdict
 from db.billing.provider_events import StoredEvent
 from db.money import Money
 

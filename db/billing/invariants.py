@@ -6,7 +6,7 @@ import attrs
 
 from db.billing.cases import open_case_of_the_day
 from db.tx import Tx
-from db.work.epochs import Epoch, check_epoch
+from db.work.leader_leases import Epoch, check_epoch
 
 _SAMPLE = 5
 

@@ -13,7 +13,7 @@ import attrs
 
 from db.billing.cases import open_case
 from db.billing.orders import find_order
-from db.billing.payments import Captured, PurchaseOutcome
+from db.billing.payment_facts import Captured, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.errors import BusinessError
 from db.money import Money

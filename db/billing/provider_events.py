@@ -13,9 +13,9 @@ from typing import Literal
 import attrs
 
 from db.billing.cases import open_case
-from db.billing.checkout import CheckoutVerdict, check_checkout
 from db.billing.invoices import close_invoice, mark_invoice_paid
-from db.billing.payments import Captured, Checkout, Contact, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.payment_facts import Captured, Checkout, Contact, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.pre_checkout import CheckoutVerdict, check_checkout
 from db.billing.purchases import finalize_purchase
 from db.customers import add_customer, touch_contact_unless_busy
 from db.tx import Row, Tx, rows_of

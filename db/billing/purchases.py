@@ -15,7 +15,7 @@ from db.billing.cases import open_case
 from db.billing.charges import find_charge, record_charge, refuse_other_facts
 from db.billing.ledger import Journal, JournalKind, SystemAccount, move, post
 from db.billing.orders import Order, find_order, open_order, open_topup, order_from
-from db.billing.payments import FinalizePurchase, PaymentProblem, PaymentResult, PurchaseOutcome
+from db.billing.payment_facts import FinalizePurchase, PaymentProblem, PaymentResult, PurchaseOutcome
 from db.billing.promos import find_promo, use_promo
 from db.billing.referrals import reward_notice, reward_referrer
 from db.errors import BusinessError, ChargeConflict

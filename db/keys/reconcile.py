@@ -15,7 +15,7 @@ from db.billing.cases import open_case_of_the_day
 from db.tx import Row, Tx
 from db.work.audit import abbreviated
 from db.work.claims import revoked
-from db.work.epochs import Epoch, check_epoch
+from db.work.leader_leases import Epoch, check_epoch
 
 KeyStatus = Literal["pending", "active", "failed", "removing"]
 

@@ -20,7 +20,7 @@ import cattrs
 
 from runtime.config.describe import describe_type, describe_value, enum_words, is_union
 from runtime.config.errors import Invalid
-from runtime.config.location import KeyPath
+from runtime.config.key_lines import KeyPath
 from runtime.config.secret import Secret
 from runtime.config.table import read_table
 from runtime.wording import nearest

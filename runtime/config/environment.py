@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from runtime.config.config_file import RawConfig, dotted, parse_dotted
 from runtime.config.convert import EnvText
 from runtime.config.errors import Place, Problem
-from runtime.config.location import KeyPath
-from runtime.config.raw_config import RawConfig, dotted, parse_dotted
+from runtime.config.key_lines import KeyPath
 from runtime.wording import did_you_mean
 
 PREFIX: Final = "ATLAS__"

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import attrs
 
-from runtime.config.location import KeyPath
+from runtime.config.key_lines import KeyPath
 from runtime.errors import ConfigError
 
 

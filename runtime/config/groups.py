@@ -13,9 +13,9 @@ from typing import TypeVar
 import attrs
 
 from runtime.child import Child, ChildSpec
+from runtime.config.config_file import RawConfig
 from runtime.config.convert import convert
 from runtime.config.errors import Invalid
-from runtime.config.raw_config import RawConfig
 from runtime.config.runtime_sections import GroupTable
 from runtime.config.section_reader import is_name, is_table
 from runtime.wording import did_you_mean

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from runtime.config.config import Config
+from runtime.config.config_file import RawConfig, dotted, parse_raw_config, read_raw_config
 from runtime.config.environment import alias_targets, apply_environment
 from runtime.config.errors import ConfigErrors
-from runtime.config.location import KeyPath
+from runtime.config.key_lines import KeyPath
 from runtime.config.plan_reader import PlanReader
-from runtime.config.raw_config import RawConfig, dotted, parse_raw_config, read_raw_config
 from runtime.config.runtime_sections import (
     OWN_SECTIONS,
     ActorTable,

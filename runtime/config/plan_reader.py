@@ -9,12 +9,12 @@ from typing import Any, get_args, get_origin
 import attrs
 
 from runtime.config.actor_class import actor_class
+from runtime.config.config_file import RawConfig
 from runtime.config.convert import convert
 from runtime.config.describe import is_union
 from runtime.config.errors import Invalid
 from runtime.config.groups import read_groups
-from runtime.config.location import KeyPath
-from runtime.config.raw_config import RawConfig
+from runtime.config.key_lines import KeyPath
 from runtime.config.runtime_sections import ActorTable
 from runtime.config.secret_sources import resolve_secrets
 from runtime.config.section import section_of

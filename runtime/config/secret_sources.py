@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import attrs
 
+from runtime.config.config_file import RawConfig, dotted
 from runtime.config.convert import EnvText
 from runtime.config.describe import describe_value, is_union
 from runtime.config.environment import variable_for
-from runtime.config.location import KeyPath
-from runtime.config.raw_config import RawConfig, dotted
+from runtime.config.key_lines import KeyPath
 from runtime.config.secret import Secret
 from runtime.config.table import field_types
 

@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar, cast
 
 import attrs
 
+from runtime.config.config_file import RawConfig
 from runtime.config.convert import convert
 from runtime.config.errors import ConfigErrors, Invalid
-from runtime.config.location import KeyPath
-from runtime.config.raw_config import RawConfig
+from runtime.config.key_lines import KeyPath
 from runtime.config.runtime_sections import NAME, OWN_TABLES
 from runtime.config.secret_sources import resolve_secrets
 from runtime.config.section import section_of

@@ -13,7 +13,7 @@ from attrs import validators
 
 from runtime.config.describe import describe_type
 from runtime.config.errors import Invalid
-from runtime.config.location import KeyPath
+from runtime.config.key_lines import KeyPath
 from runtime.wording import did_you_mean
 
 T = TypeVar("T")

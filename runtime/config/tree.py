@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from runtime.child import Child, ChildSpec
+from runtime.config.config_file import RawConfig
 from runtime.config.groups import GroupPlan, GroupTree
-from runtime.config.raw_config import RawConfig
 from runtime.config.runtime_sections import ActorTable, SupervisorSettings
 from runtime.core.actor import Actor
 from runtime.supervision.errors import SpecError

@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
+from runtime.config.config_file import dotted
 from runtime.config.convert import convert
 from runtime.config.errors import Invalid
-from runtime.config.raw_config import dotted
 from runtime.control.protocol import USAGE, ControlError
 from runtime.operations.operations import Operations
 from runtime.operations.reload import Reloader

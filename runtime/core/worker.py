@@ -14,8 +14,8 @@ from runtime.child import StopReason
 from runtime.core.actor import Actor, handler
 from runtime.core.address import Address, AddressState
 from runtime.core.beats import WorkerBeat, WorkerState
-from runtime.core.budget import Budget
 from runtime.core.incarnation import ActorTask
+from runtime.core.iteration_budget import Budget
 from runtime.core.timers import Timer
 from runtime.log.logs import get_logger
 from runtime.message import Control, Message, WakeUp

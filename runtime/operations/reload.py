@@ -7,9 +7,9 @@ from collections.abc import Set
 import attrs
 
 from runtime.config.config import Config
+from runtime.config.config_file import dotted
 from runtime.config.errors import ConfigErrors
 from runtime.config.loader import load
-from runtime.config.raw_config import dotted
 from runtime.config.secret import with_new_secrets
 from runtime.core.worker import PeriodicWorker
 from runtime.log import logs

@@ -17,10 +17,10 @@ from actors.keys.reconcile import Reconcile
 from actors.nodes.node import NodeActor
 from db.access.subscriptions import KeyView, SubscriptionView, get_subscription, mark_revoked
 from db.billing.orders import open_order
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.customers import add_customer
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.settings import DatabaseSettings
 from db.tx import Tx
 from runtime import Event, Ref, WakeUp

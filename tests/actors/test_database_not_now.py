@@ -25,7 +25,7 @@ from actors.payments.auto_renewal import AutoRenewal, RenewalFailed, RenewalPost
 from actors.payments.payment_watcher import PaymentWatcher
 from actors.payments.settings import PaymentSettings
 from db.billing.orders import open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.renewals import set_auto_renew
 from db.errors import LeaseError

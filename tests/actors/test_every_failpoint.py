@@ -24,7 +24,7 @@ from actors.payments.auto_renewal import AutoRenewal
 from actors.pool.client import Pool
 from db.billing.invariants import check_invariants
 from db.billing.orders import open_order, open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.renewals import set_auto_renew
 from db.money import Money

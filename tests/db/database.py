@@ -11,10 +11,10 @@ import trio_asyncio
 
 from db.billing.invariants import check_invariants
 from db.billing.orders import open_order
-from db.billing.payments import FinalizePurchase, PurchaseOutcome
+from db.billing.payment_facts import FinalizePurchase, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.customers import Customer, add_customer
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.tx import Row, Tx
 
 P = ParamSpec("P")

@@ -12,7 +12,7 @@ from db.billing.cases import credit_case
 from db.billing.compensation import compensate
 from db.billing.grants import grant_trial
 from db.billing.orders import open_order, open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.promos import add_promo
 from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge

@@ -20,7 +20,7 @@ from db.billing.purchases import record_manual_purchase, record_manual_topup
 from db.billing.renewals import set_auto_renew
 from db.customers import add_customer
 from db.money import Money
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.tx import Tx
 from demo.front_end import Declined, FrontEnd
 from demo.providers import Providers

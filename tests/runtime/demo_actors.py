@@ -11,7 +11,7 @@ import trio
 from runtime.child import StopReason
 from runtime.config import Secret
 from runtime.core.actor import Actor, handler
-from runtime.core.budget import Budget
+from runtime.core.iteration_budget import Budget
 from runtime.core.worker import Iteration, PeriodicWorker
 from runtime.errors import Fatal, Ignore, StartRefused
 from runtime.log.logs import get_logger

@@ -16,7 +16,7 @@ import trio
 
 from runtime.child import StopReason
 from runtime.core.actor import Actor, handler
-from runtime.core.budget import Budget
+from runtime.core.iteration_budget import Budget
 from runtime.core.worker import Iteration, PeriodicWorker, watch_mailbox
 from runtime.log.logs import get_logger
 from runtime.message import Message

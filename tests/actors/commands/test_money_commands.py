@@ -7,7 +7,7 @@ import os
 import pytest
 import trio
 
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.driver.session import open_session
 from db.money import Money

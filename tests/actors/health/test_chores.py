@@ -8,7 +8,7 @@ import pytest
 
 from actors.health.chores import Chore, chores, do_page
 from db.billing.orders import open_order
-from db.work.epochs import Epoch, LostEpoch, acquire_epoch, release_epoch
+from db.work.leader_leases import Epoch, LostEpoch, acquire_epoch, release_epoch
 from db.work.nonces import use_nonce
 from db.work.outbox import add_message
 from tests.db.database import Database

@@ -14,9 +14,9 @@ from actors.pool.settings import PoolSettings
 from db.billing.invariants import Invariant
 from db.billing.orders import open_order
 from db.customers import add_customer
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch
+from db.work.leader_leases import Epoch, acquire_epoch
 from runtime import Ref, WakeUp
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import PoolHarness, pool_harness

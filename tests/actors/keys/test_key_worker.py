@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.pool.worker import outage_delay
+from actors.pool.database_worker import outage_delay
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from actors.leadership.instance import (
 from actors.leadership.process_identity import ProcessIdentity
 from actors.pool.settings import PoolSettings
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch, find_epoch, release_epoch, renew_epoch
+from db.work.leader_leases import Epoch, acquire_epoch, find_epoch, release_epoch, renew_epoch
 from runtime import Budget, Fatal, Inspect, Iteration, PeriodicWorker, Ref, StartRefused
 from runtime.config import load
 from runtime.testing import OnCrash

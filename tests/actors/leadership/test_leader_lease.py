@@ -6,7 +6,7 @@ import pytest
 
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from db.tx import Tx
-from db.work.epochs import Epoch, LostEpoch, acquire_epoch, check_epoch
+from db.work.leader_leases import Epoch, LostEpoch, acquire_epoch, check_epoch
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 
 

@@ -12,7 +12,7 @@ from actors.pool.settings import PoolSettings
 from db.billing.purchases import record_manual_purchase
 from db.customers import add_customer
 from db.money import Money
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import PoolHarness, pool_harness

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-from actors.notices.texts import LANGUAGES, text_of
+from actors.notices.rendering import LANGUAGES, text_of
 from db.access.reminders import queue_reminders
 from db.billing.adjustments import adjust_balance
 from db.billing.compensation import compensate
 from db.billing.grants import grant_access, grant_trial
 from db.billing.orders import open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge
 from db.billing.renewals import set_auto_renew

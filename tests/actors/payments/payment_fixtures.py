@@ -34,7 +34,7 @@ from db.billing.pricing import find_plan
 from db.customers import add_customer
 from db.embedded import EmbeddedSettings
 from db.money import Money
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.settings import DatabaseSettings
 from db.tx import Tx
 from runtime import AddressState, Context, Event, Ref

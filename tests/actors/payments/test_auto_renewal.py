@@ -14,12 +14,12 @@ from actors.payments.auto_renewal import AutoRenewal, RenewalFailed, RenewalLack
 from actors.pool.settings import PoolSettings
 from db.billing.invariants import check_invariants
 from db.billing.orders import open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase, record_manual_purchase
 from db.billing.renewals import set_auto_renew
 from db.customers import add_customer
 from db.money import Money
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.tx import Tx
 from runtime import Ref, WakeUp
 from runtime.testing import OnCrash

@@ -12,7 +12,7 @@ from actors.payments import telegram as adapter
 from actors.payments.events import DeliveryUnread
 from actors.payments.telegram_updates import POLLING_EPOCH
 from db.tx import Tx
-from db.work.epochs import Epoch, acquire_epoch, release_epoch
+from db.work.leader_leases import Epoch, acquire_epoch, release_epoch
 from runtime import Ref
 from tests.actors.payments.payment_fixtures import PATIENCE, Harness, harness
 from tests.actors.payments.test_telegram import ordered, polling, start_updates, until_taken

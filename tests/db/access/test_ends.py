@@ -9,7 +9,7 @@ from db.access.subscriptions import expire_page, get_subscription
 from db.billing.adjustments import adjust_balance
 from db.billing.grants import grant_access, grant_trial
 from db.billing.orders import open_order
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.renewal_schedule import claim_renewals
 from db.billing.renewals import RenewalResult, renew, set_auto_renew

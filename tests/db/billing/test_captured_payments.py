@@ -14,7 +14,7 @@ from db.access.subscriptions import get_subscription
 from db.billing.cases import list_cases
 from db.billing.ledger import balance
 from db.billing.orders import Order, Quote, cancel_order, expire_orders, open_order
-from db.billing.payments import FinalizePurchase, PaymentResult, PurchaseOutcome
+from db.billing.payment_facts import FinalizePurchase, PaymentResult, PurchaseOutcome
 from db.billing.promos import add_promo, find_promo, stop_promo
 from db.billing.purchases import finalize_purchase
 from db.money import Money

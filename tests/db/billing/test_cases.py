@@ -5,7 +5,7 @@ import trio
 
 from db.billing.cases import Case, close_case, credit_case, find_case, list_cases, open_case
 from db.billing.ledger import balance
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.referrals import paying_friends
 from db.errors import BusinessError, UnknownCustomer

@@ -4,7 +4,7 @@ from db.billing.adjustments import adjust_balance
 from db.billing.cases import credit_case
 from db.billing.invariants import check_invariants
 from db.billing.orders import open_order
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.promos import add_promo
 from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge

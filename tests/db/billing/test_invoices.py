@@ -16,7 +16,7 @@ from db.billing.invoices import (
     settle_invoice,
 )
 from db.billing.orders import open_order
-from db.billing.payments import Captured, FinalizePurchase, PaymentResult
+from db.billing.payment_facts import Captured, FinalizePurchase, PaymentResult
 from db.errors import BusinessError, UnknownOrder
 from db.work.claims import Claimer, enlist_claimer
 from tests.db.database import Database

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from db.billing.orders import Quote, expire_orders, open_order, open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.errors import BusinessError, OrderConflict
 from db.money import Money

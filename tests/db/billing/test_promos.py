@@ -8,7 +8,7 @@ import trio
 from db.billing.adjustments import adjust_balance
 from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.orders import Order, cancel_order, open_order
-from db.billing.payments import FinalizePurchase, PaymentResult, PurchaseOutcome
+from db.billing.payment_facts import FinalizePurchase, PaymentResult, PurchaseOutcome
 from db.billing.pricing import quote_plan, set_personal_discount, set_vip
 from db.billing.promos import add_promo, find_promo, list_promos, stop_promo
 from db.billing.purchases import finalize_purchase

@@ -8,7 +8,7 @@ import trio
 
 from db.billing.ledger import balance
 from db.billing.orders import Quote, open_order, open_topup
-from db.billing.payments import PROVIDER, FinalizePurchase, PaymentResult, PurchaseOutcome
+from db.billing.payment_facts import PROVIDER, FinalizePurchase, PaymentResult, PurchaseOutcome
 from db.billing.purchases import finalize_purchase, record_manual_purchase, record_manual_topup
 from db.errors import BusinessError, ChargeConflict, UnknownCustomer, UnknownPeriod, UnknownTariff
 from db.money import Money

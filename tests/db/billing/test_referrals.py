@@ -6,7 +6,7 @@ from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.grants import grant_trial
 from db.billing.ledger import balance
 from db.billing.orders import open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.referrals import paying_friends, referral_percent
 from db.money import Money

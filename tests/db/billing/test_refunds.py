@@ -11,7 +11,7 @@ from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.cases import find_case
 from db.billing.ledger import balance
 from db.billing.orders import Quote, open_order, open_topup
-from db.billing.payments import FinalizePurchase, PurchaseOutcome
+from db.billing.payment_facts import FinalizePurchase, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.billing.referrals import paying_friends, referral_standing
 from db.billing.refunds import Refund, refund_charge

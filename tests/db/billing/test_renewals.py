@@ -12,7 +12,7 @@ import trio
 from db.access.subscriptions import expire_page, mark_revoked
 from db.billing.grants import grant_trial
 from db.billing.orders import open_topup
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.pricing import set_vip
 from db.billing.purchases import finalize_purchase
 from db.billing.renewal_schedule import MAX_FAILURES, RenewalClaim, claim_renewals, fail_renewal

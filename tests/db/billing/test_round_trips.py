@@ -8,7 +8,7 @@ import pytest
 from db.billing.adjustments import adjust_balance
 from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.orders import open_order
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.money import Money
 from db.tx import Tx

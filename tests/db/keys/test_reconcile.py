@@ -6,7 +6,7 @@ import pytest
 
 from db.keys.nodes import register_node
 from db.keys.reconcile import forget_sighting
-from db.work.epochs import LostEpoch, acquire_epoch, release_epoch
+from db.work.leader_leases import LostEpoch, acquire_epoch, release_epoch
 from tests.db.database import Database
 
 

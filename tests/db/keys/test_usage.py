@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from db.billing.orders import open_order
-from db.billing.payments import FinalizePurchase
+from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.customers import add_customer
 from db.keys.nodes import register_node

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from db.errors import ClockRefused
-from db.schema.clock import set_clock_offset
+from db.schema.demo_clock import set_clock_offset
 from db.schema.describe import EXPECTED, describe_schema
 from db.schema.migrate import Migration, MigrationError, check_schema, load_migrations, migrate
 from db.tx import LockSpace

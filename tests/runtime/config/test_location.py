@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.config.location import key_lines
+from runtime.config.key_lines import key_lines
 
 
 def test_tables_keys_and_quoted_names_have_their_lines() -> None:

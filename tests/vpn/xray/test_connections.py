@@ -17,8 +17,8 @@ from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.protocol import KeySpec
-from vpn.xray import connections as sockdiag
-from vpn.xray.connections import CutMethod, Cutter, cut_method
+from vpn.xray import cutter as sockdiag
+from vpn.xray.cutter import CutMethod, Cutter, cut_method
 from vpn.xray.tunnel import Tunnel, open_tunnel
 
 NEEDS_NET_ADMIN = pytest.mark.skipif(not sockdiag.can_destroy(), reason="needs CAP_NET_ADMIN and SOCK_DESTROY")

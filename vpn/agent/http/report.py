@@ -18,7 +18,7 @@ from vpn.agent.xray.instance import XrayInstance
 from vpn.agent.xray.node import AgentNode
 from vpn.protocol import CAN_BATCH, CAN_CUT, CAN_LIST, CAN_MOVE_CLOCK, CAN_SYNC, KeyUsage, NodeState, UsagePage
 from vpn.xray.api import Traffic
-from vpn.xray.connections import CutMethod
+from vpn.xray.cutter import CutMethod
 
 
 def version() -> str:

@@ -16,7 +16,7 @@ from vpn.errors import XrayCallFailed
 from vpn.protocol import route_blind
 from vpn.xray.access_log import Connections, Source
 from vpn.xray.api import XrayApi, XrayUser
-from vpn.xray.connections import CutMethod, Cutter
+from vpn.xray.cutter import CutMethod, Cutter
 
 T = TypeVar("T")
 

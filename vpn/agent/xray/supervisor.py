@@ -18,7 +18,7 @@ from vpn.errors import XrayDown, XrayError
 from vpn.xray.access_log import Access, Connections, parse_access
 from vpn.xray.api import XrayApi, XrayUser
 from vpn.xray.config import Inbound, server_config
-from vpn.xray.connections import CutMethod, Cutter, cut_method
+from vpn.xray.cutter import CutMethod, Cutter, cut_method
 from vpn.xray.grpc import GrpcChannel
 from vpn.xray.process import XrayProcess
 

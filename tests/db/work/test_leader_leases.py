@@ -2,7 +2,7 @@
 
 import trio
 
-from db.work.epochs import Epoch, acquire_epoch, release_epoch, renew_epoch
+from db.work.leader_leases import Epoch, acquire_epoch, release_epoch, renew_epoch
 from tests.db.database import Database
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from actors.notices.english import ENGLISH
 from actors.notices.language import Language
+from actors.notices.rendering import LANGUAGES, LEFT, UntellableNotice, is_stale, language_of, text_of
 from actors.notices.russian import RUSSIAN
-from actors.notices.texts import LANGUAGES, LEFT, UntellableNotice, is_stale, language_of, text_of
 from db.money import DIGITS
 from db.work.notices import NOTICE_KINDS, NoticeKind, PayloadType, payload_problems
 

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from runtime.core.beats import Beats
-from runtime.core.budget import Budget
+from runtime.core.iteration_budget import Budget
 from runtime.errors import Fatal, Killed, LeaseHeldAcrossCall
 
 

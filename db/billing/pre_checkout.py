@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from db.billing.payments import Checkout
+from db.billing.payment_facts import Checkout
 from db.tx import Tx
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from runtime.config.errors import ConfigErrors, ConfigUnreadable, Place, Problem
-from runtime.config.location import KeyPath, key_lines
+from runtime.config.key_lines import KeyPath, key_lines
 from runtime.config.secret import Secret
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
