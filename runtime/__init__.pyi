@@ -15,12 +15,12 @@ from .core.address import Address as Address
 from .core.address import AddressState as AddressState
 from .core.ask import Deferred as Deferred
 from .core.beats import WorkerBeat as WorkerBeat
-from .core.budget import Budget as Budget
 from .core.context import Context as Context
 from .core.deadletters import DeadLetter as DeadLetter
 from .core.deadletters import DeadLetters as DeadLetters
 from .core.failpoints import Failpoints as Failpoints
 from .core.incarnation import ActorTask as ActorTask
+from .core.iteration_budget import Budget as Budget
 from .core.lease_guard import LeaseMarker as LeaseMarker
 from .core.lease_guard import current_lease as current_lease
 from .core.lease_guard import refuse_if_leased as refuse_if_leased
