@@ -46,6 +46,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # The long ones first: begun last, one would keep a worker busy when the others have nothing left to take.
+    items.sort(key=lambda item: not item.path.is_relative_to(config.rootpath / "tests" / "e2e"))
     if os.getuid() == 0:
         return
     for_root = [item for item in items if item.get_closest_marker("root")]
