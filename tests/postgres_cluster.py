@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from db.embedded.binaries import copy_installation
 from db.embedded.cluster import ensure_account
 from db.embedded.settings import ClusterError
 from tests.postgres_template import build_template
@@ -228,7 +229,7 @@ def _usable_binaries(root: Path, user: pwd.struct_passwd | None) -> Path:
             )
         except (OSError, subprocess.SubprocessError):
             root.chmod(0o755)
-            return Path(shutil.copytree(installed, root / "pginstall", symlinks=True)) / "bin"
+            return copy_installation(installed / "bin", root / "pginstall")
     return installed / "bin"
 
 

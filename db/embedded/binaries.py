@@ -45,7 +45,7 @@ def find_binaries(settings: EmbeddedSettings, layout: Layout) -> Binaries:
     """
     directory = _candidate(settings)
     if layout.service_user is not None and not reachable_by_others(directory):
-        directory = _copy(directory, layout.binaries_copy)
+        directory = copy_installation(directory, layout.binaries_copy)
     binaries = Binaries(directory, _version(directory))
     if binaries.major < OLDEST_SERVER:
         raise ClusterError(
@@ -92,8 +92,11 @@ def _version(directory: Path) -> str:
     return found.group(1)
 
 
-def _copy(directory: Path, destination: Path) -> Path:
-    """Copy an installation tree with the libraries that its programs find relative to themselves."""
+def copy_installation(directory: Path, destination: Path) -> Path:
+    """Copy PostgreSQL's `bin` directory, and with it the tree and the libraries that its programs find relative to themselves.
+
+    Returns the `bin` directory of the copy below `destination`, which every account may read; a copy that is there is used.
+    """
     tree = directory.parent
     package = tree.parent
     libraries = package.with_name(f"{package.name}.libs")

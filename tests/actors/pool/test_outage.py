@@ -397,8 +397,8 @@ async def test_an_old_connection_is_replaced_when_it_comes_back(empty_database_d
         "client.pool_of",
         "pool.PoolActor",
         "embedded_postgres.EmbeddedPostgres",
-        "worker.DatabaseWorker",
-        "worker.ClaimingWorker",
+        "database_worker.DatabaseWorker",
+        "database_worker.ClaimingWorker",
     ],
 )
 def test_the_package_offers_what_its_description_names(entry_point: str) -> None:
