@@ -80,7 +80,7 @@ async def held_for_a_while() -> None:
     """While one piece of C code holds the interpreter lock, no Python thread runs: a report with a stack *during* it is
     impossible below the C timer's limit. The nearest true thing: afterwards the loop says for how long it stood, the
     pause is forgiven to everybody, and the process serves on."""
-    async with watched(blocker("regex", 1.8)) as process:
+    async with watched(blocker("regex", 2.5)) as process:
         await process.out.until("the event loop stood for")
         await process.err.until("the process paused for")
         assert set((await process.incarnations()).values()) == {1}
