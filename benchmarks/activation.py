@@ -41,8 +41,8 @@ NODE = "oslo"
 FILL = """
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, {count}) n;
 SET LOCAL session_replication_role = replica;  -- bulk rows: no triggers, no events
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at)
-SELECT id, 'basic', 'payment', 'active', now() + interval '20 days' FROM customers;
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at)
+SELECT id, 'basic', now() + interval '20 days', 'payment', 'active', now() + interval '20 days' FROM customers;
 INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status)
 SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'pending' FROM subscriptions;
 ANALYZE;

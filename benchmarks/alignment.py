@@ -43,13 +43,15 @@ SET LOCAL statement_timeout = 0;
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, {count}) n;
 INSERT INTO accounts (kind, customer_id, currency, balance) SELECT 'customer', id, 'RUB', 0 FROM customers;
 SET LOCAL session_replication_role = replica;  -- bulk rows: no triggers, no events
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at, plan_tariff, period_days, price_amount,
-                           price_currency)
-SELECT id, 'basic', 'payment', 'active', now() + interval '20 days', 'basic', 30, 14900, 'RUB' FROM customers;
-INSERT INTO tariff_terms (subscription_id, tariff, ends_at) SELECT id, tariff, expires_at FROM subscriptions;
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at, plan_tariff, period_days,
+                           price_amount, price_currency)
+SELECT id, 'basic', now() + interval '20 days', 'payment', 'active', now() + interval '20 days',
+       'basic', 30, 14900, 'RUB' FROM customers;
 INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, new_end, actor, created_at)
 SELECT id, 1, 'grant', source, tariff, interval '30 days', expires_at, 'benchmark', expires_at - interval '30 days'
 FROM subscriptions;
+INSERT INTO entitlement_intervals (event_id, subscription_id, tariff, granted, used, taken, starts_at, ends_at)
+SELECT id, subscription_id, tariff, period, '0', '0', created_at, new_end FROM entitlement_events;
 INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status, activated_at)
 SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'active', now()
 FROM subscriptions WHERE id % 100 <> 4;
@@ -61,7 +63,6 @@ DUE = """
 SET LOCAL session_replication_role = replica;
 UPDATE subscriptions SET expires_at = now() - interval '1 minute' WHERE id % 100 = 1;
 UPDATE subscriptions SET auto_renew = true, expires_at = now() + interval '5 hours' WHERE id % 100 = 2;
-UPDATE tariff_terms SET ends_at = s.expires_at FROM subscriptions s WHERE s.id = subscription_id AND s.id % 100 IN (1, 2);
 INSERT INTO renewal_schedule (subscription_id, period_start, state, due_at)
 SELECT id, expires_at, 'due', now() FROM subscriptions WHERE id % 100 = 2;
 UPDATE reminder_schedule SET due_at = now(), ends_at = now() + interval '60 hours' WHERE subscription_id % 100 = 3;
@@ -69,6 +70,9 @@ UPDATE subscriptions s SET expires_at = r.ends_at FROM reminder_schedule r
 WHERE r.subscription_id = s.id AND s.id % 100 = 3;
 UPDATE entitlement_events SET new_end = s.expires_at, created_at = s.expires_at - interval '30 days'
 FROM subscriptions s WHERE s.id = subscription_id AND s.id % 100 IN (1, 2, 3);
+UPDATE entitlement_intervals i SET starts_at = e.created_at, ends_at = e.new_end
+FROM entitlement_events e WHERE e.id = i.event_id AND e.subscription_id % 100 IN (1, 2, 3);
+UPDATE subscriptions SET tariff_until = expires_at WHERE id % 100 IN (1, 2, 3);
 INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status)
 SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'pending'
 FROM subscriptions WHERE id % 100 = 4;

@@ -25,8 +25,8 @@ MILLISECONDS = 1e3
 FILL = """
 SET session_replication_role = replica;  -- bulk rows: no triggers, no events
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, {rows}) n;
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at)
-SELECT id, 'basic', 'payment', 'active',
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at)
+SELECT id, 'basic', now() + interval '20 days', 'payment', 'active',
        CASE WHEN id % ({rows} / {due}) = 1 THEN now() - interval '1 minute' ELSE now() + interval '20 days' END
 FROM customers;
 INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status, activated_at)

@@ -1,20 +1,23 @@
-"""`atlas grant`, `atlas trial`, `atlas revoke`, `atlas reissue`: access that is given for free, its end, and another key."""
+"""`atlas grant`, `trial`, `prolong`, `revoke`, `reissue`: access that is given for free or given back, its end, another key."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import click
 
 from actors.commands.database import OPERATOR, in_transaction
-from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID
+from actors.commands.parameters import DAYS, NAME, REASON, TELEGRAM_ID
 from db.access.entitlements import Entitlement
 from db.access.subscriptions import mark_revoked
+from db.access.undelivered import Outage, open_prolongation, prolong_page
 from db.billing.grants import grant_access, grant_trial
 from db.keys.reissue import request_reissue
 from db.tx import Tx
 from runtime.cli import config_option, emit, json_option
+
+_MOMENT = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
 
 
 @click.command()
@@ -48,6 +51,43 @@ def trial(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
         return await grant_trial(tx, telegram_id, actor=OPERATOR)
 
     _show(in_transaction(ctx, "trial", run), telegram_id, as_json)
+
+
+@click.command()
+@click.option("--since", type=_MOMENT, required=True, help="When it began, in UTC, such as 2030-01-31T12:00.")
+@click.option("--until", type=_MOMENT, required=True, help="When it ended, in UTC.")
+@click.option("--node", type=NAME, help="Only customers whose key is on this node.")
+@click.option("--reason", type=REASON, required=True, help="What happened; kept in the audit trail.")
+@config_option
+@json_option
+@click.pass_context
+def prolong(ctx: click.Context, since: datetime, until: datetime, node: str | None, reason: str, as_json: bool) -> None:
+    """Give everybody back what an outage took: as long as their access and the outage overlapped.
+
+    The same window again gives to those who have not got it yet, and to nobody twice. Refused (65) if another window that
+    was made good overlaps this one.
+    """
+    began, ended = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC)
+
+    async def note(tx: Tx) -> Outage:
+        return await open_prolongation(tx, began, ended, node=node, reason=reason, actor=OPERATOR)
+
+    async def give(tx: Tx) -> int:
+        return await prolong_page(tx, outage, actor=OPERATOR)
+
+    outage = in_transaction(ctx, "prolong", note)
+    given = 0
+    while count := in_transaction(ctx, "prolong", give):
+        given += count
+    data = {
+        "prolongation": outage.id,
+        "since": began.isoformat(),
+        "until": ended.isoformat(),
+        "node": node,
+        "customers": given,
+    }
+    where = "" if node is None else f" on node {node}"
+    emit(data, as_json, lambda: f"prolongation {outage.id}{where}: {given} customers got back what the outage took")
 
 
 def _show(given: Entitlement, telegram_id: int, as_json: bool) -> None:

@@ -1,17 +1,26 @@
 """What a customer is entitled to: the one place where ends are moved, each time by an append-only event.
 
-How periods of different tariffs add up is in `db.access.terms`.
+Each grant owns an interval of time, a row of `entitlement_intervals`; how they follow each other is in
+`db.access.intervals`. The rows can be rebuilt from the events.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 import attrs
 
-from db.access.terms import add_period, running_tariff, take_period
+from db.access.intervals import (
+    Interval,
+    add_interval,
+    end_intervals,
+    extend_interval,
+    running_tariff,
+    running_until,
+    take_interval,
+)
 from db.money import Money
-from db.tx import Tx, rows_of
+from db.tx import Row, Tx, rows_of
 
 Source = Literal["payment", "balance", "trial", "admin", "auto_renewal"]
 
@@ -49,69 +58,58 @@ class Entitlement:
 
 
 @attrs.frozen
-class TakenBack:
-    """The result of taking back a refunded period."""
+class MovedEnd:
+    """An end that was moved back by a refund, or forth because time was not delivered."""
 
     event_id: int
     period: timedelta
+    """By how much it was moved."""
     new_end: datetime
     is_running: bool
     """Something is left after it."""
 
 
 @attrs.frozen
-class Terms:
-    """Until when each tariff, or a better one, is paid for; their ranks, and the time by which this was read."""
+class Access:
+    """A subscription and its intervals that are not over, as read under its lock; see `read_access`."""
 
-    ends: Mapping[str, datetime]
+    subscription_id: int | None
+    """`None`: the customer never had one."""
+    intervals: Sequence[Interval]
     ranks: Mapping[str, int]
     now: datetime
-    expires_at: datetime
+    expires_at: datetime | None
     source: Source
     state: str
 
 
 async def grant(tx: Tx, wanted: Grant) -> Entitlement:
-    """Add a period to the customer's subscription, creating it if there is none, and append the event.
+    """Add a period to the customer's subscription, creating it if there is none, and append the event that owns it.
 
     The caller holds the customer's row (`lock_customers`). Returns the end before and after. The subscription is active
     afterwards, in whatever state it was. A second grant with the same `idempotency_key` violates a constraint.
     """
-    row = await tx.fetchrow(
-        """
-        SELECT atlas_now() AS now, s.id, s.expires_at, s.source,
-               ARRAY(SELECT code FROM tariffs ORDER BY code) AS tariffs,
-               ARRAY(SELECT rank FROM tariffs ORDER BY code) AS ranks,
-               ARRAY(SELECT tariff FROM tariff_terms WHERE subscription_id = s.id ORDER BY tariff) AS terms,
-               ARRAY(SELECT ends_at FROM tariff_terms WHERE subscription_id = s.id ORDER BY tariff) AS ends
-        FROM (SELECT) AS always
-        LEFT JOIN LATERAL (SELECT * FROM subscriptions WHERE customer_id = $1 ORDER BY id LIMIT 1 FOR NO KEY UPDATE) AS s
-            ON true
-        """,
-        wanted.customer_id,
-    )
-    assert row is not None, "one row, with or without a subscription"
-    now: datetime = row["now"]
-    ranks = dict(zip(row["tariffs"], row["ranks"], strict=True))
-    ends = add_period(dict(zip(row["terms"], row["ends"], strict=True)), ranks, now, wanted.tariff, wanted.period)
-    new_end = max(ends.values())
-    tariff = running_tariff(ends, ranks, now) or wanted.tariff
-    is_running = row["id"] is not None and row["expires_at"] > now
+    read = f"{_READ} customer_id = $1 ORDER BY id LIMIT 1{_LOCKED}"
+    access = _access(await tx.fetchrow(read, wanted.customer_id, None, None))
+    intervals = add_interval(access.intervals, access.ranks, access.now, wanted.tariff, wanted.period)
+    new_end = max(each.ends_at for each in intervals)
+    tariff = running_tariff(intervals, access.ranks, access.now) or wanted.tariff
+    is_running = access.expires_at is not None and access.expires_at > access.now
     # Paid overrides trial; time given away does not make a paid subscription a gift.
-    source = row["source"] if is_running and wanted.source in ("trial", "admin") else wanted.source
+    source = access.source if is_running and wanted.source in ("trial", "admin") else wanted.source
     plan: tuple[str | None, int | None, int | None, str | None] = (None, None, None, None)
     if wanted.price is not None:
         plan = (wanted.tariff, wanted.period.days, wanted.price.amount, wanted.price.currency)
     subscription = (
         """
-        INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at,
+        INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at,
                                    plan_tariff, period_days, price_amount, price_currency)
-        VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8)
+        VALUES ($1, $2, $9, $3, 'active', $4, $5, $6, $7, $8)
         RETURNING id
         """
-        if row["id"] is None
+        if access.subscription_id is None
         else """
-        UPDATE subscriptions SET tariff = $2, source = $3, state = 'active', expires_at = $4,
+        UPDATE subscriptions SET tariff = $2, tariff_until = $9, source = $3, state = 'active', expires_at = $4,
             plan_tariff = coalesce($5, plan_tariff), period_days = coalesce($6, period_days),
             price_amount = coalesce($7, price_amount), price_currency = coalesce($8, price_currency)
         WHERE id = $1
@@ -121,111 +119,74 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
     written = await tx.fetchrow(
         f"""
         WITH subscription AS ({subscription}
-        ), terms AS (
-            INSERT INTO tariff_terms (subscription_id, tariff, ends_at)
-            SELECT id, term.tariff, term.ends_at
-            FROM subscription, unnest($9::text[], $10::timestamptz[]) AS term (tariff, ends_at)
-            ON CONFLICT (subscription_id, tariff) DO UPDATE SET ends_at = excluded.ends_at
-        )
-        INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
-                                        order_id, money_in_id, journal_id, actor, created_at, idempotency_key)
-        SELECT id, (SELECT coalesce(max(position), 0) + 1 FROM entitlement_events WHERE subscription_id = subscription.id),
-               'grant', $11, $12, $13, $14, $4, $15, $16, $17, $18, $19, $20
-        FROM subscription
-        RETURNING id, subscription_id
-        """,  # noqa: S608 - one of the two statements above
-        wanted.customer_id if row["id"] is None else row["id"],
+        ), event AS (
+            INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
+                                            order_id, money_in_id, journal_id, actor, created_at, idempotency_key)
+            SELECT id, (SELECT coalesce(max(position), 0) + 1 FROM entitlement_events WHERE subscription_id = subscription.id),
+                   'grant', $10, $11, $12, $13, $4, $14, $15, $16, $17, $18, $19
+            FROM subscription
+            RETURNING id, subscription_id
+        ), laid AS ({_lay(first=20)})
+        SELECT id, subscription_id FROM event
+        """,  # noqa: S608 - one of the two statements above, and our own fragments
+        wanted.customer_id if access.subscription_id is None else access.subscription_id,
         tariff,
         source,
         new_end,
         *plan,
-        list(ends),
-        list(ends.values()),
+        running_until(intervals, tariff),
         wanted.source,
         wanted.tariff,
         wanted.period,
-        row["expires_at"],
+        access.expires_at,
         wanted.order_id,
         wanted.money_in_id,
         wanted.journal_id,
         wanted.actor,
-        now,
+        access.now,
         wanted.idempotency_key,
+        *_columns(intervals),
     )
     assert written is not None, "the subscription was found under its lock, or inserted"
-    return Entitlement(written["subscription_id"], written["id"], row["expires_at"], new_end, tariff)
+    return Entitlement(written["subscription_id"], written["id"], access.expires_at, new_end, tariff)
 
 
-async def read_terms(tx: Tx, subscription_id: int) -> Terms:
-    """Lock the subscription's row and return until when each tariff is paid for. The caller holds the customer's row.
+async def read_access(
+    tx: Tx, subscription_id: int, event_id: int | None = None, since: datetime | None = None
+) -> Access:
+    """Lock the subscription's row and return its open intervals, also that of `event_id`, and those that ended after `since`.
 
-    Raises `LookupError` if there is no such subscription.
+    The caller holds the customer's row. Raises `LookupError` if there is no such subscription.
     """
-    row = await tx.fetchrow(
-        """
-        SELECT atlas_now() AS now, s.expires_at, s.source, s.state,
-               ARRAY(SELECT code FROM tariffs ORDER BY code) AS tariffs,
-               ARRAY(SELECT rank FROM tariffs ORDER BY code) AS ranks,
-               ARRAY(SELECT tariff FROM tariff_terms WHERE subscription_id = s.id ORDER BY tariff) AS terms,
-               ARRAY(SELECT ends_at FROM tariff_terms WHERE subscription_id = s.id ORDER BY tariff) AS ends
-        FROM subscriptions s WHERE s.id = $1 FOR NO KEY UPDATE
-        """,
-        subscription_id,
-    )
-    if row is None:
+    access = _access(await tx.fetchrow(f"{_READ} id = $1{_LOCKED}", subscription_id, event_id, since))
+    if access.subscription_id is None:
         raise LookupError(f"subscription {subscription_id} is gone, but subscriptions are never deleted")
-    return Terms(
-        ends=dict(zip(row["terms"], row["ends"], strict=True)),
-        ranks=dict(zip(row["tariffs"], row["ranks"], strict=True)),
-        now=row["now"],
-        expires_at=row["expires_at"],
-        source=row["source"],
-        state=row["state"],
-    )
+    return access
 
 
 async def take_back(
-    tx: Tx, subscription_id: int, tariff: str, period: timedelta, *, actor: str, journal_id: int
-) -> TakenBack | None:
-    """Take back what is left of a refunded period, at most `period`, and record the event; `None`: it is used up.
+    tx: Tx, subscription_id: int, of_event: int, *, actor: str, journal_id: int, most: timedelta | None = None
+) -> MovedEnd | None:
+    """Take back what is left of the interval that the event `of_event` granted, at most `most`; `None`: nothing is left.
+
+    No other interval loses time; those that follow come earlier. The caller holds the customer's row, and tells the
+    workers what is wanted of the key now.
+    """
+    access = await read_access(tx, subscription_id)
+    intervals, taken = take_interval(access.intervals, access.ranks, access.now, of_event, most)
+    if not taken:
+        return None
+    return await _move_end(tx, access, intervals, "refund", of_event, -taken, actor=actor, journal_id=journal_id)
+
+
+async def add_delay(tx: Tx, subscription_id: int, of_event: int, by: timedelta, *, actor: str) -> MovedEnd:
+    """Add to a grant's interval the time in which it could not be used, at most once a grant (a constraint says so).
 
     The caller holds the customer's row, and tells the workers what is wanted of the key now.
     """
-    terms = await read_terms(tx, subscription_id)
-    ends, taken = take_period(terms.ends, terms.ranks, terms.now, tariff, period)
-    if not taken:
-        return None
-    new_end = terms.expires_at - taken
-    event_id: int = await tx.fetchval(
-        """
-        WITH subscription AS (
-            UPDATE subscriptions SET expires_at = $2, tariff = coalesce($3, tariff) WHERE id = $1 RETURNING id
-        ), terms AS (
-            UPDATE tariff_terms t SET ends_at = term.ends_at
-            FROM unnest($4::text[], $5::timestamptz[]) AS term (tariff, ends_at)
-            WHERE t.subscription_id = $1 AND t.tariff = term.tariff
-        )
-        INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
-                                        journal_id, actor, created_at)
-        SELECT id, (SELECT max(position) + 1 FROM entitlement_events WHERE subscription_id = $1), 'refund', $6, $7, $8, $9, $2,
-               $10, $11, $12
-        FROM subscription
-        RETURNING id
-        """,
-        subscription_id,
-        new_end,
-        running_tariff(ends, terms.ranks, terms.now),
-        list(ends),
-        list(ends.values()),
-        terms.source,
-        tariff,
-        taken,
-        terms.expires_at,
-        journal_id,
-        actor,
-        terms.now,
-    )
-    return TakenBack(event_id, taken, new_end, new_end > terms.now)
+    access = await read_access(tx, subscription_id, of_event)
+    intervals = extend_interval(access.intervals, access.ranks, access.now, of_event, by)
+    return await _move_end(tx, access, intervals, "delay", of_event, by, actor=actor)
 
 
 async def end_entitlement(
@@ -233,30 +194,12 @@ async def end_entitlement(
 ) -> datetime:
     """End the entitlement now, if it has not ended already, and record the event; returns the end.
 
-    The caller holds the customer's row and sets the subscription's state.
+    What was left of each interval is taken from it for good. The caller holds the customer's row and sets the
+    subscription's state.
     """
-    end: datetime = await tx.fetchval(
-        """
-        WITH cut AS (
-            UPDATE subscriptions s SET expires_at = least(s.expires_at, atlas_now())
-            FROM (SELECT id, expires_at FROM subscriptions WHERE id = $1 FOR NO KEY UPDATE) AS before
-            WHERE s.id = before.id
-            RETURNING s.id, s.tariff, s.expires_at, before.expires_at AS previous_end
-        ), terms AS (
-            UPDATE tariff_terms t SET ends_at = cut.expires_at
-            FROM cut WHERE t.subscription_id = cut.id AND t.ends_at > cut.expires_at
-        )
-        INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, previous_end, new_end, actor)
-        SELECT id, (SELECT max(position) + 1 FROM entitlement_events WHERE subscription_id = $1), $2, 'admin',
-               tariff, previous_end, expires_at, $3
-        FROM cut
-        RETURNING new_end
-        """,
-        subscription_id,
-        kind,
-        actor,
-    )
-    return end
+    access = await read_access(tx, subscription_id)
+    intervals = end_intervals(access.intervals, access.now)
+    return (await _move_end(tx, access, intervals, kind, None, None, actor=actor)).new_end
 
 
 async def follow_tariffs(tx: Tx, limit: int = 100) -> int:
@@ -267,15 +210,121 @@ async def follow_tariffs(tx: Tx, limit: int = 100) -> int:
     tag = await tx.execute(
         """
         WITH due AS MATERIALIZED (
-            SELECT s.id FROM subscriptions s JOIN tariff_terms t ON t.subscription_id = s.id AND t.tariff = s.tariff
-            WHERE s.state = 'active' AND s.expires_at > atlas_now() AND t.ends_at <= atlas_now()
-            ORDER BY s.id LIMIT $1 FOR NO KEY UPDATE OF s SKIP LOCKED
+            SELECT id FROM subscriptions
+            WHERE state = 'active' AND tariff_until <= atlas_now() AND expires_at > atlas_now()
+            ORDER BY tariff_until, id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE subscriptions s
-        SET tariff = (SELECT t.tariff FROM tariff_terms t JOIN tariffs ON tariffs.code = t.tariff
-                      WHERE t.subscription_id = s.id AND t.ends_at > atlas_now() ORDER BY tariffs.rank DESC LIMIT 1)
-        FROM due WHERE s.id = due.id
+        SET tariff = running.tariff, tariff_until = running.until
+        FROM due CROSS JOIN LATERAL (
+            SELECT i.tariff, max(i.ends_at) AS until
+            FROM entitlement_intervals i JOIN tariffs t ON t.code = i.tariff
+            WHERE i.subscription_id = due.id AND i.ends_at > atlas_now()
+            GROUP BY i.tariff, t.rank ORDER BY t.rank DESC LIMIT 1) AS running
+        WHERE s.id = due.id
         """,
         limit,
     )
     return rows_of(tag)
+
+
+async def _move_end(
+    tx: Tx,
+    access: Access,
+    intervals: Sequence[Interval],
+    kind: Literal["refund", "delay", "revoke", "compensation"],
+    of_event: int | None,
+    by: timedelta | None,
+    *,
+    actor: str,
+    journal_id: int | None = None,
+) -> MovedEnd:
+    """Write the event and the intervals as they are now; the latest end of an interval is the subscription's."""
+    assert access.expires_at is not None, "only a subscription that is there has an end to move"
+    new_end = max((each.ends_at for each in intervals), default=access.expires_at)
+    tariff = running_tariff(intervals, access.ranks, access.now)
+    event_id: int = await tx.fetchval(
+        f"""
+        WITH subscription AS (
+            UPDATE subscriptions SET expires_at = $2, tariff = coalesce($3, tariff), tariff_until = $4 WHERE id = $1
+            RETURNING id, tariff
+        ), event AS (
+            INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
+                                            journal_id, of_event_id, actor, created_at)
+            SELECT s.id, (SELECT max(position) + 1 FROM entitlement_events WHERE subscription_id = $1), $5, $6,
+                   coalesce(g.tariff, s.tariff), $7, $8, $2, $9, $10, $11, $12
+            FROM subscription s LEFT JOIN entitlement_events g ON g.id = $10
+            RETURNING id, subscription_id
+        ), laid AS ({_lay(first=13)})
+        SELECT id FROM event
+        """,  # noqa: S608 - our own fragments
+        access.subscription_id,
+        new_end,
+        tariff,
+        new_end if tariff is None else running_until(intervals, tariff),
+        kind,
+        "admin" if of_event is None else access.source,
+        None if by is None else abs(by),
+        access.expires_at,
+        journal_id,
+        of_event,
+        actor,
+        access.now,
+        *_columns(intervals),
+    )
+    return MovedEnd(event_id, timedelta(0) if by is None else abs(by), new_end, new_end > access.now)
+
+
+def _lay(*, first: int) -> str:
+    """INSERT or UPDATE of intervals from seven arrays, `_columns`, in the parameters from `first` on.
+
+    The event 0 is the one that is being written.
+    """
+    event, tariff, granted, used, taken, starts, ends = (f"${first + number}" for number in range(7))
+    return f"""
+        INSERT INTO entitlement_intervals (event_id, subscription_id, tariff, granted, used, taken, starts_at, ends_at)
+        SELECT CASE i.event_id WHEN 0 THEN event.id ELSE i.event_id END, event.subscription_id, i.tariff, i.granted,
+               i.used, i.taken, i.starts_at, i.ends_at
+        FROM event, unnest({event}::bigint[], {tariff}::text[], {granted}::interval[], {used}::interval[],
+                           {taken}::interval[], {starts}::timestamptz[], {ends}::timestamptz[])
+                    AS i (event_id, tariff, granted, used, taken, starts_at, ends_at)
+        ON CONFLICT (event_id) DO UPDATE
+            SET granted = excluded.granted, used = excluded.used, taken = excluded.taken, starts_at = excluded.starts_at,
+                ends_at = excluded.ends_at"""  # noqa: S608 - our own parameters
+
+
+def _columns(intervals: Sequence[Interval]) -> Sequence[Sequence[object]]:
+    rows = [attrs.astuple(each) for each in intervals]
+    return list(zip(*rows, strict=True)) if rows else [()] * len(attrs.fields(Interval))
+
+
+_READ = """
+SELECT atlas_now() AS now, s.id, s.expires_at, s.source, s.state,
+       ARRAY(SELECT code FROM tariffs ORDER BY code) AS tariffs,
+       ARRAY(SELECT rank FROM tariffs ORDER BY code) AS ranks,
+       i.*
+FROM (SELECT) AS always
+LEFT JOIN LATERAL (SELECT id, expires_at, source, state FROM subscriptions WHERE"""
+_LOCKED = """ FOR NO KEY UPDATE) AS s ON true
+CROSS JOIN LATERAL (
+    SELECT array_agg(event_id ORDER BY event_id) AS event_ids, array_agg(tariff ORDER BY event_id) AS interval_tariffs,
+           array_agg(granted ORDER BY event_id) AS granted, array_agg(used ORDER BY event_id) AS used,
+           array_agg(taken ORDER BY event_id) AS taken, array_agg(starts_at ORDER BY event_id) AS starts,
+           array_agg(ends_at ORDER BY event_id) AS ends
+    FROM entitlement_intervals
+    WHERE subscription_id = s.id AND (ends_at > least(atlas_now(), $3::timestamptz) OR event_id = $2::bigint)) AS i
+"""
+
+
+def _access(row: Row | None) -> Access:
+    assert row is not None, "one row, with or without a subscription"
+    columns = ("event_ids", "interval_tariffs", "granted", "used", "taken", "starts", "ends")
+    return Access(
+        subscription_id=row["id"],
+        intervals=[Interval(*values) for values in zip(*(row[name] or () for name in columns), strict=True)],
+        ranks=dict(zip(row["tariffs"], row["ranks"], strict=True)),
+        now=row["now"],
+        expires_at=row["expires_at"],
+        source=row["source"],
+        state=row["state"],
+    )

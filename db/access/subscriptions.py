@@ -91,8 +91,8 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
                            ORDER BY k.wanted = 'present' DESC, k.given_up_at IS NULL DESC, r.key_id IS NULL DESC, k.id DESC
                            LIMIT 1) AS k ON true
         -- the row's own tariff follows within minutes of a better one's end; this is what runs at this moment
-        LEFT JOIN LATERAL (SELECT t.tariff FROM tariff_terms t JOIN tariffs ON tariffs.code = t.tariff
-                           WHERE t.subscription_id = s.id AND t.ends_at > atlas_now()
+        LEFT JOIN LATERAL (SELECT i.tariff FROM entitlement_intervals i JOIN tariffs ON tariffs.code = i.tariff
+                           WHERE i.subscription_id = s.id AND i.ends_at > atlas_now()
                            ORDER BY tariffs.rank DESC LIMIT 1) AS running ON true
         WHERE c.telegram_id = $1
         ORDER BY s.id LIMIT 1

@@ -1,9 +1,12 @@
 """Compensation: what was paid for and could not be delivered is credited to the balance, and the access ends.
 
-The policy: the credit is the price of all paid time that was not delivered, valued at what each period really cost,
+The policy: the credit is the price of all paid time that was not delivered, valued at what each grant really cost,
 rounded down. Time counts as delivered until the nodes fell behind what is wanted of the key, so that a key that never
 worked is credited in full. Trials and gifts cost nothing, so nothing is credited for them; where nothing is credited,
 nothing ends.
+
+What is given back for a grant is written down as a part: with the refunds of a charge it never exceeds what the charge
+brought.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +14,8 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from db.access.entitlements import end_entitlement, read_terms
-from db.access.terms import remaining
+from db.access.entitlements import end_entitlement, read_access
+from db.access.intervals import NOTHING, Interval
 from db.access.wanted_keys import want_absent
 from db.billing.ledger import Journal, move, post
 from db.customers import lock_customers
@@ -35,27 +38,20 @@ class Compensation:
 
 
 @attrs.frozen
-class PaidPeriod:
-    """A period that was granted, and what it cost less what was refunded of it."""
+class PaidGrant:
+    """A grant with time left, and what it cost less what was given back of it before."""
 
-    tariff: str
+    event_id: int
     period: timedelta
+    """What was bought; time that was added for a delay cost nothing."""
+    left: timedelta
     cost: Money
 
-
-def value_of(left: Mapping[str, timedelta], periods: Sequence[PaidPeriod]) -> Money:
-    """What the time that is `left` of each tariff cost, rounded down per period.
-
-    `periods` are the latest first: of one tariff, what was bought last is what is left last.
-    """
-    open_time = dict(left)
-    total = Money(0)
-    for paid in periods:
-        part = min(paid.period, open_time.get(paid.tariff, timedelta(0)))
-        if part:
-            open_time[paid.tariff] -= part
-            total += Money(paid.cost.amount * (part // _TICK) // (paid.period // _TICK), paid.cost.currency)
-    return total
+    @property
+    def value(self) -> Money:
+        """What the time that is left of it cost, rounded down."""
+        part = min(self.left, self.period)
+        return Money(self.cost.amount * (part // _TICK) // (self.period // _TICK), self.cost.currency)
 
 
 async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -> Compensation:
@@ -65,7 +61,6 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
     caller that has locked rows of keys before calls `lock_for_compensation` before it does.
     """
     customer_id = await lock_for_compensation(tx, subscription_id)
-    terms = await read_terms(tx, subscription_id)
     since: datetime | None = await tx.fetchval(
         """
         SELECT CASE WHEN bool_or(wanted = 'present' AND activation_status = 'active') THEN NULL
@@ -76,10 +71,16 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
         """,
         subscription_id,
     )
-    start = terms.now if since is None else min(since, terms.now)
-    left = {} if terms.state == "revoked" else remaining(terms.ends, terms.ranks, start)
-    undelivered = sum(left.values(), timedelta(0))
-    amount = value_of(left, await _paid_periods(tx, subscription_id))
+    access = await read_access(tx, subscription_id, since=since)
+    start = access.now if since is None else min(since, access.now)
+    open_intervals = {
+        each.event_id: each
+        for each in access.intervals
+        if each.left(start) and access.state != "revoked"  # what was left was taken when it was revoked
+    }
+    undelivered = sum((each.left(start) for each in open_intervals.values()), NOTHING)
+    grants = [each for each in await _paid_grants(tx, open_intervals, start) if each.value]
+    amount = sum((each.value for each in grants), Money(0))
     if not amount:
         return Compensation(subscription_id, customer_id, amount, undelivered)
     await end_entitlement(tx, subscription_id, "compensation", actor)
@@ -97,6 +98,15 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
             customer_id=customer_id,
             note=reason,
         ),
+    )
+    await tx.execute(
+        """
+        INSERT INTO compensation_parts (journal_id, event_id, amount)
+        SELECT $1, part.event_id, part.amount FROM unnest($2::bigint[], $3::bigint[]) AS part (event_id, amount)
+        """,
+        journal_id,
+        [each.event_id for each in grants],
+        [each.value.amount for each in grants],
     )
     payload = {"amount": amount.amount, "currency": amount.currency, "reason": reason}
     await record_audit(
@@ -125,24 +135,29 @@ async def lock_for_compensation(tx: Tx, subscription_id: int) -> int:
     return customer_id
 
 
-async def _paid_periods(tx: Tx, subscription_id: int) -> Sequence[PaidPeriod]:
-    """What was granted since the access last ended by force, the latest first; refunded periods are gone."""
+async def _paid_grants(tx: Tx, intervals: Mapping[int, Interval], start: datetime) -> Sequence[PaidGrant]:
+    """What each grant cost, less what a refund or an earlier compensation gave back of it, and what was left of it at `start`."""
     rows = await tx.fetch(
         """
-        SELECT e.tariff, e.period, greatest(coalesce(paid.amount, 0) - coalesce(back.amount, 0), 0)::bigint AS cost
+        SELECT e.id, e.period, e.created_at,
+               greatest(coalesce(paid.amount, 0) - coalesce(back.amount, 0) - coalesce(given.amount, 0), 0)::bigint AS cost
         FROM entitlement_events e
         LEFT JOIN LATERAL (SELECT sum(p.amount) AS amount FROM postings p JOIN accounts a ON a.id = p.account_id
                            WHERE p.journal_id = e.journal_id AND a.kind = 'revenue') AS paid ON true
-        LEFT JOIN LATERAL (SELECT sum(amount) AS amount, bool_or(event_id IS NOT NULL) AS took_access
-                           FROM refunds WHERE money_in_id = e.money_in_id) AS back ON true
-        WHERE e.subscription_id = $1 AND e.kind = 'grant' AND back.took_access IS NOT TRUE
-          AND e.position > coalesce((SELECT max(position) FROM entitlement_events
-                                     WHERE subscription_id = $1 AND kind IN ('revoke', 'compensation')), 0)
-        ORDER BY e.position DESC
+        LEFT JOIN LATERAL (SELECT sum(amount) AS amount FROM refunds WHERE money_in_id = e.money_in_id) AS back ON true
+        LEFT JOIN LATERAL (SELECT sum(amount) AS amount FROM compensation_parts WHERE event_id = e.id) AS given ON true
+        WHERE e.id = ANY($1::bigint[])
+        ORDER BY e.id
         """,
-        subscription_id,
+        list(intervals),
     )
-    return [PaidPeriod(row["tariff"], row["period"], Money(row["cost"])) for row in rows]
+    grants = []
+    for row in rows:
+        interval = intervals[row["id"]]
+        # Granted after the nodes had fallen behind: nothing of it was delivered, in whichever pieces it ran since.
+        left = interval.granted - interval.taken if row["created_at"] >= start else interval.left(start)
+        grants.append(PaidGrant(row["id"], row["period"], left, Money(row["cost"])))
+    return grants
 
 
 _TICK = timedelta(microseconds=1)

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import attrs
 
-from db.access.entitlements import TakenBack, take_back
+from db.access.entitlements import MovedEnd, take_back
 from db.access.wanted_keys import want_absent, want_present
 from db.billing.ledger import Journal, Leg, SystemAccount, balance, move, post
 from db.customers import lock_customers
@@ -54,12 +54,13 @@ async def refund_charge(
     """Record that a captured charge went back to its payer, in part or (`amount` left out) all that is left of it.
 
     `amount` is in roubles or in the asset that was captured, which is then valued as the charge was. With `revoke`
-    the refund that completes the charge takes back what is left of the period that it bought, and switches automatic
-    renewal off. A credited charge whose money is spent is refused with `BusinessError`, unless `write_off` takes the
-    rest as our loss: for a chargeback, which has happened whatever we think of it.
+    the refund that completes the charge takes back what is left of the interval that it bought (time that anything else
+    bought stays), and switches automatic renewal off. A credited charge whose money is spent is refused with
+    `BusinessError`, unless `write_off` takes the rest as our loss: for a chargeback, which has happened whatever we think
+    of it.
 
     The same key again returns the first refund. Raises `BusinessError` when there is no such charge, its value is not
-    known, more would be refunded than was captured, or the key stands for another refund.
+    known, refunds and compensation together would exceed what was captured, or the key stands for another refund.
     """
     # Two refunds of one charge, and a refund and the settling of its case, wait for each other here.
     money_in_id = await tx.fetchval(
@@ -84,13 +85,16 @@ async def refund_charge(
             f"the value of {provider} charge {charge_id!r} in roubles is not known, so the ledger does not hold it; "
             f"pay it back at the provider and close case {charge['case_id']}"
         )
-    value = booked - refunded if amount is None else _valued(charge, amount)
-    if not Money(0) < value <= booked - refunded:
+    compensated = await _compensated(tx, charge["event_id"])
+    left = booked - refunded - compensated
+    value = left if amount is None else _valued(charge, amount)
+    if not Money(0) < value <= left:
+        given = f" and {compensated} was given to the balance as compensation" if compensated else ""
         raise BusinessError(
-            f"{provider} charge {charge_id!r} brought {booked}, {refunded} of it went back: "
-            f"{booked - refunded} can be refunded, not {value}"
+            f"{provider} charge {charge_id!r} brought {booked}, {refunded} of it went back{given}: "
+            f"{left} can be refunded, not {left if amount is None else value}"
         )
-    is_whole = refunded + value == booked
+    is_whole = refunded + compensated + value == booked
     legs, written_off = await _legs(tx, charge, value, write_off=write_off)
     journal_id = await post(
         tx,
@@ -105,9 +109,7 @@ async def refund_charge(
     )
     taken = None
     if is_whole and revoke and charge["event_id"] is not None:
-        taken = await take_back(
-            tx, charge["subscription_id"], charge["tariff"], charge["period"], actor=actor, journal_id=journal_id
-        )
+        taken = await take_back(tx, charge["subscription_id"], charge["event_id"], actor=actor, journal_id=journal_id)
         await _end_access(tx, charge["subscription_id"], taken)
     clawback_id, clawed_back = await _claw_back(tx, charge, refunded + value, idempotency_key)
     number: int = await tx.fetchval(
@@ -184,6 +186,15 @@ async def _refunded(tx: Tx, money_in_id: int) -> Money:
     )
 
 
+async def _compensated(tx: Tx, event_id: int | None) -> Money:
+    """What compensation gave back of the access that the charge bought."""
+    return Money(
+        await tx.fetchval(
+            "SELECT coalesce(sum(amount), 0)::bigint FROM compensation_parts WHERE event_id = $1", event_id
+        )
+    )
+
+
 async def _legs(tx: Tx, charge: Row, value: Money, *, write_off: bool) -> tuple[Sequence[Leg], Money]:
     """From where the charge ended to outside, and how much of it is our loss."""
     nothing = Money(0, value.currency)
@@ -206,7 +217,7 @@ async def _legs(tx: Tx, charge: Row, value: Money, *, write_off: bool) -> tuple[
     return move(source, "world", value), nothing
 
 
-async def _end_access(tx: Tx, subscription_id: int, taken: TakenBack | None) -> None:
+async def _end_access(tx: Tx, subscription_id: int, taken: MovedEnd | None) -> None:
     """Tell the workers about the new end, and do not charge a customer again who has just taken money back."""
     await tx.execute("UPDATE subscriptions SET auto_renew = false WHERE id = $1 AND auto_renew", subscription_id)
     if taken is None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import attrs
 
+from db.access.undelivered import lock_if_late, note_delivery
 from db.access.wanted_keys import give_up_key, wanted_anew
 from db.billing.cases import open_case
 from db.billing.compensation import compensate, lock_for_compensation
@@ -109,7 +110,14 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
                k.attempts, extract(epoch FROM (SELECT at FROM now) - k.pending_since)::float8 AS waited,
                n.name AS node, n.flow, n.inbounds,
-               coalesce((SELECT true FROM reissues r WHERE r.key_id = k.id AND r.finished_at IS NULL LIMIT 1), false) AS replaces
+               coalesce((SELECT true FROM reissues r WHERE r.key_id = k.id AND r.finished_at IS NULL LIMIT 1), false) AS replaces,
+               (SELECT e.id
+                FROM (SELECT id, source FROM entitlement_events
+                      WHERE subscription_id = k.subscription_id AND kind = 'grant'
+                        AND (previous_end IS NULL OR previous_end <= created_at)
+                      ORDER BY position DESC LIMIT 1) AS e
+                WHERE e.source IN ('payment', 'balance', 'auto_renewal')
+                  AND NOT EXISTS (SELECT FROM first_placements WHERE event_id = e.id)) AS new_access
         FROM claimed k
         JOIN subscriptions s ON s.id = k.subscription_id
         LEFT JOIN places n ON n.key_id = k.id
@@ -128,8 +136,17 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
 
     Runs under the key's advisory lock. Confirming twice gives the first result. What the nodes have is noted in any
     case; if the key is not wanted, its removal is queued and the worker that removes is woken. A key that replaces
-    another ends the replacement here: the other one is wanted no more from then on.
+    another ends the replacement here: the other one is wanted no more from then on. A new access that comes late gets the
+    time it waited (`db.access.undelivered`); its key is wanted anew then, until the later end.
     """
+    new_access = await lock_if_late(tx, claim.new_access) if claim.new_access is not None and applied else None
+    outcome = await _confirm(tx, claim, applied)
+    if new_access is not None and outcome.result is not ActivationResult.UNWANTED:
+        await note_delivery(tx, new_access, actor="activation")
+    return outcome
+
+
+async def _confirm(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirmation]) -> ActivationOutcome:
     await lock_for_transaction(tx, LockSpace.KEY, claim.key_row)
     await record_confirmations(tx, claim, applied, "present")
     if claim.replaces:

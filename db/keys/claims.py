@@ -49,6 +49,8 @@ class KeyClaim:
     """Where it has to be told; empty if every node has been told already."""
     replaces: bool = False
     """Once it is active, the subscription's other keys are wanted no more."""
+    new_access: int | None = None
+    """The purchase (an entitlement event) that began the access, if no node has had its key yet."""
 
 
 @attrs.frozen
@@ -81,6 +83,7 @@ def key_claims_from(rows: Iterable[Row]) -> list[KeyClaim]:
             wait_seconds=row["waited"],
             placements=places,
             replaces=row["replaces"],
+            new_access=row["new_access"],
         )
     return list(claims.values())
 

@@ -65,7 +65,7 @@ async def claim_removals(tx: Tx, owner: Claimer, limit: int, lease_seconds: floa
         )
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
                k.attempts, extract(epoch FROM (SELECT at FROM now) - k.pending_since)::float8 AS waited,
-               n.name AS node, n.flow, n.inbounds, false AS replaces
+               n.name AS node, n.flow, n.inbounds, false AS replaces, NULL::bigint AS new_access
         FROM claimed k
         JOIN subscriptions s ON s.id = k.subscription_id
         LEFT JOIN LATERAL (

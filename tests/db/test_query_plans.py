@@ -25,8 +25,8 @@ TOUCHED_AT_MOST = 40 * DUE
 FILL = """
 SET session_replication_role = replica;  -- bulk rows of a test: no triggers, no events
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, 60000) n;
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at)
-SELECT id, 'basic', 'payment', CASE WHEN id % 5 = 0 THEN 'expired' ELSE 'active' END,
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at)
+SELECT id, 'basic', now() + interval '20 days', 'payment', CASE WHEN id % 5 = 0 THEN 'expired' ELSE 'active' END,
        CASE WHEN id % 5 = 0 THEN now() - interval '10 days'
             WHEN id % 200 = 1 THEN now() - interval '1 minute'
             ELSE now() + interval '20 days' END
@@ -41,6 +41,9 @@ INSERT INTO key_placements (key_id, node_id) SELECT k.id, n.id FROM vpn_keys k, 
 INSERT INTO reissues (idempotency_key, subscription_id, key_id, actor, finished_at, result)
 SELECT 'r' || id, subscription_id, id, 'test', CASE WHEN id % 400 <> 2 THEN now() END, CASE WHEN id % 400 <> 2 THEN 'replaced' END
 FROM vpn_keys;
+INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, new_end, actor, created_at)
+SELECT id, 1, 'grant', source, tariff, interval '30 days', expires_at, 'test', expires_at - interval '30 days' FROM subscriptions;
+INSERT INTO first_placements (event_id) SELECT id FROM entitlement_events WHERE subscription_id % 200 <> 2;
 INSERT INTO outbox (customer_id, kind, subject, state, settled_at, next_attempt_at)
 SELECT id, 'purchase', 'order:' || id, CASE WHEN id % 200 = 4 THEN 'pending' ELSE 'sent' END,
        CASE WHEN id % 200 <> 4 THEN now() END, now() - interval '1 minute'

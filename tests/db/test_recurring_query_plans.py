@@ -25,8 +25,9 @@ TOUCHED_AT_MOST = 40 * DUE
 FILL = """
 SET session_replication_role = replica;  -- bulk rows of a test: no triggers, no events
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, 40000) n;
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at)
-SELECT id, 'basic', 'payment', 'active', now() + interval '20 days' FROM customers;
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at)
+SELECT id, 'basic', CASE WHEN id % 200 = 1 THEN now() - interval '1 minute' ELSE now() + interval '20 days' END,
+       'payment', 'active', now() + interval '20 days' FROM customers;
 INSERT INTO renewal_schedule (subscription_id, period_start, state, due_at)
 SELECT id, expires_at, CASE WHEN id % 3 = 0 AND id % 200 <> 1 THEN 'missed' ELSE 'due' END,
        CASE WHEN id % 200 = 1 THEN now() - interval '1 minute' WHEN id % 3 = 0 THEN NULL ELSE expires_at END
@@ -35,10 +36,15 @@ INSERT INTO reminder_schedule (subscription_id, plan, began_at, ends_at, due_at)
 SELECT id, 'paid', now() - interval '10 days', expires_at,
        CASE WHEN id % 200 = 1 THEN now() - interval '1 minute' WHEN id % 2 = 0 THEN now() + interval '1 day' END
 FROM subscriptions;
-INSERT INTO tariff_terms (subscription_id, tariff, ends_at)
-SELECT id, 'basic', CASE WHEN id % 200 = 1 THEN now() - interval '1 minute' ELSE now() + interval '9 days' END FROM subscriptions;
-INSERT INTO tariff_terms (subscription_id, tariff, ends_at)
-SELECT id, 'plus', now() + interval '9 days' FROM subscriptions WHERE id % 200 = 1;
+INSERT INTO entitlement_intervals (event_id, subscription_id, tariff, granted, used, taken, starts_at, ends_at)
+SELECT 2 * id, id, 'basic', interval '30 days', '0', '0', now() - interval '10 days', now() + interval '20 days'
+FROM subscriptions WHERE id % 200 <> 1;
+INSERT INTO entitlement_intervals (event_id, subscription_id, tariff, granted, used, taken, starts_at, ends_at)
+SELECT 2 * id, id, 'basic', interval '30 days', '0', '0', tariff_until - interval '30 days', tariff_until
+FROM subscriptions WHERE id % 200 = 1;
+INSERT INTO entitlement_intervals (event_id, subscription_id, tariff, granted, used, taken, starts_at, ends_at)
+SELECT 2 * id + 1, id, 'plus', expires_at - tariff_until, '0', '0', tariff_until, expires_at
+FROM subscriptions WHERE id % 200 = 1;
 INSERT INTO outbox (customer_id, kind, subject, state, settled_at)
 SELECT id, 'purchase', 'order:' || id, CASE WHEN id % 2 = 0 THEN 'pending' ELSE 'sent' END,
        CASE WHEN id % 200 = 1 THEN now() - interval '40 days' WHEN id % 2 = 1 THEN now() - interval '1 day' END

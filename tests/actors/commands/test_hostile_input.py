@@ -32,6 +32,7 @@ GOOD = {
     "reason": "why not",
     "reference": "bank 7",
     "resolution": "settled",
+    "since": "2020-01-01T00:00",
     "size": "5",
     "starts": "2030-01-31",
     "shell": "bash",
@@ -40,6 +41,7 @@ GOOD = {
     "telegram_id": "42",
     "key_id": "k1",
     "token_file": "/dev/null",
+    "until": "2020-01-02T00:00",
     "url": "http://127.0.0.1:1",
     "link": "no link",
 }

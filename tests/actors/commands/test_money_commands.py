@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
@@ -98,6 +99,26 @@ def test_promo_codes_discounts_and_gifts(atlas: Atlas) -> None:
     other = atlas("grant", "42", "--tariff", "plus", "--days", "30", "--key", "sorry", fails=65)
     assert "already stands for plus for 7 days" in other
     assert "not for plus for 30 days" in other
+
+
+def test_an_outage_is_made_good_once_and_a_wrong_window_changes_nothing(atlas: Atlas) -> None:
+    atlas("customer", "add", "42")
+    atlas("trial", "42")
+    now = datetime.now(UTC)
+    window = (
+        "--since",
+        f"{now - timedelta(hours=3):%Y-%m-%dT%H:%M}",
+        "--until",
+        f"{now - timedelta(minutes=1):%Y-%m-%dT%H:%M:%S}",
+    )
+    assert "has ended" in atlas("prolong", *window[2:], "--since", "2100-01-01", "--reason", "x", fails=65)
+    assert "no node 'mars'" in atlas("prolong", *window, "--node", "mars", "--reason", "x", fails=65)
+    assert "--reason" in atlas("prolong", *window, fails=64)
+    assert "2030-13-01" in atlas("prolong", "--since", "2030-13-01", "--until", "2030-01-02", "--reason", "x", fails=64)
+    before = atlas("subscription", "42")["expires_at"]
+    assert atlas("prolong", *window, "--reason", "the line was cut")["customers"] == 0, "it had no access then"
+    assert "0 customers got back" in atlas("prolong", *window, "--reason", "the line was cut", text=True)
+    assert atlas("subscription", "42")["expires_at"] == before
 
 
 @pytest.mark.parametrize("amount", ["0", "-5", "9000000000000000000"])

@@ -24,8 +24,8 @@ FILL = """
 SET LOCAL statement_timeout = 0;
 SET LOCAL session_replication_role = replica;  -- bulk rows of a test: no triggers, no events
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, {count}) n;
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at)
-SELECT id, 'basic', 'admin', 'active', now() + interval '20 days' FROM customers;
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at)
+SELECT id, 'basic', now() + interval '20 days', 'admin', 'active', now() + interval '20 days' FROM customers;
 INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status, activated_at)
 SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'active', now() FROM subscriptions;
 ANALYZE;

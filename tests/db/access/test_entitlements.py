@@ -19,7 +19,7 @@ async def test_an_upgrade_is_stored_and_the_rest_is_kept(database: Database) -> 
     assert view is not None
     assert view.tariff == "plus"
     assert await database.fetchval(
-        "SELECT b.ends_at - p.ends_at > interval '29 days' FROM tariff_terms b, tariff_terms p "
+        "SELECT b.ends_at - p.ends_at > interval '29 days' FROM entitlement_intervals b, entitlement_intervals p "
         "WHERE b.tariff = 'basic' AND p.tariff = 'plus'"
     )
 

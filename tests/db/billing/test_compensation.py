@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from db.access.subscriptions import get_subscription
 from db.billing.balance_purchases import finalize_balance_purchase
-from db.billing.compensation import Compensation, PaidPeriod, compensate, value_of
+from db.billing.compensation import Compensation, PaidGrant, compensate
 from db.billing.grants import grant_access, grant_trial
 from db.billing.ledger import balance
 from db.billing.refunds import refund_charge
@@ -118,19 +118,53 @@ async def test_an_unknown_subscription_is_refused(database: Database) -> None:
         await database.run(compensate, 404, reason="x", actor="operator")
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["basic", "plus"]), st.integers(1, 400), st.integers(0, 300_000)), max_size=8),
-    st.integers(0, 900),
-    st.integers(0, 900),
-)
-def test_never_more_than_was_paid_and_everything_when_all_is_left(
-    bought: list[tuple[str, int, int]], basic: int, plus: int
+@given(st.integers(1, 400), st.integers(0, 900), st.integers(0, 300_000))
+def test_a_grant_is_worth_what_it_cost_for_the_time_left_and_added_time_cost_nothing(
+    days: int, left: int, cost: int
 ) -> None:
-    periods = [PaidPeriod(tariff, days * DAY, Money(cost)) for tariff, days, cost in bought]
-    paid = sum(cost for _, _, cost in bought)
-    value = value_of({"basic": basic * DAY, "plus": plus * DAY}, periods)
-    assert Money(0) <= value <= Money(paid)
-    whole = {name: sum(days for tariff, days, _ in bought if tariff == name) * DAY for name in ("basic", "plus")}
-    assert value_of(whole, periods) == Money(paid)
-    more = value_of({"basic": (basic + 1) * DAY, "plus": plus * DAY}, periods)
-    assert more >= value
+    worth = PaidGrant(1, days * DAY, left * DAY, Money(cost)).value
+    assert worth == Money(cost * min(left, days) // days)
+    assert PaidGrant(1, days * DAY, (left + 1) * DAY, Money(cost)).value >= worth
+
+
+async def test_what_was_given_back_is_kept_by_grant_and_adds_up_to_the_credit(database: Database) -> None:
+    await database.add_customer()
+    await database.buy(tariff="basic", charge_id="c1")
+    await database.buy(tariff="plus", charge_id="c2")
+    done = await compensated(database)
+    async with database.connect() as connection:
+        parts = await connection.fetch("SELECT journal_id, amount FROM compensation_parts ORDER BY event_id")
+    assert [(part["journal_id"], part["amount"]) for part in parts] == [
+        (done.journal_id, 14900),
+        (done.journal_id, 29900),
+    ]
+
+
+async def test_what_was_compensated_is_not_refunded_as_well_not_even_in_part(database: Database) -> None:
+    customer = await database.add_customer()
+    await database.buy()
+    await compensated(database)
+    for amount in (None, Money(1)):
+        with pytest.raises(
+            BusinessError, match=r"149\.00 RUB was given to the balance as compensation: 0\.00 RUB can be"
+        ):
+            await database.run(refund_charge, "test", "charge-1", amount=amount, actor="o", idempotency_key="r")
+    assert await database.run(balance, customer.id) == Money(14900)
+    assert await database.count("refunds") == 0
+
+
+async def test_what_a_compensation_left_of_a_charge_can_be_refunded(database: Database) -> None:
+    await database.add_customer()
+    await database.buy()
+    await worked(database)
+    await database.move_clock(days=15)
+    given = (await compensated(database)).amount
+    rest = await database.run(refund_charge, "test", "charge-1", actor="o", idempotency_key="r")
+    assert rest.amount + given == Money(14900)
+
+
+async def test_a_compensation_after_a_refund_of_a_part_gives_the_rest(database: Database) -> None:
+    await database.add_customer()
+    await database.buy()
+    await database.run(refund_charge, "test", "charge-1", amount=Money(10000), actor="o", idempotency_key="r")
+    assert (await compensated(database)).amount == Money(4900)

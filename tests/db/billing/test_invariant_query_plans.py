@@ -16,9 +16,10 @@ INSERT INTO vpn_nodes (name, endpoint, inbounds) VALUES ('n1', '{}', '{in}'), ('
 INSERT INTO customers (telegram_id, referrer_id, first_paid_at)
 SELECT n, CASE WHEN n % 3 = 0 AND n > 100 THEN 1 + n % 97 END, now() FROM generate_series(1, :customers) n;
 INSERT INTO accounts (kind, customer_id, currency, balance) SELECT 'customer', id, 'RUB', 0 FROM customers;
-INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at, plan_tariff, period_days, price_amount, price_currency)
-SELECT id, 'basic', 'payment', 'active', now() + interval '26 days', 'basic', 30, 14900, 'RUB' FROM customers;
-INSERT INTO tariff_terms SELECT id, tariff, expires_at FROM subscriptions;
+INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at, plan_tariff, period_days, price_amount,
+                           price_currency)
+SELECT id, 'basic', now() + interval '26 days', 'payment', 'active', now() + interval '26 days',
+       'basic', 30, 14900, 'RUB' FROM customers;
 -- Three orders each, the last one paid from the balance.
 INSERT INTO orders (customer_id, kind, tariff, days, list_amount, price_amount, quoted_amount, quoted_asset, quoted_rate,
                     idempotency_key, state, paid_from, paid_at, expires_at)
@@ -59,6 +60,8 @@ FROM subscriptions s CROSS JOIN generate_series(1, 3) k
 JOIN orders o ON o.customer_id = s.customer_id AND o.idempotency_key = 'o' || k
 JOIN journals j ON j.order_id = o.id
 LEFT JOIN money_in m ON m.order_id = o.id;
+INSERT INTO entitlement_intervals (event_id, subscription_id, tariff, granted, used, taken, starts_at, ends_at)
+SELECT id, subscription_id, tariff, period, '0', '0', new_end - period, new_end FROM entitlement_events;
 INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status, activated_at)
 SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'active', now() - interval '30 days'
 FROM subscriptions;

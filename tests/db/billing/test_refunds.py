@@ -1,20 +1,22 @@
 """A refund takes the money from where the charge ended, never more than was captured, and what it bought along."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 import trio
 
-from db.access.subscriptions import get_subscription
+from db.access.subscriptions import get_subscription, mark_revoked
 from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.cases import find_case
+from db.billing.grants import grant_access
 from db.billing.ledger import balance
 from db.billing.orders import Quote, open_order, open_topup
 from db.billing.payment_facts import FinalizePurchase, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.billing.referrals import paying_friends, referral_standing
 from db.billing.refunds import Refund, refund_charge
+from db.billing.renewals import RenewalResult, renew_now, set_auto_renew
 from db.billing.withdrawals import request_withdrawal
 from db.errors import BusinessError, InsufficientFunds
 from db.money import Money
@@ -63,10 +65,66 @@ async def test_another_period_that_was_paid_for_is_kept(database: Database) -> N
     view = await database.run(get_subscription, 1001)
     assert view is not None
     assert (view.state, view.is_running) == ("active", True)
-    assert done.taken_back == timedelta(days=30)
+    assert done.taken_back is not None
+    assert timedelta(days=29, hours=23) < done.taken_back <= timedelta(days=30), "what is left of its own interval"
     assert second.expires_at is not None
-    assert view.expires_at == second.expires_at - timedelta(days=30)
+    assert view.expires_at == second.expires_at - done.taken_back
     assert await database.fetchval("SELECT activation_status FROM vpn_keys") == "pending"
+
+
+async def access_bought_after(database: Database, how: str) -> datetime:
+    """Access that nothing but this paid or gave; when it ends."""
+    if how == "payment":
+        await database.buy(charge_id="another")
+    elif how == "balance":
+        await topup(database, 14900, "for-balance")
+        await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b")
+    elif how == "renewal":
+        await topup(database, 14900, "for-renewal")
+        await database.run(set_auto_renew, 1001, True, actor="o")
+        day = await database.fetchval("SELECT (expires_at AT TIME ZONE 'UTC')::date FROM subscriptions")
+        assert (await database.run(renew_now, 1001, day, actor="o")).outcome.result is RenewalResult.RENEWED
+    else:
+        period = timedelta(days=30)
+        await database.run(grant_access, 1001, "basic", period, idempotency_key="gift", actor="o")
+    end: datetime = await database.fetchval("SELECT expires_at FROM subscriptions")
+    return end
+
+
+@pytest.mark.parametrize("how", ["payment", "balance", "gift"])
+async def test_what_was_revoked_takes_nothing_of_what_was_bought_after_it(database: Database, how: str) -> None:
+    await database.add_customer()
+    await database.buy(charge_id="c1")
+    await database.run(mark_revoked, 1001, actor="o")
+    end = await access_bought_after(database, how)
+    assert (await refund(database, "c1")).taken_back is None
+    assert await database.fetchval("SELECT expires_at FROM subscriptions") == end
+    assert await database.fetchval("SELECT state FROM subscriptions") == "active"
+
+
+@pytest.mark.parametrize("how", ["payment", "balance", "renewal", "gift"])
+async def test_what_is_used_up_takes_nothing_of_what_was_bought_after_it(database: Database, how: str) -> None:
+    await database.add_customer()
+    await database.buy(charge_id="c1")
+    if how == "renewal":
+        await database.move_clock(days=29)
+    end = await access_bought_after(database, how)
+    await database.move_clock(days=31)
+    assert (await refund(database, "c1")).taken_back is None, "the chargeback of a used-up period"
+    assert await database.fetchval("SELECT expires_at FROM subscriptions") == end
+    assert await database.fetchval("SELECT state FROM subscriptions") == "active"
+
+
+@pytest.mark.parametrize("how", ["payment", "balance", "gift"])
+async def test_what_is_left_of_its_own_period_goes_and_the_rest_moves_up(database: Database, how: str) -> None:
+    await database.add_customer()
+    await database.buy(charge_id="c1")
+    await database.move_clock(days=20)
+    end = await access_bought_after(database, how)
+    taken = (await refund(database, "c1")).taken_back
+    assert taken is not None
+    assert timedelta(days=9, hours=23) < taken <= timedelta(days=10)
+    assert await database.fetchval("SELECT expires_at FROM subscriptions") == end - taken
 
 
 async def test_an_upgrade_that_is_refunded_gives_the_tariff_before_it_back(database: Database) -> None:
