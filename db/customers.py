@@ -35,7 +35,7 @@ class Customer:
 async def add_customer(
     tx: Tx, telegram_id: int, *, language: str = "ru", referrer_telegram_id: int | None = None
 ) -> Customer:
-    """Note an incoming contact: a new customer is added with a rouble account, a known one becomes reachable again.
+    """Note an incoming contact: a new customer is added with purses in roubles, a known one becomes reachable again.
 
     The referrer counts for a new customer only and is final; naming oneself or an unknown person is ignored, because a
     bad invitation link must not keep a customer out. Raises `BusinessError` if the Telegram id is not positive.
@@ -50,7 +50,8 @@ async def add_customer(
             ON CONFLICT (telegram_id) DO UPDATE SET is_reachable = true
             RETURNING {_COLUMNS}
         ), account AS (
-            INSERT INTO accounts (kind, customer_id, currency, balance) SELECT 'customer', id, 'RUB', 0 FROM customer
+            INSERT INTO accounts (kind, customer_id, currency, balance)
+            SELECT purse, id, 'RUB', 0 FROM customer CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS purse
             ON CONFLICT (customer_id, kind, currency) DO NOTHING
         )
         SELECT * FROM customer
@@ -79,6 +80,36 @@ async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
     )
     if row is None:
         raise UnknownCustomer(f"Telegram id {telegram_id}")
+    return _customer(row)
+
+
+async def lock_with_referrer(tx: Tx, telegram_id: int) -> Customer:
+    """Find the customer and lock the row and the referrer's, for what may reward the referrer. Raises `UnknownCustomer`."""
+    return await _lock_with_referrer(tx, "telegram_id = $1", telegram_id, f"Telegram id {telegram_id}")
+
+
+async def lock_subscriber_with_referrer(tx: Tx, subscription_id: int) -> Customer:
+    """The same for the customer of a subscription. Raises `UnknownCustomer` when there is no such subscription."""
+    condition = "id = (SELECT customer_id FROM subscriptions WHERE id = $1)"
+    return await _lock_with_referrer(tx, condition, subscription_id, f"subscription {subscription_id}")
+
+
+async def _lock_with_referrer(tx: Tx, condition: str, number: int, what: str) -> Customer:
+    row = await tx.fetchrow(
+        f"""
+        WITH named AS (
+            SELECT id, referrer_id FROM customers WHERE {condition}
+        ), locked AS (
+            SELECT {_COLUMNS} FROM customers
+            WHERE id IN (SELECT id FROM named UNION ALL SELECT referrer_id FROM named) ORDER BY id FOR NO KEY UPDATE
+        )
+        SELECT *, (SELECT count(*) FROM locked)  -- read to its end, so that both are locked
+        FROM locked WHERE id = (SELECT id FROM named)
+        """,  # noqa: S608 - our own column list and one of two conditions
+        number,
+    )
+    if row is None:
+        raise UnknownCustomer(what)
     return _customer(row)
 
 

@@ -63,6 +63,15 @@ class InsufficientFunds(BusinessError):
     """The balance does not cover the amount; nothing was debited."""
 
 
+class PriceChanged(BusinessError):
+    """The price is another one than the customer saw, and so agreed to; nothing was debited. The text names both."""
+
+    def __init__(self, what: str, seen: object, price: object) -> None:
+        super().__init__(
+            f"{what} costs {price}, not {seen} as the customer saw it; nothing was debited: show the price and ask again"
+        )
+
+
 class OrderConflict(BusinessError):
     """The idempotency key already stands for a different order; nothing was changed."""
 

@@ -7,8 +7,7 @@ from typing import Literal
 
 import attrs
 
-from db.billing.ledger import Journal, SystemAccount, move, post
-from db.billing.referrals import reward_notice, reward_referrer
+from db.billing.ledger import Journal, Purse, SystemAccount, move, post
 from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.money import Money
@@ -121,10 +120,11 @@ async def close_case(tx: Tx, case_id: int, *, resolution: str, actor: str) -> Ca
 
 
 async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amount: Money | None = None) -> Case:
-    """Give the captured money of a case to a customer's balance, reward the referrer, and close the case.
+    """Give the captured money of a case to a customer, and close the case.
 
-    All that the suspense account holds of it is moved. Of a charge whose value is not known, the operator says the
-    `amount`, which comes from the account `adjustment`. Repeating it for the same customer changes nothing. Raises
+    All that the suspense account holds of it is moved to the purse `paid`; the referrer is rewarded once it is spent. Of a
+    charge whose value is not known, the operator says the `amount`, which comes from the account `adjustment` and goes to
+    the purse `credit`: no referrer is rewarded for a guess. Repeating it for the same customer changes nothing. Raises
     `UnknownCustomer`, and `BusinessError` when the case holds no captured money, was settled otherwise, or the amount
     is missing or not the one that is held.
     """
@@ -146,19 +146,18 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
         source, value = "adjustment", amount
     elif amount is not None and amount != case.suspended:
         raise BusinessError(f"case {case_id} holds {case.suspended}, and all of it is credited, not {amount}")
-    await lock_customers(tx, (customer.id, customer.referrer_id))
+    purse = Purse(customer.id, "paid" if source == "suspense" else "credit")
+    await lock_customers(tx, [customer.id])
     await post(
         tx,
         Journal(
             "case_credit",
             f"case:{case_id}",
-            move(source, customer.id, value),
+            move(source, purse, value),
             customer_id=customer.id,
             money_in_id=case.money_in_id,
         ),
     )
-    # The rouble has come in from outside for this customer now; an unknown value is not rewarded.
-    reward = await reward_referrer(tx, customer.id, case.money_in_id, case.suspended)
     await _close(tx, case_id, f"credited to customer {telegram_id}", actor)
     payload = {"amount": value.amount, "currency": value.currency, "why": "case"}
     await record_audit(
@@ -166,10 +165,9 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
         actor,
         "credit_case",
         Notice("balance_credited", f"money_in:{case.money_in_id}", customer.id, payload),
-        *([] if reward is None else [reward_notice(reward)]),
         customer_id=customer.id,
         subject=f"case:{case_id}",
-        details={"amount": value.amount, "from": source},
+        details={"amount": value.amount, "from": source, "to": purse.kind},
     )
     return await find_case(tx, case_id)
 

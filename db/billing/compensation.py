@@ -17,7 +17,7 @@ import attrs
 from db.access.entitlements import end_entitlement, read_access
 from db.access.intervals import NOTHING, Interval
 from db.access.wanted_keys import want_absent
-from db.billing.ledger import Journal, move, post
+from db.billing.ledger import Journal, Purse, move, post
 from db.customers import lock_customers
 from db.errors import BusinessError
 from db.money import Money
@@ -94,7 +94,7 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
         Journal(
             "compensation",
             f"compensation:{subscription_id}:{position}",
-            move("compensation_expense", customer_id, amount),
+            move("compensation_expense", Purse(customer_id, "credit"), amount),
             customer_id=customer_id,
             note=reason,
         ),

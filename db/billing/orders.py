@@ -47,9 +47,17 @@ class Order:
     """What the ledger will book."""
     quote: Quote
     promo_code_id: int | None
+    """The promo code that the price has."""
     state: Literal["pending", "paid", "cancelled", "expired"]
     expires_at: datetime
     """Payments after this are credited to the balance instead."""
+    unused_promo_id: int | None = None
+    """The promo code that was entered and does not lower the price: another discount is as good or better."""
+
+    @property
+    def entered_promo_id(self) -> int | None:
+        """The promo code that was entered, used or not."""
+        return self.promo_code_id or self.unused_promo_id
 
 
 async def open_order(
@@ -74,7 +82,7 @@ async def open_order(
     if isinstance(priced, Order):
         return priced
     order = await _insert(tx, customer.id, "subscription", idempotency_key, priced, quote=quote)
-    refuse_other_plan(order, tariff, days, priced.promo_code_id, idempotency_key)
+    refuse_other_plan(order, tariff, days, priced.entered_promo_id, idempotency_key)
     return order
 
 
@@ -177,6 +185,7 @@ def order_from(row: Row) -> Order:
         promo_code_id=row["promo_code_id"],
         state=row["state"],
         expires_at=row["expires_at"],
+        unused_promo_id=row["unused_promo_id"],
     )
 
 
@@ -188,8 +197,8 @@ def refuse_other_plan(order: Order, tariff: str, days: int, promo_code_id: int |
             f"key {asked!r} already stands for order {order.id} ({order.kind} {order.tariff} {order.days} d), "
             f"not for {tariff} {days} d; use a new key"
         )
-    if order.promo_code_id != promo_code_id:
-        kept = "no promo code" if order.promo_code_id is None else f"promo code number {order.promo_code_id}"
+    if order.entered_promo_id != promo_code_id:
+        kept = "no promo code" if order.entered_promo_id is None else f"promo code number {order.entered_promo_id}"
         raise OrderConflict(
             f"key {asked!r} already stands for order {order.id} of the same plan with {kept}, for {order.price}; "
             "use a new key for another promo code"
@@ -230,8 +239,8 @@ async def _insert_row(
         """
         INSERT INTO orders (customer_id, kind, tariff, days, list_amount, discount_source, discount_percent,
                             promo_code_id, price_amount, price_currency, quoted_amount, quoted_asset, quoted_rate,
-                            idempotency_key, expires_at, paid_from, state, paid_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now.at + $15::interval, $16::text,
+                            idempotency_key, expires_at, paid_from, unused_promo_id, state, paid_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now.at + $15::interval, $16::text, $17,
                CASE WHEN $16::text IS NULL THEN 'pending' ELSE 'paid' END, CASE WHEN $16::text IS NOT NULL THEN now.at END
         FROM (SELECT atlas_now() AS at) AS now
         ON CONFLICT (customer_id, idempotency_key) DO NOTHING
@@ -253,6 +262,7 @@ async def _insert_row(
         idempotency_key,
         ORDER_LIFETIME,
         paid_from,
+        priced.unused_promo_id,
     )
 
 
@@ -266,6 +276,8 @@ class ListedOrder:
     order: Order
     telegram_id: int
     promo_code: str | None
+    unused_promo: str | None
+    """The promo code that was entered and not used, because another discount is as good or better."""
     discount_percent: int
     paid_from: str | None
     """`provider` or `balance` once it is paid."""
@@ -278,8 +290,9 @@ async def list_orders(
     """Orders in this state (`None`: in any) of this customer (`None`: of all) below `before`, the newest first."""
     rows = await tx.fetch(
         """
-        SELECT o.*, c.telegram_id, p.code AS promo_code FROM orders o
+        SELECT o.*, c.telegram_id, p.code AS promo_code, u.code AS unused_promo FROM orders o
         JOIN customers c ON c.id = o.customer_id LEFT JOIN promo_codes p ON p.id = o.promo_code_id
+        LEFT JOIN promo_codes u ON u.id = o.unused_promo_id
         WHERE ($1::text IS NULL OR o.state = $1) AND ($2::bigint IS NULL OR c.telegram_id = $2)
           AND ($3::bigint IS NULL OR o.id < $3)
         ORDER BY o.id DESC LIMIT $4
@@ -294,6 +307,7 @@ async def list_orders(
             order_from(row),
             row["telegram_id"],
             row["promo_code"],
+            row["unused_promo"],
             row["discount_percent"],
             row["paid_from"],
             row["created_at"],

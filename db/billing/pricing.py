@@ -1,7 +1,7 @@
 """What a plan costs a customer at this moment: the list price less the one discount that applies.
 
-The price list is data, in `tariffs` and `prices`. Discounts never add up: a promo code goes before the VIP discount,
-which goes before a personal percentage.
+The price list is data, in `tariffs` and `prices`. Discounts never add up: the best one applies. A promo code that would
+not lower the price is neither held nor used, and whoever entered it is told.
 """
 
 from typing import Literal
@@ -45,15 +45,21 @@ class Discount:
         return max(price - price.percent(self.percent), lowest)
 
 
-def best_discount(promo_percent: int | None, *, is_vip: bool, personal_percent: int) -> Discount | None:
-    """A promo code goes before the VIP discount, which goes before a personal one, whatever their sizes."""
-    if promo_percent:
-        return Discount("promo", promo_percent)
+def best_discount(
+    price: Money, promo_percent: int | None, *, is_vip: bool, personal_percent: int
+) -> Discount | None:
+    """The discount that makes `price` the lowest; of equal ones the one that lasts: VIP, then personal, then the code.
+
+    A code is entered to pay less and can be used once: where a standing discount gives as much, it is kept.
+    """
+    offered: list[Discount] = []
     if is_vip:
-        return Discount("vip", VIP_PERCENT)
+        offered.append(Discount("vip", VIP_PERCENT))
     if personal_percent:
-        return Discount("personal", personal_percent)
-    return None
+        offered.append(Discount("personal", personal_percent))
+    if promo_percent:
+        offered.append(Discount("promo", promo_percent))
+    return min(offered, key=lambda discount: discount.off(price).amount, default=None)
 
 
 async def price_list(tx: Tx) -> tuple[Plan, ...]:
@@ -96,6 +102,14 @@ class Priced:
     days: int | None = None
     discount: Discount | None = None
     promo_code_id: int | None = None
+    """The promo code that the price has."""
+    unused_promo_id: int | None = None
+    """The promo code that was entered and does not lower the price, because `discount` is as good or better."""
+
+    @property
+    def entered_promo_id(self) -> int | None:
+        """The promo code that was entered, used or not."""
+        return self.promo_code_id or self.unused_promo_id
 
 
 async def quote_plan(tx: Tx, telegram_id: int, tariff: str, days: int, *, promo_code: str | None = None) -> Priced:
@@ -112,12 +126,17 @@ async def price_plan(tx: Tx, customer: Customer, tariff: str, days: int, promo: 
     """Price a plan with the customer's best discount; raises `UnknownTariff` and `UnknownPeriod`."""
     plan = await find_plan(tx, tariff, days)
     discount = best_discount(
+        plan.price,
         None if promo is None else promo.percent,
         is_vip=customer.is_vip,
         personal_percent=customer.personal_discount_percent,
     )
     price = plan.price if discount is None else discount.off(plan.price)
-    return Priced(plan.price, price, tariff, days, discount, None if promo is None else promo.id)
+    if promo is None:
+        return Priced(plan.price, price, tariff, days, discount)
+    if discount is not None and discount.source == "promo":
+        return Priced(plan.price, price, tariff, days, discount, promo_code_id=promo.id)
+    return Priced(plan.price, price, tariff, days, discount, unused_promo_id=promo.id)
 
 
 async def set_vip(tx: Tx, telegram_id: int, is_vip: bool, *, actor: str) -> bool:

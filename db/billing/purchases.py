@@ -13,7 +13,7 @@ from db.access.entitlements import Grant, grant
 from db.access.wanted_keys import want_present
 from db.billing.cases import open_case
 from db.billing.charges import find_charge, record_charge, refuse_other_facts
-from db.billing.ledger import Journal, JournalKind, SystemAccount, move, post
+from db.billing.ledger import Journal, JournalKind, Purse, SystemAccount, move, post
 from db.billing.orders import Order, find_order, open_order, open_topup, order_from
 from db.billing.payment_facts import FinalizePurchase, PaymentProblem, PaymentResult, PurchaseOutcome
 from db.billing.promos import find_promo, use_promo
@@ -73,6 +73,8 @@ class Settlement:
             await use_promo(self.tx, order.id, order.promo_code_id, customer.id)
         payload = {"tariff": order.tariff, "days": order.days, "expires_at": entitlement.new_end.isoformat()}
         self.notices.append(Notice("purchase", f"order:{order.id}", customer.id, payload))
+        reward = await reward_referrer(self.tx, customer.id, journal_id, self.booked, self.money_in_id)
+        self.notices.extend([] if reward is None else [reward_notice(reward)])
         return attrs.evolve(
             self._outcome(PaymentResult.ENTITLEMENT),
             subscription_id=entitlement.subscription_id,
@@ -81,8 +83,8 @@ class Settlement:
         )
 
     async def credit(self, customer: Payer, kind: JournalKind) -> PurchaseOutcome:
-        """Credit the balance: a top-up, or money that could not buy what it was sent for."""
-        await post(self.tx, self._journal(kind, f"money_in:{self.money_in_id}", customer.id))
+        """Credit the purse `paid`: a top-up, or money that could not buy what it was sent for."""
+        await post(self.tx, self._journal(kind, f"money_in:{self.money_in_id}", Purse(customer.id, "paid")))
         payload = {"amount": self.booked.amount, "currency": self.booked.currency, "why": self.problem or kind}
         self.notices.append(Notice("balance_credited", f"money_in:{self.money_in_id}", customer.id, payload))
         return attrs.evolve(self._outcome(PaymentResult.BALANCE_CREDIT), credited=self.booked)
@@ -116,7 +118,7 @@ class Settlement:
     def _order_id(self) -> int | None:
         return None if self.order is None else self.order.id
 
-    def _journal(self, kind: JournalKind, key: str, target: int | SystemAccount) -> Journal:
+    def _journal(self, kind: JournalKind, key: str, target: Purse | SystemAccount) -> Journal:
         return Journal(
             kind,
             key,
@@ -186,15 +188,11 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
         outcome = await settlement.credit(customer, "topup")
     else:
         outcome = await settlement.fulfil(customer, order)
-    notices = settlement.notices
-    if customer is not None and outcome.result is not PaymentResult.CASE:
-        reward = await reward_referrer(tx, customer.id, money_in_id, booked)
-        notices += [] if reward is None else [reward_notice(reward)]
     await record_audit(
         tx,
         command.actor,
         "finalize_purchase",
-        *notices,
+        *settlement.notices,
         customer_id=outcome.customer_id,
         subject=f"money_in:{money_in_id}",
         details={
@@ -237,7 +235,7 @@ async def record_manual_purchase(
             f"{provider} charge {charge_id!r} was recorded before for {bought}, not for {tariff} {days} d; "
             "nothing was changed"
         )
-    elif promo_code is not None and order.promo_code_id != (await find_promo(tx, promo_code)).id:
+    elif promo_code is not None and order.entered_promo_id != (await find_promo(tx, promo_code)).id:
         raise ChargeConflict(
             f"{provider} charge {charge_id!r} was recorded before, but not with promo code {promo_code!r}; "
             "nothing was changed"

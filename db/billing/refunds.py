@@ -1,11 +1,11 @@
 """Refunds: money that came from outside leaves for outside again. They are recorded here; providers do the paying.
 
-Where the money is taken from is where the charge ended: revenue if it bought access, the balance if it was credited, the
-suspense account if it waits in a case. Once a charge is refunded whole, the access that it bought is taken back, and the
-customer counts as a paying friend no more unless they paid for something else.
+Where the money is taken from is where the charge ended: revenue if it bought access, the purse `paid` if it was credited,
+the suspense account if it waits in a case. Once a charge is refunded whole, the access that it bought is taken back, and
+the customer counts as a paying friend no more unless they paid for something else.
 
-The referrer's reward is taken back in proportion, as far as the referrer's balance covers it: no referrer is put into
-debt by what a friend does, so the rest stays our expense.
+The referrer's reward is taken back in proportion, from what the referrer has earned; the rest becomes a debt, which later
+rewards pay. Of a credited charge that was spent and is written off, that is the reward of what it bought, newest first.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ import attrs
 
 from db.access.entitlements import MovedEnd, take_back
 from db.access.wanted_keys import want_absent, want_present
-from db.billing.ledger import Journal, Leg, SystemAccount, balance, move, post
+from db.billing.ledger import Journal, Leg, Purse, SystemAccount, move, post, purses
+from db.billing.referrals import claw_back, due_of_charge, due_of_spent, forget_refunded_payments
 from db.customers import lock_customers
 from db.errors import BusinessError
 from db.money import Money
@@ -31,12 +32,12 @@ class Refund:
     money_in_id: int
     amount: Money
     written_off: Money
-    """What the customer's balance did not cover: our loss."""
+    """What the customer's purse `paid` did not cover: our loss."""
     customer_id: int | None
     taken_back: timedelta | None
     """The access that it ended, if any."""
     clawed_back: Money
-    """What the referrer gave back."""
+    """What was taken back of the referrer's rewards, what became a debt included."""
     replayed: bool = False
 
 
@@ -111,7 +112,7 @@ async def refund_charge(
     if is_whole and revoke and charge["event_id"] is not None:
         taken = await take_back(tx, charge["subscription_id"], charge["event_id"], actor=actor, journal_id=journal_id)
         await _end_access(tx, charge["subscription_id"], taken)
-    clawback_id, clawed_back = await _claw_back(tx, charge, refunded + value, idempotency_key)
+    clawback_id, clawed_back = await _claw_back(tx, charge, value, refunded + value, written_off, idempotency_key)
     number: int = await tx.fetchval(
         """
         INSERT INTO refunds (money_in_id, journal_id, idempotency_key, amount, currency, actor, written_off, event_id,
@@ -129,7 +130,9 @@ async def refund_charge(
         clawback_id,
     )
     if is_whole:
-        await _forget_payment(tx, charge, actor)
+        await _close_case(tx, charge, actor)
+    if charge["holder_id"] is not None:
+        await forget_refunded_payments(tx, charge["holder_id"])
     payload: dict[str, object] = {"amount": value.amount, "currency": value.currency}
     if taken is not None:
         payload["expires_at"] = taken.new_end.isoformat()
@@ -158,12 +161,12 @@ _CHARGE = """
 SELECT m.id, m.amount, m.asset, m.booked_amount, m.booked_currency, m.order_id,
        coalesce(m.customer_id, settled.customer_id) AS holder_id,  -- a case may have found out whose it is
        c.id AS case_id, settled.id AS settled_id,
-       e.id AS event_id, e.subscription_id, e.tariff, e.period, r.referrer_id, r.amount AS reward
+       e.id AS event_id, e.subscription_id, e.tariff, e.period, holder.referrer_id
 FROM money_in m
 LEFT JOIN cases c ON c.money_in_id = m.id
 LEFT JOIN journals settled ON settled.money_in_id = m.id AND settled.kind = 'case_credit'
 LEFT JOIN entitlement_events e ON e.money_in_id = m.id
-LEFT JOIN referral_rewards r ON r.money_in_id = m.id
+LEFT JOIN customers holder ON holder.id = coalesce(m.customer_id, settled.customer_id)
 WHERE m.id = $1
 """
 
@@ -203,16 +206,16 @@ async def _legs(tx: Tx, charge: Row, value: Money, *, write_off: bool) -> tuple[
         if charge["settled_id"] is None and charge["case_id"] is not None:
             source = "suspense"
         else:
-            holder: int = charge["holder_id"]
-            there = max(await balance(tx, holder, value.currency), nothing)
+            paid = Purse(charge["holder_id"], "paid")
+            there = (await purses(tx, paid.customer_id, value.currency)).paid
             if there >= value:
-                return move(holder, "world", value), nothing
+                return move(paid, "world", value), nothing
             if not write_off:
                 raise BusinessError(
-                    f"the charge was credited to the balance, which holds {there}, less than {value}: refund at most "
-                    "that, or take the difference as a loss (`atlas refund --write-off`)"
+                    f"the charge was credited to the customer's paid money, which holds {there}, less than {value}: refund at "
+                    "most that, or take the difference as a loss (`atlas refund --write-off`)"
                 )
-            covered = [] if not there else [Leg(holder, -there)]
+            covered = [] if not there else [Leg(paid, -there)]
             return [*covered, Leg("adjustment", there - value), Leg("world", value)], value - there
     return move(source, "world", value), nothing
 
@@ -231,48 +234,23 @@ async def _end_access(tx: Tx, subscription_id: int, taken: MovedEnd | None) -> N
     await want_absent(tx, [subscription_id])
 
 
-async def _claw_back(tx: Tx, charge: Row, refunded: Money, idempotency_key: str) -> tuple[int | None, Money]:
-    """Take the referrer's reward back in proportion to what was refunded in all, as far as it is still there."""
-    nothing = Money(0, charge["booked_currency"])
-    if charge["reward"] is None:
-        return None, nothing
-    taken_before: int = await tx.fetchval(
-        """
-        SELECT coalesce(-sum(p.amount), 0)::bigint FROM journals j
-        JOIN postings p ON p.journal_id = j.id JOIN accounts a ON a.id = p.account_id
-        WHERE j.money_in_id = $1 AND j.kind = 'referral_clawback' AND a.kind = 'customer'
-        """,
-        charge["id"],
+async def _claw_back(
+    tx: Tx, charge: Row, value: Money, refunded: Money, written_off: Money, idempotency_key: str
+) -> tuple[int | None, Money]:
+    """Take back what the referrer was given for the money that went back: for this charge, or for what it was spent on."""
+    if charge["referrer_id"] is None:
+        return None, Money(0, value.currency)
+    booked = Money(charge["booked_amount"], charge["booked_currency"])
+    due = await due_of_charge(tx, charge["id"], value, refunded, booked)
+    if not due and written_off:
+        due = await due_of_spent(tx, charge["holder_id"], written_off)
+    return await claw_back(
+        tx, charge["referrer_id"], due, money_in_id=charge["id"], idempotency_key=idempotency_key
     )
-    due = charge["reward"] * refunded.amount // charge["booked_amount"] - taken_before
-    there = await balance(tx, charge["referrer_id"], charge["booked_currency"])
-    amount = Money(max(0, min(due, there.amount)), charge["booked_currency"])
-    if not amount:
-        return None, nothing
-    journal = Journal(
-        "referral_clawback",
-        f"clawback:{idempotency_key}",
-        move(charge["referrer_id"], "referral_expense", amount),
-        customer_id=charge["referrer_id"],
-        money_in_id=charge["id"],
-    )
-    return await post(tx, journal), amount
 
 
-async def _forget_payment(tx: Tx, charge: Row, actor: str) -> None:
-    """A charge that went back whole does not make anybody a paying customer, and leaves nothing to settle."""
-    await tx.execute(
-        """
-        UPDATE customers SET first_paid_at = NULL
-        WHERE id = $1 AND NOT EXISTS (
-            SELECT FROM money_in m
-            LEFT JOIN journals settled ON settled.money_in_id = m.id AND settled.kind = 'case_credit'
-            WHERE coalesce(m.customer_id, settled.customer_id) = $1
-              AND NOT EXISTS (SELECT FROM cases c WHERE c.money_in_id = m.id AND c.state = 'open')
-              AND m.booked_amount > (SELECT coalesce(sum(amount), 0) FROM refunds WHERE money_in_id = m.id))
-        """,
-        charge["holder_id"],
-    )
+async def _close_case(tx: Tx, charge: Row, actor: str) -> None:
+    """A charge that went back whole leaves nothing to settle."""
     await tx.execute(
         """
         UPDATE cases SET state = 'closed', closed_at = atlas_now(), resolution = 'refunded', closed_by = $2
@@ -286,11 +264,11 @@ async def _forget_payment(tx: Tx, charge: Row, actor: str) -> None:
 async def _find(tx: Tx, idempotency_key: str) -> Refund | None:
     row = await tx.fetchrow(
         """
-        SELECT r.*, j.customer_id, e.period, coalesce(-p.amount, 0) AS clawed_back
+        SELECT r.*, j.customer_id, e.period,
+               coalesce((SELECT sum(amount) FROM reward_takebacks WHERE journal_id = r.clawback_journal_id), 0)::bigint AS clawed_back
         FROM refunds r
         JOIN journals j ON j.id = r.journal_id
         LEFT JOIN entitlement_events e ON e.id = r.event_id
-        LEFT JOIN postings p ON p.journal_id = r.clawback_journal_id AND p.amount < 0
         WHERE r.idempotency_key = $1
         """,
         idempotency_key,

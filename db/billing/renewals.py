@@ -14,16 +14,17 @@ import attrs
 
 from db.access.entitlements import Grant, grant
 from db.access.wanted_keys import want_present
-from db.billing.ledger import Journal, move, post
+from db.billing.ledger import Journal, Spending, post, spend
 from db.billing.pricing import best_discount
+from db.billing.referrals import note_spending, reward_notice
 from db.billing.renewal_schedule import (
     FIRST_RETRY_SECONDS,
     LAST_RETRY_SECONDS,
     RenewalClaim,
     renewal_subject,
 )
-from db.customers import lock_customer
-from db.errors import BusinessError
+from db.customers import Customer, lock_customer, lock_subscriber_with_referrer, lock_with_referrer
+from db.errors import BusinessError, InsufficientFunds, UnknownCustomer
 from db.money import Money
 from db.tx import Row, Tx
 from db.work.audit import Notice, record_audit
@@ -103,15 +104,10 @@ async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> 
     customer is told of a success, of lacking money once per period, and that the period was missed if lacking money was
     not told before.
     """
-    # The customer's row first, as in every operation on money: from here on no other transaction moves this end or this balance.
-    customer = await tx.fetchrow(
-        """
-        SELECT c.id, c.is_vip, c.personal_discount_percent FROM customers c JOIN subscriptions s ON s.customer_id = c.id
-        WHERE s.id = $1 FOR NO KEY UPDATE OF c
-        """,
-        claim.subscription_id,
-    )
-    if customer is None:
+    # The customers' rows first, as in every operation on money: no other transaction moves this end or these purses now.
+    try:
+        customer = await lock_subscriber_with_referrer(tx, claim.subscription_id)
+    except UnknownCustomer:
         return RenewalOutcome(RenewalResult.DROPPED)
     row = await tx.fetchrow(
         """
@@ -132,15 +128,12 @@ async def renew(tx: Tx, claim: RenewalClaim, *, actor: str = "auto_renewal") -> 
     price = _price(customer, row)
     if row["now"] > row["expires_at"] + GRACE:
         why = f"the end passed more than {GRACE} ago while nobody worked"
-        return await _miss(tx, claim, customer["id"], row, price, actor, "late", why)
-    funds: int | None = await tx.fetchval(
-        "SELECT balance FROM accounts WHERE kind = 'customer' AND customer_id = $1 AND currency = $2",
-        customer["id"],
-        price.currency,
-    )
-    if (funds or 0) < price.amount:
-        return await _lack_funds(tx, claim, customer["id"], row, price, actor)
-    return await _buy(tx, customer["id"], row, price, actor)
+        return await _miss(tx, claim, customer.id, row, price, actor, "late", why)
+    try:
+        spending = await spend(tx, customer.id, price)
+    except InsufficientFunds:
+        return await _lack_funds(tx, claim, customer.id, row, price, actor)
+    return await _buy(tx, customer, row, spending, actor)
 
 
 async def renew_now(tx: Tx, telegram_id: int, period_starts: date, *, actor: str) -> RenewalAttempt:
@@ -150,13 +143,13 @@ async def renew_now(tx: Tx, telegram_id: int, period_starts: date, *, actor: str
     `UnknownCustomer`, and `BusinessError` when there is no such period to renew: another one is next, the automatic
     renewal is off, or the period was missed.
     """
-    customer = await lock_customer(tx, telegram_id)
+    customer = await lock_with_referrer(tx, telegram_id)
     bought = await tx.fetchrow(
         """
-        SELECT e.new_end, -p.amount AS amount, p.currency FROM renewals r
+        SELECT e.new_end, p.amount, p.currency FROM renewals r
         JOIN subscriptions s ON s.id = r.subscription_id AND s.customer_id = $1
         JOIN entitlement_events e ON e.id = r.event_id
-        JOIN postings p ON p.journal_id = r.journal_id JOIN accounts a ON a.id = p.account_id AND a.kind = 'customer'
+        JOIN postings p ON p.journal_id = r.journal_id JOIN accounts a ON a.id = p.account_id AND a.kind = 'revenue'
         WHERE (r.period_start AT TIME ZONE 'UTC')::date = $2
         """,
         customer.id,
@@ -188,11 +181,12 @@ async def renew_now(tx: Tx, telegram_id: int, period_starts: date, *, actor: str
     return RenewalAttempt(await renew(tx, claim, actor=actor))
 
 
-async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> RenewalOutcome:
+async def _buy(tx: Tx, customer: Customer, row: Row, spending: Spending, actor: str) -> RenewalOutcome:
     subject = renewal_subject(row["id"], row["expires_at"])
+    customer_id, price = customer.id, spending.amount
     journal_id = await post(
         tx,
-        Journal("auto_renewal", f"renewal:{subject}", move(customer_id, "revenue", price), customer_id=customer_id),
+        Journal("auto_renewal", f"renewal:{subject}", spending.legs("revenue"), customer_id=customer_id),
     )
     entitlement = await grant(
         tx,
@@ -215,6 +209,7 @@ async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> 
         entitlement.event_id,
     )
     await want_present(tx, entitlement.subscription_id)
+    reward = await note_spending(tx, customer, journal_id, spending.paid)
     payload = {
         "tariff": row["plan_tariff"],
         "days": row["period_days"],
@@ -227,9 +222,10 @@ async def _buy(tx: Tx, customer_id: int, row: Row, price: Money, actor: str) -> 
         actor,
         "renew",
         Notice("renewal_succeeded", subject, customer_id, payload),
+        *([] if reward is None else [reward_notice(reward)]),
         customer_id=customer_id,
         subject=subject,
-        details=payload,
+        details={**payload, **spending.details()},
     )
     return RenewalOutcome(RenewalResult.RENEWED, price, entitlement.new_end)
 
@@ -316,10 +312,12 @@ async def _miss(
     return RenewalOutcome(RenewalResult.MISSED, price)
 
 
-def _price(customer: Row, row: Row) -> Money:
+def _price(customer: Customer, row: Row) -> Money:
     """Today's list price with the customer's standing discount; what was paid last if the plan is not sold any more."""
     if row["list_amount"] is None:
         return Money(row["price_amount"], row["price_currency"])
     listed = Money(row["list_amount"], row["list_currency"])
-    discount = best_discount(None, is_vip=customer["is_vip"], personal_percent=customer["personal_discount_percent"])
+    discount = best_discount(
+        listed, None, is_vip=customer.is_vip, personal_percent=customer.personal_discount_percent
+    )
     return listed if discount is None else discount.off(listed)

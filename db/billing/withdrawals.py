@@ -1,4 +1,7 @@
-"""Withdrawals: money of the balance is set aside at once, and leaves the reserve by one way only, out or back.
+"""Withdrawals: earned money is set aside at once, and leaves the reserve by one way only, out or back.
+
+What a customer paid in goes back as a refund of its charge and in no other way, credits are spent; only rewards can be
+withdrawn, and of these those that are not held back any more.
 
 The destination (a card, a wallet) is kept for the operator who pays it out; audit entries, messages and lists show its
 end only.
@@ -10,9 +13,10 @@ from typing import Literal
 
 import attrs
 
-from db.billing.ledger import Journal, JournalKind, SystemAccount, move, post
+from db.billing.ledger import Journal, JournalKind, Leg, Purse, PurseKind, move, post
+from db.billing.referrals import withdrawable
 from db.customers import lock_customer, lock_customers
-from db.errors import BusinessError
+from db.errors import BusinessError, InsufficientFunds
 from db.money import Money
 from db.tx import Row, Tx
 from db.work.audit import Notice, record_audit
@@ -50,7 +54,7 @@ def masked(destination: str) -> str:
 async def request_withdrawal(
     tx: Tx, telegram_id: int, amount: Money, *, destination: str, idempotency_key: str, actor: str = "customer"
 ) -> Withdrawal:
-    """Set `amount` of the balance aside until an operator has paid it out or rejected it, and tell both.
+    """Set `amount` of what the customer earned aside until an operator has paid it out or rejected it, and tell both.
 
     The same key again returns the first withdrawal, whatever its state. Raises `UnknownCustomer`, `InsufficientFunds`,
     and `BusinessError` when it is below 500 RUB, the destination is empty, or the key stands for another one.
@@ -72,12 +76,13 @@ async def request_withdrawal(
                 f"{masked(known.destination)}; use a new key"
             )
         return known
+    await _refuse_unearned(tx, customer.id, amount)
     journal_id = await post(
         tx,
         Journal(
             "withdrawal_reserve",
             f"withdrawal:{customer.id}:{idempotency_key}",
-            move(customer.id, "withdrawal_reserve", amount),
+            move(Purse(customer.id, "earned"), "withdrawal_reserve", amount),
             customer_id=customer.id,
         ),
     )
@@ -119,7 +124,7 @@ async def approve_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str, referenc
 
 
 async def reject_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str, reason: str) -> Withdrawal:
-    """Give the money back to the balance; the same again changes nothing.
+    """Give the money back to the purses that it came from; the same again changes nothing.
 
     Raises `BusinessError` when there is no such withdrawal, the reason is empty, or it was settled otherwise.
     """
@@ -160,13 +165,12 @@ async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"]
             f"{found.settled_at:%Y-%m-%d %H:%M} UTC ({message}); money leaves the reserve once"
         )
     kind: JournalKind = "withdrawal_paid" if state == "paid" else "withdrawal_release"
-    target: int | SystemAccount = "world" if state == "paid" else found.customer_id
     journal_id = await post(
         tx,
         Journal(
             kind,
             f"withdrawal:{withdrawal_id}:settled",
-            move("withdrawal_reserve", target, found.amount),
+            move("withdrawal_reserve", "world", found.amount) if state == "paid" else await _release(tx, found),
             customer_id=found.customer_id,
         ),
     )
@@ -196,6 +200,33 @@ async def _settle(tx: Tx, withdrawal_id: int, state: Literal["paid", "rejected"]
         details={"amount": found.amount.amount, "words": text},
     )
     return await find_withdrawal(tx, withdrawal_id)
+
+
+async def _refuse_unearned(tx: Tx, customer_id: int, amount: Money) -> None:
+    found = await withdrawable(tx, customer_id, amount.currency)
+    if amount <= found.amount:
+        return
+    held_back = ""
+    if found.unmatured and found.next_at is not None:
+        held_back = f", of which {found.unmatured} are held back, the first until {found.next_at:%Y-%m-%d %H:%M} UTC"
+    raise InsufficientFunds(
+        f"{found.amount} can be withdrawn, less than {amount}: {found.earned} were earned by invitations{held_back}. What was "
+        "paid in goes back as a refund of its charge, and credits are spent; nothing was reserved"
+    )
+
+
+async def _release(tx: Tx, found: Withdrawal) -> list[Leg]:
+    """Back to `earned`; of one that waited when purses came, back to what it had been taken from."""
+    row = await tx.fetchrow("SELECT from_paid, from_credit FROM withdrawals WHERE id = $1", found.id)
+    assert row is not None, "withdrawals are never deleted"
+    paid, credit = Money(row["from_paid"], found.amount.currency), Money(row["from_credit"], found.amount.currency)
+    parts: tuple[tuple[PurseKind, Money], ...] = (
+        ("paid", paid),
+        ("credit", credit),
+        ("earned", found.amount - paid - credit),
+    )
+    legs = [Leg(Purse(found.customer_id, kind), part) for kind, part in parts if part]
+    return [Leg("withdrawal_reserve", -found.amount), *legs]
 
 
 _WITHDRAWALS = """

@@ -2,22 +2,28 @@
 
 Several processes may start at once: they take turns under an advisory lock that each transaction takes for itself, so
 nothing is left locked when one of them dies. A file is never edited after it was released; its checksum is compared.
+
+A file that begins with `-- exclusive` changes what released programs rely on: it waits until no instance works on the
+database, and from then on the database refuses older programs. What such a file cannot move in one statement is moved
+after it, page by page (`db.schema.moving_over`).
 """
 
 import contextlib
 import hashlib
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import attrs
 
+from db.schema.moving_over import move_next_page, unfinished_step
 from db.settings import OLDEST_SERVER
 from db.tx import LockSpace, Tx
 from runtime import AtlasError
 
+T = TypeVar("T")
 _DIRECTORY = Path(__file__).parent / "migrations"
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _POLL = 0.1
@@ -38,6 +44,12 @@ class MigrationError(AtlasError):
     exit_code: ClassVar[int] = 78
 
 
+class InstanceWorks(MigrationError):
+    """A program works on the database that a migration has to wait for; the text names it and says what to do."""
+
+    exit_code: ClassVar[int] = 69
+
+
 @attrs.frozen
 class Migration:
     """One numbered file of SQL, with its checksum."""
@@ -47,6 +59,11 @@ class Migration:
     sql: str = attrs.field(repr=False)
     checksum: str
     """SHA-256 of the file, in hexadecimal."""
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether it waits for the end of every instance, and stops older programs."""
+        return self.sql.startswith("-- exclusive")
 
     def __str__(self) -> str:
         return f"{self.version:04}_{self.name}"
@@ -79,28 +96,44 @@ async def migrate(
     """Bring the database to this program's schema and return the names of the migrations that were applied now.
 
     `connection` must not be in a transaction: each migration gets its own, so after a failure the earlier ones stay
-    and the failed one leaves no trace. `purpose` (production, demo or test; default production) is written into a
-    new database and compared with an existing one when it is given. Waits at most `wait` seconds in all for another
-    process that is migrating.
+    and the failed one leaves no trace. Afterwards existing rows are moved over, page by page, where a file asks for it; a
+    move that was interrupted goes on. `purpose` (production, demo or test; default production) is written into a
+    new database and compared with an existing one when it is given. Waits at most `wait` seconds for another
+    process that is migrating, and before an exclusive file for the end of the instance that works on the database.
 
     Raises `MigrationError`: the server is older than 15, the schema is newer than this program, a released file was
     changed, the purpose differs, the other process is not done in time, or a migration failed (with the server's
-    text).
+    text); `InstanceWorks` when the instance has not ended in time.
     """
     known = load_migrations() if migrations is None else tuple(migrations)
     applied: list[str] = []
-    while True:
-        await connection.execute("BEGIN")
-        try:
-            done = await apply_next(connection, purpose=purpose, wait=wait, migrations=known)
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell; a dead session rolls back itself
-                await connection.execute("ROLLBACK")
-            raise
-        await connection.execute("COMMIT")
-        if done is None:
-            return tuple(applied)
+    while done := await _transaction(connection, partial(apply_next, purpose=purpose, wait=wait, migrations=known)):
         applied.append(str(done))
+    while await _transaction(connection, partial(_move_next, wait=wait)):
+        pass
+    return tuple(applied)
+
+
+async def _transaction(connection: Tx, step: Callable[[Tx], Awaitable[T]]) -> T:
+    await connection.execute("BEGIN")
+    try:
+        done = await step(connection)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to tell; a dead session rolls back itself
+            await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+    return done
+
+
+async def _move_next(tx: Tx, wait: float) -> bool:
+    """Move one page of what is not moved over; `False`: everything is. Only one process does so, and no instance works."""
+    await tx.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
+    await _lock(tx, wait)
+    if await tx.fetchval("SELECT to_regclass('moving_over') IS NULL") or await unfinished_step(tx) is None:
+        return False
+    await _wait_for_instances(tx, wait, "existing rows are moved over")
+    return await move_next_page(tx)
 
 
 async def apply_next(
@@ -124,6 +157,8 @@ async def apply_next(
     if not missing:
         return None
     migration = missing[0]
+    if migration.is_exclusive:
+        await _wait_for_instances(tx, wait, f"migration {migration} is applied")
     try:
         await tx.execute(migration.sql)
     except Exception as error:
@@ -137,6 +172,8 @@ async def apply_next(
         migration.name,
         migration.checksum,
     )
+    if migration.is_exclusive:
+        await tx.execute("UPDATE schema_migrations SET exclusive = true WHERE version = $1", migration.version)
     return migration
 
 
@@ -150,6 +187,12 @@ async def check_schema(tx: Tx) -> None:
         raise MigrationError(
             f"the schema lacks {len(missing)} migrations, the first is {missing[0]}; run `atlas db migrate`, "
             "or set database.migrate_on_start and start"
+        )
+    step = await unfinished_step(tx)
+    if step is not None:
+        raise MigrationError(
+            f"existing rows are not moved over yet: step {step.name!r} has come to number {step.last_id}; run "
+            "`atlas db migrate`, which goes on there, or set database.migrate_on_start and start"
         )
 
 
@@ -186,6 +229,34 @@ async def _lock(tx: Tx, wait: float) -> None:
             raise MigrationError(
                 f"another process is migrating this database and was not done after {waited:.1f} s; the lock is held by "
                 f"{who}. Wait for it, or raise database.migration_wait (now {wait:g} s)."
+            )
+        await tx.execute(f"SELECT pg_sleep({_POLL})")
+
+
+async def _wait_for_instances(tx: Tx, wait: float, what: str) -> None:
+    """Return once no process holds the instance row, and keep it from being taken until the transaction ends.
+
+    Polls: a table lock that waited would stop the renewals of the very process that is waited for.
+    """
+    started = await tx.fetchval("SELECT clock_timestamp()")
+    while True:
+        await tx.execute("SAVEPOINT instances; LOCK TABLE epochs IN SHARE ROW EXCLUSIVE MODE")
+        # The transaction's own time stands still, so the clock is read.
+        holder = await tx.fetchrow(
+            """
+            SELECT host, pid, acquired_at FROM epochs
+            WHERE name = 'supervisor' AND held_until > clock_timestamp() + (SELECT clock_offset FROM database_identity)
+            """
+        )
+        if holder is None:
+            return
+        await tx.execute("ROLLBACK TO SAVEPOINT instances")
+        waited = (await tx.fetchval("SELECT clock_timestamp()") - started).total_seconds()
+        if waited > wait:
+            raise InstanceWorks(
+                f"{what} only while no instance works on this database, and after {waited:.1f} s there still is one: pid "
+                f"{holder['pid']} on host {holder['host']}, since {holder['acquired_at']:%Y-%m-%d %H:%M:%S} UTC. Stop it, and "
+                f"start again, or raise database.migration_wait (now {wait:g} s)."
             )
         await tx.execute(f"SELECT pg_sleep({_POLL})")
 

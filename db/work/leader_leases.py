@@ -2,6 +2,9 @@
 
 The holder renews before the end and trusts itself for less than the whole time; every change of hands raises the
 epoch, and what the holder writes is fenced by it. A dead holder is followed as soon as its time is up.
+
+Whoever takes or renews a singleton names the schema that it was written for: the database refuses programs that are older
+than its last exclusive migration.
 """
 
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from datetime import datetime, timedelta
 import attrs
 
 from db.errors import BusinessError
+from db.schema.migrate import load_migrations
 from db.tx import Row, Tx, rows_of
 from db.work.claims import host_and_pid
 
@@ -56,11 +60,12 @@ async def acquire_epoch(
     """
     row = await tx.fetchrow(
         f"""
-        INSERT INTO epochs AS e (name, epoch, holder, host, pid, acquired_at, renewed_at, held_until)
-        VALUES ($1, 1, $2, $3, $4, atlas_now(), atlas_now(), atlas_now() + $5::interval)
+        INSERT INTO epochs AS e (name, epoch, holder, host, pid, acquired_at, renewed_at, held_until, schema_version)
+        VALUES ($1, 1, $2, $3, $4, atlas_now(), atlas_now(), atlas_now() + $5::interval, $6)
         ON CONFLICT (name) DO UPDATE
             SET epoch = e.epoch + 1, holder = excluded.holder, host = excluded.host, pid = excluded.pid,
-                acquired_at = excluded.acquired_at, renewed_at = excluded.renewed_at, held_until = excluded.held_until
+                acquired_at = excluded.acquired_at, renewed_at = excluded.renewed_at, held_until = excluded.held_until,
+                schema_version = $6
             WHERE e.held_until <= atlas_now()
         RETURNING {_COLUMNS}
         """,  # noqa: S608 - our own column list
@@ -68,6 +73,7 @@ async def acquire_epoch(
         holder,
         *host_and_pid(),
         timedelta(seconds=ttl_seconds),
+        len(load_migrations()),
     )
     if row is not None:
         return _epoch(name, row, is_mine=True)
@@ -79,7 +85,7 @@ async def acquire_epoch(
         f"""
         UPDATE epochs
         SET epoch = epoch + 1, holder = $4, host = $5, pid = $6, acquired_at = atlas_now(), renewed_at = atlas_now(),
-            held_until = atlas_now() + $7::interval
+            held_until = atlas_now() + $7::interval, schema_version = $8
         WHERE name = $1 AND epoch = $2 AND holder = $3
         RETURNING {_COLUMNS}
         """,  # noqa: S608 - as above
@@ -89,6 +95,7 @@ async def acquire_epoch(
         holder,
         *host_and_pid(),
         timedelta(seconds=ttl_seconds),
+        len(load_migrations()),
     )
     return found if row is None else _epoch(name, row, is_mine=True)
 
@@ -110,13 +117,14 @@ async def renew_epoch(tx: Tx, epoch: Epoch, ttl_seconds: float) -> bool:
     """Hold on for `ttl_seconds` from now. `False`: another process holds it; stop at once and undo nothing."""
     tag = await tx.execute(
         """
-        UPDATE epochs SET renewed_at = atlas_now(), held_until = atlas_now() + $4::interval
+        UPDATE epochs SET renewed_at = atlas_now(), held_until = atlas_now() + $4::interval, schema_version = $5
         WHERE name = $1 AND epoch = $2 AND holder = $3
         """,
         epoch.name,
         epoch.epoch,
         epoch.holder,
         timedelta(seconds=ttl_seconds),
+        len(load_migrations()),
     )
     return rows_of(tag) == 1
 

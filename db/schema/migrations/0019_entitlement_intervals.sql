@@ -1,3 +1,5 @@
+-- exclusive: released code keeps one end a tariff and writes no intervals.
+
 -- A grant owns its time: each has an interval, so that a refund takes back its own and nobody else's. Time that was not
 -- delivered is added to it, and what a compensation gave back is kept by the grant that it was given for.
 
@@ -28,6 +30,10 @@ CREATE TABLE entitlement_intervals (
     CONSTRAINT an_interval_is_used_taken_or_to_come CHECK (used + (ends_at - starts_at) + taken = granted)
 );
 CREATE INDEX entitlement_intervals_ends ON entitlement_intervals (subscription_id, ends_at);
+
+-- Those that are there are derived from their events, page by page (db/schema/moving_intervals.py).
+INSERT INTO moving_over (step, done_at)
+SELECT 'intervals', CASE WHEN NOT EXISTS (SELECT FROM subscriptions) THEN atlas_now() END;
 
 -- When the name of the running tariff has to be looked at again.
 ALTER TABLE subscriptions ADD COLUMN tariff_until timestamptz;
@@ -70,6 +76,8 @@ JOIN LATERAL (SELECT sum(p.amount) AS amount FROM postings p JOIN accounts a ON 
               WHERE p.journal_id = j.id AND a.kind = 'compensation_expense') AS paid ON true
 LEFT JOIN LATERAL (SELECT sum(amount) AS amount FROM compensation_parts WHERE journal_id = j.id) AS parts ON true
 WHERE j.kind = 'compensation' AND -paid.amount IS DISTINCT FROM parts.amount::numeric
+  -- of before, for which it could not be derived what was given back for which grant
+  AND NOT EXISTS (SELECT FROM cases c WHERE c.kind = 'compensation_split' AND c.subject = 'journal:' || j.id)
 UNION ALL
 SELECT 'event:' || e.id, format('cost %s, %s of it was given back by compensation', coalesce(cost.amount, 0), given.amount)
 FROM (SELECT event_id, sum(amount) AS amount FROM compensation_parts GROUP BY event_id) AS given
