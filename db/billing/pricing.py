@@ -57,7 +57,7 @@ def best_discount(
         offered.append(Discount("vip", VIP_PERCENT))
     if personal_percent:
         offered.append(Discount("personal", personal_percent))
-    if promo_percent:
+    if promo_percent and Discount("promo", promo_percent).off(price) < price:
         offered.append(Discount("promo", promo_percent))
     return min(offered, key=lambda discount: discount.off(price).amount, default=None)
 

@@ -154,8 +154,8 @@ async def note_spending(tx: Tx, buyer: Buyer, journal_id: int, paid: Money) -> R
               AND j.kind IN ('balance_purchase', 'auto_renewal') AND EXISTS (SELECT FROM brought)
         )
         SELECT coalesce((SELECT (greatest(0, spent.amount - greatest(0, brought.rewarded))
-                                 - greatest(0, spent.amount - $2 - greatest(0, brought.rewarded)))::bigint
-                         FROM brought, spent), $2)
+                                 - greatest(0, spent.amount - $2::bigint - greatest(0, brought.rewarded)))::bigint
+                         FROM brought, spent), $2::bigint)
         """,
         buyer.id,
         paid.amount,

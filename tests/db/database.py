@@ -9,11 +9,15 @@ import asyncpg
 import attrs
 import trio_asyncio
 
+from db.billing.balance_purchases import BalancePurchase, finalize_balance_purchase
 from db.billing.invariants import check_invariants
-from db.billing.orders import open_order
+from db.billing.orders import open_order, open_topup
 from db.billing.payment_facts import FinalizePurchase, PurchaseOutcome
+from db.billing.pricing import quote_plan
 from db.billing.purchases import finalize_purchase
+from db.billing.referrals import set_hold_days
 from db.customers import Customer, add_customer
+from db.money import Money
 from db.schema.demo_clock import set_clock_offset
 from db.tx import Row, Tx
 
@@ -121,6 +125,36 @@ class Database:
         async def purchase(tx: Tx) -> PurchaseOutcome:
             order = await open_order(tx, telegram_id, tariff, days, idempotency_key=charge_id)
             return await finalize_purchase(tx, FinalizePurchase("test", charge_id, order.quote.amount, order.id))
+
+        return await self.run(purchase)
+
+    async def earn(self, telegram_id: int, kopecks: int, *, hold_days: int = 0) -> None:
+        """Let a friend whom the customer invited buy a plan that is dear enough for a reward of so many kopecks."""
+        friend = 900_000_000 + telegram_id
+        await self.add_customer(friend, referrer=telegram_id)
+        await self.run(set_hold_days, hold_days)
+        async with self._lent() as connection:
+            await connection.execute(
+                "INSERT INTO prices (tariff, days, amount) VALUES ('plus', 1000, $1) "
+                "ON CONFLICT (tariff, days) DO UPDATE SET amount = excluded.amount",
+                10 * kopecks,
+            )
+            number = await connection.fetchval("SELECT count(*) FROM orders")
+        await self.buy(friend, "plus", 1000, charge_id=f"friend-{telegram_id}-{number}")
+
+    async def topup(self, telegram_id: int = 1001, kopecks: int = 20_000, *, charge_id: str = "top") -> PurchaseOutcome:
+        """Open an order for a top-up and pay it exactly and in time."""
+        order = await self.run(open_topup, telegram_id, Money(kopecks), idempotency_key=charge_id)
+        return await self.run(finalize_purchase, FinalizePurchase("test", charge_id, Money(kopecks), order.id))
+
+    async def buy_from_balance(
+        self, telegram_id: int = 1001, tariff: str = "basic", days: int = 30, *, key: str = "b"
+    ) -> BalancePurchase:
+        """Buy a plan from the balance at its price."""
+
+        async def purchase(tx: Tx) -> BalancePurchase:
+            price = (await quote_plan(tx, telegram_id, tariff, days)).price
+            return await finalize_balance_purchase(tx, telegram_id, tariff, days, seen_price=price, idempotency_key=key)
 
         return await self.run(purchase)
 

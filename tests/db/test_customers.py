@@ -10,12 +10,13 @@ from db.work.outbox import OutboxMessage, add_message, claim_messages, mark_unde
 from tests.db.database import Database
 
 
-async def test_contacts_at_once_add_one_customer_with_one_account(database: Database) -> None:
+async def test_contacts_at_once_add_one_customer_with_one_set_of_purses(database: Database) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(6):
             nursery.start_soon(database.add_customer, 1001)
     assert await database.count("customers") == 1
-    assert await database.fetchval("SELECT count(*) FROM accounts WHERE kind = 'customer'") == 1
+    kinds = await database.fetchval("SELECT array_agg(kind ORDER BY kind) FROM accounts WHERE customer_id IS NOT NULL")
+    assert kinds == ["credit", "debt", "earned", "paid"]
 
 
 async def test_any_contact_makes_a_customer_reachable_again(database: Database) -> None:

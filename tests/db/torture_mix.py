@@ -88,12 +88,11 @@ async def _payers(database: Database, size: int, add: Add, count: Count) -> None
                 order = await database.run(open_order, telegram_id, "basic", 30, idempotency_key=key)
                 add(3, _pay(key, 14_900, order.id))
                 count("purchase", 1, world=-14_900, revenue=14_900)
-                count("referral_reward", 1, referral_expense=-1_490, customer=1_490)
+                count("referral_reward", 1, referral_expense=-1_490, earned=1_490)
             key = f"top-{telegram_id}"
             topup = await database.run(open_topup, telegram_id, Money(20_000), idempotency_key=key)
             add(3, _pay(key, 20_000, topup.id))
-            count("topup", 1, world=-20_000, customer=20_000)
-            count("referral_reward", 1, referral_expense=-2_000, customer=2_000)
+            count("topup", 1, world=-20_000, paid=20_000)
 
 
 async def _spenders(database: Database, size: int, add: Add, count: Count) -> None:
@@ -103,7 +102,26 @@ async def _spenders(database: Database, size: int, add: Add, count: Count) -> No
         await _fund(database, telegram_id, 3 * 14_900 + 5_000, count)
         for click in range(5):
             add(2, _spend(telegram_id, f"click-{click}"))
-        count("balance_purchase", 3, customer=-14_900, revenue=14_900)
+        count("balance_purchase", 3, credit=-14_900, revenue=14_900)
+    await _spenders_of_outside_money(database, size, add, count)
+
+
+async def _spenders_of_outside_money(database: Database, size: int, add: Add, count: Count) -> None:
+    """Two who refer to each other have topped up for three plans each and ask for five at once: each is rewarded three times."""
+    for pair in range(size):
+        people = [25_000 + 10 * pair + number for number in range(2)]
+        ids = [(await database.add_customer(telegram_id)).id for telegram_id in people]
+        async with database.connect() as connection:
+            for number, own in enumerate(ids):
+                await connection.execute("UPDATE customers SET referrer_id = $1 WHERE id = $2", ids[1 - number], own)
+        for telegram_id in people:
+            await database.topup(telegram_id, 3 * 14_900 + 5_000, charge_id=f"fund-{telegram_id}")
+            count("topup", 1, world=-49_700, paid=49_700)
+            for click in range(5):
+                add(2, _spend(telegram_id, f"click-{click}"))
+        # Of the rewards of 14.90 nobody can pay another plan: what is left is 50.00 and at most 44.70.
+        count("balance_purchase", 6, paid=-14_900, revenue=14_900)
+        count("referral_reward", 6, referral_expense=-1_490, earned=1_490)
 
 
 async def _withdrawers(database: Database, size: int, add: Add, count: Count) -> None:
@@ -111,17 +129,17 @@ async def _withdrawers(database: Database, size: int, add: Add, count: Count) ->
     others ask for."""
     for number in range(2 * size):
         telegram_id = 30_000 + number
-        await _fund(database, telegram_id, 200_000, count)
+        await _earn(database, telegram_id, 200_000, count)
         for ask in range(5):
             add(2, _withdraw(telegram_id, f"ask-{ask}"))
-        count("withdrawal_reserve", 3, customer=-60_000, withdrawal_reserve=60_000)
+        count("withdrawal_reserve", 3, earned=-60_000, withdrawal_reserve=60_000)
         count("withdrawal_paid", 3, withdrawal_reserve=-60_000, world=60_000)
         telegram_id = 35_000 + number
-        await _fund(database, telegram_id, 200_000, count)
+        await _earn(database, telegram_id, 200_000, count)
         for ask in range(3):
             add(2, _withdraw(telegram_id, f"ask-{ask}", REFUSED))
-        count("withdrawal_reserve", 3, customer=-60_000, withdrawal_reserve=60_000)
-        count("withdrawal_release", 3, withdrawal_reserve=-60_000, customer=60_000)
+        count("withdrawal_reserve", 3, earned=-60_000, withdrawal_reserve=60_000)
+        count("withdrawal_release", 3, withdrawal_reserve=-60_000, earned=60_000)
     add(4, settle_all)
 
 
@@ -135,7 +153,7 @@ async def _renewed(database: Database, size: int, add: Add, count: Count, claims
         assert bought.subscription_id is not None
         add(5, _renewal(bought.subscription_id, claims))
         count("purchase", 1, world=-14_900, revenue=14_900)
-        count("auto_renewal", 1, customer=-14_900, revenue=14_900)
+        count("auto_renewal", 1, credit=-14_900, revenue=14_900)
         count("", 1, renewals=1)
     for worker in range(5):
         add(2, _claim(await database.run(enlist_claimer, f"worker-{worker}"), claims))
@@ -172,7 +190,7 @@ async def _compensated(database: Database, size: int, add: Add, count: Count) ->
         assert bought.subscription_id is not None
         add(4, _compensation(bought.subscription_id))
         count("purchase", 1, world=-14_900, revenue=14_900)
-        count("compensation", 1, compensation_expense=-14_900, customer=14_900)
+        count("compensation", 1, compensation_expense=-14_900, credit=14_900)
 
 
 async def _refunded(database: Database, size: int, add: Add, count: Count) -> None:
@@ -183,12 +201,12 @@ async def _refunded(database: Database, size: int, add: Add, count: Count) -> No
         await database.add_customer(friend, referrer=referrer)
         await database.buy(friend, charge_id=f"refunded-{number}")
         count("purchase", 1, world=-14_900, revenue=14_900)
-        count("referral_reward", 1, referral_expense=-1_490, customer=1_490)
+        count("referral_reward", 1, referral_expense=-1_490, earned=1_490)
         for part in range(5):
             add(2, _refund(f"refunded-{number}", f"part-{number}-{part}"))
         count("refund", 3, revenue=-4_000, world=4_000)
         count("referral_clawback", 3)
-        count("", 1, customer=-1_200, referral_expense=1_200)
+        count("", 1, earned=-1_200, referral_expense=1_200)
 
 
 async def _promos(database: Database, size: int, add: Add, count: Count) -> None:
@@ -215,7 +233,7 @@ async def _strangers(database: Database, size: int, add: Add, count: Count) -> N
         count("suspense", 1, world=-5_000, suspense=5_000)
         for telegram_id in (60_001, 60_002):
             add(2, _credit(parked.case_id, telegram_id))
-        count("case_credit", 1, suspense=-5_000, customer=5_000)
+        count("case_credit", 1, suspense=-5_000, paid=5_000)
 
 
 async def _fund(database: Database, telegram_id: int, kopecks: int, count: Count) -> None:
@@ -223,7 +241,14 @@ async def _fund(database: Database, telegram_id: int, kopecks: int, count: Count
     await database.run(
         adjust_balance, telegram_id, Money(kopecks), reason="x", actor="test", idempotency_key=f"fund-{telegram_id}"
     )
-    count("admin_adjust", 1, adjustment=-kopecks, customer=kopecks)
+    count("admin_adjust", 1, adjustment=-kopecks, credit=kopecks)
+
+
+async def _earn(database: Database, telegram_id: int, kopecks: int, count: Count) -> None:
+    await database.add_customer(telegram_id)
+    await database.earn(telegram_id, kopecks)
+    count("purchase", 1, world=-10 * kopecks, revenue=10 * kopecks)
+    count("referral_reward", 1, referral_expense=-kopecks, earned=kopecks)
 
 
 def _pay(charge_id: str, kopecks: int, order_id: int) -> Work:
@@ -231,7 +256,9 @@ def _pay(charge_id: str, kopecks: int, order_id: int) -> Work:
 
 
 def _spend(telegram_id: int, key: str) -> Work:
-    return lambda tx: finalize_balance_purchase(tx, telegram_id, "basic", 30, idempotency_key=key)
+    return lambda tx: finalize_balance_purchase(
+        tx, telegram_id, "basic", 30, seen_price=Money(14_900), idempotency_key=key
+    )
 
 
 def _withdraw(telegram_id: int, key: str, destination: str = "card") -> Work:

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from db.billing.cases import Case, close_case, credit_case, find_case, list_cases, open_case
-from db.billing.ledger import balance
+from db.billing.ledger import balance, purses
 from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
 from db.billing.referrals import paying_friends
@@ -35,7 +35,7 @@ async def test_open_cases_are_listed_with_what_they_hold_oldest_first(database: 
     assert [case.id for case in await database.run(list_cases, after=first)] == [second]
 
 
-async def test_captured_money_is_credited_once_rewarded_and_the_case_closed(database: Database) -> None:
+async def test_captured_money_is_credited_once_and_rewarded_when_it_is_spent(database: Database) -> None:
     referrer = await database.add_customer(2002)
     customer = await database.add_customer(1001, referrer=2002)
     number = await parked(database)
@@ -50,13 +50,16 @@ async def test_captured_money_is_credited_once_rewarded_and_the_case_closed(data
     assert {(case.state, case.resolution, case.suspended) for case in cases} == {
         ("closed", "credited to customer 1001", Money(0))
     }
-    assert await database.run(balance, customer.id) == Money(20000)
-    assert await database.run(balance, referrer.id) == Money(2000)
-    assert await database.run(paying_friends, referrer.id) == 1
+    assert (await database.run(purses, customer.id)).paid == Money(20000)
+    assert await database.run(paying_friends, referrer.id) == 0
+    assert await database.run(balance, referrer.id) == Money(0)
     assert await database.fetchval("SELECT count(*) FROM outbox WHERE kind = 'balance_credited'") == 1
     with pytest.raises(BusinessError, match=r"was closed by operator at .*credited to customer 1001"):
         await credit(database, number, 2002)
     assert await database.broken_invariants(at_rest=True) == []
+    await database.buy_from_balance()
+    assert await database.run(balance, referrer.id) == Money(1490)
+    assert await database.run(paying_friends, referrer.id) == 1
 
 
 async def test_a_value_that_nobody_knows_is_said_by_the_operator(database: Database) -> None:
@@ -65,7 +68,7 @@ async def test_a_value_that_nobody_knows_is_said_by_the_operator(database: Datab
     with pytest.raises(BusinessError, match=r"value of 3\.000000000 TON in roubles is not known"):
         await credit(database, number)
     await credit(database, number, amount=Money(70000))
-    assert await database.run(balance, customer.id) == Money(70000)
+    assert (await database.run(purses, customer.id)).credit == Money(70000)
 
 
 async def test_another_amount_than_is_held_is_refused(database: Database) -> None:

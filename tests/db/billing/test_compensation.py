@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.access.subscriptions import get_subscription
-from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.compensation import Compensation, PaidGrant, compensate
 from db.billing.grants import grant_access, grant_trial
 from db.billing.ledger import balance
@@ -88,7 +87,7 @@ async def test_credit_buys_again_and_is_compensated_again(database: Database) ->
     customer = await database.add_customer()
     await database.buy()
     await compensated(database)
-    await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b")
+    await database.buy_from_balance(1001, key="b")
     assert await database.run(balance, customer.id) == Money(0)
     assert (await compensated(database)).amount == Money(14900)
     assert await database.run(balance, customer.id) == Money(14900)

@@ -15,7 +15,8 @@ SET session_replication_role = replica;  -- bulk rows of a test: no triggers, no
 INSERT INTO vpn_nodes (name, endpoint, inbounds) VALUES ('n1', '{}', '{in}'), ('n2', '{}', '{in}');
 INSERT INTO customers (telegram_id, referrer_id, first_paid_at)
 SELECT n, CASE WHEN n % 3 = 0 AND n > 100 THEN 1 + n % 97 END, now() FROM generate_series(1, :customers) n;
-INSERT INTO accounts (kind, customer_id, currency, balance) SELECT 'customer', id, 'RUB', 0 FROM customers;
+INSERT INTO accounts (kind, customer_id, currency, balance) SELECT kind, id, 'RUB', 0 FROM customers
+CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS kind;
 INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at, plan_tariff, period_days, price_amount,
                            price_currency)
 SELECT id, 'basic', now() + interval '26 days', 'payment', 'active', now() + interval '26 days',
@@ -35,22 +36,24 @@ INSERT INTO journals (kind, idempotency_key, customer_id) SELECT 'admin_adjust',
 INSERT INTO journals (kind, idempotency_key, customer_id, money_in_id)
 SELECT 'referral_reward', 'r' || m.id, c.referrer_id, m.id
 FROM money_in m JOIN customers c ON c.id = m.customer_id WHERE c.referrer_id IS NOT NULL;
-INSERT INTO referral_rewards (buyer_id, referrer_id, money_in_id, journal_id, friends, percent, amount, currency, created_at)
-SELECT m.customer_id, j.customer_id, m.id, j.id, 1, 10, 1490, 'RUB', now() - interval '10 days'
-FROM journals j JOIN money_in m ON m.id = j.money_in_id WHERE j.kind = 'referral_reward';
+INSERT INTO referral_rewards (buyer_id, referrer_id, money_in_id, journal_id, friends, percent, amount, currency, created_at,
+                              spending_journal_id, base, matures_at)
+SELECT m.customer_id, j.customer_id, m.id, j.id, 1, 10, 1490, 'RUB', now() - interval '10 days', s.id, 14900, now()
+FROM journals j JOIN money_in m ON m.id = j.money_in_id JOIN journals s ON s.money_in_id = m.id AND s.kind = 'purchase'
+WHERE j.kind = 'referral_reward';
 ANALYZE;
 INSERT INTO postings (journal_id, account_id, currency, amount)
 SELECT j.id, a.id, 'RUB', leg.amount
 FROM journals j
 JOIN (VALUES ('purchase', 'world', -14900), ('purchase', 'revenue', 14900),
-             ('balance_purchase', 'customer', -14900), ('balance_purchase', 'revenue', 14900),
-             ('admin_adjust', 'adjustment', -14900), ('admin_adjust', 'customer', 14900),
-             ('referral_reward', 'referral_expense', -1490), ('referral_reward', 'customer', 1490)) AS leg (kind, account, amount)
+             ('balance_purchase', 'credit', -14900), ('balance_purchase', 'revenue', 14900),
+             ('admin_adjust', 'adjustment', -14900), ('admin_adjust', 'credit', 14900),
+             ('referral_reward', 'referral_expense', -1490), ('referral_reward', 'earned', 1490)) AS leg (kind, account, amount)
     ON leg.kind = j.kind
-JOIN accounts a ON a.kind = leg.account AND (a.kind <> 'customer' OR a.customer_id = j.customer_id);
+JOIN accounts a ON a.kind = leg.account AND (a.customer_id IS NULL OR a.customer_id = j.customer_id);
 UPDATE accounts a SET balance = p.amount
 FROM (SELECT account_id, sum(amount) AS amount FROM postings GROUP BY account_id) AS p
-WHERE p.account_id = a.id AND kind = 'customer';
+WHERE p.account_id = a.id AND a.customer_id IS NOT NULL;
 INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end, order_id,
                                 money_in_id, journal_id, actor, created_at)
 SELECT s.id, k, 'grant', CASE WHEN k = 3 THEN 'balance' ELSE 'payment' END, 'basic', interval '30 days',

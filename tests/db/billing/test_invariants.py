@@ -9,9 +9,9 @@ BREAKS = {
     "money_rule1_every_charge_ends_once": "DELETE FROM entitlement_events",
     "money_i01_postings_sum_to_zero": "UPDATE postings SET amount = amount + 1 WHERE amount > 0",
     "money_i02_journals_are_balanced": "DELETE FROM postings WHERE amount > 0",
-    "money_i03_balances_equal_postings": "UPDATE accounts SET balance = balance + 1 WHERE kind = 'customer'",
+    "money_i03_balances_equal_postings": "UPDATE accounts SET balance = balance + 1 WHERE kind = 'paid'",
     "money_i04_no_balance_below_floor": (
-        "ALTER TABLE accounts DROP CONSTRAINT balance_not_below_floor; UPDATE accounts SET balance = -1 WHERE kind = 'customer'"
+        "ALTER TABLE accounts DROP CONSTRAINT purse_not_below_zero; UPDATE accounts SET balance = -1 WHERE kind = 'paid'"
     ),
     "money_i05_one_money_in_per_charge": (
         "ALTER TABLE money_in DROP CONSTRAINT one_money_in_per_charge; UPDATE money_in SET charge_id = 'same'"
@@ -28,6 +28,7 @@ BREAKS = {
     "money_i11_messages_follow_facts": "DELETE FROM outbox WHERE kind = 'purchase'",
     "money_i12_nothing_past_its_deadline": "UPDATE vpn_keys SET pending_since = now() - interval '1 hour'",
     "money_i13_world_equals_outside": "UPDATE money_in SET asset = 'USD', booked_amount = booked_amount + 1",
+    "money_i14_purses_follow_rules": "UPDATE journals SET kind = 'compensation' WHERE kind = 'referral_reward'",
     "money_renewals_are_whole": "UPDATE entitlement_events SET source = 'auto_renewal'",
     "money_recurring_work_is_in_time": (
         "INSERT INTO reminder_schedule (subscription_id, plan, began_at, ends_at, due_at) "

@@ -5,7 +5,6 @@ from datetime import timedelta
 from db.access.reminders import queue_reminders
 from db.access.subscriptions import expire_page
 from db.billing.adjustments import adjust_balance
-from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.grants import grant_access, grant_trial
 from db.billing.invariants import check_invariant
 from db.billing.invoices import open_invoice, reserve_invoice
@@ -149,7 +148,7 @@ async def everything(database: Database) -> None:
     await database.add_customer(1001, referrer=2002)
     await database.buy(charge_id="c1")
     await database.run(record_manual_topup, 1001, "manual", "t1", Money(20_000))
-    await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b")
+    await database.buy_from_balance(1001, key="b")
     await database.add_customer(1005)
     await database.run(grant_trial, 1005)
     await database.run(grant_access, 1003, "basic", timedelta(days=1), idempotency_key="g", actor="o")

@@ -50,6 +50,7 @@ async def everything(database: Database) -> None:
     await database.buy(charge_id="c1")
     await database.run(refund_charge, "test", "c1", actor="o", idempotency_key="r")
     await database.run(adjust_balance, 1001, Money(300_000), reason="x", actor="o", idempotency_key="a")
+    await database.earn(1001, 200_000)
     for number in range(3):
         await database.run(request_withdrawal, 1001, Money(60_000), destination="card", idempotency_key=f"w{number}")
     await database.run(approve_withdrawal, 1, actor="o", reference="bank")

@@ -3,28 +3,28 @@
 import pytest
 import trio
 
-from db.billing.ledger import Journal, Leg, balance, move, post
+from db.billing.ledger import Journal, Leg, Purse, balance, move, post
 from db.errors import InsufficientFunds, LedgerConflict
 from db.money import Money
 from tests.db.database import Database
 
 
 async def credit(database: Database, customer_id: int, amount: int, key: str = "credit") -> None:
-    await database.run(post, Journal("admin_adjust", key, move("adjustment", customer_id, Money(amount))))
+    await database.run(post, Journal("admin_adjust", key, move("adjustment", Purse(customer_id, "credit"), Money(amount))))
 
 
 async def test_a_journal_moves_the_balance_by_its_postings(database: Database) -> None:
     customer = await database.add_customer()
     await credit(database, customer.id, 5000)
-    await database.run(post, Journal("admin_adjust", "buy", move(customer.id, "revenue", Money(2000))))
+    await database.run(post, Journal("admin_adjust", "buy", move(Purse(customer.id, "credit"), "adjustment", Money(2000))))
     assert await database.run(balance, customer.id) == Money(3000)
 
 
-async def test_a_balance_never_falls_below_its_floor(database: Database) -> None:
+async def test_no_purse_falls_below_zero(database: Database) -> None:
     customer = await database.add_customer()
     await credit(database, customer.id, 5000)
     with pytest.raises(InsufficientFunds, match=r"50\.01 RUB"):
-        await database.run(post, Journal("admin_adjust", "buy", move(customer.id, "revenue", Money(5001))))
+        await database.run(post, Journal("admin_adjust", "buy", move(Purse(customer.id, "credit"), "adjustment", Money(5001))))
     assert await database.run(balance, customer.id) == Money(5000)
 
 
@@ -36,7 +36,7 @@ async def test_parallel_debits_never_overdraw(database: Database) -> None:
     async def debit(number: int) -> None:
         try:
             await database.run(
-                post, Journal("admin_adjust", f"buy-{number}", move(customer.id, "revenue", Money(3000)))
+                post, Journal("admin_adjust", f"buy-{number}", move(Purse(customer.id, "credit"), "adjustment", Money(3000)))
             )
         except InsufficientFunds:
             return
@@ -118,6 +118,7 @@ async def test_the_server_refuses_what_is_not_balanced_at_commit(database: Datab
         ("money_in", "amount"),
         ("entitlement_events", "new_end"),
         ("referral_rewards", "amount"),
+        ("referral_rules", "hold_days"),
         ("audit", "details"),
     ],
 )
@@ -130,3 +131,28 @@ async def test_what_is_written_is_never_changed(database: Database, table: str, 
             with pytest.raises(Exception, match="is refused"):
                 await connection.execute(sql.format(table, column))
     assert await database.count(table) > 0
+
+
+@pytest.mark.parametrize("kind", ["paid", "credit", "earned", "debt"])
+async def test_a_purse_has_no_floor_and_no_floor_is_ever_lowered(database: Database, kind: str) -> None:
+    await database.add_customer()
+    async with database.connect() as connection:
+        with pytest.raises(Exception, match="no floor is ever lowered|purses_have_no_floor"):
+            await connection.execute("UPDATE accounts SET balance_floor = -1 WHERE kind = $1", kind)
+        with pytest.raises(Exception, match="purse_not_below_zero|debt_not_above_zero"):
+            await connection.execute("UPDATE accounts SET balance = CASE kind WHEN 'debt' THEN 1 ELSE -1 END WHERE kind = $1", kind)
+
+
+async def test_an_older_program_cannot_post_to_the_one_account_that_purses_have_replaced(database: Database) -> None:
+    customer = await database.add_customer()
+    async with database.connect() as connection:
+        await connection.execute("INSERT INTO accounts (kind, customer_id, currency, balance) VALUES ('customer', $1, 'RUB', 0)", customer.id)
+        with pytest.raises(Exception, match="replaced by the purses paid, credit and earned; .* start the newer one"):
+            await connection.execute(
+                """
+                WITH j AS (INSERT INTO journals (kind, idempotency_key) VALUES ('topup', 'old') RETURNING id)
+                INSERT INTO postings (journal_id, account_id, currency, amount)
+                SELECT j.id, a.id, 'RUB', CASE kind WHEN 'world' THEN -10 ELSE 10 END FROM j, accounts a
+                WHERE kind IN ('world', 'customer')
+                """
+            )

@@ -39,14 +39,21 @@ async def test_a_changed_price_is_read_at_run_time(database: Database) -> None:
     [
         (None, False, 0, None),
         (None, False, 40, Discount("personal", 40)),
-        (None, True, 40, Discount("vip", 30)),
-        (5, True, 40, Discount("promo", 5)),
+        (None, True, 40, Discount("personal", 40)),
+        (None, True, 20, Discount("vip", 30)),
+        (None, True, 30, Discount("vip", 30)),
+        (5, True, 40, Discount("personal", 40)),
+        (30, True, 0, Discount("vip", 30)),
+        (31, True, 0, Discount("promo", 31)),
+        (5, False, 5, Discount("personal", 5)),
+        (100, True, 99, Discount("personal", 99)),  # both stop at the smallest purchase
+        (5, False, 0, Discount("promo", 5)),
     ],
 )
-def test_promo_goes_before_vip_before_personal(
+def test_the_best_discount_applies_and_of_equal_ones_the_one_that_lasts(
     promo: int | None, vip: bool, personal: int, expected: Discount | None
 ) -> None:
-    assert best_discount(promo, is_vip=vip, personal_percent=personal) == expected
+    assert best_discount(Money(14900), promo, is_vip=vip, personal_percent=personal) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,15 +81,17 @@ def test_a_bigger_discount_never_costs_more(price: int, one: int, other: int) ->
     assert Discount("promo", high).off(Money(price)) <= Discount("promo", low).off(Money(price))
 
 
-@given(st.none() | st.integers(1, 100), st.booleans(), percents)
-def test_exactly_one_discount_applies_and_they_never_add_up(promo: int | None, is_vip: bool, personal: int) -> None:
-    found = best_discount(promo, is_vip=is_vip, personal_percent=personal)
-    if promo is not None:
-        assert found == Discount("promo", promo)
-    elif is_vip:
-        assert found == Discount("vip", VIP_PERCENT)
-    else:
-        assert found == (Discount("personal", personal) if personal else None)
+@given(prices, st.none() | st.integers(1, 100), st.booleans(), percents)
+def test_exactly_one_discount_applies_the_best_and_they_never_add_up(
+    price: int, promo: int | None, is_vip: bool, personal: int
+) -> None:
+    found = best_discount(Money(price), promo, is_vip=is_vip, personal_percent=personal)
+    paid = price if found is None else found.off(Money(price)).amount
+    percents_offered = [promo or 0, VIP_PERCENT if is_vip else 0, personal]
+    least = min(price, SMALLEST_PURCHASE.amount)
+    assert paid == max(price - price * max(percents_offered) // 100, least)
+    if found is not None and found.source == "promo":
+        assert all(max(price - price * other // 100, least) > paid for other in percents_offered[1:])
 
 
 @given(st.integers(0, 10**6))

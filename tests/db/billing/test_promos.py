@@ -1,19 +1,22 @@
 """A promo code is held by a payable order, used up by its payment, and honoured once it was quoted."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import trio
 
 from db.billing.adjustments import adjust_balance
 from db.billing.balance_purchases import finalize_balance_purchase
-from db.billing.orders import Order, cancel_order, open_order
+from db.billing.orders import Order, cancel_order, list_orders, open_order
 from db.billing.payment_facts import FinalizePurchase, PaymentResult, PurchaseOutcome
 from db.billing.pricing import quote_plan, set_personal_discount, set_vip
 from db.billing.promos import add_promo, find_promo, list_promos, stop_promo
 from db.billing.purchases import finalize_purchase
 from db.errors import BusinessError, OrderConflict
 from db.money import Money
+from db.tx import Tx
 from tests.db.database import Database
 
 
@@ -132,7 +135,15 @@ async def test_a_purchase_from_the_balance_uses_the_code_at_once_and_once(databa
     await promo(database)
     await database.run(adjust_balance, 1001, Money(50_000), reason="x", actor="operator", idempotency_key="x")
     bought = [
-        await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b", promo_code="spring")
+        await database.run(
+            finalize_balance_purchase,
+            1001,
+            "basic",
+            30,
+            seen_price=Money(11920),
+            idempotency_key="b",
+            promo_code="spring",
+        )
         for _ in range(2)
     ]
     assert [(one.price, one.replayed) for one in bought] == [(Money(11920), False), (Money(11920), True)]
@@ -144,10 +155,15 @@ async def test_a_key_stands_for_its_promo_code_too(database: Database) -> None:
     await promo(database, None)
     await database.run(add_promo, "winter", 50, actor="operator")
     await database.run(adjust_balance, 1001, Money(50_000), reason="x", actor="operator", idempotency_key="x")
-    for buy in (open_order, finalize_balance_purchase):
+    async def from_balance(tx: Tx, *plan: Any, **names: Any) -> object:
+        price = {None: 14900, "spring": 11920, "winter": 7450}[names["promo_code"]]
+        return await finalize_balance_purchase(tx, *plan, seen_price=Money(price), **names)
+
+    ways: Sequence[Callable[..., Awaitable[object]]] = (open_order, from_balance)
+    for buy in ways:
         for used, others in (("spring", ("winter", None)), (None, ("winter", "spring"))):
             key = f"{buy.__name__}-{used}"
-            if buy is finalize_balance_purchase and used == "spring":
+            if buy is from_balance and used == "spring":
                 await database.run(cancel_order, 1, actor="operator")  # which holds the code
             await database.run(buy, 1001, "basic", 30, idempotency_key=key, promo_code=used)
             for other in others:
@@ -158,18 +174,47 @@ async def test_a_key_stands_for_its_promo_code_too(database: Database) -> None:
     assert (await database.run(find_promo, "winter")).uses == 0
 
 
-async def test_standing_discounts_are_set_by_command_and_a_code_goes_before_them(database: Database) -> None:
+async def test_standing_discounts_are_set_by_command_and_the_best_discount_applies(database: Database) -> None:
     await database.add_customer()
     await promo(database)
     assert await database.run(set_personal_discount, 1001, 40, actor="operator") is True
     assert (await database.run(quote_plan, 1001, "basic", 30)).price == Money(8940)
     assert await database.run(set_vip, 1001, True, actor="operator") is True
     assert await database.run(set_vip, 1001, True, actor="operator") is False
-    assert (await database.run(quote_plan, 1001, "basic", 30)).price == Money(10430)
-    assert (await database.run(quote_plan, 1001, "basic", 30, promo_code="spring")).price == Money(11920)
+    assert (await database.run(quote_plan, 1001, "basic", 30)).price == Money(8940)
+    assert (await database.run(quote_plan, 1001, "basic", 30, promo_code="spring")).price == Money(8940)
     assert await database.count("orders") == 0, "a quote reserves nothing"
     with pytest.raises(BusinessError, match="0 to 100"):
         await database.run(set_personal_discount, 1001, 101, actor="operator")
     assert (
         await database.fetchval("SELECT count(*) FROM audit WHERE action IN ('set_vip', 'set_personal_discount')") == 2
     )
+
+
+@pytest.mark.parametrize("percent", [20, 30])
+async def test_a_code_that_does_not_lower_the_price_is_neither_held_nor_used_and_the_order_says_so(
+    database: Database, percent: int
+) -> None:
+    await database.add_customer()
+    await database.run(set_vip, 1001, True, actor="operator")
+    await database.run(add_promo, "Spring", percent, max_uses=1, actor="operator")
+    quoted = await database.run(quote_plan, 1001, "basic", 30, promo_code="spring")
+    assert (quoted.price, quoted.promo_code_id, quoted.unused_promo_id) == (Money(10430), None, 1)
+    opened = await order(database)
+    assert (opened.price, opened.promo_code_id, opened.unused_promo_id) == (Money(10430), None, 1)
+    assert (await order(database)).id == opened.id, "the same request is the same order"
+    with pytest.raises(OrderConflict, match="promo code number 1"):
+        await database.run(open_order, 1001, "basic", 30, idempotency_key="o")
+    [listed] = await database.run(list_orders)
+    assert (listed.promo_code, listed.unused_promo) == (None, "spring")
+    assert (await pay(database, opened)).result is PaymentResult.ENTITLEMENT
+    found = await database.run(find_promo, "spring")
+    assert (found.uses, found.reserved) == (0, 0)
+
+
+async def test_a_better_code_is_used_by_a_vip_too(database: Database) -> None:
+    await database.add_customer()
+    await database.run(set_vip, 1001, True, actor="operator")
+    await database.run(add_promo, "half", 50, actor="operator")
+    quoted = await database.run(quote_plan, 1001, "basic", 30, promo_code="half")
+    assert (quoted.price, quoted.promo_code_id, quoted.unused_promo_id) == (Money(7450), 1, None)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.grants import grant_trial
 from db.billing.ledger import balance
 from db.billing.orders import open_topup
@@ -38,13 +37,16 @@ async def test_the_buyer_is_counted_for_the_tier_of_this_purchase(database: Data
     assert await database.run(balance, referrer.id) == Money(3725)
 
 
-async def test_money_is_rewarded_when_it_comes_in_and_not_when_it_is_spent(database: Database) -> None:
+async def test_money_is_rewarded_when_it_buys_access_and_not_when_it_comes_in(database: Database) -> None:
     referrer = await database.add_customer(2002)
     customer = await database.add_customer(1001, referrer=2002)
     topup = await database.run(open_topup, 1001, Money(20000), idempotency_key="top")
     await database.run(finalize_purchase, FinalizePurchase("test", "c1", Money(20000), topup.id))
-    await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="buy")
-    assert await database.run(balance, referrer.id) == Money(2000)
+    assert await database.run(balance, referrer.id) == Money(0)
+    assert await database.run(paying_friends, referrer.id) == 0
+    await database.buy_from_balance(1001, key="buy")
+    assert await database.run(balance, referrer.id) == Money(1490)
+    assert await database.run(paying_friends, referrer.id) == 1
     assert await database.run(balance, customer.id) == Money(5100)
 
 

@@ -7,10 +7,9 @@ import pytest
 import trio
 
 from db.access.subscriptions import get_subscription, mark_revoked
-from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.cases import find_case
 from db.billing.grants import grant_access
-from db.billing.ledger import balance
+from db.billing.ledger import balance, purses
 from db.billing.orders import Quote, open_order, open_topup
 from db.billing.payment_facts import FinalizePurchase, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
@@ -77,10 +76,10 @@ async def access_bought_after(database: Database, how: str) -> datetime:
     if how == "payment":
         await database.buy(charge_id="another")
     elif how == "balance":
-        await topup(database, 14900, "for-balance")
-        await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b")
+        await database.topup(1001, 14900, charge_id="for-balance")
+        await database.buy_from_balance(1001)
     elif how == "renewal":
-        await topup(database, 14900, "for-renewal")
+        await database.topup(1001, 14900, charge_id="for-renewal")
         await database.run(set_auto_renew, 1001, True, actor="o")
         day = await database.fetchval("SELECT (expires_at AT TIME ZONE 'UTC')::date FROM subscriptions")
         assert (await database.run(renew_now, 1001, day, actor="o")).outcome.result is RenewalResult.RENEWED
@@ -203,8 +202,8 @@ async def test_a_credited_charge_goes_back_from_the_balance(database: Database) 
 async def test_a_credit_that_is_spent_is_refused_or_its_rest_written_off(database: Database) -> None:
     customer = await database.add_customer()
     await topup(database, 20000)
-    await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b")
-    with pytest.raises(BusinessError, match=r"holds 51\.00 RUB, less than 200\.00 RUB"):
+    await database.buy_from_balance(1001, key="b")
+    with pytest.raises(BusinessError, match=r"paid money, which holds 51\.00 RUB, less than 200\.00 RUB"):
         await refund(database, "top")
     done = await database.run(
         refund_charge, "test", "top", actor="provider", idempotency_key="chargeback", write_off=True
@@ -243,20 +242,63 @@ async def test_a_part_in_the_captured_asset_is_valued_as_the_charge_was(database
         await refund(database, "c1", Money(1, "TON"), "other")
 
 
-async def test_the_reward_is_taken_back_in_proportion_as_far_as_it_is_there(database: Database) -> None:
+async def test_the_reward_is_taken_back_in_proportion_and_what_is_gone_is_a_debt_that_later_rewards_pay(
+    database: Database,
+) -> None:
     referrer = await database.add_customer(2002)
-    await database.add_customer(1001, referrer=2002)
-    await topup(database, 1_000_000)
-    assert await database.run(balance, referrer.id) == Money(100_000)
-    part = await refund(database, "top", Money(250_000), "part")
+    await database.earn(2002, 100_000)
+    part = await refund(database, "friend-2002-0", Money(250_000), "part")
     assert part.clawed_back == Money(25_000)
     await database.run(
         request_withdrawal, 2002, Money(70_000), destination="card 4111111111111111", idempotency_key="w"
     )
-    rest = await refund(database, "top", key="rest")
-    assert rest.clawed_back == Money(5_000)
-    assert await database.run(balance, referrer.id) == Money(0)
-    assert (await database.run(referral_standing, referrer.id)).earned == Money(70_000)
+    rest = await refund(database, "friend-2002-0", key="rest")
+    assert rest.clawed_back == Money(75_000)
+    assert (await refund(database, "friend-2002-0", Money(750_000), "rest")).clawed_back == Money(75_000)
+    held = await database.run(purses, referrer.id)
+    assert (held.balance, held.earned, held.debt) == (Money(0), Money(0), Money(-70_000))
+    assert (await database.run(referral_standing, referrer.id)).earned == Money(0)
+    await database.earn(2002, 60_000)
+    held = await database.run(purses, referrer.id)
+    assert (held.earned, held.debt) == (Money(0), Money(-10_000))
+    await database.earn(2002, 30_000)
+    held = await database.run(purses, referrer.id)
+    assert (held.earned, held.debt) == (Money(20_000), Money(0))
+
+
+async def test_a_debt_is_never_taken_from_what_the_referrer_paid_in_or_was_given(database: Database) -> None:
+    referrer = await database.add_customer(1001)
+    await topup(database, 50_000)
+    await database.earn(1001, 60_000)
+    await database.run(request_withdrawal, 1001, Money(60_000), destination="card", idempotency_key="w")
+    await refund(database, "friend-1001-1")
+    held = await database.run(purses, referrer.id)
+    assert (held.paid, held.earned, held.debt) == (Money(50_000), Money(0), Money(-60_000))
+
+
+async def test_a_spent_topup_that_goes_back_takes_the_rewards_of_what_it_bought_newest_first(
+    database: Database,
+) -> None:
+    referrer = await database.add_customer(2002)
+    await database.add_customer(1001, referrer=2002)
+    await topup(database, 44_700)
+    for key in ("one", "two", "three"):
+        await database.buy_from_balance(1001, key=key)
+    assert (await database.run(purses, referrer.id)).earned == Money(3 * 1490)
+
+    async def lose(amount: int, key: str) -> Money:
+        done = await database.run(
+            refund_charge, "test", "top", amount=Money(amount), actor="o", idempotency_key=key, write_off=True
+        )
+        return done.clawed_back
+
+    assert await lose(20_000, "part") == Money(2_000)
+    taken = await database.fetchval("SELECT array_agg(reward_id || ': ' || amount ORDER BY id) FROM reward_takebacks")
+    assert taken == ["3: 1490", "2: 510"]
+    assert await database.run(paying_friends, referrer.id) == 1
+    assert await lose(24_700, "rest") == Money(2_470)
+    assert await database.run(paying_friends, referrer.id) == 0
+    assert (await database.run(purses, referrer.id)).earned == Money(0)
 
 
 async def test_who_took_all_money_back_is_no_paying_friend_unless_they_paid_for_more(database: Database) -> None:
@@ -282,7 +324,7 @@ async def test_a_refund_and_a_purchase_from_the_same_balance_never_overdraw_it(d
 
     async def spend() -> None:
         try:
-            await database.run(finalize_balance_purchase, 1001, "basic", 30, idempotency_key="b")
+            await database.buy_from_balance(1001, key="b")
         except InsufficientFunds as error:
             refused.append(error)
 

@@ -65,7 +65,7 @@ async def end(database: Database) -> datetime:
 
 
 async def balance(database: Database) -> int:
-    found: int = await database.fetchval("SELECT balance FROM accounts WHERE kind = 'customer'")
+    found: int = await database.fetchval("SELECT sum(balance) FROM accounts WHERE customer_id IS NOT NULL")
     return found
 
 

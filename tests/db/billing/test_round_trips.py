@@ -43,25 +43,35 @@ def pay(order_id: int, charge_id: str, telegram_id: int) -> Callable[[Tx], Await
     return lambda tx: finalize_purchase(tx, FinalizePurchase("test", charge_id, Money(14900), order_id, telegram_id))
 
 
-def spend(tx: Tx) -> Awaitable[object]:
-    return finalize_balance_purchase(tx, 2002, "basic", 30, idempotency_key="spend")
+def spend(tx: Tx, telegram_id: int) -> Awaitable[object]:
+    return finalize_balance_purchase(
+        tx, telegram_id, "basic", 30, seen_price=Money(14900), idempotency_key="spend"
+    )
 
 
 @pytest.mark.parametrize(
     ("what", "statements"),
-    [("purchase, with a referrer", 10), ("purchase, without one", 8), ("replay", 4), ("from the balance", 8)],
+    [
+        ("purchase, with a referrer", 10),
+        ("purchase, without one", 8),
+        ("replay", 4),
+        ("from the balance", 9),
+        ("outside money from the balance, with a referrer", 13),
+    ],
 )
 async def test_statements(database: Database, what: str, statements: int) -> None:
     await database.add_customer(2002)
     await database.add_customer(1001, referrer=2002)
     await database.run(adjust_balance, 2002, Money(50_000), reason="x", actor="o", idempotency_key="x")
+    await database.topup(1001)
     friend = await database.run(open_order, 1001, "basic", 30, idempotency_key="o")
     alone = await database.run(open_order, 2002, "basic", 30, idempotency_key="o")
     work = {
         "purchase, with a referrer": pay(friend.id, "c1", 1001),
         "purchase, without one": pay(alone.id, "c2", 2002),
         "replay": pay(friend.id, "c0", 1001),
-        "from the balance": spend,
+        "from the balance": lambda tx: spend(tx, 2002),
+        "outside money from the balance, with a referrer": lambda tx: spend(tx, 1001),
     }[what]
     if what == "replay":
         await database.run(pay(friend.id, "c0", 1001))

@@ -4,7 +4,9 @@ import pytest
 import trio
 
 from db.billing.adjustments import adjust_balance
-from db.billing.ledger import balance
+from db.billing.ledger import Purses, balance, purses
+from db.billing.referrals import set_hold_days, withdrawable
+from db.billing.refunds import refund_charge
 from db.billing.withdrawals import (
     Withdrawal,
     approve_withdrawal,
@@ -22,7 +24,7 @@ CARD = "4111 1111 1111 1234"
 
 async def funded(database: Database, kopecks: int = 100_000) -> int:
     customer = await database.add_customer()
-    await database.run(adjust_balance, 1001, Money(kopecks), reason="start", actor="operator", idempotency_key="start")
+    await database.earn(1001, kopecks)
     return customer.id
 
 
@@ -82,10 +84,11 @@ async def test_more_than_the_balance_is_refused_and_nothing_is_reserved(database
 async def test_an_approved_one_leaves_for_outside_once(database: Database) -> None:
     await funded(database)
     found = await request(database)
+    brought = await held(database, "world")
     for _ in range(2):
         paid = await database.run(approve_withdrawal, found.id, actor="operator", reference="bank 77")
     assert (paid.state, paid.reference, paid.settled_by) == ("paid", "bank 77", "operator")
-    assert (await held(database, "withdrawal_reserve"), await held(database, "world")) == (0, 60_000)
+    assert (await held(database, "withdrawal_reserve"), await held(database, "world") - brought) == (0, 60_000)
     with pytest.raises(BusinessError, match=r"was paid by operator at .* \(bank 77\)"):
         await database.run(reject_withdrawal, found.id, actor="operator", reason="no")
     with pytest.raises(BusinessError, match="was paid"):
@@ -160,3 +163,46 @@ async def test_words_are_needed(database: Database) -> None:
         await database.run(request_withdrawal, 1001, Money(60_000), destination=" ", idempotency_key="x")
     with pytest.raises(BusinessError, match="no withdrawal 99"):
         await database.run(approve_withdrawal, 99, actor="operator", reference="bank")
+
+
+async def test_only_what_was_earned_and_is_not_held_back_can_be_withdrawn(database: Database) -> None:
+    customer = await database.add_customer()
+    await database.topup(1001, 500_000)
+    await database.run(adjust_balance, 1001, Money(100_000), reason="x", actor="operator", idempotency_key="a")
+    with pytest.raises(InsufficientFunds, match=r"0\.00 RUB can be withdrawn, less than 600\.00 RUB: 0\.00 RUB were earned"):
+        await request(database)
+    await database.earn(1001, 100_000, hold_days=14)
+    with pytest.raises(InsufficientFunds, match=r"0\.00 RUB can .* of which 1000\.00 RUB are held back, the first until .* UTC"):
+        await request(database)
+    await database.move_clock(days=13.99)
+    with pytest.raises(InsufficientFunds):
+        await request(database)
+    await database.move_clock(days=14.01)
+    await request(database)
+    assert await database.run(purses, customer.id) == Purses(Money(500_000), Money(100_000), Money(40_000), Money(0))
+    assert (await database.run(withdrawable, customer.id)).amount == Money(40_000)
+
+
+async def test_a_reward_that_is_held_back_and_half_taken_back_holds_back_the_other_half(database: Database) -> None:
+    customer = await database.add_customer()
+    await database.earn(1001, 100_000)
+    await database.earn(1001, 80_000, hold_days=14)
+    await database.run(
+        refund_charge, "test", "friend-1001-1", amount=Money(400_000), actor="operator", idempotency_key="r"
+    )
+    found = await database.run(withdrawable, customer.id)
+    assert (found.amount, found.earned, found.unmatured) == (Money(100_000), Money(140_000), Money(40_000))
+    with pytest.raises(InsufficientFunds):
+        await request(database, 100_001)
+    await request(database, 100_000)
+
+
+async def test_the_hold_is_a_setting_and_rewards_keep_the_one_of_their_day(database: Database) -> None:
+    customer = await database.add_customer()
+    await database.earn(1001, 100_000, hold_days=30)
+    assert await database.run(set_hold_days, 30) is False
+    assert await database.run(set_hold_days, 0) is True
+    assert (await database.run(withdrawable, customer.id)).amount == Money(0)
+    assert await database.count("referral_rules") == 3
+    await database.move_clock(days=30.01)
+    assert (await database.run(withdrawable, customer.id)).amount == Money(100_000)

@@ -130,7 +130,7 @@ async def test_after_five_failures_the_key_is_given_up_and_what_was_paid_is_cred
     await database.move_clock(hours=MAX_ATTEMPTS)
     assert await claim(database, owner) == []
     assert await database.fetchval("SELECT activation_status FROM vpn_keys") == "removing"
-    assert await database.fetchval("SELECT balance FROM accounts WHERE kind = 'customer'") == 14900
+    assert await database.fetchval("SELECT balance FROM accounts WHERE kind = 'credit'") == 14900
     assert (
         await database.fetchval("SELECT details->>'compensated' FROM cases WHERE kind = 'activation_failed'") == "14900"
     )

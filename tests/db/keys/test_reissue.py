@@ -169,7 +169,7 @@ async def clear_away(database: Database, owner: Claimer) -> None:
 
 
 async def balance_of(database: Database) -> int:
-    held: int = await database.fetchval("SELECT sum(balance) FROM accounts WHERE kind = 'customer'")
+    held: int = await database.fetchval("SELECT sum(balance) FROM accounts WHERE customer_id IS NOT NULL")
     return held
 
 
