@@ -25,8 +25,9 @@ from runtime.cli import config_option, emit, json_option
 @click.option("--amount", type=KOPECKS, help="How much went back, in kopecks. Default: all that is left.")
 @click.option("--keep-access", is_flag=True, help="Do not take back what the charge bought.")
 @click.option(
-    "--write-off", is_flag=True, help="Take as a loss what the balance does not cover, as after a chargeback."
+    "--chargeback", is_flag=True, help="It has gone back already: take back what it bought, the rest is owed to us."
 )
+@click.option("--write-off", is_flag=True, help="Take as our loss what is not there any more.")
 @click.option("--key", type=NAME, help="What makes a repetition the same refund. Default: made of charge and amount.")
 @config_option
 @json_option
@@ -37,6 +38,7 @@ def refund(
     charge_id: str,
     amount: int | None,
     keep_access: bool,
+    chargeback: bool,
     write_off: bool,
     key: str | None,
     as_json: bool,
@@ -44,7 +46,9 @@ def refund(
     """Record that a captured charge went back to its payer, in part or whole.
 
     The payment itself is made at the provider. A charge that is refunded whole takes the access that it bought and the
-    referrer's reward along. Repeating it changes nothing; a second refund of the same amount needs a --key of its own.
+    referrer's reward along. Money that is spent, or was given to the balance as compensation, is not refunded; after a
+    --chargeback what it bought is taken back, the newest first, what is lacking is a debt that later rewards pay, and a
+    case has the numbers. Repeating it changes nothing; a second refund of the same amount needs a --key of its own.
     """
     part = None if amount is None else Money(amount)
 
@@ -57,6 +61,7 @@ def refund(
             actor=OPERATOR,
             idempotency_key=key or f"{provider}:{charge_id}:{'rest' if amount is None else amount}",
             revoke=not keep_access,
+            chargeback=chargeback,
             write_off=write_off,
         )
 
@@ -68,6 +73,8 @@ def refund(
         "amount": done.amount.amount,
         "currency": done.amount.currency,
         "written_off": done.written_off.amount,
+        "owed": done.owed.amount,
+        "case": done.case_id,
         "clawed_back": done.clawed_back.amount,
         "access_taken_back_seconds": None if done.taken_back is None else int(done.taken_back.total_seconds()),
     }
@@ -82,6 +89,10 @@ def _refund_sentence(done: Refund) -> str:
         parts.append(f"{done.clawed_back} of the referrer's reward taken back")
     if done.written_off:
         parts.append(f"{done.written_off} written off")
+    if done.owed:
+        parts.append(f"{done.owed} owed by the customer")
+    if done.case_id is not None:
+        parts.append(f"the numbers are in case {done.case_id}")
     return "; ".join(parts) + (" (recorded before; nothing was changed)" if done.replayed else "")
 
 

@@ -165,7 +165,7 @@ async def read_access(
 
 
 async def take_back(
-    tx: Tx, subscription_id: int, of_event: int, *, actor: str, journal_id: int, most: timedelta | None = None
+    tx: Tx, subscription_id: int, of_event: int, *, actor: str, journal_id: int | None, most: timedelta | None = None
 ) -> MovedEnd | None:
     """Take back what is left of the interval that the event `of_event` granted, at most `most`; `None`: nothing is left.
 

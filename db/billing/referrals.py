@@ -134,7 +134,9 @@ async def note_spending(tx: Tx, buyer: Buyer, journal_id: int, paid: Money) -> R
     if not paid:
         return None
     if buyer.referrer_id is None:
-        await tx.execute("UPDATE customers SET first_paid_at = atlas_now() WHERE id = $1 AND first_paid_at IS NULL", buyer.id)
+        await tx.execute(
+            "UPDATE customers SET first_paid_at = atlas_now() WHERE id = $1 AND first_paid_at IS NULL", buyer.id
+        )
         return None
     base: int = await tx.fetchval(
         """
@@ -335,7 +337,7 @@ async def claw_back(
 async def forget_refunded_payments(tx: Tx, customer_id: int) -> None:
     """After a refund: a customer all of whose purchases with outside money went back is no paying friend any more.
 
-    Outside money in purchases from the balance counts as gone back as far as refunds were written off.
+    Outside money in purchases from the balance counts as gone back as far as refunds found it spent.
     """
     await tx.execute(
         """
@@ -349,7 +351,7 @@ async def forget_refunded_payments(tx: Tx, customer_id: int) -> None:
               + coalesce((SELECT -sum(p.amount) FROM accounts a JOIN postings p ON p.account_id = a.id
                           JOIN journals j ON j.id = p.journal_id
                           WHERE a.customer_id = $1 AND a.kind = 'paid' AND j.kind IN ('balance_purchase', 'auto_renewal')), 0)
-              <= coalesce((SELECT sum(f.written_off) FROM journals j JOIN refunds f ON f.journal_id = j.id
+              <= coalesce((SELECT sum(f.spent) FROM journals j JOIN refunds f ON f.journal_id = j.id
                            WHERE j.kind = 'refund' AND j.customer_id = $1
                              AND j.id > coalesce((SELECT last_journal FROM purse_openings WHERE customer_id = $1), 0)), 0)
         """,

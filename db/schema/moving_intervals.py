@@ -111,7 +111,9 @@ class Replay:
             if taken and each in others:
                 lost[each.event_id] = round(taken / timedelta(hours=1), 2)
         if lost:
-            self.strangers.append({"refund_event": row["id"], "of_event": row["refunded_event"], "hours_of_events": lost})
+            self.strangers.append(
+                {"refund_event": row["id"], "of_event": row["refunded_event"], "hours_of_events": lost}
+            )
 
     def _divide(self, journal_id: int, amount: int) -> None:
         """One way that the amounts leave: what was left, all of what had time left, or all since access was cut before."""

@@ -105,7 +105,9 @@ class Replay:
         return parts
 
     def _note(self, row: Row, parts: Mapping[PurseName, int]) -> None:
-        self.odd.append({"journal": row["journal_id"], "kind": row["kind"], "amount": row["amount"], "purses": {**parts}})
+        self.odd.append(
+            {"journal": row["journal_id"], "kind": row["kind"], "amount": row["amount"], "purses": {**parts}}
+        )
 
 
 @attrs.define
@@ -147,7 +149,11 @@ class _Moved:
         numbers: dict[str, object] = {"debt": self.replay.debt, "balance": self.account_balance}
         numbers.update({purse: self.replay.held[purse] for purse in PURSES})
         if not self.is_sound:
-            return {"why": "the account does not equal its postings and was not moved", "postings": self.posted, **numbers}
+            return {
+                "why": "the account does not equal its postings and was not moved",
+                "postings": self.posted,
+                **numbers,
+            }
         if not self.replay.odd:
             return None
         return {

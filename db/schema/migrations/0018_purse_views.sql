@@ -190,7 +190,8 @@ WITH allowed (journal, purse, direction) AS (
            ('admin_adjust', 'earned', -1), ('referral_reward', 'debt', 1), ('referral_reward', 'earned', 1),
            ('referral_clawback', 'earned', -1), ('referral_clawback', 'debt', -1), ('withdrawal_reserve', 'earned', -1),
            ('withdrawal_release', 'earned', 1), ('withdrawal_release', 'paid', 1), ('withdrawal_release', 'credit', 1),
-           ('refund', 'paid', -1), ('balance_purchase', 'paid', -1), ('balance_purchase', 'credit', -1),
+           ('refund', 'paid', -1), ('refund', 'credit', -1), ('refund', 'debt', -1),
+           ('balance_purchase', 'paid', -1), ('balance_purchase', 'credit', -1),
            ('balance_purchase', 'earned', -1), ('auto_renewal', 'paid', -1), ('auto_renewal', 'credit', -1),
            ('auto_renewal', 'earned', -1), ('purse_split', 'paid', 1), ('purse_split', 'credit', 1),
            ('purse_split', 'earned', 1), ('purse_split', 'debt', -1)

@@ -44,9 +44,7 @@ def pay(order_id: int, charge_id: str, telegram_id: int) -> Callable[[Tx], Await
 
 
 def spend(tx: Tx, telegram_id: int) -> Awaitable[object]:
-    return finalize_balance_purchase(
-        tx, telegram_id, "basic", 30, seen_price=Money(14900), idempotency_key="spend"
-    )
+    return finalize_balance_purchase(tx, telegram_id, "basic", 30, seen_price=Money(14900), idempotency_key="spend")
 
 
 @pytest.mark.parametrize(
