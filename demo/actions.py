@@ -123,7 +123,9 @@ class ActionRunner:
 
     async def _invoice(self, action: Action, order: Any) -> str:
         path = f"/orders/{order['order_id']}/invoice"
-        invoice = await self.front_end.customer(action.telegram_id, "POST", path, {"provider": action.provider, "price": order["amount"]})
+        invoice = await self.front_end.customer(
+            action.telegram_id, "POST", path, {"provider": action.provider, "price": order["amount"]}
+        )
         # Telegram knows its invoices by their links.
         return str(invoice["pay_url" if action.provider == "telegram" else "invoice_id"])
 

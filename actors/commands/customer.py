@@ -74,7 +74,10 @@ def show(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
         ("balance", f"{held.balance}: {held.paid} paid in, {held.credit} credited, {held.earned} earned"),
         ("withdraw", f"{free.amount} now, {free.unmatured} held back"),
         *([("debt", f"{held.debt}, which later rewards pay")] if held.debt else []),
-        ("discount", f"{'VIP, ' if found.is_vip else ''}{found.personal_discount_percent} % personal; the best one applies"),
+        (
+            "discount",
+            f"{'VIP, ' if found.is_vip else ''}{found.personal_discount_percent} % personal; the best one applies",
+        ),
         ("friends", f"{standing.friends} paying, {standing.percent} % of what they spend, {standing.earned} so far"),
     ]
     emit(data, as_json, lambda: "\n".join(f"{label:<10}{value}" for label, value in rows))

@@ -97,7 +97,9 @@ def open_(
     emit(
         _data(found) | {"telegram_id": telegram_id},
         as_json,
-        lambda: f"order {found.id} ({found.state}): {_plan(found)} for {found.price}, payable until {until}{_kept(found)}",
+        lambda: (
+            f"order {found.id} ({found.state}): {_plan(found)} for {found.price}, payable until {until}{_kept(found)}"
+        ),
     )
 
 

@@ -124,7 +124,9 @@ def topup(ctx: click.Context, telegram_id: int, provider: str, charge_id: str, a
 @click.option("--customer", "telegram_id", type=TELEGRAM_ID, required=True, help="Telegram id of whose balance it is.")
 @click.option("--tariff", type=NAME, required=True, help="What is bought, such as basic.")
 @click.option("--days", type=DAYS, required=True, help="For how long, such as 30.")
-@click.option("--price", type=KOPECKS, help="The price that the customer saw, in kopecks; without it, the price is said.")
+@click.option(
+    "--price", type=KOPECKS, help="The price that the customer saw, in kopecks; without it, the price is said."
+)
 @click.option("--promo", type=NAME, help="A promo code.")
 @click.option("--key", type=NAME, required=True, help="What makes a repetition the same purchase.")
 @config_option

@@ -45,9 +45,7 @@ class Discount:
         return max(price - price.percent(self.percent), lowest)
 
 
-def best_discount(
-    price: Money, promo_percent: int | None, *, is_vip: bool, personal_percent: int
-) -> Discount | None:
+def best_discount(price: Money, promo_percent: int | None, *, is_vip: bool, personal_percent: int) -> Discount | None:
     """The discount that makes `price` the lowest; of equal ones the one that lasts: VIP, then personal, then the code.
 
     A code is entered to pay less and can be used once: where a standing discount gives as much, it is kept.

@@ -233,9 +233,7 @@ async def _claw_back(
     due = await due_of_charge(tx, charge["id"], value, refunded, booked)
     if not due and written_off:
         due = await due_of_spent(tx, charge["holder_id"], written_off)
-    return await claw_back(
-        tx, charge["referrer_id"], due, money_in_id=charge["id"], idempotency_key=idempotency_key
-    )
+    return await claw_back(tx, charge["referrer_id"], due, money_in_id=charge["id"], idempotency_key=idempotency_key)
 
 
 async def _close_case(tx: Tx, charge: Row, actor: str) -> None:
@@ -254,7 +252,8 @@ async def _find(tx: Tx, idempotency_key: str) -> Refund | None:
     row = await tx.fetchrow(
         """
         SELECT r.*, j.customer_id, e.period,
-               coalesce((SELECT sum(amount) FROM reward_takebacks WHERE journal_id = r.clawback_journal_id), 0)::bigint AS clawed_back
+               coalesce((SELECT sum(amount) FROM reward_takebacks
+                         WHERE journal_id = r.clawback_journal_id), 0)::bigint AS clawed_back
         FROM refunds r
         JOIN journals j ON j.id = r.journal_id
         LEFT JOIN entitlement_events e ON e.id = r.event_id

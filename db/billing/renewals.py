@@ -317,7 +317,5 @@ def _price(customer: Customer, row: Row) -> Money:
     if row["list_amount"] is None:
         return Money(row["price_amount"], row["price_currency"])
     listed = Money(row["list_amount"], row["list_currency"])
-    discount = best_discount(
-        listed, None, is_vip=customer.is_vip, personal_percent=customer.personal_discount_percent
-    )
+    discount = best_discount(listed, None, is_vip=customer.is_vip, personal_percent=customer.personal_discount_percent)
     return listed if discount is None else discount.off(listed)

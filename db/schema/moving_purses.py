@@ -105,7 +105,9 @@ class Replay:
         return parts
 
     def _note(self, row: Row, parts: Mapping[PurseName, int]) -> None:
-        self.odd.append({"journal": row["journal_id"], "kind": row["kind"], "amount": row["amount"], "purses": {**parts}})
+        self.odd.append(
+            {"journal": row["journal_id"], "kind": row["kind"], "amount": row["amount"], "purses": {**parts}}
+        )
 
 
 @attrs.define
@@ -147,7 +149,11 @@ class _Moved:
         numbers: dict[str, object] = {"debt": self.replay.debt, "balance": self.account_balance}
         numbers.update({purse: self.replay.held[purse] for purse in PURSES})
         if not self.is_sound:
-            return {"why": "the account does not equal its postings and was not moved", "postings": self.posted, **numbers}
+            return {
+                "why": "the account does not equal its postings and was not moved",
+                "postings": self.posted,
+                **numbers,
+            }
         if not self.replay.odd:
             return None
         return {
@@ -186,7 +192,8 @@ async def _write(tx: Tx, page: Sequence[_Moved]) -> None:
     await tx.execute(
         """
         INSERT INTO accounts (kind, customer_id, currency, balance)
-        SELECT purse, id, 'RUB', 0 FROM unnest($1::bigint[]) AS id CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS purse
+        SELECT purse, id, 'RUB', 0
+        FROM unnest($1::bigint[]) AS id CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS purse
         ON CONFLICT (customer_id, kind, currency) DO NOTHING
         """,
         [moved.customer_id for moved in page],
@@ -218,7 +225,8 @@ async def _write(tx: Tx, page: Sequence[_Moved]) -> None:
         """
         INSERT INTO purse_openings (customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, last_journal, journal_id)
         SELECT customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, $8, journal_id
-        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $9::bigint[])
+        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+                    $9::bigint[])
              AS o (customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, journal_id)
         """,
         [moved.customer_id for moved in sound],
@@ -256,7 +264,8 @@ async def _open_cases(tx: Tx, page: Sequence[_Moved]) -> None:
         """
         WITH opened AS (
             INSERT INTO cases (kind, subject, customer_id, details)
-            SELECT 'purse_split', 'customer:' || o.id, o.id, o.details::jsonb FROM unnest($1::bigint[], $2::text[]) AS o (id, details)
+            SELECT 'purse_split', 'customer:' || o.id, o.id, o.details::jsonb
+            FROM unnest($1::bigint[], $2::text[]) AS o (id, details)
             RETURNING id, kind, subject, details
         )
         INSERT INTO outbox (kind, subject, payload)

@@ -147,7 +147,19 @@ def _earn(atlas: Atlas) -> None:
 
     trio.run(hold_nothing_back)
     atlas("customer", "add", "43", "--referrer", "42")
-    plan = ("buy", "--customer", "43", "--provider", "manual", "--tariff", "plus", "--days", "365", "--amount", "229900")
+    plan = (
+        "buy",
+        "--customer",
+        "43",
+        "--provider",
+        "manual",
+        "--tariff",
+        "plus",
+        "--days",
+        "365",
+        "--amount",
+        "229900",
+    )
     for number in range(3):
         atlas(*plan, "--charge", f"friend-{number}")
 

@@ -159,7 +159,9 @@ async def test_an_order_of_somebody_else_is_not_found(database_dsn: str) -> None
         order = await here.ok("POST", f"{ME}/orders", {"amount": 50000, "idempotency_key": "a"})
         other = f"/customers/7/orders/{order['order_id']}"
         assert (await here.call("GET", other)).status_code == 404
-        assert (await here.call("POST", f"{other}/invoice", {"provider": "yookassa", "price": 50000})).status_code == 404
+        assert (
+            await here.call("POST", f"{other}/invoice", {"provider": "yookassa", "price": 50000})
+        ).status_code == 404
 
 
 async def test_a_repeated_request_is_refused_whoever_sends_it_and_changes_nothing(database_dsn: str) -> None:

@@ -43,9 +43,7 @@ async def test_without_enough_money_nothing_happens(database: Database) -> None:
 
 
 async def buy(database: Database, seen: int, key: str = "click") -> BalancePurchase:
-    return await database.run(
-        finalize_balance_purchase, 1001, "basic", 30, seen_price=Money(seen), idempotency_key=key
-    )
+    return await database.run(finalize_balance_purchase, 1001, "basic", 30, seen_price=Money(seen), idempotency_key=key)
 
 
 async def test_a_price_that_the_customer_did_not_see_is_a_conflict_and_never_a_debit(database: Database) -> None:
@@ -58,7 +56,9 @@ async def test_a_price_that_the_customer_did_not_see_is_a_conflict_and_never_a_d
     assert (await buy(database, 14_900)).price == Money(14_900)
 
 
-async def test_a_repeated_request_is_answered_as_before_although_the_price_has_changed_since(database: Database) -> None:
+async def test_a_repeated_request_is_answered_as_before_although_the_price_has_changed_since(
+    database: Database,
+) -> None:
     customer_id = await funded(database, 50_000)
     first = await buy(database, 14_900)
     await database.run(set_vip, 1001, True, actor="test")

@@ -15,7 +15,8 @@ SET session_replication_role = replica;  -- bulk rows of a test: no triggers, no
 INSERT INTO vpn_nodes (name, endpoint, inbounds) VALUES ('n1', '{}', '{in}'), ('n2', '{}', '{in}');
 INSERT INTO customers (telegram_id, referrer_id, first_paid_at)
 SELECT n, CASE WHEN n % 3 = 0 AND n > 100 THEN 1 + n % 97 END, now() FROM generate_series(1, :customers) n;
-INSERT INTO accounts (kind, customer_id, currency, balance) SELECT kind, id, 'RUB', 0 FROM customers CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS kind;
+INSERT INTO accounts (kind, customer_id, currency, balance)
+SELECT kind, id, 'RUB', 0 FROM customers CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS kind;
 INSERT INTO subscriptions (customer_id, tariff, source, state, expires_at, plan_tariff, period_days, price_amount, price_currency)
 SELECT id, 'basic', 'payment', 'active', now() + interval '26 days', 'basic', 30, 14900, 'RUB' FROM customers;
 INSERT INTO tariff_terms SELECT id, tariff, expires_at FROM subscriptions;

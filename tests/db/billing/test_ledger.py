@@ -10,13 +10,17 @@ from tests.db.database import Database
 
 
 async def credit(database: Database, customer_id: int, amount: int, key: str = "credit") -> None:
-    await database.run(post, Journal("admin_adjust", key, move("adjustment", Purse(customer_id, "credit"), Money(amount))))
+    await database.run(
+        post, Journal("admin_adjust", key, move("adjustment", Purse(customer_id, "credit"), Money(amount)))
+    )
 
 
 async def test_a_journal_moves_the_balance_by_its_postings(database: Database) -> None:
     customer = await database.add_customer()
     await credit(database, customer.id, 5000)
-    await database.run(post, Journal("admin_adjust", "buy", move(Purse(customer.id, "credit"), "adjustment", Money(2000))))
+    await database.run(
+        post, Journal("admin_adjust", "buy", move(Purse(customer.id, "credit"), "adjustment", Money(2000)))
+    )
     assert await database.run(balance, customer.id) == Money(3000)
 
 
@@ -24,7 +28,9 @@ async def test_no_purse_falls_below_zero(database: Database) -> None:
     customer = await database.add_customer()
     await credit(database, customer.id, 5000)
     with pytest.raises(InsufficientFunds, match=r"50\.01 RUB"):
-        await database.run(post, Journal("admin_adjust", "buy", move(Purse(customer.id, "credit"), "adjustment", Money(5001))))
+        await database.run(
+            post, Journal("admin_adjust", "buy", move(Purse(customer.id, "credit"), "adjustment", Money(5001)))
+        )
     assert await database.run(balance, customer.id) == Money(5000)
 
 
@@ -36,7 +42,8 @@ async def test_parallel_debits_never_overdraw(database: Database) -> None:
     async def debit(number: int) -> None:
         try:
             await database.run(
-                post, Journal("admin_adjust", f"buy-{number}", move(Purse(customer.id, "credit"), "adjustment", Money(3000)))
+                post,
+                Journal("admin_adjust", f"buy-{number}", move(Purse(customer.id, "credit"), "adjustment", Money(3000))),
             )
         except InsufficientFunds:
             return
@@ -137,17 +144,21 @@ async def test_what_is_written_is_never_changed(database: Database, table: str, 
 async def test_a_purse_has_no_floor_and_no_floor_is_ever_lowered(database: Database, kind: str) -> None:
     await database.add_customer()
     async with database.connect() as connection:
-        with pytest.raises(Exception, match="no floor is ever lowered|purses_have_no_floor"):
+        with pytest.raises(Exception, match=r"no floor is ever lowered|purses_have_no_floor"):
             await connection.execute("UPDATE accounts SET balance_floor = -1 WHERE kind = $1", kind)
-        with pytest.raises(Exception, match="purse_not_below_zero|debt_not_above_zero"):
-            await connection.execute("UPDATE accounts SET balance = CASE kind WHEN 'debt' THEN 1 ELSE -1 END WHERE kind = $1", kind)
+        with pytest.raises(Exception, match=r"purse_not_below_zero|debt_not_above_zero"):
+            await connection.execute(
+                "UPDATE accounts SET balance = CASE kind WHEN 'debt' THEN 1 ELSE -1 END WHERE kind = $1", kind
+            )
 
 
 async def test_an_older_program_cannot_post_to_the_one_account_that_purses_have_replaced(database: Database) -> None:
     customer = await database.add_customer()
     async with database.connect() as connection:
-        await connection.execute("INSERT INTO accounts (kind, customer_id, currency, balance) VALUES ('customer', $1, 'RUB', 0)", customer.id)
-        with pytest.raises(Exception, match="replaced by the purses paid, credit and earned; .* start the newer one"):
+        await connection.execute(
+            "INSERT INTO accounts (kind, customer_id, currency, balance) VALUES ('customer', $1, 'RUB', 0)", customer.id
+        )
+        with pytest.raises(Exception, match=r"replaced by the purses paid, credit and earned; .* start the newer one"):
             await connection.execute(
                 """
                 WITH j AS (INSERT INTO journals (kind, idempotency_key) VALUES ('topup', 'old') RETURNING id)

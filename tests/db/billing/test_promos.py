@@ -155,6 +155,7 @@ async def test_a_key_stands_for_its_promo_code_too(database: Database) -> None:
     await promo(database, None)
     await database.run(add_promo, "winter", 50, actor="operator")
     await database.run(adjust_balance, 1001, Money(50_000), reason="x", actor="operator", idempotency_key="x")
+
     async def from_balance(tx: Tx, *plan: Any, **names: Any) -> object:
         price = {None: 14900, "spring": 11920, "winter": 7450}[names["promo_code"]]
         return await finalize_balance_purchase(tx, *plan, seen_price=Money(price), **names)

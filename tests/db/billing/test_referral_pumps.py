@@ -138,7 +138,9 @@ async def test_a_rejected_withdrawal_gives_earned_money_back_as_earned(database:
     assert await database.run(purses, referrer) == Purses(NOTHING, NOTHING, Money(60_000), NOTHING)
 
 
-async def test_paid_money_leaves_as_a_refund_of_its_charge_and_never_more_than_is_left_of_it(database: Database) -> None:
+async def test_paid_money_leaves_as_a_refund_of_its_charge_and_never_more_than_is_left_of_it(
+    database: Database,
+) -> None:
     _, friend = await pair(database)
     await database.topup(1001, 20_000)
     await database.buy_from_balance()

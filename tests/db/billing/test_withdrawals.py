@@ -169,10 +169,14 @@ async def test_only_what_was_earned_and_is_not_held_back_can_be_withdrawn(databa
     customer = await database.add_customer()
     await database.topup(1001, 500_000)
     await database.run(adjust_balance, 1001, Money(100_000), reason="x", actor="operator", idempotency_key="a")
-    with pytest.raises(InsufficientFunds, match=r"0\.00 RUB can be withdrawn, less than 600\.00 RUB: 0\.00 RUB were earned"):
+    with pytest.raises(
+        InsufficientFunds, match=r"0\.00 RUB can be withdrawn, less than 600\.00 RUB: 0\.00 RUB were earned"
+    ):
         await request(database)
     await database.earn(1001, 100_000, hold_days=14)
-    with pytest.raises(InsufficientFunds, match=r"0\.00 RUB can .* of which 1000\.00 RUB are held back, the first until .* UTC"):
+    with pytest.raises(
+        InsufficientFunds, match=r"0\.00 RUB can .* of which 1000\.00 RUB are held back, the first until .* UTC"
+    ):
         await request(database)
     await database.move_clock(days=13.99)
     with pytest.raises(InsufficientFunds):

@@ -75,7 +75,11 @@ class OldBooks:
             charge,
         )
         assert found is not None
-        legs = [(from_account, written_off - amount), ("adjustment", -written_off), ("world", amount)]
+        legs: list[tuple[int | str, int]] = [
+            (from_account, written_off - amount),
+            ("adjustment", -written_off),
+            ("world", amount),
+        ]
         journal = await self._post("refund", [leg for leg in legs if leg[1]], from_account, charge=charge)
         clawback = None
         if found["referrer_id"] is not None:
@@ -97,7 +101,9 @@ class OldBooks:
 
     async def withdraw(self, customer: int, amount: int, state: str) -> int:
         """A withdrawal of any money, `reserved`, `paid` or `rejected`; returns its number."""
-        reserve = await self._post("withdrawal_reserve", [(customer, -amount), ("withdrawal_reserve", amount)], customer)
+        reserve = await self._post(
+            "withdrawal_reserve", [(customer, -amount), ("withdrawal_reserve", amount)], customer
+        )
         settle, at = None, await self._now()
         if state != "reserved":
             kind, target = ("withdrawal_paid", "world") if state == "paid" else ("withdrawal_release", customer)
@@ -141,7 +147,9 @@ class OldBooks:
         if known:
             await self._post("suspense", [("world", -amount), ("suspense", amount)], None, charge=charge)
         source = "suspense" if known else "adjustment"
-        await self._post("case_credit", [(source, -amount), (customer, amount)], customer, charge=charge, key=f"case:{case}")
+        await self._post(
+            "case_credit", [(source, -amount), (customer, amount)], customer, charge=charge, key=f"case:{case}"
+        )
         if known:
             await self._reward(customer, charge, amount)
 
@@ -151,7 +159,8 @@ class OldBooks:
             """
             INSERT INTO vpn_nodes (name, endpoint, inbounds) VALUES ('n1', '{}', '{in}');
             INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status, activated_at)
-            SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'active', now() - interval '19 days' FROM subscriptions;
+            SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), id, gen_random_uuid(), 1, 'present', 'active',
+                   now() - interval '19 days' FROM subscriptions;
             INSERT INTO key_placements (key_id, node_id, applied, applied_generation, applied_expires_at)
             SELECT k.id, n.id, 'present', 1, s.expires_at
             FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id CROSS JOIN vpn_nodes n
@@ -238,7 +247,9 @@ class OldBooks:
             "SELECT count(*) FROM customers WHERE referrer_id = $1 AND first_paid_at IS NOT NULL", referrer
         )
         share = amount // 10
-        journal = await self._post("referral_reward", [("referral_expense", -share), (referrer, share)], referrer, None, charge)
+        journal = await self._post(
+            "referral_reward", [("referral_expense", -share), (referrer, share)], referrer, None, charge
+        )
         await self.tx.execute(
             "INSERT INTO referral_rewards (buyer_id, referrer_id, money_in_id, journal_id, friends, percent, amount, currency, "
             "created_at) VALUES ($1, $2, $3, $4, $5, 10, $6, 'RUB', $7)",
@@ -270,10 +281,10 @@ class OldBooks:
                 INSERT INTO tariff_terms SELECT id, 'basic', expires_at FROM subscription
                 ON CONFLICT (subscription_id, tariff) DO UPDATE SET ends_at = excluded.ends_at
             )
-            INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end, order_id,
-                                            money_in_id, journal_id, actor, created_at)
-            SELECT s.id, coalesce(before.events, 0) + 1, 'grant', $2, 'basic', interval '30 days', before.expires_at, s.expires_at,
-                   $4, $5, $6, 'old', $3
+            INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
+                                            order_id, money_in_id, journal_id, actor, created_at)
+            SELECT s.id, coalesce(before.events, 0) + 1, 'grant', $2, 'basic', interval '30 days', before.expires_at,
+                   s.expires_at, $4, $5, $6, 'old', $3
             FROM subscription s LEFT JOIN before ON before.id = s.id RETURNING id
             """,
             customer,

@@ -47,7 +47,19 @@ async def fill(database: Database) -> Town:
         inviter = await books.customer(1)
         ids = {"inviter": inviter}
         for number, name in enumerate(
-            ("saver", "overdrawn", "taker", "refunded", "renewed", "adjusted", "parked", "loser", "friend_of_loser", "new"), 2
+            (
+                "saver",
+                "overdrawn",
+                "taker",
+                "refunded",
+                "renewed",
+                "adjusted",
+                "parked",
+                "loser",
+                "friend_of_loser",
+                "new",
+            ),
+            2,
         ):
             floor = -20_000 if name == "overdrawn" else 0
             referrer = {"friend_of_loser": ids.get("loser"), "new": None}.get(name, inviter)
@@ -99,7 +111,7 @@ async def broken(connection: Connection) -> list[str]:
     views = await connection.fetch("SELECT viewname FROM pg_views WHERE viewname LIKE 'money\\_%' ORDER BY viewname")
     found = []
     for view in views:
-        rows = await connection.fetch(f"SELECT subject, problem FROM {view['viewname']}")  # noqa: S608
+        rows = await connection.fetch(f"SELECT subject, problem FROM {view['viewname']}")
         found += [f"{view['viewname']}: {row['subject']} {row['problem']}" for row in rows]
     return found
 
@@ -149,7 +161,9 @@ def held(paid: int = 0, credit: int = 0, earned: int = 0, debt: int = 0) -> Purs
     return Purses(Money(paid), Money(credit), Money(earned), Money(debt))
 
 
-async def test_a_move_with_a_kill_at_every_page_keeps_every_balance_and_every_view_empty(empty_database: Database) -> None:
+async def test_a_move_with_a_kill_at_every_page_keeps_every_balance_and_every_view_empty(
+    empty_database: Database,
+) -> None:
     town = await fill(empty_database)
     await apply_files(empty_database)
     assert await move_with_kills(empty_database, 2) == 7
@@ -186,7 +200,9 @@ async def test_what_todays_rules_would_have_refused_is_a_case_with_its_numbers(e
         rows = await connection.fetch(
             "SELECT customer_id, details::text AS details FROM cases WHERE kind = 'purse_split' ORDER BY customer_id"
         )
-        told = await connection.fetchval("SELECT count(*) FROM outbox WHERE kind = 'case_opened' AND customer_id IS NULL")
+        told = await connection.fetchval(
+            "SELECT count(*) FROM outbox WHERE kind = 'case_opened' AND customer_id IS NULL"
+        )
     cases = {row["customer_id"]: json.loads(row["details"]) for row in rows}
     assert set(cases) == {town.ids["adjusted"], town.ids["loser"]}
     assert told == 2
@@ -229,14 +245,10 @@ async def test_a_topup_that_was_rewarded_goes_back_with_its_reward_and_its_money
     town = await fill(empty_database)
     async with empty_database.connect() as connection:
         await migrate(connection)
-        charge = await connection.fetchval(
-            "SELECT charge_id FROM money_in WHERE customer_id = $1", town.ids["saver"]
-        )
+        charge = await connection.fetchval("SELECT charge_id FROM money_in WHERE customer_id = $1", town.ids["saver"])
     inviter, saver = town.ids["inviter"], 2
     before = (await empty_database.run(purses, inviter)).earned
-    done = await empty_database.run(
-        refund_charge, "old", charge, amount=Money(85_100), actor="o", idempotency_key="r"
-    )
+    done = await empty_database.run(refund_charge, "old", charge, amount=Money(85_100), actor="o", idempotency_key="r")
     assert done.clawed_back == Money(8_510)
     await empty_database.topup(saver, PRICE)
     await empty_database.buy_from_balance(saver, key="new money")
@@ -307,7 +319,9 @@ async def test_the_move_begins_only_while_no_instance_works_and_names_the_one_th
         await connection.execute(
             "INSERT INTO epochs VALUES ('supervisor', 1, 'old', 'host-a', 77, now(), now(), now() + interval '1 hour')"
         )
-        with pytest.raises(InstanceWorks, match=r"0017_purses is applied only .* pid 77 on host host-a, since .* Stop it"):
+        with pytest.raises(
+            InstanceWorks, match=r"0017_purses is applied only .* pid 77 on host host-a, since .* Stop it"
+        ):
             await migrate(connection, wait=0.3)
         assert await connection.fetchval("SELECT count(*) FROM schema_migrations") == 16
         await connection.execute("UPDATE epochs SET held_until = now()")
@@ -325,7 +339,9 @@ async def test_a_released_program_is_refused_the_instance_row_in_a_sentence(empt
         await connection.execute(claim)
         await connection.execute("UPDATE epochs SET held_until = now()")
         await migrate(connection)
-        refusal = "this program knows the schema up to a version that it does not name .* start the program that migrated it"
+        refusal = (
+            "this program knows the schema up to a version that it does not name .* start the program that migrated it"
+        )
         with pytest.raises(Exception, match=refusal):
             await connection.execute(claim)
         mine = await acquire_epoch(connection, "supervisor", "new", 60.0)
