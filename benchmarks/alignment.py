@@ -41,7 +41,8 @@ _LOOK = 0.25
 FILL = """
 SET LOCAL statement_timeout = 0;
 INSERT INTO customers (telegram_id) SELECT n FROM generate_series(1, {count}) n;
-INSERT INTO accounts (kind, customer_id, currency, balance) SELECT 'customer', id, 'RUB', 0 FROM customers;
+INSERT INTO accounts (kind, customer_id, currency, balance)
+SELECT kind, id, 'RUB', 0 FROM customers CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS kind;
 SET LOCAL session_replication_role = replica;  -- bulk rows: no triggers, no events
 INSERT INTO subscriptions (customer_id, tariff, tariff_until, source, state, expires_at, plan_tariff, period_days,
                            price_amount, price_currency)

@@ -1,4 +1,4 @@
-"""The table `[database]` of the configuration file."""
+"""The tables `[database]` and `[referral]` of the configuration file."""
 
 import attrs
 
@@ -40,3 +40,15 @@ class DatabaseSettings:
 
     migration_wait: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long to wait for another process that is migrating the same database."""
+
+
+@settings("referral")
+@attrs.frozen
+class ReferralSettings:
+    """What a referrer gets, as far as it can be set."""
+
+    hold_days: int = attrs.field(
+        default=14, validator=[attrs.validators.instance_of(int), attrs.validators.ge(0), attrs.validators.le(3650)]
+    )
+    """Days for which a reward is held back before it can be withdrawn. Rewards keep the rule of their day; housekeeping
+    writes a changed rule into the database, where every program reads it."""

@@ -109,7 +109,7 @@ class ActionRunner:
     async def _buy_from_balance(self, account: Account, plan: Plan) -> None:
         # A double click: twice the same request.
         began = self.database.now()
-        body = {"idempotency_key": self._key(account.telegram_id), **_wish(plan)}
+        body = {"idempotency_key": self._key(account.telegram_id), "price": PRICES[plan[0]][plan[1]], **_wish(plan)}
         answers = [
             await self.front_end.customer(account.telegram_id, "POST", "/purchases", dict(body)) for _ in range(2)
         ]
@@ -123,7 +123,9 @@ class ActionRunner:
 
     async def _invoice(self, action: Action, order: Any) -> str:
         path = f"/orders/{order['order_id']}/invoice"
-        invoice = await self.front_end.customer(action.telegram_id, "POST", path, {"provider": action.provider})
+        invoice = await self.front_end.customer(
+            action.telegram_id, "POST", path, {"provider": action.provider, "price": order["amount"]}
+        )
         # Telegram knows its invoices by their links.
         return str(invoice["pay_url" if action.provider == "telegram" else "invoice_id"])
 

@@ -58,12 +58,14 @@ class NotQuiescent(DemoFailed):
 
 @attrs.frozen
 class Standing:
-    """One customer's access and balance, as the database has them."""
+    """One customer's access and purses, as the database has them."""
 
     expires_at: float | None
     """Unix seconds; None: never had any."""
-    balance: int
-    """Kopecks."""
+    paid: int
+    credit: int
+    earned: int
+    """Kopecks, by purse."""
 
 
 @attrs.define(eq=False)
@@ -127,15 +129,19 @@ class DemoDatabase:
         return next(iter((await self.rows(query, *arguments))[0].values()))
 
     async def standings(self) -> dict[int, Standing]:
-        """Access and balance of every customer, by Telegram id."""
+        """Access and purses of every customer, by Telegram id."""
         rows = await self.rows(
             """
-            SELECT c.telegram_id, extract(epoch FROM s.expires_at)::float8 AS ends, coalesce(a.balance, 0) AS balance
+            SELECT c.telegram_id, extract(epoch FROM s.expires_at)::float8 AS ends, held.*
             FROM customers c LEFT JOIN subscriptions s ON s.customer_id = c.id
-            LEFT JOIN accounts a ON a.customer_id = c.id AND a.kind = 'customer' AND a.currency = 'RUB'
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(balance) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid,
+                       coalesce(sum(balance) FILTER (WHERE kind = 'credit'), 0)::bigint AS credit,
+                       coalesce(sum(balance) FILTER (WHERE kind = 'earned'), 0)::bigint AS earned
+                FROM accounts WHERE customer_id = c.id AND currency = 'RUB') AS held
             """
         )
-        return {row["telegram_id"]: Standing(row["ends"], row["balance"]) for row in rows}
+        return {row["telegram_id"]: Standing(row["ends"], row["paid"], row["credit"], row["earned"]) for row in rows}
 
     async def served(self) -> set[int]:
         """The Telegram ids of the customers whom the node serves at this moment, by its own list of keys."""

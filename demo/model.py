@@ -46,7 +46,12 @@ class Account:
 
     telegram_id: int
     referrer: int | None = None
-    balance: int = 0
+    paid: int = 0
+    """Paid in, and not spent yet."""
+    credit: int = 0
+    """Given back, or given."""
+    earned: int = 0
+    """By invitations."""
     end: Span | None = None
     plan: Plan | None = None
     """Bought last, and bought again by a renewal."""
@@ -56,6 +61,21 @@ class Account:
     """What ends: see REMINDED."""
     to_remind: list[int] = attrs.field(factory=list)
     """Hours before the end at which the customer is still to be reminded."""
+
+    @property
+    def balance(self) -> int:
+        """What can be spent."""
+        return self.paid + self.credit + self.earned
+
+    def spend(self, price: int) -> int:
+        """Pay a price: from what was paid in, then from credits, then from rewards. Returns how much was paid in."""
+        assert price <= self.balance, "no customer tries without the money"
+        from_paid = min(price, self.paid)
+        from_credit = min(price - from_paid, self.credit)
+        self.paid -= from_paid
+        self.credit -= from_credit
+        self.earned -= price - from_paid - from_credit
+        return from_paid
 
     def has_access(self, now: float) -> bool:
         """Whether packets must pass."""
@@ -88,28 +108,29 @@ class Model:
 
     def purchase(self, account: Account, plan: Plan, when: Span) -> None:
         """A plan was paid for through a provider."""
-        self._income(account, PRICES[plan[0]][plan[1]])
+        price = PRICES[plan[0]][plan[1]]
+        self.revenue += price
         self.purchases += 1
+        self._reward(account, price)
         self._extend(account, when, plan[1], "paid")
         account.plan = plan
 
     def topup(self, account: Account, amount: int) -> None:
         """The balance was topped up through a provider, by `amount` kopecks."""
-        self._income(account, amount)
+        self.revenue += amount
         self.topups += 1
-        account.balance += amount
+        account.paid += amount
 
     def late_payment(self, account: Account, plan: Plan) -> None:
         """An order was paid after its time: the money is the customer's, and the plan is not bought."""
         amount = PRICES[plan[0]][plan[1]]
-        self._income(account, amount)
+        self.revenue += amount
         self.credited_late += 1
-        account.balance += amount
+        account.paid += amount
 
     def buy_from_balance(self, account: Account, plan: Plan, when: Span) -> None:
         """A plan was paid for from the balance."""
-        account.balance -= PRICES[plan[0]][plan[1]]
-        assert account.balance >= 0, "no customer tries without the money"
+        self._reward(account, account.spend(PRICES[plan[0]][plan[1]]))
         self.balance_purchases += 1
         self._extend(account, when, plan[1], "paid")
         account.plan = plan
@@ -128,9 +149,11 @@ class Model:
         """What must have happened by itself once the workers have rested at this moment."""
         for account in self.accounts.values():
             self._remind(account, now)
-            if self._renews(account, now):
+        # A friend's renewal may earn what the next one's lacks.
+        while due := [account for account in self.accounts.values() if self._renews(account, now)]:
+            for account in due:
                 assert account.plan is not None
-                account.balance -= PRICES[account.plan[0]][account.plan[1]]
+                self._reward(account, account.spend(PRICES[account.plan[0]][account.plan[1]]))
                 self._extend(account, Span(now, now), account.plan[1], "paid")
                 self.renewals += 1
 
@@ -155,15 +178,17 @@ class Model:
                         return False
         return True
 
-    def _income(self, account: Account, amount: int) -> None:
-        self.revenue += amount
+    def _reward(self, account: Account, amount: int) -> None:
+        """So much that came from outside has bought access: that makes a paying friend, and a share is the referrer's."""
+        if not amount:
+            return
         account.is_paying = True
         if account.referrer is None:
             return
         friends = sum(1 for each in self.accounts.values() if each.referrer == account.referrer and each.is_paying)
         percent = next(percent for least, percent in REFERRAL_TIERS if friends >= least)
         reward = amount * percent // 100
-        self.accounts[account.referrer].balance += reward
+        self.accounts[account.referrer].earned += reward
         self.rewards += reward
 
     @staticmethod

@@ -142,8 +142,12 @@ class Month:
             if standing is None:
                 self._note(f"customer {telegram_id} is not in the database")
                 continue
-            if standing.balance != account.balance:
-                self._note(f"customer {telegram_id} has {standing.balance} kopecks, not {account.balance}")
+            found_there = (standing.paid, standing.credit, standing.earned)
+            expected_there = (account.paid, account.credit, account.earned)
+            if found_there != expected_there:
+                self._note(
+                    f"customer {telegram_id} has {found_there} kopecks paid in, credited and earned, not {expected_there}"
+                )
             span = account.end
             if span is None or standing.expires_at is None:
                 if span is not None or standing.expires_at is not None:

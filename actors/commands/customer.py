@@ -6,11 +6,10 @@ import click
 
 from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import LANGUAGE, PERCENT, TELEGRAM_ID
-from db.billing.ledger import balance
+from db.billing.ledger import Purses, purses
 from db.billing.pricing import set_personal_discount, set_vip
-from db.billing.referrals import ReferralStanding, referral_standing
+from db.billing.referrals import ReferralStanding, Withdrawable, referral_standing, withdrawable
 from db.customers import Customer, add_customer, find_customer
-from db.money import Money
 from db.tx import Tx
 from runtime.cli import config_option, emit, json_option
 
@@ -46,15 +45,21 @@ def add(ctx: click.Context, telegram_id: int, language: str, referrer: int | Non
 def show(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     """Show balance, discounts and referrals of customer TELEGRAM_ID."""
 
-    async def run(tx: Tx) -> tuple[Customer, Money, ReferralStanding]:
+    async def run(tx: Tx) -> tuple[Customer, Purses, Withdrawable, ReferralStanding]:
         found = await find_customer(tx, telegram_id)
-        return found, await balance(tx, found.id), await referral_standing(tx, found.id)
+        held, free = await purses(tx, found.id), await withdrawable(tx, found.id)
+        return found, held, free, await referral_standing(tx, found.id)
 
-    found, funds, standing = in_transaction(ctx, "customer.show", run)
+    found, held, free, standing = in_transaction(ctx, "customer.show", run)
     data = {
         "telegram_id": found.telegram_id,
-        "balance": funds.amount,
-        "currency": funds.currency,
+        "balance": held.balance.amount,
+        "paid": held.paid.amount,
+        "credit": held.credit.amount,
+        "earned": held.earned.amount,
+        "debt": held.debt.amount,
+        "withdrawable": free.amount.amount,
+        "currency": held.balance.currency,
         "vip": found.is_vip,
         "personal_discount": found.personal_discount_percent,
         "paying_friends": standing.friends,
@@ -66,9 +71,14 @@ def show(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     rows = [
         ("customer", str(found.telegram_id)),
         ("since", f"{found.created_at:%Y-%m-%d %H:%M} UTC"),
-        ("balance", str(funds)),
-        ("discount", "VIP" if found.is_vip else f"{found.personal_discount_percent} %"),
-        ("friends", f"{standing.friends} paying, {standing.percent} % of what they pay, {standing.earned} so far"),
+        ("balance", f"{held.balance}: {held.paid} paid in, {held.credit} credited, {held.earned} earned"),
+        ("withdraw", f"{free.amount} now, {free.unmatured} held back"),
+        *([("debt", f"{held.debt}, which later rewards pay")] if held.debt else []),
+        (
+            "discount",
+            f"{'VIP, ' if found.is_vip else ''}{found.personal_discount_percent} % personal; the best one applies",
+        ),
+        ("friends", f"{standing.friends} paying, {standing.percent} % of what they spend, {standing.earned} so far"),
     ]
     emit(data, as_json, lambda: "\n".join(f"{label:<10}{value}" for label, value in rows))
 

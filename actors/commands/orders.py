@@ -49,7 +49,7 @@ def list_(
             _plan(one.order),
             one.order.price,
             "" if one.order.quote.amount == one.order.price else one.order.quote.amount,
-            one.promo_code or "",
+            one.promo_code or ("" if one.unused_promo is None else f"{one.unused_promo} (not used)"),
             one.order.state if one.paid_from is None else f"{one.order.state} from {one.paid_from}",
             f"{one.order.expires_at:%Y-%m-%d %H:%M}",
         )
@@ -62,6 +62,7 @@ def list_(
                 **_data(one.order),
                 "telegram_id": one.telegram_id,
                 "promo": one.promo_code,
+                "unused_promo": one.unused_promo,
                 "discount_percent": one.discount_percent,
                 "paid_from": one.paid_from,
                 "created_at": one.created_at.isoformat(),
@@ -96,7 +97,9 @@ def open_(
     emit(
         _data(found) | {"telegram_id": telegram_id},
         as_json,
-        lambda: f"order {found.id} ({found.state}): {_plan(found)} for {found.price}, payable until {until}",
+        lambda: (
+            f"order {found.id} ({found.state}): {_plan(found)} for {found.price}, payable until {until}{_kept(found)}"
+        ),
     )
 
 
@@ -116,6 +119,12 @@ def cancel(ctx: click.Context, number: int, as_json: bool) -> None:
     emit({"order": number, "changed": changed}, as_json, lambda: f"order {number} {was}")
 
 
+def _kept(found: Order) -> str:
+    return (
+        "" if found.unused_promo_id is None else "; the promo code is not used, another discount is as good or better"
+    )
+
+
 def _plan(found: Order) -> str:
     return "a top-up" if found.kind == "topup" else f"{found.tariff} {found.days} d"
 
@@ -131,6 +140,7 @@ def _data(found: Order) -> dict[str, object]:
         "currency": found.price.currency,
         "charged": found.quote.amount.amount,
         "asset": found.quote.amount.currency,
+        "promo_used": None if found.entered_promo_id is None else found.promo_code_id is not None,
         "state": found.state,
         "expires_at": found.expires_at.isoformat(),
     }

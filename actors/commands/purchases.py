@@ -10,7 +10,9 @@ from actors.commands.database import OPERATOR, in_transaction
 from actors.commands.parameters import DAYS, KOPECKS, NAME, PROVIDER, TELEGRAM_ID
 from db.billing.balance_purchases import BalancePurchase, finalize_balance_purchase
 from db.billing.payment_facts import PaymentResult, PurchaseOutcome
+from db.billing.pricing import quote_plan
 from db.billing.purchases import record_manual_purchase, record_manual_topup
+from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx
 from runtime.cli import config_option, emit, json_option
@@ -122,19 +124,46 @@ def topup(ctx: click.Context, telegram_id: int, provider: str, charge_id: str, a
 @click.option("--customer", "telegram_id", type=TELEGRAM_ID, required=True, help="Telegram id of whose balance it is.")
 @click.option("--tariff", type=NAME, required=True, help="What is bought, such as basic.")
 @click.option("--days", type=DAYS, required=True, help="For how long, such as 30.")
+@click.option(
+    "--price", type=KOPECKS, help="The price that the customer saw, in kopecks; without it, the price is said."
+)
 @click.option("--promo", type=NAME, help="A promo code.")
 @click.option("--key", type=NAME, required=True, help="What makes a repetition the same purchase.")
 @config_option
 @json_option
 @click.pass_context
 def buy_from_balance(
-    ctx: click.Context, telegram_id: int, tariff: str, days: int, promo: str | None, key: str, as_json: bool
+    ctx: click.Context,
+    telegram_id: int,
+    tariff: str,
+    days: int,
+    price: int | None,
+    promo: str | None,
+    key: str,
+    as_json: bool,
 ) -> None:
-    """Buy a plan from a customer's balance, if it covers the price. The same --key again changes nothing."""
+    """Buy a plan from a customer's balance, if it covers the price.
+
+    The customer agreed to --price; if the plan costs something else, nothing is debited. The same --key again changes
+    nothing.
+    """
 
     async def run(tx: Tx) -> BalancePurchase:
+        if price is None:
+            now = (await quote_plan(tx, telegram_id, tariff, days, promo_code=promo)).price
+            raise BusinessError(
+                f"{tariff} for {days} d costs customer {telegram_id} {now}; nothing was debited. Repeat it with "
+                f"--price {now.amount} once the customer agrees"
+            )
         return await finalize_balance_purchase(
-            tx, telegram_id, tariff, days, idempotency_key=key, promo_code=promo, actor=OPERATOR
+            tx,
+            telegram_id,
+            tariff,
+            days,
+            seen_price=Money(price),
+            idempotency_key=key,
+            promo_code=promo,
+            actor=OPERATOR,
         )
 
     done = in_transaction(ctx, "buy-from-balance", run)

@@ -11,6 +11,8 @@ import attrs
 
 from db.access.entitlements import follow_tariffs
 from db.billing.orders import expire_orders
+from db.billing.referrals import set_hold_days
+from db.settings import ReferralSettings
 from db.tx import Tx
 from db.work.leader_leases import Epoch, check_epoch
 from db.work.nonces import prune_nonces
@@ -43,6 +45,13 @@ def chores(keep_messages: timedelta) -> tuple[Chore, ...]:
         Chore("messages_pruned", partial(prune_messages, older_than=keep_messages)),
         Chore("nonces_pruned", lambda tx, limit: prune_nonces(tx, NONCES_FOR, limit)),
     )
+
+
+async def apply_rules(tx: Tx, epoch: Epoch, referral: ReferralSettings) -> bool:
+    """Write rules of money that the configuration sets into the database, where every program reads them; `False`: they
+    stood there. Raises LostEpoch as `do_page` does."""
+    await check_epoch(tx, epoch)
+    return await set_hold_days(tx, referral.hold_days)
 
 
 async def do_page(tx: Tx, epoch: Epoch, chore: Chore, limit: int) -> int:

@@ -14,13 +14,14 @@ import trio
 from attrs.validators import ge, gt
 
 from actors.conditions import Condition, ConditionTracker
-from actors.health.chores import Chore, chores, do_page
+from actors.health.chores import Chore, apply_rules, chores, do_page
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
 from actors.pool.database_worker import DatabaseWorker
 from db.billing.invariants import Invariant, check_invariant, list_invariants, open_money_case
 from db.errors import DatabaseBusy, LeaseError, LeaseExpired
 from db.lease.queue import Lane
+from db.settings import ReferralSettings
 from db.work.leader_leases import LostEpoch
 from runtime import Budget, Iteration, WakeUp
 from runtime.metrics import counter, gauge
@@ -98,6 +99,7 @@ class Housekeeping(DatabaseWorker):
     retry_seconds = 5.0
     starts_at_once = True
 
+    referral: ReferralSettings = attrs.field(factory=ReferralSettings)
     ttl: float = attrs.field(default=30.0, validator=gt(0))
     """Seconds on the database's clock after which the row of a dead process is free."""
     keep_messages_days: float = attrs.field(default=30.0, validator=ge(8))
@@ -131,6 +133,7 @@ class Housekeeping(DatabaseWorker):
             return self.without_database(error, done=budget.done)
 
     async def _run_chores_and_checks(self, lease: LeaderLease, budget: Budget) -> Iteration:
+        await lease.pool.run("housekeeping.rules", apply_rules, lease.epoch, self.referral)
         for chore in chores(timedelta(days=self.keep_messages_days)):
             await self._run_chore(chore, lease, budget)
         self.context.failpoint("chores done")

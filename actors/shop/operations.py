@@ -13,15 +13,15 @@ from actors.payments.provider import Provider
 from db.access.subscriptions import get_subscription, link_token, reset_link_token
 from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.grants import grant_trial
-from db.billing.ledger import balance
+from db.billing.ledger import purses
 from db.billing.orders import Order, find_order, find_order_by_key, open_order, open_topup
 from db.billing.pricing import price_list, quote_plan
 from db.billing.promos import usable_promo
-from db.billing.referrals import referral_standing
+from db.billing.referrals import referral_standing, withdrawable
 from db.billing.renewals import set_auto_renew
 from db.billing.withdrawals import request_withdrawal
 from db.customers import Customer, add_customer, find_customer
-from db.errors import BusinessError, UnknownOrder
+from db.errors import BusinessError, PriceChanged, UnknownOrder
 from db.keys.reissue import request_reissue
 from db.money import Money
 from db.tx import Tx
@@ -96,6 +96,7 @@ async def quote_price(tx: Tx, call: ShopRequest) -> ShopAnswer:
         **_money(found.price),
         "discount_percent": 0 if discount is None else discount.percent,
         "discount_source": None if discount is None else discount.source,
+        "promo_used": _promo_used(found.promo_code_id, found.unused_promo_id),
     }
 
 
@@ -122,9 +123,15 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
 
 async def get_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """An order of this customer."""
-    order = await find_order(tx, call.parameters["order_id"])
-    if order.customer_id != (await find_customer(tx, call.telegram_id)).id:
-        raise UnknownOrder(order.id)
+    return _order(await _own_order(tx, call))
+
+
+async def check_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
+    """An order of this customer that is about to be paid at the price that the customer saw."""
+    order = await _own_order(tx, call)
+    seen = Money(call.body["price"])
+    if order.price != seen:
+        raise PriceChanged(f"order {order.id}", seen, order.price)
     return _order(order)
 
 
@@ -136,6 +143,7 @@ async def buy_plan_from_balance(tx: Tx, call: ShopRequest) -> ShopAnswer:
         call.telegram_id,
         body["tariff"],
         body["days"],
+        seen_price=Money(body["price"]),
         idempotency_key=body["idempotency_key"],
         promo_code=body.get("promo"),
         actor=call.actor,
@@ -228,7 +236,7 @@ OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer]
     "quote": quote_price,
     "open_order": place_order,
     "find_order": get_order,
-    "open_invoice": get_order,
+    "open_invoice": check_order,
     "buy_from_balance": buy_plan_from_balance,
     "find_subscription": find_subscription,
     "find_link": find_link,
@@ -243,13 +251,25 @@ OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer]
 """By the `operationId` of the description."""
 
 
+async def _own_order(tx: Tx, call: ShopRequest) -> Order:
+    order = await find_order(tx, call.parameters["order_id"])
+    if order.customer_id != (await find_customer(tx, call.telegram_id)).id:
+        raise UnknownOrder(order.id)
+    return order
+
+
 async def _customer(tx: Tx, customer: Customer) -> ShopAnswer:
-    held = await balance(tx, customer.id)
+    held = await purses(tx, customer.id)
     return {
         "telegram_id": customer.telegram_id,
         "language": customer.language,
-        "balance": held.amount,
-        "currency": held.currency,
+        "balance": held.balance.amount,
+        "paid": held.paid.amount,
+        "credit": held.credit.amount,
+        "earned": held.earned.amount,
+        "debt": held.debt.amount,
+        "withdrawable": (await withdrawable(tx, customer.id)).amount.amount,
+        "currency": held.balance.currency,
         "is_reachable": customer.is_reachable,
     }
 
@@ -269,9 +289,14 @@ def _order(order: Order) -> ShopAnswer:
         **_money(order.price),
         "quoted_amount": order.quote.amount.amount,
         "quoted_asset": order.quote.amount.currency,
+        "promo_used": _promo_used(order.promo_code_id, order.unused_promo_id),
         "state": order.state,
         "expires_at": _time(order.expires_at),
     }
+
+
+def _promo_used(used: int | None, unused: int | None) -> bool | None:
+    return None if used is None and unused is None else used is not None
 
 
 def _money(money: Money) -> ShopAnswer:

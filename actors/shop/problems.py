@@ -20,6 +20,7 @@ from db.errors import (
     LeaseError,
     LeaseMisused,
     OrderConflict,
+    PriceChanged,
     UnknownCustomer,
     UnknownOrder,
 )
@@ -31,6 +32,7 @@ _STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
     (UnknownCustomer, HTTPStatus.NOT_FOUND),
     (UnknownOrder, HTTPStatus.NOT_FOUND),
     (OrderConflict, HTTPStatus.CONFLICT),
+    (PriceChanged, HTTPStatus.CONFLICT),
     (BusinessError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (MalformedRequest, HTTPStatus.BAD_REQUEST),
 )

@@ -15,9 +15,10 @@ async def adjust_balance(
 ) -> int:
     """Add `amount` to the purse `credit`, or take it off if it is negative, and return the journal's id.
 
-    A negative amount takes from `credit`, then from `earned`, and never what a customer has paid in. It comes from the account `adjustment`, so that reports keep it apart from what customers paid. The same key again
-    returns the first journal. Raises `UnknownCustomer`, `InsufficientFunds`, and `BusinessError` when the amount is
-    zero, the reason is empty, or the key stands for another adjustment.
+    A negative amount takes from `credit`, then from `earned`, and never what a customer has paid in. It comes from the
+    account `adjustment`, so that reports keep it apart from what customers paid. The same key again returns the first
+    journal. Raises `UnknownCustomer`, `InsufficientFunds`, and `BusinessError` when the amount is zero, the reason is
+    empty, or the key stands for another adjustment.
     """
     if not amount:
         raise BusinessError("an adjustment of nothing changes nothing")

@@ -111,7 +111,8 @@ async def withdrawable(tx: Tx, customer_id: int, currency: str = "RUB") -> Withd
     row = await tx.fetchrow(
         """
         SELECT coalesce(sum(held.amount), 0)::bigint AS unmatured, min(held.matures_at) AS next_at
-        FROM (SELECT r.matures_at, r.amount - coalesce((SELECT sum(amount) FROM reward_takebacks WHERE reward_id = r.id), 0) AS amount
+        FROM (SELECT r.matures_at,
+                     r.amount - coalesce((SELECT sum(amount) FROM reward_takebacks WHERE reward_id = r.id), 0) AS amount
               FROM referral_rewards r
               WHERE r.referrer_id = $1 AND r.currency = $2 AND r.matures_at > (SELECT atlas_now())) AS held
         WHERE held.amount > 0

@@ -192,7 +192,8 @@ async def _write(tx: Tx, page: Sequence[_Moved]) -> None:
     await tx.execute(
         """
         INSERT INTO accounts (kind, customer_id, currency, balance)
-        SELECT purse, id, 'RUB', 0 FROM unnest($1::bigint[]) AS id CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS purse
+        SELECT purse, id, 'RUB', 0
+        FROM unnest($1::bigint[]) AS id CROSS JOIN unnest(ARRAY['paid', 'credit', 'earned', 'debt']) AS purse
         ON CONFLICT (customer_id, kind, currency) DO NOTHING
         """,
         [moved.customer_id for moved in page],
@@ -224,7 +225,8 @@ async def _write(tx: Tx, page: Sequence[_Moved]) -> None:
         """
         INSERT INTO purse_openings (customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, last_journal, journal_id)
         SELECT customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, $8, journal_id
-        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $9::bigint[])
+        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+                    $9::bigint[])
              AS o (customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, journal_id)
         """,
         [moved.customer_id for moved in sound],
@@ -262,7 +264,8 @@ async def _open_cases(tx: Tx, page: Sequence[_Moved]) -> None:
         """
         WITH opened AS (
             INSERT INTO cases (kind, subject, customer_id, details)
-            SELECT 'purse_split', 'customer:' || o.id, o.id, o.details::jsonb FROM unnest($1::bigint[], $2::text[]) AS o (id, details)
+            SELECT 'purse_split', 'customer:' || o.id, o.id, o.details::jsonb
+            FROM unnest($1::bigint[], $2::text[]) AS o (id, details)
             RETURNING id, kind, subject, details
         )
         INSERT INTO outbox (kind, subject, payload)

@@ -235,7 +235,7 @@ async def auto_renewal(here: Campaign, point: str) -> None:
         here.harness.wake("auto_renewal")
     count = "SELECT count(*) FROM renewals r JOIN subscriptions s ON s.id = r.subscription_id WHERE s.customer_id = {}"
     await here.until(count.format(number), 1)
-    assert await here.harness.value("SELECT balance FROM accounts WHERE customer_id = $1", number) == 0
+    assert await here.harness.value("SELECT sum(balance) FROM accounts WHERE customer_id = $1", number) == 0
 
 
 async def reminders(here: Campaign, point: str) -> None:
@@ -247,7 +247,7 @@ async def reminders(here: Campaign, point: str) -> None:
 
 async def housekeeping(here: Campaign, point: str) -> None:
     if point == "case opened":
-        move = "UPDATE accounts SET balance = balance {} WHERE kind = 'customer' AND customer_id = 1"
+        move = "UPDATE accounts SET balance = balance {} WHERE kind = 'paid' AND customer_id = 1"
         await here.harness.value(move.format("+ 1"))
         here.harness.wake("housekeeping")
         await here.until("SELECT count(*) FROM cases WHERE kind = 'money_invariant'", 1)

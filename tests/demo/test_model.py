@@ -64,16 +64,42 @@ def test_each_end_is_reminded_of_at_its_times_and_a_moved_one_anew() -> None:
     assert model.reminders == 5
 
 
-def test_referrers_get_their_share_of_money_from_outside_only() -> None:
+def test_referrers_get_their_share_of_outside_money_that_buys_access() -> None:
     model = Model()
     referrer = customer(model, 1)
     friend = customer(model, 2, referrer=1)
     model.topup(friend, 29_999)
-    assert referrer.balance == 2_999
+    assert (referrer.earned, friend.is_paying) == (0, False)
     model.buy_from_balance(friend, ("basic", 30), NOW)
     model.trial(customer(model, 3, referrer=1), NOW)
-    assert referrer.balance == 2_999
-    assert model.revenue == 29_999
+    assert (referrer.earned, friend.is_paying, friend.paid) == (1_490, True, 15_099)
+    model.purchase(friend, ("basic", 30), NOW)
+    assert referrer.earned == 2_980
+    # What was earned buys access, and earns nobody anything.
+    referrer.referrer, referrer.earned = 2, 14_900
+    model.buy_from_balance(referrer, ("basic", 30), NOW)
+    assert (referrer.earned, referrer.is_paying, friend.earned) == (0, False, 0)
+    assert model.revenue == 29_999 + 14_900
+
+
+def test_a_balance_is_spent_from_what_was_paid_in_then_credits_then_rewards() -> None:
+    model = Model()
+    account = customer(model)
+    account.paid, account.credit, account.earned = 10_000, 4_000, 2_000
+    model.buy_from_balance(account, ("basic", 30), NOW)
+    assert (account.paid, account.credit, account.earned, account.balance) == (0, 0, 1_100, 1_100)
+
+
+def test_a_friends_renewal_earns_what_the_referrers_own_renewal_lacked() -> None:
+    model = Model()
+    referrer, friend = customer(model, 1), customer(model, 2, referrer=1)
+    for account in (referrer, friend):
+        model.purchase(account, ("basic", 30), NOW)
+        account.auto_renew = True
+    referrer.earned = 14_900 - 1_490
+    model.topup(friend, 14_900)
+    model.settle(30 * DAY - 6 * HOUR)
+    assert (model.renewals, referrer.earned) == (2, 0)
 
 
 def test_the_same_seed_makes_the_same_customers() -> None:

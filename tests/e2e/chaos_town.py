@@ -288,7 +288,9 @@ class Town:
         await self._shop("PUT", customer, {"language": "ru"})
         order = {"idempotency_key": f"o-{who}", "provider": provider, "tariff": "basic", "days": 30}
         order_id = (await self._shop("POST", f"{customer}/orders", order))["order_id"]
-        invoice = await self._shop("POST", f"{customer}/orders/{order_id}/invoice", {"provider": provider})
+        invoice = await self._shop(
+            "POST", f"{customer}/orders/{order_id}/invoice", {"provider": provider, "price": 14_900}
+        )
         return str(invoice["pay_url" if provider == "telegram" else "invoice_id"])
 
     async def _shop(self, method: str, path: str, body: dict[str, object]) -> dict[str, object]:

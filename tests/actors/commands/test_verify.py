@@ -33,7 +33,7 @@ def test_a_violation_is_65_and_shows_examples(
 ) -> None:
     for number in range(1, 8):
         atlas("customer", "add", str(number))
-    sql(cluster, database_dsn, "UPDATE accounts SET balance = 5 WHERE kind = 'customer'")
+    sql(cluster, database_dsn, "UPDATE accounts SET balance = 5 WHERE kind = 'paid'")
     assert run_command_line(["verify"]) == 65
     printed = capsys.readouterr()
     assert "money_i03_balances_equal_postings is VIOLATED: 7" in printed.out

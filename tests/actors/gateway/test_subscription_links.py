@@ -18,7 +18,7 @@ HAPP = {"user-agent": "Happ/1.0"}
 async def bought(here: Front) -> str:
     """A customer with a running subscription whose key is on a node; their link's path."""
     await fund(here, 20000)
-    await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "a"})
+    await here.ok("POST", f"{ME}/purchases", {**PLAN, "price": 14900, "idempotency_key": "a"})
 
     await add_node(here, "oslo", "192.0.2.1")
     path: str = (await here.ok("GET", f"{ME}/link"))["subscription_path"]

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from actors.health.chores import Chore, chores, do_page
+from actors.health.chores import Chore, apply_rules, chores, do_page
 from db.billing.orders import open_order
+from db.settings import ReferralSettings
 from db.work.leader_leases import Epoch, LostEpoch, acquire_epoch, release_epoch
 from db.work.nonces import use_nonce
 from db.work.outbox import add_message
@@ -85,3 +86,16 @@ async def test_who_has_lost_the_singleton_writes_nothing(database: Database) -> 
 def test_messages_are_kept_longer_than_the_invariants_look_back() -> None:
     with pytest.raises(ValueError, match="8 days at least"):
         chores(timedelta(days=7))
+
+
+async def test_the_hold_of_rewards_is_written_where_every_program_reads_it_once_it_changes(database: Database) -> None:
+    epoch = await hold(database)
+    assert await database.run(apply_rules, epoch, ReferralSettings()) is False
+    assert await database.run(apply_rules, epoch, ReferralSettings(hold_days=3)) is True
+    assert await database.run(apply_rules, epoch, ReferralSettings(hold_days=3)) is False
+    assert await database.fetchval("SELECT referral_hold()") == timedelta(days=3)
+    await database.run(release_epoch, epoch)
+    await hold(database, "another")
+    with pytest.raises(LostEpoch):
+        await database.run(apply_rules, epoch, ReferralSettings(hold_days=4))
+    assert await database.fetchval("SELECT referral_hold()") == timedelta(days=3)

@@ -85,11 +85,11 @@ async def pending(tx: Tx) -> int:
 
 
 async def rob(tx: Tx) -> None:
-    await tx.execute("UPDATE accounts SET balance = balance + 1 WHERE kind = 'customer'")
+    await tx.execute("UPDATE accounts SET balance = balance + 1 WHERE kind = 'paid'")
 
 
 async def repay(tx: Tx) -> None:
-    await tx.execute("UPDATE accounts SET balance = balance - 1 WHERE kind = 'customer'")
+    await tx.execute("UPDATE accounts SET balance = balance - 1 WHERE kind = 'paid'")
 
 
 async def start(

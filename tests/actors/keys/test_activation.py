@@ -124,7 +124,7 @@ async def test_real_failures_alert_from_the_second_and_the_fifth_is_a_case_and_a
     assert [event.attempts for event in overdue(harness)] == [2, 3, 4, 5]
     assert (await harness.view(1)).state == "revoked"
     assert await harness.value("SELECT string_agg(kind, ',') FROM cases") == "activation_failed"
-    assert await harness.value("SELECT max(balance) > 0 FROM accounts WHERE kind = 'customer'") is True
+    assert await harness.value("SELECT max(balance) > 0 FROM accounts WHERE kind = 'credit'") is True
 
 
 async def until_failed(harness: NodeHarness, count: int) -> KeyFailed:

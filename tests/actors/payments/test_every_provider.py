@@ -74,7 +74,7 @@ async def test_a_topup_is_credited_to_the_kopeck(database_dsn: str, provider: st
         assert invoice.pay_url
         answer = await here.deliver(provider, PAY[provider](here, invoice.pay_url, 1001))
         assert answer.json()["result"] == "balance_credit"
-        assert await here.value("SELECT balance FROM accounts WHERE kind = 'customer'") == 123_45
+        assert await here.value("SELECT balance FROM accounts WHERE kind = 'paid'") == 123_45
 
 
 @pytest.mark.parametrize("lost", [1, 3])

@@ -60,7 +60,7 @@ async def test_a_payment_of_an_order_that_has_ended_is_credited(database_dsn: st
         event = await paid(here, provider)
         await here.move_clock(minutes=31)
         assert result_of(await here.deliver(provider, event)) == "balance_credit"
-        assert await here.value("SELECT balance FROM accounts WHERE kind = 'customer'") == 14900
+        assert await here.value("SELECT balance FROM accounts WHERE kind = 'paid'") == 14900
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -166,7 +166,7 @@ async def test_another_amount_or_currency_buys_nothing_and_is_not_lost(database_
             cases += wrong.result in ("case", "failed")
             balance += wrong.credited
             assert await here.counts() == (charges, 0, cases), wrong
-            assert await here.value("SELECT balance FROM accounts WHERE kind = 'customer'") == balance, wrong
+            assert await here.value("SELECT balance FROM accounts WHERE kind = 'paid'") == balance, wrong
             assert result_of(await here.deliver(provider, event)) == wrong.result, wrong
             assert await here.counts() == (charges, 0, cases), wrong
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from db.billing.promos import add_promo
 from db.tx import Tx
 from tests.actors.shop.front import Front, front, sign
-from tests.actors.shop.test_operations import fund
+from tests.actors.shop.test_operations import earn, fund
 
 CHECKS = [
     no_server_error,
@@ -100,6 +100,8 @@ def _make_likely(case: Any, operation_id: str, order: int) -> None:
             case.body["promo"] = "MAY"
         if "amount" in case.body:
             case.body["amount"] = 50_000
+        if "price" in case.body:
+            case.body["price"] = 50_000 if operation_id == "open_invoice" else 14_900
         if "provider" in case.body:
             case.body["provider"] = "yookassa"
 
@@ -142,6 +144,7 @@ async def test_strangers_get_only_described_answers(database_dsn: str, mode: sch
 async def test_a_customer_with_money_gets_described_answers_and_is_served(database_dsn: str) -> None:
     async with front(database_dsn) as here:
         await fund(here, 10_000_000, KNOWN)
+        await earn(here, 100_000_000, KNOWN)
         await here.ok("PUT", f"/customers/{KNOWN_TO_TRY}", {})
         await here.harness.run(_offer)
         order = await here.ok("POST", f"/customers/{KNOWN}/orders", {"amount": 50_000, "idempotency_key": "first"})

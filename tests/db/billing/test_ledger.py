@@ -144,9 +144,9 @@ async def test_what_is_written_is_never_changed(database: Database, table: str, 
 async def test_a_purse_has_no_floor_and_no_floor_is_ever_lowered(database: Database, kind: str) -> None:
     await database.add_customer()
     async with database.connect() as connection:
-        with pytest.raises(Exception, match="no floor is ever lowered|purses_have_no_floor"):
+        with pytest.raises(Exception, match=r"no floor is ever lowered|purses_have_no_floor"):
             await connection.execute("UPDATE accounts SET balance_floor = -1 WHERE kind = $1", kind)
-        with pytest.raises(Exception, match="purse_not_below_zero|debt_not_above_zero"):
+        with pytest.raises(Exception, match=r"purse_not_below_zero|debt_not_above_zero"):
             await connection.execute(
                 "UPDATE accounts SET balance = CASE kind WHEN 'debt' THEN 1 ELSE -1 END WHERE kind = $1", kind
             )
@@ -158,7 +158,7 @@ async def test_an_older_program_cannot_post_to_the_one_account_that_purses_have_
         await connection.execute(
             "INSERT INTO accounts (kind, customer_id, currency, balance) VALUES ('customer', $1, 'RUB', 0)", customer.id
         )
-        with pytest.raises(Exception, match="replaced by the purses paid, credit and earned; .* start the newer one"):
+        with pytest.raises(Exception, match=r"replaced by the purses paid, credit and earned; .* start the newer one"):
             await connection.execute(
                 """
                 WITH j AS (INSERT INTO journals (kind, idempotency_key) VALUES ('topup', 'old') RETURNING id)

@@ -64,13 +64,14 @@ async def test_statements(database: Database, what: str, statements: int) -> Non
     await database.topup(1001)
     friend = await database.run(open_order, 1001, "basic", 30, idempotency_key="o")
     alone = await database.run(open_order, 2002, "basic", 30, idempotency_key="o")
-    work = {
+    choices: dict[str, Callable[[Tx], Awaitable[object]]] = {
         "purchase, with a referrer": pay(friend.id, "c1", 1001),
         "purchase, without one": pay(alone.id, "c2", 2002),
         "replay": pay(friend.id, "c0", 1001),
         "from the balance": lambda tx: spend(tx, 2002),
         "outside money from the balance, with a referrer": lambda tx: spend(tx, 1001),
-    }[what]
+    }
+    work = choices[what]
     if what == "replay":
         await database.run(pay(friend.id, "c0", 1001))
     async with database.connect() as plain:
