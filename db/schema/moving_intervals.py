@@ -150,6 +150,7 @@ async def move_page_to_intervals(tx: Tx, after: int, limit: int) -> int | None:
     """Move up to `limit` subscriptions above number `after`; returns the last number, `None` when there are none left."""
     rows = await tx.fetch(_SUBSCRIPTIONS, after, limit)
     if not rows:
+        await _open_cases(tx, await _undivided(tx))
         return None
     now: datetime = rows[0]["now"]
     page = {row["id"]: Replay(row["id"], row["customer_id"], row["expires_at"]) for row in rows if not row["is_moved"]}
@@ -161,7 +162,7 @@ async def move_page_to_intervals(tx: Tx, after: int, limit: int) -> int | None:
 
 
 async def _write(tx: Tx, page: Sequence[Replay], now: datetime) -> None:
-    cases: list[tuple[str, str, int, dict[str, object]]] = []
+    cases: list[tuple[str, str, int | None, Mapping[str, object]]] = []
     laid = []
     for replay in page:
         intervals = replay.intervals(now) if replay.owned else []
@@ -196,6 +197,28 @@ async def _write(tx: Tx, page: Sequence[Replay], now: datetime) -> None:
         """,
         *([part[column] for part in parts] for column in range(3)),
     )
+    await _open_cases(tx, cases)
+
+
+async def _undivided(tx: Tx) -> list[tuple[str, str, int | None, Mapping[str, object]]]:
+    """Compensations that no event of a subscription stands for, as cases."""
+    why = "what was given back for which grant cannot be derived: no event of a subscription stands for it"
+    rows = await tx.fetch(
+        """
+        SELECT j.id, j.customer_id, -p.amount AS amount FROM journals j
+        JOIN postings p ON p.journal_id = j.id JOIN accounts a ON a.id = p.account_id AND a.kind = 'compensation_expense'
+        WHERE j.kind = 'compensation' AND NOT EXISTS (SELECT FROM compensation_parts c WHERE c.journal_id = j.id)
+          AND NOT EXISTS (SELECT FROM cases c WHERE c.kind = 'compensation_split' AND c.subject = 'journal:' || j.id)
+        """
+    )
+    return [
+        ("compensation_split", f"journal:{row['id']}", row["customer_id"], {"why": why, "amount": row["amount"]})
+        for row in rows
+    ]
+
+
+async def _open_cases(tx: Tx, cases: Sequence[tuple[str, str, int | None, Mapping[str, object]]]) -> None:
+    """(kind, subject, customer, details) of each."""
     await tx.execute(
         """
         WITH opened AS (

@@ -6,6 +6,8 @@ from db.billing.invariants import check_invariants
 from tests.db.database import Database
 
 BREAKS = {
+    "money_chargebacks_are_whole": "INSERT INTO undone_purchases (refund_id, event_id, base, value) "
+    "SELECT 1, id, 1, 0 FROM entitlement_events LIMIT 1",
     "money_rule1_every_charge_ends_once": "DELETE FROM entitlement_events",
     "money_i01_postings_sum_to_zero": "UPDATE postings SET amount = amount + 1 WHERE amount > 0",
     "money_i02_journals_are_balanced": "DELETE FROM postings WHERE amount > 0",
