@@ -239,7 +239,7 @@ async def test_money_that_was_rewarded_when_it_came_in_is_not_rewarded_again(emp
     assert await empty_database.broken_invariants() == []
 
 
-async def test_a_topup_that_was_rewarded_goes_back_with_its_reward_and_its_money_counts_anew(
+async def test_a_rewarded_topup_goes_back_with_its_reward_and_new_money_counts_anew(
     empty_database: Database,
 ) -> None:
     town = await fill(empty_database)
