@@ -56,7 +56,7 @@ async def test_a_price_that_the_customer_did_not_see_is_a_conflict_and_never_a_d
     assert (await buy(database, 14_900)).price == Money(14_900)
 
 
-async def test_a_repeated_request_is_answered_as_before_although_the_price_has_changed_since(
+async def test_a_repeated_request_is_answered_as_before_although_the_price_changed(
     database: Database,
 ) -> None:
     customer_id = await funded(database, 50_000)

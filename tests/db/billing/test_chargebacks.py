@@ -141,7 +141,7 @@ async def test_time_that_other_money_bought_is_never_taken(database: Database, o
     assert about(await left(database), 25 * DAY)
 
 
-async def test_of_a_purchase_that_two_purses_paid_the_share_of_the_money_that_went_back_is_taken(
+async def test_of_a_purchase_that_two_purses_paid_the_share_that_went_back_is_taken(
     database: Database,
 ) -> None:
     await database.add_customer()

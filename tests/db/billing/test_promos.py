@@ -193,7 +193,7 @@ async def test_standing_discounts_are_set_by_command_and_the_best_discount_appli
 
 
 @pytest.mark.parametrize("percent", [20, 30])
-async def test_a_code_that_does_not_lower_the_price_is_neither_held_nor_used_and_the_order_says_so(
+async def test_a_code_that_lowers_no_price_is_neither_held_nor_used_and_the_order_says_so(
     database: Database, percent: int
 ) -> None:
     await database.add_customer()

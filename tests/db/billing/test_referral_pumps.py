@@ -60,7 +60,7 @@ async def test_50_puppets_that_top_up_and_take_it_back_raise_no_tier_and_earn_no
     assert (await database.run(purses, referrer.id)).earned == Money(1490)
 
 
-async def test_puppets_that_buy_and_take_it_back_leave_no_tier_and_a_debt_for_what_was_withdrawn(
+async def test_puppets_that_buy_and_take_it_back_leave_no_tier_and_a_debt(
     database: Database,
 ) -> None:
     referrer = await database.add_customer(2002)
@@ -95,7 +95,7 @@ async def test_rewards_credits_and_gifts_that_are_spent_reward_nobody(database: 
     assert await database.run(paying_friends, referrer) == 0
 
 
-async def test_a_purchase_that_is_compensated_and_bought_again_from_the_credit_is_rewarded_once(
+async def test_a_purchase_that_is_compensated_and_bought_again_is_rewarded_once(
     database: Database,
 ) -> None:
     referrer, friend = await pair(database)
@@ -138,7 +138,7 @@ async def test_a_rejected_withdrawal_gives_earned_money_back_as_earned(database:
     assert await database.run(purses, referrer) == Purses(NOTHING, NOTHING, Money(60_000), NOTHING)
 
 
-async def test_paid_money_leaves_as_a_refund_of_its_charge_and_never_more_than_is_left_of_it(
+async def test_paid_money_leaves_as_a_refund_of_its_charge_and_in_no_other_way(
     database: Database,
 ) -> None:
     _, friend = await pair(database)

@@ -242,7 +242,7 @@ async def test_a_part_in_the_captured_asset_is_valued_as_the_charge_was(database
         await refund(database, "c1", Money(1, "TON"), "other")
 
 
-async def test_the_reward_is_taken_back_in_proportion_and_what_is_gone_is_a_debt_that_later_rewards_pay(
+async def test_the_reward_goes_back_in_proportion_and_what_is_gone_is_a_debt(
     database: Database,
 ) -> None:
     referrer = await database.add_customer(2002)
@@ -276,7 +276,7 @@ async def test_a_debt_is_never_taken_from_what_the_referrer_paid_in_or_was_given
     assert (held.paid, held.earned, held.debt) == (Money(50_000), Money(0), Money(-60_000))
 
 
-async def test_a_spent_topup_that_goes_back_takes_the_rewards_of_what_it_bought_newest_first(
+async def test_a_lost_topup_takes_the_rewards_of_what_it_bought_newest_first(
     database: Database,
 ) -> None:
     referrer = await database.add_customer(2002)
