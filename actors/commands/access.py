@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID
 from db.access.entitlements import Entitlement
 from db.access.subscriptions import mark_revoked
 from db.billing.grants import grant_access, grant_trial
 from db.keys.reissue import request_reissue
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option
+from runtime.cli import acting_operator, config_option, emit, json_option
 
 
 @click.command()
@@ -31,7 +31,9 @@ def grant(ctx: click.Context, telegram_id: int, tariff: str, days: int, key: str
     """Give customer TELEGRAM_ID access without payment. The same --key again changes nothing."""
 
     async def run(tx: Tx) -> Entitlement:
-        return await grant_access(tx, telegram_id, tariff, timedelta(days=days), idempotency_key=key, actor=OPERATOR)
+        return await grant_access(
+            tx, telegram_id, tariff, timedelta(days=days), idempotency_key=key, actor=acting_operator(ctx).actor
+        )
 
     _show(in_transaction(ctx, "grant", run), telegram_id, as_json)
 
@@ -45,7 +47,7 @@ def trial(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     """Give customer TELEGRAM_ID the trial: 72 hours, once per customer ever."""
 
     async def run(tx: Tx) -> Entitlement:
-        return await grant_trial(tx, telegram_id, actor=OPERATOR)
+        return await grant_trial(tx, telegram_id, actor=acting_operator(ctx).actor)
 
     _show(in_transaction(ctx, "trial", run), telegram_id, as_json)
 
@@ -75,7 +77,7 @@ def revoke(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     """
 
     async def run(tx: Tx) -> bool:
-        return await mark_revoked(tx, telegram_id, actor=OPERATOR)
+        return await mark_revoked(tx, telegram_id, actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "revoke", run)
     was = "is revoked; its connections are being cut" if changed else "was revoked before; nothing was changed"
@@ -101,7 +103,7 @@ def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, a
     name = idempotency_key or f"operator:{uuid4().hex}"
 
     async def run(tx: Tx) -> str:
-        return await request_reissue(tx, telegram_id, actor=OPERATOR, idempotency_key=name)
+        return await request_reissue(tx, telegram_id, actor=acting_operator(ctx).actor, idempotency_key=name)
 
     key_id = in_transaction(ctx, "reissue", run)
     data = {"telegram_id": telegram_id, "key": key_id, "idempotency_key": name}

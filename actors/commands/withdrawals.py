@@ -6,7 +6,7 @@ from typing import cast
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import KOPECKS, NAME, NUMBER, PAGE_SIZE, REASON, TELEGRAM_ID
 from db.billing.withdrawals import (
     Withdrawal,
@@ -20,7 +20,7 @@ from db.billing.withdrawals import (
 )
 from db.money import Money
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option, table
+from runtime.cli import acting_operator, config_option, emit, json_option, table
 
 
 @click.group()
@@ -81,7 +81,12 @@ def request(ctx: click.Context, telegram_id: int, amount: int, destination: str,
 
     async def run(tx: Tx) -> Withdrawal:
         return await request_withdrawal(
-            tx, telegram_id, Money(amount), destination=destination, idempotency_key=key, actor=OPERATOR
+            tx,
+            telegram_id,
+            Money(amount),
+            destination=destination,
+            idempotency_key=key,
+            actor=acting_operator(ctx).actor,
         )
 
     _show(in_transaction(ctx, "withdrawals.request", run), as_json)
@@ -97,7 +102,7 @@ def approve(ctx: click.Context, number: int, reference: str, as_json: bool) -> N
     """Record that withdrawal NUMBER has been paid out. Repeating it changes nothing."""
 
     async def run(tx: Tx) -> Withdrawal:
-        return await approve_withdrawal(tx, number, actor=OPERATOR, reference=reference)
+        return await approve_withdrawal(tx, number, actor=acting_operator(ctx).actor, reference=reference)
 
     _show(in_transaction(ctx, "withdrawals.approve", run), as_json)
 
@@ -112,7 +117,7 @@ def reject(ctx: click.Context, number: int, reason: str, as_json: bool) -> None:
     """Give the money of withdrawal NUMBER back to the balance. Repeating it changes nothing."""
 
     async def run(tx: Tx) -> Withdrawal:
-        return await reject_withdrawal(tx, number, actor=OPERATOR, reason=reason)
+        return await reject_withdrawal(tx, number, actor=acting_operator(ctx).actor, reason=reason)
 
     _show(in_transaction(ctx, "withdrawals.reject", run), as_json)
 

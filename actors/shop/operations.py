@@ -25,10 +25,11 @@ from db.errors import BusinessError, UnknownOrder
 from db.keys.reissue import request_reissue
 from db.money import Money
 from db.tx import Tx
+from runtime.operators import Identity, front_end
 
 ShopAnswer = dict[str, Any]
-AUDIT_ACTOR: Final = "shop"
-"""Who the audit trail says it was; the key's name follows."""
+KEY_PREFIX: Final = "shop"
+"""Keys of orders that front ends open are apart from those of operators."""
 
 
 @attrs.frozen
@@ -47,9 +48,14 @@ class ShopRequest:
         return self.parameters["telegram_id"]
 
     @property
+    def who(self) -> Identity:
+        """Who asks: the front end, for the customer."""
+        return front_end(self.key_id)
+
+    @property
     def actor(self) -> str:
-        """Who asked."""
-        return f"{AUDIT_ACTOR}:{self.key_id}"
+        """What audit entries call who asks; the entry's customer is whom it is for."""
+        return self.who.actor
 
     def provider(self, name: str) -> Provider:
         """A provider that is on. Raises BusinessError, naming those that are."""
@@ -102,7 +108,7 @@ async def quote_price(tx: Tx, call: ShopRequest) -> ShopAnswer:
 async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Open an order for a plan or a top-up, to be paid in the asset of a provider."""
     body = call.body
-    key = f"{AUDIT_ACTOR}:{body['idempotency_key']}"
+    key = f"{KEY_PREFIX}:{body['idempotency_key']}"
     customer = await find_customer(tx, call.telegram_id)
     # What was quoted first stays: a repeated request is not priced anew.
     provider = None
@@ -217,6 +223,7 @@ async def withdraw(tx: Tx, call: ShopRequest) -> ShopAnswer:
         Money(body["amount"]),
         destination=body["destination"],
         idempotency_key=body["idempotency_key"],
+        actor=call.actor,
     )
     return {"withdrawal_id": found.id, **_money(found.amount), "state": found.state}
 

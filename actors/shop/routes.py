@@ -23,6 +23,7 @@ from actors.shop.problems import NonceUsed, problem, problem_of
 from actors.shop.signature import Signed, verify_signature
 from db.errors import BusinessError
 from db.tx import Tx
+from db.work.audit import act_as
 from db.work.nonces import use_nonce
 from runtime.config import Secret
 
@@ -98,6 +99,7 @@ async def _carry_out(tx: Tx, operation: Operation, call: ShopRequest, signed: Si
         raise NonceUsed("this nonce was used before; sign every request with a new one")
     if operation.method == "GET":
         return await OPERATIONS[operation.name](tx, call)
+    await act_as(tx, call.who)
     await tx.execute("SAVEPOINT operation")
     try:
         return await OPERATIONS[operation.name](tx, call)

@@ -15,7 +15,7 @@ TRIAL_PERIOD = timedelta(hours=72)
 TRIAL_TARIFF = "basic"
 
 
-async def grant_trial(tx: Tx, telegram_id: int, *, actor: str = "customer") -> Entitlement:
+async def grant_trial(tx: Tx, telegram_id: int, *, actor: str) -> Entitlement:
     """Give the trial: 72 hours, once per customer ever.
 
     Raises `UnknownCustomer`, and `BusinessError` when the customer had a trial before or has a subscription that

@@ -48,7 +48,7 @@ def masked(destination: str) -> str:
 
 
 async def request_withdrawal(
-    tx: Tx, telegram_id: int, amount: Money, *, destination: str, idempotency_key: str, actor: str = "customer"
+    tx: Tx, telegram_id: int, amount: Money, *, destination: str, idempotency_key: str, actor: str
 ) -> Withdrawal:
     """Set `amount` of the balance aside until an operator has paid it out or rejected it, and tell both.
 

@@ -146,7 +146,7 @@ async def _lapsed(database: Database, size: int, add: Add, count: Count) -> None
     for number in range(4 * size):
         telegram_id = 85_000 + number
         await database.add_customer(telegram_id)
-        await database.run(grant_trial, telegram_id)
+        await database.run(grant_trial, telegram_id, actor="front_end:test")
         if number % 2:
             key = f"late-{telegram_id}"
             add(3, _buy(telegram_id, key))
@@ -235,7 +235,9 @@ def _spend(telegram_id: int, key: str) -> Work:
 
 
 def _withdraw(telegram_id: int, key: str, destination: str = "card") -> Work:
-    return lambda tx: request_withdrawal(tx, telegram_id, Money(60_000), destination=destination, idempotency_key=key)
+    return lambda tx: request_withdrawal(
+        tx, telegram_id, Money(60_000), destination=destination, idempotency_key=key, actor="front_end:test"
+    )
 
 
 async def settle_all(tx: Tx) -> None:
@@ -288,7 +290,7 @@ def _buy(telegram_id: int, key: str) -> Work:
 
 
 def _try(telegram_id: int) -> Work:
-    return lambda tx: grant_trial(tx, telegram_id)
+    return lambda tx: grant_trial(tx, telegram_id, actor="front_end:test")
 
 
 def _compensation(subscription_id: int) -> Work:

@@ -12,24 +12,24 @@ from tests.db.database import Database
 
 async def test_a_trial_runs_72_hours_and_there_is_one_per_customer_ever(database: Database) -> None:
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     assert await database.fetchval("SELECT expires_at - created_at FROM subscriptions") == timedelta(hours=72)
     await database.move_clock(days=400)
     with pytest.raises(BusinessError, match="one per customer"):
-        await database.run(grant_trial, 1001)
+        await database.run(grant_trial, 1001, actor="front_end:test")
 
 
 async def test_a_trial_is_refused_while_something_paid_runs(database: Database) -> None:
     await database.add_customer()
     await database.buy()
     with pytest.raises(BusinessError, match="subscription that runs"):
-        await database.run(grant_trial, 1001)
+        await database.run(grant_trial, 1001, actor="front_end:test")
     assert await database.count("trials") == 0
 
 
 async def test_a_purchase_during_a_trial_adds_to_its_end_and_makes_it_paid(database: Database) -> None:
     await database.add_customer()
-    trial = await database.run(grant_trial, 1001)
+    trial = await database.run(grant_trial, 1001, actor="front_end:test")
     bought = await database.buy()
     assert bought.expires_at == trial.new_end + timedelta(days=30)
     view = await database.run(get_subscription, 1001)

@@ -51,7 +51,14 @@ async def everything(database: Database) -> None:
     await database.run(refund_charge, "test", "c1", actor="o", idempotency_key="r")
     await database.run(adjust_balance, 1001, Money(300_000), reason="x", actor="o", idempotency_key="a")
     for number in range(3):
-        await database.run(request_withdrawal, 1001, Money(60_000), destination="card", idempotency_key=f"w{number}")
+        await database.run(
+            request_withdrawal,
+            1001,
+            Money(60_000),
+            destination="card",
+            idempotency_key=f"w{number}",
+            actor="front_end:test",
+        )
     await database.run(approve_withdrawal, 1, actor="o", reference="bank")
     await database.run(reject_withdrawal, 2, actor="o", reason="no")
     for charge_id in ("s1", "s2"):

@@ -193,7 +193,12 @@ async def test_the_reward_is_taken_back_in_proportion_as_far_as_it_is_there(data
     part = await refund(database, "top", Money(250_000), "part")
     assert part.clawed_back == Money(25_000)
     await database.run(
-        request_withdrawal, 2002, Money(70_000), destination="card 4111111111111111", idempotency_key="w"
+        request_withdrawal,
+        2002,
+        Money(70_000),
+        destination="card 4111111111111111",
+        idempotency_key="w",
+        actor="front_end:test",
     )
     rest = await refund(database, "top", key="rest")
     assert rest.clawed_back == Money(5_000)

@@ -27,7 +27,9 @@ async def funded(database: Database, kopecks: int = 100_000) -> int:
 
 
 async def request(database: Database, kopecks: int = 60_000, key: str = "w") -> Withdrawal:
-    return await database.run(request_withdrawal, 1001, Money(kopecks), destination=CARD, idempotency_key=key)
+    return await database.run(
+        request_withdrawal, 1001, Money(kopecks), destination=CARD, idempotency_key=key, actor="front_end:test"
+    )
 
 
 async def held(database: Database, kind: str) -> int:
@@ -68,7 +70,9 @@ async def test_the_same_key_is_one_withdrawal_also_twice_at_once(database: Datab
 async def test_less_than_500_roubles_is_refused(database: Database, amount: Money) -> None:
     await funded(database)
     with pytest.raises(BusinessError, match=r"500\.00 RUB or more"):
-        await database.run(request_withdrawal, 1001, amount, destination=CARD, idempotency_key="w")
+        await database.run(
+            request_withdrawal, 1001, amount, destination=CARD, idempotency_key="w", actor="front_end:test"
+        )
 
 
 async def test_more_than_the_balance_is_refused_and_nothing_is_reserved(database: Database) -> None:
@@ -157,6 +161,8 @@ async def test_words_are_needed(database: Database) -> None:
     with pytest.raises(BusinessError, match="says why"):
         await database.run(reject_withdrawal, found.id, actor="operator", reason="")
     with pytest.raises(BusinessError, match="says where"):
-        await database.run(request_withdrawal, 1001, Money(60_000), destination=" ", idempotency_key="x")
+        await database.run(
+            request_withdrawal, 1001, Money(60_000), destination=" ", idempotency_key="x", actor="front_end:test"
+        )
     with pytest.raises(BusinessError, match="no withdrawal 99"):
         await database.run(approve_withdrawal, 99, actor="operator", reference="bank")
