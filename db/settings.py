@@ -1,4 +1,6 @@
-"""The table `[database]` of the configuration file."""
+"""The tables `[database]` and `[withdrawals]` of the configuration file."""
+
+from pathlib import Path
 
 import attrs
 
@@ -40,3 +42,16 @@ class DatabaseSettings:
 
     migration_wait: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long to wait for another process that is migrating the same database."""
+
+
+@settings("withdrawals")
+@attrs.frozen
+class WithdrawalSettings:
+    """How payout destinations are kept, and who may pay them out."""
+
+    key_file: Path | None = None
+    """The key that seals payout destinations, made at first use. Default: `payout.key` in `embedded.data_dir`. Keep it in the
+    backup: without it no destination can be read."""
+    second_operator_above: int = attrs.field(default=10_000_00, validator=attrs.validators.ge(0))
+    """Kopecks. A withdrawal of more is paid only after another operator has confirmed it. Where no `[operators]` are declared
+    there is no other one, and none is asked for."""

@@ -25,11 +25,16 @@ from db.errors import BusinessError, UnknownOrder
 from db.keys.reissue import request_reissue
 from db.money import Money
 from db.tx import Tx
+from db.work.sealing import Seal, SealError
 from runtime.operators import Identity, front_end
 
 ShopAnswer = dict[str, Any]
 KEY_PREFIX: Final = "shop"
 """Keys of orders that front ends open are apart from those of operators."""
+
+
+def _no_seal() -> Seal:
+    raise SealError("no key file is known to this gateway")
 
 
 @attrs.frozen
@@ -41,6 +46,8 @@ class ShopRequest:
     body: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     providers: Mapping[str, Provider] = attrs.field(factory=dict, repr=False)
     """Those that are on."""
+    seal: Callable[[], Seal] = attrs.field(default=_no_seal, repr=False)
+    """The key of payout destinations."""
 
     @property
     def telegram_id(self) -> int:
@@ -224,6 +231,7 @@ async def withdraw(tx: Tx, call: ShopRequest) -> ShopAnswer:
         destination=body["destination"],
         idempotency_key=body["idempotency_key"],
         actor=call.actor,
+        seal=call.seal(),
     )
     return {"withdrawal_id": found.id, **_money(found.amount), "state": found.state}
 

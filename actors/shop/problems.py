@@ -23,6 +23,10 @@ from db.errors import (
     UnknownCustomer,
     UnknownOrder,
 )
+from db.work.sealing import SealError
+from runtime import get_logger
+
+_log = get_logger("gateway")
 
 RETRY_SECONDS: Final = 1
 _STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
@@ -66,6 +70,11 @@ def problem_of(error: Exception) -> JSONResponse | None:
     for kind, status in _STATUS:
         if isinstance(error, kind):
             return problem(status, str(error))
+    if isinstance(error, SealError):
+        _log.error("a withdrawal was refused", why=str(error))  # for the operator; a front end has no key file
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "withdrawals cannot be taken at this moment; send the request again"
+        )
     if isinstance(error, ProviderUnavailable):
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the payment provider does not answer; send the request again")
     is_away = isinstance(error, LeaseError) and not isinstance(error, LeaseMisused)

@@ -25,6 +25,7 @@ from db.errors import BusinessError
 from db.tx import Tx
 from db.work.audit import act_as
 from db.work.nonces import use_nonce
+from db.work.sealing import Seal
 from runtime.config import Secret
 
 BODY_LIMIT: Final = 16 * 1024
@@ -39,6 +40,8 @@ class Shop:
     keys: Mapping[str, Secret]
     pool: Callable[[], Pool]
     providers: Mapping[str, Provider]
+    seal: Callable[[], Seal]
+    """The key of payout destinations. Raises SealError."""
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -70,7 +73,7 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
             signed = verify_signature(
                 shop.keys, request.headers, request.method, _target(request), body, now=shop.clock()
             )
-            call = attrs.evolve(_call(operation, request, signed, body), providers=shop.providers)
+            call = attrs.evolve(_call(operation, request, signed, body), providers=shop.providers, seal=shop.seal)
             said = await shop.pool().run(f"shop.{operation.name}", _carry_out, operation, call, signed)
             if isinstance(said, BusinessError):
                 return problem_of(said) or problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(said))

@@ -73,6 +73,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "topup": _MONEY,
     "trial": _MONEY,
     "withdrawals approve": _MONEY,
+    "withdrawals confirm": _MONEY,
     "withdrawals reject": _MONEY,
     "withdrawals request": _MONEY,
     # the system as a whole
@@ -87,6 +88,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "reload": _OWNER,
     "resume": _OWNER,
     "stop": _OWNER,
+    "withdrawals seal": _OWNER,
 }
 """By the words after `atlas`; None: no role is asked for."""
 

@@ -18,11 +18,11 @@ from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge
 from db.billing.renewal_schedule import RenewalClaim, claim_renewals
 from db.billing.renewals import renew, set_auto_renew
-from db.billing.withdrawals import approve_withdrawal, list_withdrawals, reject_withdrawal, request_withdrawal
+from db.billing.withdrawals import approve_withdrawal, list_withdrawals, masked, reject_withdrawal, request_withdrawal
 from db.money import Money
 from db.tx import Tx
 from db.work.claims import Claimer, enlist_claimer
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 from tests.db.torture import Work
 
 REFUSED = "a card of nobody"
@@ -236,17 +236,17 @@ def _spend(telegram_id: int, key: str) -> Work:
 
 def _withdraw(telegram_id: int, key: str, destination: str = "card") -> Work:
     return lambda tx: request_withdrawal(
-        tx, telegram_id, Money(60_000), destination=destination, idempotency_key=key, actor="front_end:test"
+        tx, telegram_id, Money(60_000), destination=destination, idempotency_key=key, actor="front_end:test", seal=SEAL
     )
 
 
 async def settle_all(tx: Tx) -> None:
     """Approve what waits, under the withdrawal's own reference, and reject what goes where we do not pay."""
     for found in await list_withdrawals(tx):
-        if found.destination == REFUSED:
+        if found.destination == masked(REFUSED):
             await reject_withdrawal(tx, found.id, actor="test", reason="no such card")
         else:
-            await approve_withdrawal(tx, found.id, actor="test", reference=f"bank-{found.id}")
+            await approve_withdrawal(tx, found.id, actor="test", reference=f"bank-{found.id}", second_above=None)
 
 
 async def mark_ended(tx: Tx) -> None:

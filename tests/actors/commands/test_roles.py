@@ -201,6 +201,70 @@ def test_a_refusal_needs_no_database(declared: Path, atlas: Atlas, monkeypatch: 
     assert "viewer1 may not" in atlas("customer", "add", "42", fails=77)
 
 
+def test_who_pays_sees_the_destination_and_the_others_its_end(
+    declared: Path, atlas: Atlas, database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["owner"])
+    atlas("customer", "add", "42")
+    atlas("adjust", "42", "5000000", "--reason", "gift", "--key", "a")
+    atlas("withdrawals", "request", "42", "2000000", "--to", "card 4111111111111234", "--key", "w")
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["support"])
+    for words in (("withdrawals", "list"), ("withdrawals", "show", "1")):
+        seen = atlas(*words, text=True)
+        assert "…1234" in seen
+        assert "4111" not in seen
+    assert atlas("withdrawals", "show", "1")["destination"] == "…1234"
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["money"])
+    seen = atlas("withdrawals", "show", "1", text=True)
+    assert "to: card 4111111111111234" in seen
+    assert "another operator confirms it before it is paid" in seen
+    assert "admin adjust" in seen, "where the money came from"
+    [entry] = rows(database_dsn, "SELECT actor, role FROM audit WHERE action = 'destination_opened'")
+    assert tuple(entry) == ("operator:money1", "money")  # type: ignore[arg-type]
+
+
+def test_a_large_withdrawal_needs_two_people_and_an_own_word_is_none(
+    declared: Path, atlas: Atlas, database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["money"])
+    atlas("customer", "add", "42")
+    atlas("adjust", "42", "5000000", "--reason", "gift", "--key", "a")
+    atlas("withdrawals", "request", "42", "2000000", "--to", "card 4111111111111234", "--key", "w")
+    approve = ("withdrawals", "approve", "1", "--reference", "bank 7")
+    assert "another operator than operator:money1" in atlas(*approve, fails=65)
+    atlas("withdrawals", "confirm", "1")
+    assert "one's own confirmation is none" in atlas(*approve, fails=65)
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["owner"])
+    done = atlas(*approve)
+    assert (done["state"], done["settled_by"], done["confirmed_by"]) == ("paid", "operator:owner1", ["operator:money1"])
+    assert done["sources"] == {"admin_adjust": 5000000, "withdrawal_reserve": -2000000}
+
+
+def test_destinations_from_before_are_sealed_by_a_command_that_may_be_repeated(
+    atlas: Atlas, database_dsn: str, tmp_path: Path
+) -> None:
+    atlas("customer", "add", "42")
+    atlas("adjust", "42", "5000000", "--reason", "gift", "--key", "a")
+    for key in ("a", "b"):
+        atlas("withdrawals", "request", "42", "60000", "--to", f"card 411111111111123{key}", "--key", key)
+    clear = """
+        WITH off AS MATERIALIZED (SELECT set_config('session_replication_role', 'replica', true))
+        UPDATE withdrawals SET destination_sealed = NULL, sealed_with = NULL, destination_end = NULL,
+            requisites = jsonb_build_object('destination', 'card 411111111111123' || idempotency_key)
+        FROM off RETURNING 1
+    """
+    rows(database_dsn, clear)
+    assert atlas("withdrawals", "seal")["sealed"] == 2
+    assert atlas("withdrawals", "seal", text=True) == "no destination lies in clear\n"
+    kept = rows(database_dsn, "SELECT string_agg(w::text, ' ') AS t FROM withdrawals w")[0]["t"]
+    assert "4111" not in kept
+    assert "card 411111111111123b" in atlas("withdrawals", "show", "2", text=True)
+    (tmp_path / "payout.key").rename(tmp_path / "elsewhere")
+    assert "put the file back from the backup" in atlas("withdrawals", "show", "2", fails=78)
+    assert "which" in atlas("withdrawals", "request", "42", "60000", "--to", "x", "--key", "c", fails=78)
+    assert len(atlas("withdrawals", "list")) == 2
+
+
 def test_a_new_token_is_what_its_declaration_recognises(
     atlas: Atlas, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from db.billing.renewals import set_auto_renew
 from db.billing.withdrawals import approve_withdrawal, reject_withdrawal, request_withdrawal
 from db.money import Money
 from db.tx import Row, Tx
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 EXPECTED = {
     "access_granted",
@@ -60,10 +60,16 @@ async def _move_money(database: Database) -> None:
         await database.run(adjust_balance, 1001, amount, reason="as agreed", actor="test", idempotency_key=key)
     for key, settle in (("w1", approve_withdrawal), ("w2", reject_withdrawal)):
         asked = await database.run(
-            request_withdrawal, 1001, Money(600_00), destination="card", idempotency_key=key, actor="front_end:test"
+            request_withdrawal,
+            1001,
+            Money(600_00),
+            destination="card",
+            idempotency_key=key,
+            actor="front_end:test",
+            seal=SEAL,
         )
         if settle is approve_withdrawal:
-            await database.run(approve_withdrawal, asked.id, actor="test", reference="bank 1")
+            await database.run(approve_withdrawal, asked.id, actor="test", reference="bank 1", second_above=None)
         else:
             await database.run(reject_withdrawal, asked.id, actor="test", reason="wrong card")
 

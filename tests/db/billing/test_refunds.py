@@ -18,7 +18,7 @@ from db.billing.refunds import Refund, refund_charge
 from db.billing.withdrawals import request_withdrawal
 from db.errors import BusinessError, InsufficientFunds
 from db.money import Money
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 
 async def refund(
@@ -199,6 +199,7 @@ async def test_the_reward_is_taken_back_in_proportion_as_far_as_it_is_there(data
         destination="card 4111111111111111",
         idempotency_key="w",
         actor="front_end:test",
+        seal=SEAL,
     )
     rest = await refund(database, "top", key="rest")
     assert rest.clawed_back == Money(5_000)
