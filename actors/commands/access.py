@@ -8,13 +8,14 @@ from uuid import uuid4
 import click
 
 from actors.commands.database import in_transaction
-from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID
+from actors.commands.parameters import DAYS, NAME, TELEGRAM_ID, allowance, beyond_option
 from db.access.entitlements import Entitlement
 from db.access.subscriptions import mark_revoked
 from db.billing.grants import grant_access, grant_trial
 from db.keys.reissue import request_reissue
+from db.settings import TrialSettings
 from db.tx import Tx
-from runtime.cli import acting_operator, config_option, emit, json_option
+from runtime.cli import acting_operator, config_option, emit, json_option, load_config
 
 
 @click.command()
@@ -40,14 +41,21 @@ def grant(ctx: click.Context, telegram_id: int, tariff: str, days: int, key: str
 
 @click.command()
 @click.argument("telegram_id", type=TELEGRAM_ID)
+@beyond_option
 @config_option
 @json_option
 @click.pass_context
-def trial(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
+def trial(ctx: click.Context, telegram_id: int, beyond: bool, as_json: bool) -> None:
     """Give customer TELEGRAM_ID the trial: 72 hours, once per customer ever."""
 
     async def run(tx: Tx) -> Entitlement:
-        return await grant_trial(tx, telegram_id, actor=acting_operator(ctx).actor)
+        return await grant_trial(
+            tx,
+            telegram_id,
+            actor=acting_operator(ctx).actor,
+            rules=load_config(ctx).section(TrialSettings),
+            allowance=allowance(ctx, beyond),
+        )
 
     _show(in_transaction(ctx, "trial", run), telegram_id, as_json)
 
@@ -91,10 +99,11 @@ def revoke(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     type=NAME,
     help="Repeating the command with the same key is one reissue. Default: every call is its own.",
 )
+@beyond_option
 @config_option
 @json_option
 @click.pass_context
-def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, as_json: bool) -> None:
+def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, beyond: bool, as_json: bool) -> None:
     """Give customer TELEGRAM_ID another key and link; the end of the subscription does not move.
 
     The old link works until the new one is confirmed on every node; then it is cut. `atlas subscription` shows the link that
@@ -103,7 +112,13 @@ def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, a
     name = idempotency_key or f"operator:{uuid4().hex}"
 
     async def run(tx: Tx) -> str:
-        return await request_reissue(tx, telegram_id, actor=acting_operator(ctx).actor, idempotency_key=name)
+        return await request_reissue(
+            tx,
+            telegram_id,
+            actor=acting_operator(ctx).actor,
+            idempotency_key=name,
+            allowance=allowance(ctx, beyond),
+        )
 
     key_id = in_transaction(ctx, "reissue", run)
     data = {"telegram_id": telegram_id, "key": key_id, "idempotency_key": name}

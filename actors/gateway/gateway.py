@@ -27,7 +27,7 @@ from actors.shop.routes import Shop, shop_routes
 from actors.shop.settings import ShopSettings
 from actors.shop.signature import read_keys
 from db.embedded import EmbeddedSettings
-from db.settings import WithdrawalSettings
+from db.settings import LimitSettings, TrialSettings, WithdrawalSettings
 from runtime import Actor, ActorTask, Killed, StartRefused, StopReason, get_logger
 from runtime.config import Secret, settings
 from runtime.http import HttpServer, LimitedApp, RequestLimits, listen, route, url_of
@@ -64,6 +64,8 @@ class Gateway(Actor):
     shop: ShopSettings = attrs.field(factory=ShopSettings)
     withdrawals: WithdrawalSettings = attrs.field(factory=WithdrawalSettings)
     embedded: EmbeddedSettings = attrs.field(factory=EmbeddedSettings)
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    trials: TrialSettings = attrs.field(factory=TrialSettings)
     pool: str = "pool.gateway"
     _providers: Providers = attrs.field(init=False, factory=dict)
     _server: ActorTask | None = attrs.field(init=False, default=None)
@@ -108,7 +110,8 @@ class Gateway(Actor):
         def pool() -> Pool:
             return pool_of(self.context, self.pool)
 
-        shop = Shop(keys, pool, self._providers, seal_opener(self.withdrawals, self.embedded))
+        seal = seal_opener(self.withdrawals, self.embedded)
+        shop = Shop(keys, pool, self._providers, seal, self.limits, self.trials)
         return [
             Route("/healthz", self._healthz),
             *payment_routes(Intake.of(self.context, self.pool), self._providers),

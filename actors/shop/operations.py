@@ -14,7 +14,7 @@ from db.access.subscriptions import get_subscription, link_token, reset_link_tok
 from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.grants import grant_trial
 from db.billing.ledger import balance
-from db.billing.orders import Order, find_order, find_order_by_key, open_order, open_topup
+from db.billing.orders import Order, cancel_order, find_order, find_order_by_key, open_order, open_topup
 from db.billing.pricing import price_list, quote_plan
 from db.billing.promos import usable_promo
 from db.billing.referrals import referral_standing
@@ -24,7 +24,9 @@ from db.customers import Customer, add_customer, find_customer
 from db.errors import BusinessError, UnknownOrder
 from db.keys.reissue import request_reissue
 from db.money import Money
+from db.settings import LimitSettings, TrialSettings
 from db.tx import Tx
+from db.work.limits import Allowance
 from db.work.sealing import Seal, SealError
 from runtime.operators import Identity, front_end
 
@@ -48,6 +50,14 @@ class ShopRequest:
     """Those that are on."""
     seal: Callable[[], Seal] = attrs.field(default=_no_seal, repr=False)
     """The key of payout destinations."""
+
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    trials: TrialSettings = attrs.field(factory=TrialSettings)
+
+    @property
+    def allowance(self) -> Allowance:
+        """The limits that a front end is held to."""
+        return Allowance(self.limits, self.actor)
 
     @property
     def telegram_id(self) -> int:
@@ -124,13 +134,24 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     if "amount" in body:
         amount = Money(body["amount"])
         quote = None if provider is None else provider.quote(amount)
-        return _order(await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote))
+        return _order(
+            await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote, allowance=call.allowance)
+        )
     plan, promo = (body["tariff"], body["days"]), body.get("promo")
-    if provider is None:
-        return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo))
-    price = (await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price
-    quote = provider.quote(price)
-    return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, quote=quote))
+    quote = None
+    if provider is not None:
+        quote = provider.quote((await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price)
+    return _order(
+        await open_order(
+            tx,
+            call.telegram_id,
+            *plan,
+            idempotency_key=key,
+            promo_code=promo,
+            quote=quote,
+            allowance=call.allowance,
+        )
+    )
 
 
 async def get_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -139,6 +160,13 @@ async def get_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     if order.customer_id != (await find_customer(tx, call.telegram_id)).id:
         raise UnknownOrder(order.id)
     return _order(order)
+
+
+async def give_up_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
+    """Cancel an order of this customer that is not paid; one that has ended already stays as it is."""
+    found = await get_order(tx, call)
+    await cancel_order(tx, found["order_id"], actor=call.actor)
+    return await get_order(tx, call)
 
 
 async def buy_plan_from_balance(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -187,7 +215,9 @@ async def reset_link(tx: Tx, call: ShopRequest) -> ShopAnswer:
 
 async def reissue_key(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Replace the key."""
-    key = await request_reissue(tx, call.telegram_id, actor=call.actor, idempotency_key=call.body["idempotency_key"])
+    key = await request_reissue(
+        tx, call.telegram_id, actor=call.actor, idempotency_key=call.body["idempotency_key"], allowance=call.allowance
+    )
     return {"key": key}
 
 
@@ -197,9 +227,14 @@ async def switch_auto_renew(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {"enabled": call.body["enabled"]}
 
 
-async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer:
-    """The trial, once."""
-    entitlement = await grant_trial(tx, call.telegram_id, actor=call.actor)
+async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer | BusinessError:
+    """The trial, once. A refusal is returned, so that the attempt is kept and counts."""
+    try:
+        entitlement = await grant_trial(
+            tx, call.telegram_id, actor=call.actor, rules=call.trials, allowance=call.allowance
+        )
+    except BusinessError as error:
+        return error  # nothing is written before a refusal but the attempt
     return {"tariff": entitlement.tariff, "expires_at": _time(entitlement.new_end)}
 
 
@@ -236,13 +271,14 @@ async def withdraw(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {"withdrawal_id": found.id, **_money(found.amount), "state": found.state}
 
 
-OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer]]]] = {
+OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer | BusinessError]]]] = {
     "list_plans": list_plans,
     "find_customer": get_customer,
     "note_contact": note_contact,
     "quote": quote_price,
     "open_order": place_order,
     "find_order": get_order,
+    "cancel_order": give_up_order,
     "open_invoice": get_order,
     "buy_from_balance": buy_plan_from_balance,
     "find_subscription": find_subscription,

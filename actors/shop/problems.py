@@ -23,6 +23,7 @@ from db.errors import (
     UnknownCustomer,
     UnknownOrder,
 )
+from db.work.limits import LimitReached
 from db.work.sealing import SealError
 from runtime import get_logger
 
@@ -67,6 +68,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def problem_of(error: Exception) -> JSONResponse | None:
     """The answer for an error that is no defect of ours; None for any other."""
+    if isinstance(error, LimitReached):
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), {"retry-after": str(error.retry_seconds)})
     for kind, status in _STATUS:
         if isinstance(error, kind):
             return problem(status, str(error))

@@ -32,6 +32,7 @@ GOOD = {
     "reason": "why not",
     "reference": "bank 7",
     "resolution": "settled",
+    "role": "viewer",
     "size": "5",
     "starts": "2030-01-31",
     "shell": "bash",
