@@ -72,6 +72,14 @@ async def find_customer(tx: Tx, telegram_id: int) -> Customer:
     return _customer(row)
 
 
+async def customer_by_id(tx: Tx, customer_id: int) -> Customer:
+    """The customer with this number of ours; raises `UnknownCustomer`."""
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM customers WHERE id = $1", customer_id)  # noqa: S608 - our own column list
+    if row is None:
+        raise UnknownCustomer(f"number {customer_id}")
+    return _customer(row)
+
+
 async def lock_customer(tx: Tx, telegram_id: int) -> Customer:
     """Find the customer and lock the row, for operations on one customer alone. Raises `UnknownCustomer`."""
     row = await tx.fetchrow(

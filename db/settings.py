@@ -1,4 +1,6 @@
-"""The tables `[database]` and `[referral]` of the configuration file."""
+"""The tables `[database]`, `[referral]`, `[withdrawals]`, `[limits]` and `[trials]` of the configuration file."""
+
+from pathlib import Path
 
 import attrs
 
@@ -52,3 +54,55 @@ class ReferralSettings:
     )
     """Days for which a reward is held back before it can be withdrawn. Rewards keep the rule of their day; housekeeping
     writes a changed rule into the database, where every program reads it."""
+
+
+@settings("withdrawals")
+@attrs.frozen
+class WithdrawalSettings:
+    """How payout destinations are kept, and who may pay them out."""
+
+    key_file: Path | None = None
+    """The key that seals payout destinations, made at first use. Default: `payout.key` in `embedded.data_dir`. Keep it in the
+    backup: without it no destination can be read."""
+    second_operator_above: int = attrs.field(default=10_000_00, validator=attrs.validators.ge(0))
+    """Kopecks. A withdrawal of more is paid only after another operator has confirmed it. Where no `[operators]` are declared
+    there is no other one, and none is asked for."""
+
+
+def _most(default: int) -> int:
+    found: int = attrs.field(default=default, validator=[attrs.validators.ge(1), attrs.validators.le(10_000)])
+    return found
+
+
+def _window(default: float) -> float:
+    found: float = attrs.field(default=default, validator=[attrs.validators.ge(1), attrs.validators.le(31 * 86_400)])
+    return found
+
+
+@settings("limits")
+@attrs.frozen
+class LimitSettings:
+    """How much one customer may ask for, through front ends and operators alike. A captured payment is never refused."""
+
+    open_orders: int = _most(5)
+    """Orders that are open, which is payable, at once."""
+    checkouts: int = _most(5)
+    """Pay pages opened within `checkout_seconds`."""
+    checkout_seconds: float = _window(60.0)
+    reissues: int = _most(3)
+    """New keys within `reissue_seconds`."""
+    reissue_seconds: float = _window(300.0)
+    trials: int = _most(1)
+    """Attempts to start the trial within `trial_seconds`, refused ones included; there is one trial per customer ever."""
+    trial_seconds: float = _window(3600.0)
+
+
+@settings("trials")
+@attrs.frozen
+class TrialSettings:
+    """Who may have the trial, beside that it is once per customer and never while a subscription runs."""
+
+    past_payers: bool = False
+    """Whether somebody who has bought access before may have it."""
+    revoked: bool = True
+    """Whether somebody whose access was revoked may have it."""

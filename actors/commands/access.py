@@ -7,15 +7,16 @@ from uuid import uuid4
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
-from actors.commands.parameters import DAYS, NAME, REASON, TELEGRAM_ID
+from actors.commands.database import in_transaction
+from actors.commands.parameters import DAYS, NAME, REASON, TELEGRAM_ID, allowance, beyond_option
 from db.access.entitlements import Entitlement
 from db.access.subscriptions import mark_revoked
 from db.access.undelivered import Outage, open_prolongation, prolong_page
 from db.billing.grants import grant_access, grant_trial
 from db.keys.reissue import request_reissue
+from db.settings import TrialSettings
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option
+from runtime.cli import acting_operator, config_option, emit, json_option, load_config
 
 _MOMENT = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
 
@@ -34,21 +35,30 @@ def grant(ctx: click.Context, telegram_id: int, tariff: str, days: int, key: str
     """Give customer TELEGRAM_ID access without payment. The same --key again changes nothing."""
 
     async def run(tx: Tx) -> Entitlement:
-        return await grant_access(tx, telegram_id, tariff, timedelta(days=days), idempotency_key=key, actor=OPERATOR)
+        return await grant_access(
+            tx, telegram_id, tariff, timedelta(days=days), idempotency_key=key, actor=acting_operator(ctx).actor
+        )
 
     _show(in_transaction(ctx, "grant", run), telegram_id, as_json)
 
 
 @click.command()
 @click.argument("telegram_id", type=TELEGRAM_ID)
+@beyond_option
 @config_option
 @json_option
 @click.pass_context
-def trial(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
+def trial(ctx: click.Context, telegram_id: int, beyond: bool, as_json: bool) -> None:
     """Give customer TELEGRAM_ID the trial: 72 hours, once per customer ever."""
 
     async def run(tx: Tx) -> Entitlement:
-        return await grant_trial(tx, telegram_id, actor=OPERATOR)
+        return await grant_trial(
+            tx,
+            telegram_id,
+            actor=acting_operator(ctx).actor,
+            rules=load_config(ctx).section(TrialSettings),
+            allowance=allowance(ctx, beyond),
+        )
 
     _show(in_transaction(ctx, "trial", run), telegram_id, as_json)
 
@@ -70,10 +80,10 @@ def prolong(ctx: click.Context, since: datetime, until: datetime, node: str | No
     began, ended = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC)
 
     async def note(tx: Tx) -> Outage:
-        return await open_prolongation(tx, began, ended, node=node, reason=reason, actor=OPERATOR)
+        return await open_prolongation(tx, began, ended, node=node, reason=reason, actor=acting_operator(ctx).actor)
 
     async def give(tx: Tx) -> int:
-        return await prolong_page(tx, outage, actor=OPERATOR)
+        return await prolong_page(tx, outage, actor=acting_operator(ctx).actor)
 
     outage = in_transaction(ctx, "prolong", note)
     given = 0
@@ -115,7 +125,7 @@ def revoke(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     """
 
     async def run(tx: Tx) -> bool:
-        return await mark_revoked(tx, telegram_id, actor=OPERATOR)
+        return await mark_revoked(tx, telegram_id, actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "revoke", run)
     was = "is revoked; its connections are being cut" if changed else "was revoked before; nothing was changed"
@@ -129,10 +139,11 @@ def revoke(ctx: click.Context, telegram_id: int, as_json: bool) -> None:
     type=NAME,
     help="Repeating the command with the same key is one reissue. Default: every call is its own.",
 )
+@beyond_option
 @config_option
 @json_option
 @click.pass_context
-def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, as_json: bool) -> None:
+def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, beyond: bool, as_json: bool) -> None:
     """Give customer TELEGRAM_ID another key and link; the end of the subscription does not move.
 
     The old link works until the new one is confirmed on every node; then it is cut. `atlas subscription` shows the link that
@@ -141,7 +152,13 @@ def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, a
     name = idempotency_key or f"operator:{uuid4().hex}"
 
     async def run(tx: Tx) -> str:
-        return await request_reissue(tx, telegram_id, actor=OPERATOR, idempotency_key=name)
+        return await request_reissue(
+            tx,
+            telegram_id,
+            actor=acting_operator(ctx).actor,
+            idempotency_key=name,
+            allowance=allowance(ctx, beyond),
+        )
 
     key_id = in_transaction(ctx, "reissue", run)
     data = {"telegram_id": telegram_id, "key": key_id, "idempotency_key": name}

@@ -6,12 +6,12 @@ from typing import cast
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import KOPECKS, NUMBER, PAGE_SIZE, PAGE_START, REASON, TELEGRAM_ID
 from db.billing.cases import Case, CaseState, close_case, credit_case, find_case, list_cases
 from db.money import Money
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option, table
+from runtime.cli import acting_operator, config_option, emit, json_option, table
 
 
 @click.group()
@@ -74,7 +74,7 @@ def close(ctx: click.Context, number: int, resolution: str, as_json: bool) -> No
     """Close case NUMBER. One that holds money is credited or refunded instead. Repeating it changes nothing."""
 
     async def run(tx: Tx) -> Case:
-        return await close_case(tx, number, resolution=resolution, actor=OPERATOR)
+        return await close_case(tx, number, resolution=resolution, actor=acting_operator(ctx).actor)
 
     found = in_transaction(ctx, "cases.close", run)
     emit(_data(found), as_json, lambda: f"case {number} is closed: {found.resolution}")
@@ -92,7 +92,7 @@ def credit(ctx: click.Context, number: int, telegram_id: int, amount: int | None
     value = None if amount is None else Money(amount)
 
     async def run(tx: Tx) -> Case:
-        return await credit_case(tx, number, telegram_id, actor=OPERATOR, amount=value)
+        return await credit_case(tx, number, telegram_id, actor=acting_operator(ctx).actor, amount=value)
 
     found = in_transaction(ctx, "cases.credit", run)
     emit(_data(found), as_json, lambda: f"case {number} is closed: {found.resolution}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import KOPECKS, NAME, PROVIDER, REASON, SIGNED_KOPECKS, TELEGRAM_ID
 from db.access.subscriptions import get_subscription
 from db.billing.adjustments import adjust_balance
@@ -16,7 +16,7 @@ from db.customers import find_customer
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option
+from runtime.cli import acting_operator, config_option, emit, json_option
 
 
 @click.command()
@@ -58,7 +58,7 @@ def refund(
             provider,
             charge_id,
             amount=part,
-            actor=OPERATOR,
+            actor=acting_operator(ctx).actor,
             idempotency_key=key or f"{provider}:{charge_id}:{'rest' if amount is None else amount}",
             revoke=not keep_access,
             chargeback=chargeback,
@@ -114,7 +114,7 @@ def adjust(ctx: click.Context, telegram_id: int, amount: int, reason: str, key: 
 
     async def run(tx: Tx) -> tuple[int, Money]:
         journal = await adjust_balance(
-            tx, telegram_id, Money(amount), reason=reason, actor=OPERATOR, idempotency_key=key
+            tx, telegram_id, Money(amount), reason=reason, actor=acting_operator(ctx).actor, idempotency_key=key
         )
         return journal, await balance(tx, (await find_customer(tx, telegram_id)).id)
 
@@ -139,7 +139,7 @@ def compensate(ctx: click.Context, telegram_id: int, reason: str, as_json: bool)
         found = await get_subscription(tx, telegram_id)
         if found is None:
             raise BusinessError(f"customer {telegram_id} never had a subscription")
-        return await compensate_subscription(tx, found.id, reason=reason, actor=OPERATOR)
+        return await compensate_subscription(tx, found.id, reason=reason, actor=acting_operator(ctx).actor)
 
     done = in_transaction(ctx, "compensate", run)
     data = {"telegram_id": telegram_id, "amount": done.amount.amount, "journal": done.journal_id}

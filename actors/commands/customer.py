@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import LANGUAGE, PERCENT, TELEGRAM_ID
 from db.billing.ledger import Purses, purses
 from db.billing.pricing import set_personal_discount, set_vip
 from db.billing.referrals import ReferralStanding, Withdrawable, referral_standing, withdrawable
 from db.customers import Customer, add_customer, find_customer
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option
+from runtime.cli import acting_operator, config_option, emit, json_option
 
 
 @click.group()
@@ -93,7 +93,7 @@ def vip(ctx: click.Context, telegram_id: int, on: str, as_json: bool) -> None:
     """Make customer TELEGRAM_ID a VIP, or not. Open orders keep their price."""
 
     async def run(tx: Tx) -> bool:
-        return await set_vip(tx, telegram_id, on == "on", actor=OPERATOR)
+        return await set_vip(tx, telegram_id, on == "on", actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "customer.vip", run)
     was = "is" if changed else "was before"
@@ -111,7 +111,7 @@ def discount(ctx: click.Context, telegram_id: int, percent: int, as_json: bool) 
     """Set the personal discount of customer TELEGRAM_ID; 0 ends it. Open orders keep their price."""
 
     async def run(tx: Tx) -> bool:
-        return await set_personal_discount(tx, telegram_id, percent, actor=OPERATOR)
+        return await set_personal_discount(tx, telegram_id, percent, actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "customer.discount", run)
     words = f"customer {telegram_id} {'has' if changed else 'had before'} a personal discount of {percent} %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import ClassVar, TypeVar, TypeVarTuple
 
 import attrs
@@ -17,16 +18,18 @@ from db.errors import AmbiguousCommit, BusinessError, DatabaseUnreachable, Lease
 from db.schema.migrate import check_schema
 from db.settings import DatabaseSettings
 from db.tx import Tx
+from db.work.audit import act_as, record_refusal
 from runtime import AtlasError
-from runtime.cli import load_config
+from runtime.cli import acting_operator, command_words, load_config
 from runtime.config import Config
 from runtime.exit_codes import GAVE_UP, UNSTOPPED, WEDGED
+from runtime.operators import NotAllowed, demand, least_role
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-OPERATOR = "operator"
-"""Who the audit trail says it was."""
+_SESSION = "atlas/operator"
+"""What the server calls the connection."""
 
 _REFUSED_VALUES = ("22", "23", "54")
 """Classes of codes: data exceptions, violated constraints, program limits."""
@@ -51,7 +54,8 @@ def in_transaction(
 ) -> T:
     """Run `await function(tx, *args)` in one transaction on a connection of its own and return its result.
 
-    Works whether or not the supervisor runs, as long as the database does. Raises DatabaseUnreachable (exit code 69) or
+    Works whether or not the supervisor runs, as long as the database does. The operator's role is asked first, and the audit
+    entries of the transaction name it. Raises NotAllowed (77), which the audit trail keeps, DatabaseUnreachable (69) or
     DatabaseUnusable (78), which name the address and the setting, MigrationError (78) if the schema is not this program's,
     BusinessError (65) for a value that the server refuses, DatabaseBusy (75), DatabaseUnable (69) and DatabaseAway (69) when
     nothing is wrong with the command but its moment, CommitUnknown (75), and what the function raises.
@@ -61,23 +65,52 @@ def in_transaction(
         limits = attrs.evolve(limits, statement=within, idle_in_transaction=within)
 
     async def use(session: Session) -> T:
+        async def run(tx: Tx) -> T:
+            await act_as(tx, acting_operator(ctx))
+            return await function(tx, *args)
+
         try:
-            return await session.run(label, function, *args, within=within)
+            return await session.run(label, run, within=within)
         except Exception as error:
             if not is_driver_error(error):
                 raise
             raise await _in_words(session, label, error) from error
 
-    return in_session(load_config(ctx), use, limits)
+    return in_session(ctx, use, limits)
 
 
-def in_session(config: Config, use: Callable[[Session], Awaitable[T]], limits: SessionLimits | None = None) -> T:
-    """Run `await use(session)` on a connection of its own and return its result. Raises as `in_transaction` does."""
+def in_session(ctx: click.Context, use: Callable[[Session], Awaitable[T]], limits: SessionLimits | None = None) -> T:
+    """Run `await use(session)` on a connection of its own and return its result, if the operator's role allows the command.
+
+    Raises as `in_transaction` does.
+    """
+    config = load_config(ctx)
+    try:
+        least = least_role(command_words(ctx))
+        if least is not None:
+            demand(acting_operator(ctx), least, f"`atlas {command_words(ctx)}`")
+    except NotAllowed as refusal:
+        _keep_refusal(config, refusal, command_words(ctx))
+        raise
+    return _connected(config, use, limits)
+
+
+def _keep_refusal(config: Config, refusal: NotAllowed, command: str) -> None:
+    """Write the refusal to the audit trail, if the database is there and has one; the command is refused either way."""
+
+    async def use(session: Session) -> None:
+        await session.run("refused", record_refusal, refusal.who, command, str(refusal))
+
+    with suppress(Exception):  # whatever is wrong with the database, the answer to this command is the refusal
+        _connected(config, use, None)
+
+
+def _connected(config: Config, use: Callable[[Session], Awaitable[T]], limits: SessionLimits | None) -> T:
     own = config.section(DatabaseSettings).dsn.reveal()
     dsn = own or embedded_dsn(config.section(EmbeddedSettings))
 
     async def run() -> T:
-        async with open_session(dsn, f"atlas/{OPERATOR}", limits=limits) as session:
+        async with open_session(dsn, _SESSION, limits=limits) as session:
             return await use(session)
 
     try:

@@ -6,11 +6,14 @@ from typing import cast
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
-from actors.commands.parameters import DAYS, NAME, NUMBER, PAGE_SIZE, TELEGRAM_ID
+from actors.commands.database import in_transaction
+from actors.commands.parameters import DAYS, NAME, NUMBER, PAGE_SIZE, TELEGRAM_ID, allowance, beyond_option
 from db.billing.orders import ListedOrder, Order, OrderState, cancel_order, list_orders, open_order
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option, table
+from runtime.cli import acting_operator, config_option, emit, json_option, table
+
+KEY_PREFIX = "operator"
+"""Keys of orders that operators open are apart from those of front ends."""
 
 
 @click.group()
@@ -80,17 +83,33 @@ def list_(
 @click.option("--days", type=DAYS, required=True, help="For how long, such as 30.")
 @click.option("--promo", type=NAME, help="A promo code, which the order holds until it is paid or over.")
 @click.option("--key", type=NAME, required=True, help="What makes a repetition the same order.")
+@beyond_option
 @config_option
 @json_option
 @click.pass_context
 def open_(
-    ctx: click.Context, telegram_id: int, tariff: str, days: int, promo: str | None, key: str, as_json: bool
+    ctx: click.Context,
+    telegram_id: int,
+    tariff: str,
+    days: int,
+    promo: str | None,
+    key: str,
+    beyond: bool,
+    as_json: bool,
 ) -> None:
     """Open an order at today's price, payable for 30 minutes. The same --key again shows the first order."""
 
     async def run(tx: Tx) -> Order:
-        name = f"{OPERATOR}:{key}"
-        return await open_order(tx, telegram_id, tariff, days, idempotency_key=name, promo_code=promo)
+        name = f"{KEY_PREFIX}:{key}"
+        return await open_order(
+            tx,
+            telegram_id,
+            tariff,
+            days,
+            idempotency_key=name,
+            promo_code=promo,
+            allowance=allowance(ctx, beyond),
+        )
 
     found = in_transaction(ctx, "orders.open", run)
     until = f"{found.expires_at:%Y-%m-%d %H:%M} UTC"
@@ -112,7 +131,7 @@ def cancel(ctx: click.Context, number: int, as_json: bool) -> None:
     """Cancel the unpaid order NUMBER, so that its promo code is free again; a payment that still comes is credited."""
 
     async def run(tx: Tx) -> bool:
-        return await cancel_order(tx, number, actor=OPERATOR)
+        return await cancel_order(tx, number, actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "orders.cancel", run)
     was = "is cancelled" if changed else "was cancelled or had expired before; nothing was changed"

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from db.billing.payment_facts import PROVIDER as PROVIDER_NAME
-from runtime.cli import Text, Word
+from db.settings import LimitSettings
+from db.work.limits import Allowance
+from runtime.cli import Text, Word, acting_operator, load_config
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _BIGINT = 2**63 - 1
 _LARGEST = 100_000_000_00
@@ -28,3 +34,14 @@ LANGUAGE = Word(re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,4}"), "a language, 
 NAME = Text()
 """A name or id that was not made here: a tariff, a charge, a promo code, an idempotency key, a destination."""
 REASON = Text(1000)
+
+
+def beyond_option(command: F) -> F:
+    """`--beyond-limits`: do it although a limit of the customer is reached; passed as `beyond`."""
+    text = "Do it although the customer has reached the limit of [limits]; the audit trail keeps that."
+    return click.option("--beyond-limits", "beyond", is_flag=True, help=text)(command)
+
+
+def allowance(ctx: click.Context, beyond: bool) -> Allowance:  # the flag as it was given
+    """The limits that this command is held to, or that its operator exceeds."""
+    return Allowance(load_config(ctx).section(LimitSettings), acting_operator(ctx).actor, may_exceed=beyond)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import NAME, PERCENT, USES
 from db.billing.promos import Promo, add_promo, list_promos, stop_promo
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option, table
+from runtime.cli import acting_operator, config_option, emit, json_option, table
 
 
 @click.group()
@@ -33,7 +33,9 @@ def add(
     valid_until = None if until is None else until.replace(tzinfo=UTC)
 
     async def run(tx: Tx) -> Promo:
-        return await add_promo(tx, code, percent, max_uses=max_uses, valid_until=valid_until, actor=OPERATOR)
+        return await add_promo(
+            tx, code, percent, max_uses=max_uses, valid_until=valid_until, actor=acting_operator(ctx).actor
+        )
 
     found = in_transaction(ctx, "promo.add", run)
     emit(_data(found), as_json, lambda: f"promo code {found.code} takes {found.percent} % off")
@@ -74,7 +76,7 @@ def stop(ctx: click.Context, code: str, as_json: bool) -> None:
     """End CODE now. Orders that hold it keep their price; repeating it changes nothing."""
 
     async def run(tx: Tx) -> bool:
-        return await stop_promo(tx, code, actor=OPERATOR)
+        return await stop_promo(tx, code, actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "promo.stop", run)
     was = "has ended" if changed else "had ended before; nothing was changed"

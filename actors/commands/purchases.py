@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import DAYS, KOPECKS, NAME, PROVIDER, TELEGRAM_ID
 from db.billing.balance_purchases import BalancePurchase, finalize_balance_purchase
 from db.billing.payment_facts import PaymentResult, PurchaseOutcome
@@ -15,7 +15,7 @@ from db.billing.purchases import record_manual_purchase, record_manual_topup
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option
+from runtime.cli import acting_operator, config_option, emit, json_option
 
 
 @click.command()
@@ -54,7 +54,15 @@ def buy(
 
     async def run(tx: Tx) -> PurchaseOutcome:
         return await record_manual_purchase(
-            tx, telegram_id, tariff, days, provider, charge_id, Money(amount), promo_code=promo, actor=OPERATOR
+            tx,
+            telegram_id,
+            tariff,
+            days,
+            provider,
+            charge_id,
+            Money(amount),
+            promo_code=promo,
+            actor=acting_operator(ctx).actor,
         )
 
     outcome = in_transaction(ctx, "buy", run)
@@ -114,7 +122,9 @@ def topup(ctx: click.Context, telegram_id: int, provider: str, charge_id: str, a
     """
 
     async def run(tx: Tx) -> PurchaseOutcome:
-        return await record_manual_topup(tx, telegram_id, provider, charge_id, Money(amount), actor=OPERATOR)
+        return await record_manual_topup(
+            tx, telegram_id, provider, charge_id, Money(amount), actor=acting_operator(ctx).actor
+        )
 
     outcome = in_transaction(ctx, "topup", run)
     emit(outcome_data(outcome), as_json, lambda: outcome_sentence(outcome, telegram_id))
@@ -163,7 +173,7 @@ def buy_from_balance(
             seen_price=Money(price),
             idempotency_key=key,
             promo_code=promo,
-            actor=OPERATOR,
+            actor=acting_operator(ctx).actor,
         )
 
     done = in_transaction(ctx, "buy-from-balance", run)

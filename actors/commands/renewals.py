@@ -7,12 +7,12 @@ from typing import cast
 
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_transaction
 from actors.commands.parameters import PAGE_SIZE, TELEGRAM_ID
 from db.billing.renewal_schedule import RenewalState, ScheduledRenewal, list_renewals
 from db.billing.renewals import RenewalAttempt, RenewalResult, renew_now, set_auto_renew
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option, table
+from runtime.cli import acting_operator, config_option, emit, json_option, table
 
 
 @click.group()
@@ -77,7 +77,7 @@ def now(ctx: click.Context, telegram_id: int, starts: datetime, as_json: bool) -
     """
 
     async def run(tx: Tx) -> RenewalAttempt:
-        return await renew_now(tx, telegram_id, starts.date(), actor=OPERATOR)
+        return await renew_now(tx, telegram_id, starts.date(), actor=acting_operator(ctx).actor)
 
     attempt = in_transaction(ctx, "renewals.now", run)
     outcome = attempt.outcome
@@ -133,7 +133,7 @@ def auto_renew(ctx: click.Context, telegram_id: int, switch: str, as_json: bool)
     enabled = switch == "on"
 
     async def run(tx: Tx) -> bool:
-        return await set_auto_renew(tx, telegram_id, enabled, actor=OPERATOR)
+        return await set_auto_renew(tx, telegram_id, enabled, actor=acting_operator(ctx).actor)
 
     changed = in_transaction(ctx, "auto-renew", run)
     was = f"is {switch} now" if changed else f"was {switch} before; nothing was changed"

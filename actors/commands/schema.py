@@ -31,7 +31,7 @@ def migrate_(ctx: click.Context, as_json: bool) -> None:
     async def use(session: Session) -> tuple[str, ...]:
         return await migrate(session.statements, purpose=settings.purpose, wait=settings.migration_wait)
 
-    applied = in_session(config, use)
+    applied = in_session(ctx, use)
     emit({"applied": list(applied)}, as_json, lambda: "\n".join(applied) or "the schema is up to date")
 
 

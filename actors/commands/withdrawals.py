@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from typing import cast
 
+import attrs
 import click
 
-from actors.commands.database import OPERATOR, in_transaction
+from actors.commands.database import in_session, in_transaction
 from actors.commands.parameters import KOPECKS, NAME, NUMBER, PAGE_SIZE, REASON, TELEGRAM_ID
+from actors.sealing import open_seal
+from db.billing.withdrawal_sources import MoneySources, money_sources
 from db.billing.withdrawals import (
     Withdrawal,
     WithdrawalState,
     approve_withdrawal,
+    confirm_withdrawal,
     find_withdrawal,
+    lacks_confirmation,
     list_withdrawals,
-    masked,
+    open_destination,
     reject_withdrawal,
     request_withdrawal,
+    seal_destinations,
 )
+from db.driver.connection import SessionLimits
+from db.driver.session import Session
+from db.embedded import EmbeddedSettings
 from db.money import Money
+from db.settings import WithdrawalSettings
 from db.tx import Tx
-from runtime.cli import config_option, emit, json_option, table
+from db.work.audit import act_as, record_audit
+from db.work.sealing import Seal
+from runtime.cli import acting_operator, config_option, emit, json_option, load_config, table
+from runtime.operators import Role
+
+_PAGE = 100
 
 
 @click.group()
@@ -48,13 +63,22 @@ def list_(ctx: click.Context, state: str, limit: int, as_json: bool) -> None:
         return list(await list_withdrawals(tx, wanted, limit))
 
     found = in_transaction(ctx, "withdrawals.list", run)
-    data = [_data(one, masked(one.destination)) for one in found]
+    data = [_data(one, one.destination) for one in found]
     headers = ("withdrawal", "customer", "amount", "to", "state", "since")
     rows = [
-        (one.id, one.telegram_id, one.amount, masked(one.destination), one.state, f"{one.created_at:%Y-%m-%d %H:%M}")
+        (one.id, one.telegram_id, one.amount, one.destination, one.state, f"{one.created_at:%Y-%m-%d %H:%M}")
         for one in found
     ]
     emit(data, as_json, lambda: table(headers, rows) or f"no withdrawal is {state}")
+
+
+@attrs.frozen
+class _Shown:
+    found: Withdrawal
+    destination: str
+    is_whole: bool
+    sources: MoneySources
+    lacks_second: bool
 
 
 @withdrawals.command()
@@ -63,9 +87,37 @@ def list_(ctx: click.Context, state: str, limit: int, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, number: int, as_json: bool) -> None:
-    """Show withdrawal NUMBER with its destination in full, for whoever pays it out."""
-    found = in_transaction(ctx, "withdrawals.show", find_withdrawal, number)
-    emit(_data(found, found.destination), as_json, lambda: f"{_sentence(found)}\nto: {found.destination}")
+    """Show withdrawal NUMBER and where its money came from; the role money sees the destination in full.
+
+    That it was opened, and by whom, is kept in the audit trail.
+    """
+    who, above = acting_operator(ctx), _second_above(ctx)
+    sees_all = who.role is not None and who.role.includes(Role.MONEY)
+
+    async def run(tx: Tx) -> _Shown:
+        found = await find_withdrawal(tx, number)
+        where = found.destination
+        if sees_all:
+            where = await open_destination(tx, number, _seal(ctx), actor=who.actor)
+        lacks = found.state == "reserved" and lacks_confirmation(found, who.actor, above)
+        return _Shown(found, where, sees_all, await money_sources(tx, found.customer_id), lacks)
+
+    shown = in_transaction(ctx, "withdrawals.show", run)
+    emit(
+        _data(shown.found, shown.destination)
+        | {"needs_confirmation": shown.lacks_second}
+        | _sources_data(shown.sources),
+        as_json,
+        lambda: _whole_text(shown),
+    )
+
+
+def _whole_text(shown: _Shown) -> str:
+    lines = [_sentence(shown.found)]
+    lines.append(f"to: {shown.destination}{'' if shown.is_whole else ' (the role money sees all of it)'}")
+    if shown.lacks_second:
+        lines.append(f"another operator confirms it before it is paid: atlas withdrawals confirm {shown.found.id}")
+    return "\n".join([*lines, _sources_text(shown.sources)])
 
 
 @withdrawals.command()
@@ -81,10 +133,34 @@ def request(ctx: click.Context, telegram_id: int, amount: int, destination: str,
 
     async def run(tx: Tx) -> Withdrawal:
         return await request_withdrawal(
-            tx, telegram_id, Money(amount), destination=destination, idempotency_key=key, actor=OPERATOR
+            tx,
+            telegram_id,
+            Money(amount),
+            destination=destination,
+            idempotency_key=key,
+            actor=acting_operator(ctx).actor,
+            seal=_seal(ctx),
         )
 
     _show(in_transaction(ctx, "withdrawals.request", run), as_json)
+
+
+@withdrawals.command()
+@click.argument("number", type=NUMBER)
+@config_option
+@json_option
+@click.pass_context
+def confirm(ctx: click.Context, number: int, as_json: bool) -> None:
+    """Agree that another operator pays out withdrawal NUMBER, after a look at where its money came from.
+
+    Needed above `withdrawals.second_operator_above`. Repeating it changes nothing.
+    """
+
+    async def run(tx: Tx) -> tuple[Withdrawal, MoneySources]:
+        found = await confirm_withdrawal(tx, number, actor=acting_operator(ctx).actor)
+        return found, await money_sources(tx, found.customer_id)
+
+    _show_with_sources(*in_transaction(ctx, "withdrawals.confirm", run), as_json)
 
 
 @withdrawals.command()
@@ -94,12 +170,18 @@ def request(ctx: click.Context, telegram_id: int, amount: int, destination: str,
 @json_option
 @click.pass_context
 def approve(ctx: click.Context, number: int, reference: str, as_json: bool) -> None:
-    """Record that withdrawal NUMBER has been paid out. Repeating it changes nothing."""
+    """Record that withdrawal NUMBER has been paid out. Repeating it changes nothing.
 
-    async def run(tx: Tx) -> Withdrawal:
-        return await approve_withdrawal(tx, number, actor=OPERATOR, reference=reference)
+    Above `withdrawals.second_operator_above` another operator has to confirm it before (`atlas withdrawals confirm`).
+    """
 
-    _show(in_transaction(ctx, "withdrawals.approve", run), as_json)
+    async def run(tx: Tx) -> tuple[Withdrawal, MoneySources]:
+        found = await approve_withdrawal(
+            tx, number, actor=acting_operator(ctx).actor, reference=reference, second_above=_second_above(ctx)
+        )
+        return found, await money_sources(tx, found.customer_id)
+
+    _show_with_sources(*in_transaction(ctx, "withdrawals.approve", run), as_json)
 
 
 @withdrawals.command()
@@ -112,17 +194,105 @@ def reject(ctx: click.Context, number: int, reason: str, as_json: bool) -> None:
     """Give the money of withdrawal NUMBER back to the balance. Repeating it changes nothing."""
 
     async def run(tx: Tx) -> Withdrawal:
-        return await reject_withdrawal(tx, number, actor=OPERATOR, reason=reason)
+        return await reject_withdrawal(tx, number, actor=acting_operator(ctx).actor, reason=reason)
 
     _show(in_transaction(ctx, "withdrawals.reject", run), as_json)
 
 
+@withdrawals.command()
+@config_option
+@json_option
+@click.pass_context
+def seal(ctx: click.Context, as_json: bool) -> None:
+    """Seal the destinations that lie in clear from before, and rewrite their table, so that the clear text leaves its files.
+
+    Housekeeping seals them by itself; only this rewrites the table at once, which locks it for a moment. Write-ahead logs and
+    backups from before still hold them. It may be stopped and begun again.
+    """
+    opened = _seal(ctx)
+
+    async def use(session: Session) -> int:
+        async def page(tx: Tx) -> int:
+            await act_as(tx, acting_operator(ctx))
+            count = await seal_destinations(tx, lambda: opened, _PAGE)
+            if count:
+                details = {"sealed": count, "key": opened.fingerprint}
+                await record_audit(tx, acting_operator(ctx).actor, "seal_destinations", details=details)
+            return count
+
+        total = 0
+        while count := await session.run("withdrawals.seal", page, within=30.0):
+            total += count
+        await session.statements.execute("VACUUM (FULL) withdrawals")
+        return total
+
+    total = in_session(ctx, use, SessionLimits(statement=300.0))
+    words = (
+        f"{total} destinations were sealed with key {opened.fingerprint}" if total else "no destination lies in clear"
+    )
+    emit({"sealed": total, "key": opened.fingerprint}, as_json, lambda: words)
+
+
+def _seal(ctx: click.Context) -> Seal:
+    config = load_config(ctx)
+    return open_seal(config.section(WithdrawalSettings), config.section(EmbeddedSettings))
+
+
+def _second_above(ctx: click.Context) -> Money | None:
+    """From which sum on a second operator is needed; None where no operators are declared, who could be the second one."""
+    config = load_config(ctx)
+    return Money(config.section(WithdrawalSettings).second_operator_above) if config.operators else None
+
+
+def _show_with_sources(found: Withdrawal, sources: MoneySources, as_json: bool) -> None:
+    data = _data(found, found.destination) | _sources_data(sources)
+    emit(data, as_json, lambda: f"{_sentence(found)}\n{_sources_text(sources)}")
+
+
+def _sources_data(sources: MoneySources) -> dict[str, object]:
+    return {
+        "sources": {kind: amount.amount for kind, amount in sources.by_kind.items()},
+        "rewards_by_buyer": [
+            {
+                "telegram_id": one.telegram_id,
+                "rewards": one.rewards,
+                "earned": one.earned.amount,
+                "taken_back": one.taken_back.amount,
+                "first_at": one.first_at.isoformat(),
+                "last_at": one.last_at.isoformat(),
+            }
+            for one in sources.buyers
+        ],
+    }
+
+
+def _sources_text(sources: MoneySources) -> str:
+    booked = table(
+        ("booked on the balance", "in all"),
+        [(kind.replace("_", " "), sources.by_kind[kind]) for kind in sources.by_kind],
+    )
+    rows = [
+        (
+            one.telegram_id,
+            one.rewards,
+            one.earned,
+            one.taken_back or "",
+            f"{one.first_at:%Y-%m-%d %H:%M}",
+            f"{one.last_at:%Y-%m-%d %H:%M}",
+        )
+        for one in sources.buyers
+    ]
+    earned = table(("rewarded for", "payments", "earned", "taken back", "first", "last"), rows)
+    return f"\n{booked}\n\n{earned or 'nothing of it was earned by rewards'}"
+
+
 def _show(found: Withdrawal, as_json: bool) -> None:
-    emit(_data(found, masked(found.destination)), as_json, lambda: _sentence(found))
+    emit(_data(found, found.destination), as_json, lambda: _sentence(found))
 
 
 def _sentence(found: Withdrawal) -> str:
-    words = {"reserved": "waits to be paid out", "paid": f"was paid out ({found.reference})"}
+    confirmed = f", confirmed by {', '.join(found.confirmed_by)}" if found.confirmed_by else ""
+    words = {"reserved": f"waits to be paid out{confirmed}", "paid": f"was paid out ({found.reference})"}
     state = words.get(found.state, f"was rejected ({found.reason}); the money is back on the balance")
     return f"withdrawal {found.id}: {found.amount} of customer {found.telegram_id} {state}"
 
@@ -140,4 +310,5 @@ def _data(found: Withdrawal, destination: str) -> dict[str, object]:
         "settled_by": found.settled_by,
         "reference": found.reference,
         "reason": found.reason,
+        "confirmed_by": list(found.confirmed_by),
     }

@@ -20,11 +20,14 @@ from actors.payments.intake import Intake
 from actors.payments.registry import Providers, close_providers, open_providers
 from actors.payments.settings import PaymentSettings
 from actors.pool.client import Pool, pool_of
+from actors.sealing import seal_opener
 from actors.shop.description import PREFIX, load_description
 from actors.shop.problems import on_http_exception, refusal_response
 from actors.shop.routes import Shop, shop_routes
 from actors.shop.settings import ShopSettings
 from actors.shop.signature import read_keys
+from db.embedded import EmbeddedSettings
+from db.settings import LimitSettings, TrialSettings, WithdrawalSettings
 from runtime import Actor, ActorTask, Killed, StartRefused, StopReason, get_logger
 from runtime.config import Secret, settings
 from runtime.http import HttpServer, LimitedApp, RequestLimits, listen, route, url_of
@@ -59,6 +62,10 @@ class Gateway(Actor):
     gateway: GatewaySettings
     payments: PaymentSettings
     shop: ShopSettings = attrs.field(factory=ShopSettings)
+    withdrawals: WithdrawalSettings = attrs.field(factory=WithdrawalSettings)
+    embedded: EmbeddedSettings = attrs.field(factory=EmbeddedSettings)
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    trials: TrialSettings = attrs.field(factory=TrialSettings)
     pool: str = "pool.gateway"
     _providers: Providers = attrs.field(init=False, factory=dict)
     _server: ActorTask | None = attrs.field(init=False, default=None)
@@ -103,11 +110,13 @@ class Gateway(Actor):
         def pool() -> Pool:
             return pool_of(self.context, self.pool)
 
+        seal = seal_opener(self.withdrawals, self.embedded)
+        shop = Shop(keys, pool, self._providers, seal, self.limits, self.trials)
         return [
             Route("/healthz", self._healthz),
             *payment_routes(Intake.of(self.context, self.pool), self._providers),
             *link_routes(self.shop, pool),
-            *(shop_routes(load_description(), Shop(keys, pool, self._providers)) if keys else ()),
+            *(shop_routes(load_description(), shop) if keys else ()),
         ]
 
     async def _healthz(self, _: Request) -> Response:

@@ -12,11 +12,16 @@ import attrs
 from db.access.entitlements import follow_tariffs
 from db.billing.orders import expire_orders
 from db.billing.referrals import set_hold_days
+from db.billing.withdrawals import seal_destinations
 from db.settings import ReferralSettings
 from db.tx import Tx
 from db.work.leader_leases import Epoch, check_epoch
 from db.work.nonces import prune_nonces
 from db.work.outbox import prune_messages
+from db.work.sealing import Seal, SealError
+from runtime import get_logger
+
+_log = get_logger("housekeeping")
 
 NONCES_FOR: Final = timedelta(hours=1)
 """How long nonces of signed requests are kept; their signatures are refused after 5 minutes."""
@@ -35,8 +40,11 @@ class Chore:
     page: Page
 
 
-def chores(keep_messages: timedelta) -> tuple[Chore, ...]:
-    """All of them, in the order in which they are done. Raises ValueError if messages are kept too short."""
+def chores(keep_messages: timedelta, seal: Callable[[], Seal]) -> tuple[Chore, ...]:
+    """All of them, in the order in which they are done. Raises ValueError if messages are kept too short.
+
+    `seal` is asked for the key only when a destination lies in clear.
+    """
     if keep_messages < OUTBOX_AT_LEAST:
         raise ValueError(f"settled messages are kept for {OUTBOX_AT_LEAST.days} days at least, not {keep_messages}")
     return (
@@ -44,7 +52,16 @@ def chores(keep_messages: timedelta) -> tuple[Chore, ...]:
         Chore("tariffs_followed", follow_tariffs),
         Chore("messages_pruned", partial(prune_messages, older_than=keep_messages)),
         Chore("nonces_pruned", lambda tx, limit: prune_nonces(tx, NONCES_FOR, limit)),
+        Chore("destinations_sealed", partial(_seal_page, seal)),
     )
+
+
+async def _seal_page(seal: Callable[[], Seal], tx: Tx, limit: int) -> int:
+    try:
+        return await seal_destinations(tx, seal, limit)
+    except SealError as error:
+        _log.error("destinations stay in clear", why=str(error))  # the other chores are not to wait for a file
+        return 0
 
 
 async def apply_rules(tx: Tx, epoch: Epoch, referral: ReferralSettings) -> bool:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -18,11 +18,14 @@ from actors.health.chores import Chore, apply_rules, chores, do_page
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
 from actors.pool.database_worker import DatabaseWorker
+from actors.sealing import seal_opener
 from db.billing.invariants import Invariant, check_invariant, list_invariants, open_money_case
+from db.embedded import EmbeddedSettings
 from db.errors import DatabaseBusy, LeaseError, LeaseExpired
 from db.lease.queue import Lane
-from db.settings import ReferralSettings
+from db.settings import ReferralSettings, WithdrawalSettings
 from db.work.leader_leases import LostEpoch
+from db.work.sealing import Seal
 from runtime import Budget, Iteration, WakeUp
 from runtime.metrics import counter, gauge
 
@@ -100,6 +103,8 @@ class Housekeeping(DatabaseWorker):
     starts_at_once = True
 
     referral: ReferralSettings = attrs.field(factory=ReferralSettings)
+    withdrawals: WithdrawalSettings = attrs.field(factory=WithdrawalSettings)
+    embedded: EmbeddedSettings = attrs.field(factory=EmbeddedSettings)
     ttl: float = attrs.field(default=30.0, validator=gt(0))
     """Seconds on the database's clock after which the row of a dead process is free."""
     keep_messages_days: float = attrs.field(default=30.0, validator=ge(8))
@@ -110,12 +115,14 @@ class Housekeeping(DatabaseWorker):
     """Seconds that the same work in progress may stay in a view that holds at rest."""
     cooldown: float = attrs.field(default=3600.0, validator=gt(0))
     """Seconds between two alarms about the same lasting trouble."""
+    _seal: Callable[[], Seal] = attrs.field(init=False, repr=False)
     _watch: ViolationTracker = attrs.field(init=False)
     _conditions: ConditionTracker = attrs.field(init=False)
     _conditions_found: dict[str, Condition] = attrs.field(init=False, factory=dict)
     _next_view: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
+        self._seal = seal_opener(self.withdrawals, self.embedded)
         self._watch = ViolationTracker(self.patience)
         self._conditions = ConditionTracker(self.cooldown)
 
@@ -134,7 +141,7 @@ class Housekeeping(DatabaseWorker):
 
     async def _run_chores_and_checks(self, lease: LeaderLease, budget: Budget) -> Iteration:
         await lease.pool.run("housekeeping.rules", apply_rules, lease.epoch, self.referral)
-        for chore in chores(timedelta(days=self.keep_messages_days)):
+        for chore in chores(timedelta(days=self.keep_messages_days), self._seal):
             await self._run_chore(chore, lease, budget)
         self.context.failpoint("chores done")
         views = await lease.pool.run("housekeeping.views", list_invariants)

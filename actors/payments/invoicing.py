@@ -7,16 +7,20 @@ from actors.payments.provider import Provider, ProviderRefused, ProviderUnavaila
 from actors.pool.client import Pool
 from db.billing.invoices import Invoice, open_invoice, reserve_invoice
 from db.tx import Tx
+from db.work.limits import Allowance
 
 
-async def open_invoice_for(pool: Pool, provider: Provider, order_id: int, *, within: float = 5.0) -> Invoice:
+async def open_invoice_for(
+    pool: Pool, provider: Provider, order_id: int, *, allowance: Allowance | None = None, within: float = 5.0
+) -> Invoice:
     """The order's open invoice with this provider, whose `pay_url` the customer needs; asked twice, it is the same one.
 
-    Raises BusinessError (the order cannot be paid, or not in the provider's asset; ProviderRefused is one too),
-    ProviderUnavailable (ask again: the same key makes it the same invoice), and what `pool.run` raises.
+    `allowance` holds a new one to the customer's limit of checkouts. Raises LimitReached, BusinessError (the order cannot be
+    paid, or not in the provider's asset; ProviderRefused is one too), ProviderUnavailable (ask again: the same key makes it the
+    same invoice), and what `pool.run` raises.
     """
     invoice = await pool.run(
-        "invoice.reserve", reserve_invoice, order_id, provider.name, provider.assets, within=within
+        "invoice.reserve", reserve_invoice, order_id, provider.name, provider.assets, allowance, within=within
     )
     if invoice.state == "open":
         return invoice

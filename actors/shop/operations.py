@@ -14,7 +14,7 @@ from db.access.subscriptions import get_subscription, link_token, reset_link_tok
 from db.billing.balance_purchases import finalize_balance_purchase
 from db.billing.grants import grant_trial
 from db.billing.ledger import purses
-from db.billing.orders import Order, find_order, find_order_by_key, open_order, open_topup
+from db.billing.orders import Order, cancel_order, find_order, find_order_by_key, open_order, open_topup
 from db.billing.pricing import price_list, quote_plan
 from db.billing.promos import usable_promo
 from db.billing.referrals import referral_standing, withdrawable
@@ -24,11 +24,19 @@ from db.customers import Customer, add_customer, find_customer
 from db.errors import BusinessError, PriceChanged, UnknownOrder
 from db.keys.reissue import request_reissue
 from db.money import Money
+from db.settings import LimitSettings, TrialSettings
 from db.tx import Tx
+from db.work.limits import Allowance
+from db.work.sealing import Seal, SealError
+from runtime.operators import Identity, front_end
 
 ShopAnswer = dict[str, Any]
-AUDIT_ACTOR: Final = "shop"
-"""Who the audit trail says it was; the key's name follows."""
+KEY_PREFIX: Final = "shop"
+"""Keys of orders that front ends open are apart from those of operators."""
+
+
+def _no_seal() -> Seal:
+    raise SealError("no key file is known to this gateway")
 
 
 @attrs.frozen
@@ -40,6 +48,16 @@ class ShopRequest:
     body: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     providers: Mapping[str, Provider] = attrs.field(factory=dict, repr=False)
     """Those that are on."""
+    seal: Callable[[], Seal] = attrs.field(default=_no_seal, repr=False)
+    """The key of payout destinations."""
+
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    trials: TrialSettings = attrs.field(factory=TrialSettings)
+
+    @property
+    def allowance(self) -> Allowance:
+        """The limits that a front end is held to."""
+        return Allowance(self.limits, self.actor)
 
     @property
     def telegram_id(self) -> int:
@@ -47,9 +65,14 @@ class ShopRequest:
         return self.parameters["telegram_id"]
 
     @property
+    def who(self) -> Identity:
+        """Who asks: the front end, for the customer."""
+        return front_end(self.key_id)
+
+    @property
     def actor(self) -> str:
-        """Who asked."""
-        return f"{AUDIT_ACTOR}:{self.key_id}"
+        """What audit entries call who asks; the entry's customer is whom it is for."""
+        return self.who.actor
 
     def provider(self, name: str) -> Provider:
         """A provider that is on. Raises BusinessError, naming those that are."""
@@ -103,7 +126,7 @@ async def quote_price(tx: Tx, call: ShopRequest) -> ShopAnswer:
 async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Open an order for a plan or a top-up, to be paid in the asset of a provider."""
     body = call.body
-    key = f"{AUDIT_ACTOR}:{body['idempotency_key']}"
+    key = f"{KEY_PREFIX}:{body['idempotency_key']}"
     customer = await find_customer(tx, call.telegram_id)
     # What was quoted first stays: a repeated request is not priced anew.
     provider = None
@@ -112,13 +135,24 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     if "amount" in body:
         amount = Money(body["amount"])
         quote = None if provider is None else provider.quote(amount)
-        return _order(await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote))
+        return _order(
+            await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote, allowance=call.allowance)
+        )
     plan, promo = (body["tariff"], body["days"]), body.get("promo")
-    if provider is None:
-        return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo))
-    price = (await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price
-    quote = provider.quote(price)
-    return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, quote=quote))
+    quote = None
+    if provider is not None:
+        quote = provider.quote((await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price)
+    return _order(
+        await open_order(
+            tx,
+            call.telegram_id,
+            *plan,
+            idempotency_key=key,
+            promo_code=promo,
+            quote=quote,
+            allowance=call.allowance,
+        )
+    )
 
 
 async def get_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -133,6 +167,13 @@ async def check_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     if order.price != seen:
         raise PriceChanged(f"order {order.id}", seen, order.price)
     return _order(order)
+
+
+async def give_up_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
+    """Cancel an order of this customer that is not paid; one that has ended already stays as it is."""
+    found = await get_order(tx, call)
+    await cancel_order(tx, found["order_id"], actor=call.actor)
+    return await get_order(tx, call)
 
 
 async def buy_plan_from_balance(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -182,7 +223,9 @@ async def reset_link(tx: Tx, call: ShopRequest) -> ShopAnswer:
 
 async def reissue_key(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Replace the key."""
-    key = await request_reissue(tx, call.telegram_id, actor=call.actor, idempotency_key=call.body["idempotency_key"])
+    key = await request_reissue(
+        tx, call.telegram_id, actor=call.actor, idempotency_key=call.body["idempotency_key"], allowance=call.allowance
+    )
     return {"key": key}
 
 
@@ -192,9 +235,14 @@ async def switch_auto_renew(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {"enabled": call.body["enabled"]}
 
 
-async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer:
-    """The trial, once."""
-    entitlement = await grant_trial(tx, call.telegram_id, actor=call.actor)
+async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer | BusinessError:
+    """The trial, once. A refusal is returned, so that the attempt is kept and counts."""
+    try:
+        entitlement = await grant_trial(
+            tx, call.telegram_id, actor=call.actor, rules=call.trials, allowance=call.allowance
+        )
+    except BusinessError as error:
+        return error  # nothing is written before a refusal but the attempt
     return {"tariff": entitlement.tariff, "expires_at": _time(entitlement.new_end)}
 
 
@@ -225,17 +273,20 @@ async def withdraw(tx: Tx, call: ShopRequest) -> ShopAnswer:
         Money(body["amount"]),
         destination=body["destination"],
         idempotency_key=body["idempotency_key"],
+        actor=call.actor,
+        seal=call.seal(),
     )
     return {"withdrawal_id": found.id, **_money(found.amount), "state": found.state}
 
 
-OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer]]]] = {
+OPERATIONS: Final[Mapping[str, Callable[[Tx, ShopRequest], Awaitable[ShopAnswer | BusinessError]]]] = {
     "list_plans": list_plans,
     "find_customer": get_customer,
     "note_contact": note_contact,
     "quote": quote_price,
     "open_order": place_order,
     "find_order": get_order,
+    "cancel_order": give_up_order,
     "open_invoice": check_order,
     "buy_from_balance": buy_plan_from_balance,
     "find_subscription": find_subscription,

@@ -24,6 +24,11 @@ from db.errors import (
     UnknownCustomer,
     UnknownOrder,
 )
+from db.work.limits import LimitReached
+from db.work.sealing import SealError
+from runtime import get_logger
+
+_log = get_logger("gateway")
 
 RETRY_SECONDS: Final = 1
 _STATUS: Final[tuple[tuple[type[Exception], HTTPStatus], ...]] = (
@@ -65,9 +70,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def problem_of(error: Exception) -> JSONResponse | None:
     """The answer for an error that is no defect of ours; None for any other."""
+    if isinstance(error, LimitReached):
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), {"retry-after": str(error.retry_seconds)})
     for kind, status in _STATUS:
         if isinstance(error, kind):
             return problem(status, str(error))
+    if isinstance(error, SealError):
+        _log.error("a withdrawal was refused", why=str(error))  # for the operator; a front end has no key file
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "withdrawals cannot be taken at this moment; send the request again"
+        )
     if isinstance(error, ProviderUnavailable):
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the payment provider does not answer; send the request again")
     is_away = isinstance(error, LeaseError) and not isinstance(error, LeaseMisused)

@@ -22,8 +22,11 @@ from actors.shop.operations import OPERATIONS, ShopAnswer, ShopRequest
 from actors.shop.problems import NonceUsed, problem, problem_of
 from actors.shop.signature import Signed, verify_signature
 from db.errors import BusinessError
+from db.settings import LimitSettings, TrialSettings
 from db.tx import Tx
+from db.work.audit import act_as
 from db.work.nonces import use_nonce
+from db.work.sealing import Seal
 from runtime.config import Secret
 
 BODY_LIMIT: Final = 16 * 1024
@@ -38,6 +41,10 @@ class Shop:
     keys: Mapping[str, Secret]
     pool: Callable[[], Pool]
     providers: Mapping[str, Provider]
+    seal: Callable[[], Seal]
+    """The key of payout destinations. Raises SealError."""
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    trials: TrialSettings = attrs.field(factory=TrialSettings)
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -69,7 +76,13 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
             signed = verify_signature(
                 shop.keys, request.headers, request.method, _target(request), body, now=shop.clock()
             )
-            call = attrs.evolve(_call(operation, request, signed, body), providers=shop.providers)
+            call = attrs.evolve(
+                _call(operation, request, signed, body),
+                providers=shop.providers,
+                seal=shop.seal,
+                limits=shop.limits,
+                trials=shop.trials,
+            )
             said = await shop.pool().run(f"shop.{operation.name}", _carry_out, operation, call, signed)
             if isinstance(said, BusinessError):
                 return problem_of(said) or problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(said))
@@ -87,7 +100,7 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
 
 async def _invoice(shop: Shop, call: ShopRequest) -> ShopAnswer:
     provider = call.provider(call.body["provider"])
-    invoice = await open_invoice_for(shop.pool(), provider, call.parameters["order_id"])
+    invoice = await open_invoice_for(shop.pool(), provider, call.parameters["order_id"], allowance=call.allowance)
     return {"provider": provider.name, "invoice_id": invoice.invoice_id, "pay_url": invoice.pay_url}
 
 
@@ -98,6 +111,7 @@ async def _carry_out(tx: Tx, operation: Operation, call: ShopRequest, signed: Si
         raise NonceUsed("this nonce was used before; sign every request with a new one")
     if operation.method == "GET":
         return await OPERATIONS[operation.name](tx, call)
+    await act_as(tx, call.who)
     await tx.execute("SAVEPOINT operation")
     try:
         return await OPERATIONS[operation.name](tx, call)

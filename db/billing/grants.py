@@ -7,19 +7,33 @@ from db.access.wanted_keys import want_present
 from db.billing.pricing import price_list
 from db.customers import Customer, find_customer, lock_customers
 from db.errors import BusinessError, UnknownTariff
+from db.settings import TrialSettings
 from db.tx import Tx
 from db.work.audit import record_audit
+from db.work.limits import Allowance, Limit, hold_to_rate
 from db.work.outbox import add_message
 
 TRIAL_PERIOD = timedelta(hours=72)
 TRIAL_TARIFF = "basic"
 
 
-async def grant_trial(tx: Tx, telegram_id: int, *, actor: str = "customer") -> Entitlement:
+DEFAULT_RULES = TrialSettings()
+
+
+async def grant_trial(
+    tx: Tx,
+    telegram_id: int,
+    *,
+    actor: str,
+    rules: TrialSettings = DEFAULT_RULES,
+    allowance: Allowance | None = None,
+) -> Entitlement:
     """Give the trial: 72 hours, once per customer ever.
 
-    Raises `UnknownCustomer`, and `BusinessError` when the customer had a trial before or has a subscription that
-    runs: a trial never overrides what was paid for.
+    `allowance` holds the attempt to the limit of attempts; one that is refused for another reason than that the customer has
+    had the trial counts if the caller commits. Raises `UnknownCustomer`, `LimitReached`, and `BusinessError` when the
+    customer had a trial before, has a subscription that runs (a trial never overrides what was paid for), or may not have one
+    by `rules`.
     """
     customer = await find_customer(tx, telegram_id)
     await lock_customers(tx, [customer.id])
@@ -27,17 +41,49 @@ async def grant_trial(tx: Tx, telegram_id: int, *, actor: str = "customer") -> E
         """
         SELECT EXISTS (SELECT FROM trials WHERE customer_id = $1) AS had_trial,
                EXISTS (SELECT FROM subscriptions WHERE customer_id = $1 AND state = 'active'
-                       AND expires_at > atlas_now()) AS is_running
+                       AND expires_at > atlas_now()) AS is_running,
+               EXISTS (SELECT FROM subscriptions WHERE customer_id = $1 AND state = 'revoked') AS is_revoked,
+               EXISTS (SELECT FROM entitlement_events e JOIN subscriptions s ON s.id = e.subscription_id
+                       WHERE s.customer_id = $1 AND e.kind = 'grant'
+                         AND e.source IN ('payment', 'balance', 'auto_renewal')) AS has_bought
         """,
         customer.id,
     )
-    if row is not None and row["had_trial"]:
-        raise BusinessError(f"the customer with Telegram id {telegram_id} has had the trial; there is one per customer")
-    if row is not None and row["is_running"]:
-        raise BusinessError(f"the customer with Telegram id {telegram_id} has a subscription that runs")
+    assert row is not None, "a row of EXISTS"
+    who = f"the customer with Telegram id {telegram_id}"
+    if row["had_trial"]:
+        raise BusinessError(f"{who} has had the trial; there is one per customer")
+    if allowance is not None:
+        await _count_attempt(tx, customer, allowance)
+    if row["is_running"]:
+        raise BusinessError(f"{who} has a subscription that runs")
+    if row["is_revoked"] and not rules.revoked:
+        raise BusinessError(f"the access of {who} was revoked, so there is no trial (setting trials.revoked)")
+    if row["has_bought"] and not rules.past_payers:
+        raise BusinessError(f"{who} has bought access before, so there is no trial (setting trials.past_payers)")
     entitlement = await _give(tx, customer, Grant(customer.id, TRIAL_TARIFF, TRIAL_PERIOD, "trial", actor))
     await tx.execute("INSERT INTO trials (customer_id, event_id) VALUES ($1, $2)", customer.id, entitlement.event_id)
     return entitlement
+
+
+async def _count_attempt(tx: Tx, customer: Customer, allowance: Allowance) -> None:
+    window = timedelta(seconds=allowance.limits.trial_seconds)
+    rows = await tx.fetch(
+        """
+        SELECT attempted_at FROM trial_attempts
+        WHERE customer_id = $1 AND attempted_at > atlas_now() - $2::interval ORDER BY attempted_at
+        """,
+        customer.id,
+        window,
+    )
+    limit = Limit("attempts to start the trial lately", "limits.trials", allowance.limits.trials)
+    await hold_to_rate(tx, allowance, limit, customer, [row["attempted_at"] for row in rows], window)
+    await tx.execute(
+        "DELETE FROM trial_attempts WHERE customer_id = $1 AND attempted_at <= atlas_now() - $2::interval",
+        customer.id,
+        window,
+    )
+    await tx.execute("INSERT INTO trial_attempts (customer_id) VALUES ($1)", customer.id)
 
 
 async def grant_access(

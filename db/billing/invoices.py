@@ -12,13 +12,15 @@ from typing import Literal
 import attrs
 
 from db.billing.cases import open_case
-from db.billing.orders import find_order
+from db.billing.orders import Order, find_order
 from db.billing.payment_facts import Captured, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
+from db.customers import customer_by_id, lock_customers
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Row, Tx, rows_of
 from db.work.claims import Claimer, claimable, claimed, released, revoked
+from db.work.limits import Allowance, Limit, hold_to_rate
 
 FIRST_LOOK_SECONDS = 30.0
 LAST_LOOK_SECONDS = 3600.0
@@ -55,13 +57,17 @@ _COLUMNS = """i.id, i.order_id, i.provider, i.request_key, i.invoice_id, i.pay_u
     o.quoted_amount, o.quoted_asset, o.kind, o.tariff, o.days, o.expires_at"""
 
 
-async def reserve_invoice(tx: Tx, order_id: int, provider: str, assets: Sequence[str]) -> Invoice:
+async def reserve_invoice(
+    tx: Tx, order_id: int, provider: str, assets: Sequence[str], allowance: Allowance | None = None
+) -> Invoice:
     """The order's invoice with this provider: the one that is open, the one that is being opened, or a new row.
 
-    Raises `UnknownOrder`, and `BusinessError` when the order is not payable any more or was quoted in an asset that
-    the provider does not take.
+    `allowance` holds a new one to the limit of checkouts. Raises `UnknownOrder`, `LimitReached`, and `BusinessError` when the
+    order is not payable any more or was quoted in an asset that the provider does not take.
     """
     order = await find_order(tx, order_id)
+    if allowance is not None:
+        await _hold_to_checkouts(tx, order, provider, allowance)
     if order.quote.amount.currency not in assets:
         raise BusinessError(
             f"order {order_id} was quoted in {order.quote.amount.currency}, and {provider} takes {', '.join(assets)}; "
@@ -90,6 +96,30 @@ async def reserve_invoice(tx: Tx, order_id: int, provider: str, assets: Sequence
     )
     assert row is not None, "it was just inserted or found"
     return _invoice(row)
+
+
+async def _hold_to_checkouts(tx: Tx, order: Order, provider: str, allowance: Allowance) -> None:
+    """Raise `LimitReached` if the order needs another checkout than the customer may open now."""
+    await lock_customers(tx, [order.customer_id])
+    window = timedelta(seconds=allowance.limits.checkout_seconds)
+    rows = await tx.fetch(
+        """
+        SELECT i.created_at, i.order_id = $2 AND i.provider = $3 AND i.state IN ('creating', 'open') AS is_this
+        FROM invoices i JOIN orders o ON o.id = i.order_id
+        WHERE o.customer_id = $1 AND (i.created_at > atlas_now() - $4::interval OR i.order_id = $2)
+        ORDER BY i.created_at
+        """,
+        order.customer_id,
+        order.id,
+        provider,
+        window,
+    )
+    if any(row["is_this"] for row in rows):
+        return
+    now: datetime = await tx.fetchval("SELECT atlas_now()")
+    times = [row["created_at"] for row in rows if row["created_at"] > now - window]
+    limit = Limit("checkouts opened lately", "limits.checkouts", allowance.limits.checkouts)
+    await hold_to_rate(tx, allowance, limit, await customer_by_id(tx, order.customer_id), times, window)
 
 
 async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, *, watched: bool) -> Invoice:

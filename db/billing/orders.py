@@ -12,11 +12,12 @@ import attrs
 
 from db.billing.pricing import Priced, price_plan
 from db.billing.promos import check_promo, lock_promo
-from db.customers import Customer, find_customer
+from db.customers import Customer, find_customer, lock_customer
 from db.errors import BusinessError, OrderConflict, UnknownOrder
 from db.money import Money
 from db.tx import Row, Tx, rows_of
 from db.work.audit import record_audit
+from db.work.limits import Allowance, Limit, hold_to
 
 ORDER_LIFETIME = timedelta(minutes=30)
 SMALLEST_TOPUP = Money(100_00, "RUB")
@@ -69,15 +70,17 @@ async def open_order(
     idempotency_key: str,
     promo_code: str | None = None,
     quote: Quote | None = None,
+    allowance: Allowance | None = None,
 ) -> Order:
     """Open an order for a plan at today's price with the best discount, payable for `ORDER_LIFETIME`.
 
     `quote` is what the provider will charge when that is not roubles. The same key again returns the first order,
-    whatever its state; older orders stay payable. The order holds its promo code until it is paid, expires or is
-    cancelled. Raises `UnknownCustomer`, `UnknownTariff`, `UnknownPeriod`, `BusinessError` for a promo code that
-    cannot be used, and `OrderConflict` when the key stands for another plan or promo code.
+    whatever its state; older orders stay payable. `allowance` holds a new one to the limit of open orders; without it, as for
+    a payment that was captured, there is none. The order holds its promo code until it is paid, expires or is
+    cancelled. Raises `UnknownCustomer`, `UnknownTariff`, `UnknownPeriod`, `LimitReached`, `BusinessError` for a promo
+    code that cannot be used, and `OrderConflict` when the key stands for another plan or promo code.
     """
-    customer = await find_customer(tx, telegram_id)
+    customer = await _ordering_customer(tx, telegram_id, idempotency_key, allowance)
     priced = await price_order(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
     if isinstance(priced, Order):
         return priced
@@ -112,16 +115,52 @@ async def insert_paid(tx: Tx, customer_id: int, idempotency_key: str, priced: Pr
 
 
 async def open_topup(
-    tx: Tx, telegram_id: int, amount: Money, *, idempotency_key: str, quote: Quote | None = None
+    tx: Tx,
+    telegram_id: int,
+    amount: Money,
+    *,
+    idempotency_key: str,
+    quote: Quote | None = None,
+    allowance: Allowance | None = None,
 ) -> Order:
     """Open an order that credits `amount` to the balance, from 100 to 100 000 RUB; otherwise like `open_order`."""
     if not SMALLEST_TOPUP <= amount <= LARGEST_TOPUP:
         raise BusinessError(f"a top-up is from {SMALLEST_TOPUP} to {LARGEST_TOPUP}, not {amount}")
-    customer = await find_customer(tx, telegram_id)
+    customer = await _ordering_customer(tx, telegram_id, idempotency_key, allowance)
     order = await _insert(tx, customer.id, "topup", idempotency_key, Priced(amount, amount), quote=quote)
     if (order.kind, order.price) != ("topup", amount):
         raise OrderConflict(f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.price})")
     return order
+
+
+async def _ordering_customer(tx: Tx, telegram_id: int, idempotency_key: str, allowance: Allowance | None) -> Customer:
+    """The customer, whose row is locked if there are limits to hold to; a key that was used before opens no other order."""
+    if allowance is None:
+        return await find_customer(tx, telegram_id)
+    customer = await lock_customer(tx, telegram_id)
+    if await find_order_by_key(tx, customer.id, idempotency_key) is None:
+        rows = await tx.fetch(
+            """
+            SELECT created_at, expires_at FROM orders
+            WHERE customer_id = $1 AND state = 'pending' AND expires_at > atlas_now() ORDER BY expires_at
+            """,
+            customer.id,
+        )
+        limit = Limit(
+            "open orders",
+            "limits.open_orders",
+            allowance.limits.open_orders,
+            ", or when one of them is paid or cancelled",
+        )
+        await hold_to(
+            tx,
+            allowance,
+            limit,
+            customer,
+            sorted(row["created_at"] for row in rows),
+            [row["expires_at"] for row in rows],
+        )
+    return customer
 
 
 async def find_order(tx: Tx, order_id: int) -> Order:
@@ -150,7 +189,7 @@ async def cancel_order(tx: Tx, order_id: int, *, actor: str) -> bool:
     )
     if customer_id is None:
         if (await find_order(tx, order_id)).state == "paid":
-            raise BusinessError(f"order {order_id} is paid; `atlas refund` gives the money back")
+            raise BusinessError(f"order {order_id} is paid and stays so; a refund gives the money back")
         return False
     await record_audit(tx, actor, "cancel_order", customer_id=customer_id, subject=f"order:{order_id}")
     return True

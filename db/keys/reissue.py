@@ -6,21 +6,26 @@ expires in between loses both keys; who pays again gets the new one. A new key t
 (`db.access.wanted_keys.give_up_key`) and the old one stays, now and at every later payment.
 """
 
+from datetime import timedelta
+
 from db.access.wanted_keys import wanted_anew
 from db.customers import find_customer, lock_customers
 from db.errors import BusinessError
 from db.keys.claims import KeyClaim
 from db.tx import Tx
 from db.work.audit import record_audit
+from db.work.limits import Allowance, Limit, hold_to_rate
 from db.work.outbox import add_message
 
 
-async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_key: str) -> str:
+async def request_reissue(
+    tx: Tx, telegram_id: int, *, actor: str, idempotency_key: str, allowance: Allowance | None = None
+) -> str:
     """Want another key for the customer; returns its `key_id`. The old link works until the new one does.
 
     The same `idempotency_key` again returns the first answer. A second request before the first is done replaces the
-    key that is under way as well. Raises `UnknownCustomer`, and `BusinessError` if no subscription runs or the
-    idempotency key stands for another customer's request.
+    key that is under way as well. `allowance` holds a new one to the limit of reissues. Raises `UnknownCustomer`,
+    `LimitReached`, and `BusinessError` if no subscription runs or the idempotency key stands for another customer's request.
     """
     customer = await find_customer(tx, telegram_id)
     await lock_customers(tx, [customer.id])
@@ -48,6 +53,18 @@ async def request_reissue(tx: Tx, telegram_id: int, *, actor: str, idempotency_k
         raise BusinessError(
             f"the customer with Telegram id {telegram_id} has no subscription that runs, so there is no key to reissue"
         )
+    if allowance is not None:
+        window = timedelta(seconds=allowance.limits.reissue_seconds)
+        times = await tx.fetch(
+            """
+            SELECT r.requested_at FROM reissues r JOIN subscriptions s ON s.id = r.subscription_id
+            WHERE s.customer_id = $1 AND r.requested_at > atlas_now() - $2::interval ORDER BY r.requested_at
+            """,
+            customer.id,
+            window,
+        )
+        limit = Limit("new keys asked for lately", "limits.reissues", allowance.limits.reissues)
+        await hold_to_rate(tx, allowance, limit, customer, [row["requested_at"] for row in times], window)
     row = await tx.fetchrow(
         """
         WITH made AS (

@@ -10,6 +10,7 @@ from uuid import UUID
 import attrs
 
 from db.tx import Tx
+from runtime.operators import Identity
 
 
 def refuse_uuids(values: Iterable[object], what: str) -> None:
@@ -31,6 +32,23 @@ class Notice:
     subject: str
     customer_id: int | None = None
     payload: Mapping[str, object] = attrs.field(factory=dict)
+
+
+async def act_as(tx: Tx, who: Identity) -> None:
+    """Note who acts in this transaction: each of its audit entries says the role and by what they were recognised.
+
+    Until the transaction ends. Work of the program itself has neither.
+    """
+    role = "" if who.role is None else who.role.value
+    await tx.execute(
+        "SELECT set_config('atlas.acting_role', $1, true), set_config('atlas.acting_how', $2, true)", role, who.how
+    )
+
+
+async def record_refusal(tx: Tx, who: Identity, command: str, why: str) -> None:
+    """Write down that somebody asked for a command that they may not run; nothing of it was done."""
+    await act_as(tx, who)
+    await record_audit(tx, who.actor, "refused", subject=command[:200], details={"why": why[:500]})
 
 
 async def record_audit(

@@ -1,5 +1,7 @@
 from .main import cli as cli
 from .main import run_command_line as run_command_line
+from .operators import acting_operator as acting_operator
+from .operators import command_words as command_words
 from .options import FilePath as FilePath
 from .options import Seconds as Seconds
 from .options import Text as Text

@@ -97,6 +97,7 @@ def examine(config: Config) -> dict[str, object]:
         "worst_case_stop": worst_case_shutdown(tree),
         "worst_case_stop_unlimited": sum(worst_case_shutdown(plan) for plan in plans),
         "socket": str(socket_path(config, os.environ)),
+        "operators": [{"name": name, "role": one.role.value} for name, one in config.operators.items()],
         "warnings": list(config.warnings),
         "start_order": [plan.name for plan in config.children],
         "groups": [described_group(group) for group in config.groups],
@@ -145,6 +146,7 @@ def render(report: dict[str, Any]) -> str:
         f"longest stop: {report['worst_case_stop']:g} s (children ask for {report['worst_case_stop_unlimited']:g} s in all, "
         f"shutdown_budget is {report['shutdown_budget']:g} s)",
         f"control socket: {report['socket']}",
+        f"operators: {_operators(report['operators'])}",
         *(f"warning: {warning}" for warning in report["warnings"]),
         "ok",
     ]
@@ -155,3 +157,9 @@ def _outermost(name: str, children: dict[str, Any]) -> str:
     while (group := children[name]["group"]) is not None:
         name = group
     return name
+
+
+def _operators(declared: list[dict[str, str]]) -> str:
+    if declared:
+        return ", ".join(f"{one['name']} ({one['role']})" for one in declared)
+    return "none declared, so whoever may open the control socket or the database is the owner, by the unix user's name"

@@ -78,6 +78,7 @@ OWN: Final = {
     "resume": "runtime.cli.operate:resume",
     "reload": "runtime.cli.operate:reload",
     "completion": "runtime.cli.completion:completion",
+    "operators": "runtime.cli.operator_commands:operators",
 }
 """The commands of the runtime itself: they are there however it was installed."""
 
@@ -164,7 +165,7 @@ def cli() -> None:
     """ATLAS keeps a paid VPN service alive: a tree of supervised actors.
 
     Exit codes: 0 as asked, 64 usage, 65 refused by a rule, 67 nobody of that name, 69 gave up or not reachable, 70 wedged
-    or failed, 75 something did not stop or try again later, 77 not allowed to read or write, 78 configuration.
+    or failed, 75 something did not stop or try again later, 77 not allowed (a file, or a role), 78 configuration.
     """
 
 

@@ -119,7 +119,7 @@ def resume(ctx: click.Context, name: str, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def reload(ctx: click.Context, *, as_json: bool) -> None:
-    """Read the configuration again: log level and format, watchdog limits and intervals change at once; the rest is listed."""
+    """Read the configuration again: log, watchdog limits, operators and intervals change at once; the rest is listed."""
     found = call_control(ctx, "reload")
     if "refused" in found:
         from runtime.errors import ConfigError  # keeps `atlas --help` fast

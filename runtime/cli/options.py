@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from runtime.cli.operators import operator_token
+
 if TYPE_CHECKING:
     from runtime.config.config import Config
 
@@ -183,7 +185,13 @@ def call_control(ctx: click.Context, command: str, **arguments: object) -> Any: 
     """Run a command of the running system and return its result. Raises ControlError and its subclasses."""
     from runtime.control.client import TIMEOUT, call  # as above
 
-    return call(control_socket(ctx), command, timeout=control_timeout(ctx, TIMEOUT), **arguments)
+    return call(
+        control_socket(ctx),
+        command,
+        timeout=control_timeout(ctx, TIMEOUT),
+        token=operator_token(os.environ),
+        **arguments,
+    )
 
 
 def control_timeout(ctx: click.Context, default: float) -> float:
@@ -198,7 +206,7 @@ def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: 
     from runtime.errors import AtlasError  # as above
 
     try:
-        found = call(control_socket(ctx), "status", timeout=1.0)
+        found = call(control_socket(ctx), "status", timeout=1.0, token=operator_token(os.environ))
         names = [child["name"] for child in found["children"]] if isinstance(found, dict) else []
     except (AtlasError, OSError, KeyError, TypeError):
         try:

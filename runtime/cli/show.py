@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import Any
 
 import click
 
+from runtime.cli.operators import operator_token
 from runtime.cli.options import call_control, complete_actor, control_options, control_socket, json_option
 from runtime.cli.output import emit, emit_line, table
 from runtime.log.redaction import one_line
@@ -133,7 +135,9 @@ def events(ctx: click.Context, name: str | None, limit: int, *, follow: bool, as
     """Show the latest events, one a line; with --json one JSON object a line."""
     from runtime.control.client import stream  # keeps `atlas --help` fast
 
-    for item in stream(control_socket(ctx), "events", name=name, limit=limit, follow=follow):
+    for item in stream(
+        control_socket(ctx), "events", token=operator_token(os.environ), name=name, limit=limit, follow=follow
+    ):
         if as_json:
             emit_line(item)
         elif isinstance(item, dict):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from runtime.config.groups import GroupPlan, ancestors
+from runtime.config.operators import OperatorSettings
 from runtime.config.runtime_sections import (
     ChaosSettings,
     ControlSettings,
@@ -36,6 +37,8 @@ class Config:
     watchdog: WatchdogSettings = attrs.field(factory=WatchdogSettings)
     control: ControlSettings = attrs.field(factory=ControlSettings)
     chaos: ChaosSettings = attrs.field(factory=ChaosSettings)
+    operators: Mapping[str, OperatorSettings] = attrs.field(factory=dict)
+    """By name; empty: none are declared, and whoever may reach the system is its owner."""
     children: tuple[ChildPlan, ...] = ()
     """In start order."""
     groups: tuple[GroupPlan, ...] = ()

@@ -14,6 +14,7 @@ from runtime.config.config_file import RawConfig, dotted, parse_raw_config, read
 from runtime.config.environment import alias_targets, apply_environment
 from runtime.config.errors import ConfigErrors
 from runtime.config.key_lines import KeyPath
+from runtime.config.operators import OperatorSettings, check_operators
 from runtime.config.plan_reader import PlanReader
 from runtime.config.runtime_sections import (
     OWN_SECTIONS,
@@ -91,6 +92,8 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
     sections = SectionReader(source, env)
     for cls in OWN_SECTIONS:
         sections.section(cls)
+    sections.section(OperatorSettings)
+    operators = sections.keyed("operators") or {}
     actors = PlanReader(source, sections, env)
     actors.read_tables()
     sections.read_all(actors.claims())
@@ -99,6 +102,7 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
         check_against_supervisor(source, tree, sections.section(SupervisorSettings))
     if WatchdogSettings not in sections.wrong:
         _check_healthcheck(source, sections.section(WatchdogSettings), tree)
+    check_operators(source, {name: one for name, one in operators.items() if isinstance(one, OperatorSettings)})
     _check_aliases(source, sections, actors)
     _raise(source)
     return Config(
@@ -108,6 +112,7 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
         watchdog=sections.section(WatchdogSettings),
         control=sections.section(ControlSettings),
         chaos=sections.section(ChaosSettings),
+        operators={name: one for name, one in operators.items() if isinstance(one, OperatorSettings)},
         children=tree.actors,
         groups=tree.groups,
         warnings=tuple(source.warnings),

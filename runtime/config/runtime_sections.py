@@ -181,4 +181,6 @@ class GroupTable:
 
 
 OWN_SECTIONS = (SupervisorSettings, LogSettings, WatchdogSettings, ControlSettings, ChaosSettings)
-OWN_TABLES = frozenset({"supervisor", "log", "watchdog", "control", "chaos", "actor", "group", "env_aliases"})
+OWN_TABLES = frozenset(
+    {"supervisor", "log", "watchdog", "control", "chaos", "operators", "actor", "group", "env_aliases"}
+)

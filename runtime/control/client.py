@@ -30,35 +30,45 @@ class ControlTimeout(ControlError):
         super().__init__(text, UNAVAILABLE)
 
 
-def call(socket_path: Path, command: str, *, timeout: float = TIMEOUT, **arguments: object) -> object:
-    """Run one command and return its result.
+def call(
+    socket_path: Path, command: str, *, timeout: float = TIMEOUT, token: str | None = None, **arguments: object
+) -> object:
+    """Run one command and return its result. With `token` as the operator whose token it is, else as this unix user.
 
     Arguments that are None are left out. Raises ControlUnreachable, ControlTimeout, and ControlError with the system's own
     words and exit code when it refuses.
     """
     result: object = None
-    for is_item, value in _lines(socket_path, command, timeout, timeout, arguments):
+    for is_item, value in _lines(socket_path, command, timeout, timeout, token, arguments):
         if not is_item:
             result = value
     return result
 
 
-def stream(socket_path: Path, command: str, *, timeout: float = TIMEOUT, **arguments: object) -> Iterator[object]:
+def stream(
+    socket_path: Path, command: str, *, timeout: float = TIMEOUT, token: str | None = None, **arguments: object
+) -> Iterator[object]:
     """Run one command that streams and yield its items as they come, however long that takes. Raises like `call`."""
-    for is_item, value in _lines(socket_path, command, timeout, None, arguments):
+    for is_item, value in _lines(socket_path, command, timeout, None, token, arguments):
         if is_item:
             yield value
 
 
 def _lines(
-    path: Path, command: str, connecting: float, waiting: float | None, arguments: dict[str, object]
+    path: Path,
+    command: str,
+    connecting: float,
+    waiting: float | None,
+    token: str | None,
+    arguments: dict[str, object],
 ) -> Iterator[tuple[bool, object]]:
     given = {name: value for name, value in arguments.items() if value is not None}
+    request = {"command": command, "arguments": given} | ({} if token is None else {"token": token})
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(connecting)
         try:
             connection.connect(str(path))
-            connection.sendall(encode({"command": command, "arguments": given}))
+            connection.sendall(encode(request))
         except TimeoutError as error:
             raise ControlTimeout(path, command, connecting) from error
         except OSError as error:

@@ -14,6 +14,7 @@ from runtime.control.protocol import USAGE, ControlError
 from runtime.operations.operations import Operations
 from runtime.operations.reload import Reloader
 from runtime.operations.running import RunningSystem
+from runtime.operators.identity import Identity
 from runtime.wording import did_you_mean
 
 A = TypeVar("A")
@@ -27,6 +28,12 @@ class Operator:
 
     pid: int
     uid: int
+    identity: Identity | None = None
+    """Which operator that is; None before it is known."""
+
+    def __str__(self) -> str:
+        """`an operator (uid 0: anna, support, by token)`, or as much of it as is known."""
+        return f"an operator (uid {self.uid}{'' if self.identity is None else f': {self.identity}'})"
 
 
 class OperableSystem(RunningSystem, Protocol):

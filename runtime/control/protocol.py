@@ -1,6 +1,7 @@
 """The lines on the control socket.
 
-A request is one line `{"command": "kill", "arguments": {"name": "pool.main"}}`. The answer is any number of lines
+A request is one line `{"command": "kill", "arguments": {"name": "pool.main"}}`, with `"token": "…"` where an operator is
+recognised by one. The answer is any number of lines
 `{"item": …}` (only from commands that stream) and then exactly one of `{"result": …}` and
 `{"error": {"message": "…", "exit_code": 69}}`. A connection may carry several requests, one after the other.
 """
@@ -53,13 +54,14 @@ def decode(line: bytes) -> dict[str, Any]:
     return value
 
 
-def decode_request(line: bytes) -> tuple[str, dict[str, Any]]:
-    """The command and its arguments. Raises ControlError (usage) for anything else than a request."""
+def decode_request(line: bytes) -> tuple[str, dict[str, Any], str | None]:
+    """The command, its arguments, and the operator's token or None. Raises ControlError (usage) for anything else."""
     request = decode(line)
     command, arguments = request.pop("command", None), request.pop("arguments", {})
-    if not isinstance(command, str) or not isinstance(arguments, dict) or request:
-        raise ControlError('a request is {"command": "…", "arguments": {…}} and nothing else', USAGE)
-    return command, arguments
+    token = request.pop("token", None)
+    if not isinstance(command, str) or not isinstance(arguments, dict) or not isinstance(token, str | None) or request:
+        raise ControlError('a request is {"command": "…", "arguments": {…}, "token": "…"} and nothing else', USAGE)
+    return command, arguments, token
 
 
 def error_line(error: Exception) -> dict[str, object]:

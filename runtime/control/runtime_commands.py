@@ -70,7 +70,7 @@ async def inspect(call: ControlCall, arguments: Name) -> object:
 async def kill(call: ControlCall, arguments: KillArguments) -> object:
     """Interrupt an actor now, or make it crash at a failpoint."""
     if arguments.at is None:
-        call.system.operations.kill(arguments.name, f"killed by an operator (uid {call.caller.uid})")
+        call.system.operations.kill(arguments.name, f"killed by {call.caller}")
         return {"name": arguments.name, "killed": True}
     call.system.operations.arm(arguments.name, arguments.at, arguments.nth)
     return {"name": arguments.name, "armed": arguments.at, "nth": arguments.nth}
@@ -86,7 +86,7 @@ async def restart(call: ControlCall, arguments: Name) -> object:
 async def stop(call: ControlCall, arguments: MaybeName) -> object:
     """Stop one actor, or the whole system."""
     if arguments.name is None:
-        call.system.stop(f"asked by an operator (uid {call.caller.uid})")
+        call.system.stop(f"asked by {call.caller}")
         return {"stopping": call.system.name, "within": call.system.config.supervisor.shutdown_budget}
     await call.system.operations.stop(arguments.name)
     return {"name": arguments.name, "stopped": True}
@@ -96,7 +96,7 @@ async def stop(call: ControlCall, arguments: MaybeName) -> object:
 async def drain(call: ControlCall, arguments: MaybeName) -> object:
     """Drain and stop one actor, or the whole system."""
     if arguments.name is None:
-        call.system.stop(f"drain asked by an operator (uid {call.caller.uid})", drain=True)
+        call.system.stop(f"drain asked by {call.caller}", drain=True)
         return {"stopping": call.system.name, "within": call.system.config.supervisor.shutdown_budget}
     await call.system.operations.drain(arguments.name)
     return {"name": arguments.name, "drained": True}
@@ -119,7 +119,7 @@ async def resume(call: ControlCall, arguments: Name) -> object:
 @control_command("reload", NoArguments)
 async def reload(call: ControlCall, _arguments: NoArguments) -> object:
     """Read the configuration again, as SIGHUP does."""
-    outcome = call.system.reloader.reload("asked by an operator")
+    outcome = call.system.reloader.reload(f"asked by {call.caller}")
     return {"refused": outcome.errors} if isinstance(outcome, ReloadRefused) else outcome
 
 

@@ -33,6 +33,8 @@ from runtime.correlation import correlated
 from runtime.errors import StartRefused
 from runtime.events import Event
 from runtime.log.logs import get_logger
+from runtime.operators.identity import NotAllowed, Operators, demand
+from runtime.operators.least_roles import least_role_of_call
 
 _CHUNK = 65536
 _log = get_logger("atlas.control")
@@ -40,7 +42,7 @@ _log = get_logger("atlas.control")
 
 @attrs.frozen
 class OperatorCommand(Event):
-    """An operator used the control socket to change something."""
+    """An operator used the control socket to change something, or was refused what the role does not allow."""
 
     level: ClassVar[int] = 20
 
@@ -49,11 +51,14 @@ class OperatorCommand(Event):
     pid: int
     uid: int
     outcome: str
+    who: str = ""
+    """The operator's name, role, and by what they were recognised."""
 
     def line(self) -> str:
         """Which operator did what to which actor, and the outcome."""
         target = f" {self.target}" if self.target else ""
-        return f"operator (uid {self.uid}, pid {self.pid}): {self.command}{target}: {self.outcome}"
+        who = f" {self.who}" if self.who else ""
+        return f"operator (uid {self.uid}, pid {self.pid}){who}: {self.command}{target}: {self.outcome}"
 
 
 class ControlServer:
@@ -155,12 +160,14 @@ class ControlServer:
             buffer += chunk
 
     async def _answer(self, stream: trio.SocketStream, caller: Operator, line: bytes) -> None:
-        name, target, command = "?", "", None
+        target, command, is_told = "", None, False
         try:
-            name, arguments = decode_request(line)
+            name, arguments, token = decode_request(line)
             command = find_command(self._commands, name)
-            checked = check_arguments(command, arguments)
+            is_told = command.changes
             target = str(arguments.get("name", ""))
+            caller = self._recognise(caller, command, arguments, token)
+            checked = check_arguments(command, arguments)
             answer: dict[str, object] = {"result": await self._run(stream, caller, command, checked)}
             outcome = "done"
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -168,11 +175,22 @@ class ControlServer:
         except Exception as error:  # noqa: BLE001  every error is the caller's answer, never the server's end
             answer = error_line(error)
             outcome = f"refused: {error}"
-        if command is not None and command.changes:
+            if isinstance(error, NotAllowed):
+                is_told, caller = True, attrs.evolve(caller, identity=error.who)
+        if command is not None and is_told:
+            who = "" if caller.identity is None else str(caller.identity)
             self._system.services.events.emit(
-                OperatorCommand("control", command.name, target, caller.pid, caller.uid, outcome)
+                OperatorCommand("control", command.name, target, caller.pid, caller.uid, outcome, who)
             )
         await self._send(stream, answer)
+
+    def _recognise(
+        self, caller: Operator, command: ControlCommand, arguments: Mapping[str, object], token: str | None
+    ) -> Operator:
+        """Who calls, by the token or by the account that the kernel names. Raises NotAllowed if they may not."""
+        who = Operators(self._system.config.operators).identify(caller.uid, token)
+        demand(who, least_role_of_call(command.name, arguments), f"`{command.name}`")
+        return attrs.evolve(caller, identity=who)
 
     async def _run(
         self, stream: trio.SocketStream, caller: Operator, command: ControlCommand, checked: object

@@ -30,6 +30,8 @@ _LIMITS = (
     "gil_timer",
 )
 _APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" for limit in _LIMITS)})
+_OPERATORS = "operators."
+"""Who may operate the system is asked at each command: a token that is taken out is void at once."""
 
 
 class Reloader:
@@ -39,7 +41,7 @@ class Reloader:
         self._system = system
 
     def reload(self, why: str) -> ConfigReloaded | ReloadRefused:
-        """Apply the log's level and format, the watchdog's limits and actors' intervals; report the rest as waiting.
+        """Apply the log's level and format, the watchdog's limits, the operators and actors' intervals; report the rest.
 
         A periodic worker whose interval changed runs at once and then by the new one; any other actor takes a new interval
         at its next start, and is reported so. Secrets are read again, from their files too: those that differ reach the
@@ -59,7 +61,9 @@ class Reloader:
             return ReloadRefused(system.name, "; ".join(str(problem) for problem in error.problems))
         keys = running.values.keys() | fresh.values.keys()
         changed = {key for key in keys if running.values.get(key) != fresh.values.get(key)}
-        applied = {key: key for key in changed & _APPLIED_AT_ONCE} | self._apply_intervals(fresh, changed)
+        applied = {
+            key: key for key in changed if key in _APPLIED_AT_ONCE or key.startswith(_OPERATORS)
+        } | self._apply_intervals(fresh, changed)
         secrets = self._apply_secrets(fresh)
         # the path of a file whose secret was taken over is what runs now, too
         applied |= {f"{key}_file": f"{key}_file" for key in secrets if f"{key}_file" in changed}
@@ -68,7 +72,9 @@ class Reloader:
             system.watchdog.limits = limits_of(fresh.watchdog)
         kept = {key: value for key, value in running.values.items() if key not in applied}
         kept |= {key: fresh.values[key] for key in applied if key in fresh.values}
-        system.config = attrs.evolve(running.take_secrets(fresh), log=fresh.log, watchdog=fresh.watchdog, values=kept)
+        system.config = attrs.evolve(
+            running.take_secrets(fresh), log=fresh.log, watchdog=fresh.watchdog, operators=fresh.operators, values=kept
+        )
         told = sorted([*applied.values(), *secrets.values()])
         return ConfigReloaded(system.name, tuple(told), tuple(sorted(changed - applied.keys())))
 

@@ -20,6 +20,10 @@ from db.customers import Customer, add_customer
 from db.money import Money
 from db.schema.demo_clock import set_clock_offset
 from db.tx import Row, Tx
+from db.work.sealing import read_seal
+
+SEAL = read_seal("07" * 32, "the tests' key file")
+"""What payout destinations are sealed with."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,11 +18,11 @@ from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge
 from db.billing.renewal_schedule import RenewalClaim, claim_renewals
 from db.billing.renewals import renew, set_auto_renew
-from db.billing.withdrawals import approve_withdrawal, list_withdrawals, reject_withdrawal, request_withdrawal
+from db.billing.withdrawals import approve_withdrawal, list_withdrawals, masked, reject_withdrawal, request_withdrawal
 from db.money import Money
 from db.tx import Tx
 from db.work.claims import Claimer, enlist_claimer
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 from tests.db.torture import Work
 
 REFUSED = "a card of nobody"
@@ -164,7 +164,7 @@ async def _lapsed(database: Database, size: int, add: Add, count: Count) -> None
     for number in range(4 * size):
         telegram_id = 85_000 + number
         await database.add_customer(telegram_id)
-        await database.run(grant_trial, telegram_id)
+        await database.run(grant_trial, telegram_id, actor="front_end:test")
         if number % 2:
             key = f"late-{telegram_id}"
             add(3, _buy(telegram_id, key))
@@ -262,16 +262,18 @@ def _spend(telegram_id: int, key: str) -> Work:
 
 
 def _withdraw(telegram_id: int, key: str, destination: str = "card") -> Work:
-    return lambda tx: request_withdrawal(tx, telegram_id, Money(60_000), destination=destination, idempotency_key=key)
+    return lambda tx: request_withdrawal(
+        tx, telegram_id, Money(60_000), destination=destination, idempotency_key=key, actor="front_end:test", seal=SEAL
+    )
 
 
 async def settle_all(tx: Tx) -> None:
     """Approve what waits, under the withdrawal's own reference, and reject what goes where we do not pay."""
     for found in await list_withdrawals(tx):
-        if found.destination == REFUSED:
+        if found.destination == masked(REFUSED):
             await reject_withdrawal(tx, found.id, actor="test", reason="no such card")
         else:
-            await approve_withdrawal(tx, found.id, actor="test", reference=f"bank-{found.id}")
+            await approve_withdrawal(tx, found.id, actor="test", reference=f"bank-{found.id}", second_above=None)
 
 
 async def mark_ended(tx: Tx) -> None:
@@ -315,7 +317,7 @@ def _buy(telegram_id: int, key: str) -> Work:
 
 
 def _try(telegram_id: int) -> Work:
-    return lambda tx: grant_trial(tx, telegram_id)
+    return lambda tx: grant_trial(tx, telegram_id, actor="front_end:test")
 
 
 def _compensation(subscription_id: int) -> Work:

@@ -9,7 +9,7 @@ import pytest
 
 import runtime
 
-PACKAGES = ["runtime", *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "testing"))]
+PACKAGES = ["runtime", *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "operators", "testing"))]
 
 NAMES = """
 Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask Address AddressState AdministrationError AskError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +18,16 @@ Atlas = Callable[..., Any]
 
 
 @pytest.fixture
-def atlas(database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Atlas:
+def atlas(
+    database_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Atlas:
     """`atlas("customer", "add", "42")` runs a command as an operator does and returns what `--json` prints.
 
     With `fails=65` the command has to exit with that code; the error text is returned. `text=True` returns what a
     person reads.
     """
     monkeypatch.setenv("ATLAS__DATABASE__DSN", database_dsn)
+    monkeypatch.setenv("ATLAS__WITHDRAWALS__KEY_FILE", str(tmp_path / "payout.key"))
 
     def call(*words: str, fails: int = 0, text: bool = False) -> Any:
         code = run_command_line([*words, *([] if text or fails else ["--json"])])

@@ -32,6 +32,7 @@ GOOD = {
     "reason": "why not",
     "reference": "bank 7",
     "resolution": "settled",
+    "role": "viewer",
     "since": "2020-01-01T00:00",
     "size": "5",
     "starts": "2030-01-31",

@@ -12,7 +12,7 @@ from db.settings import ReferralSettings
 from db.work.leader_leases import Epoch, LostEpoch, acquire_epoch, release_epoch
 from db.work.nonces import use_nonce
 from db.work.outbox import add_message
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 MONTH = timedelta(days=30)
 
@@ -22,7 +22,7 @@ async def hold(database: Database, holder: str = "me") -> Epoch:
 
 
 def chore(name: str) -> Chore:
-    return next(chore for chore in chores(MONTH) if chore.name == name)
+    return next(chore for chore in chores(MONTH, lambda: SEAL) if chore.name == name)
 
 
 async def test_orders_expire_after_their_time_page_by_page_and_stay_payable_to_the_balance(database: Database) -> None:
@@ -85,7 +85,7 @@ async def test_who_has_lost_the_singleton_writes_nothing(database: Database) -> 
 
 def test_messages_are_kept_longer_than_the_invariants_look_back() -> None:
     with pytest.raises(ValueError, match="8 days at least"):
-        chores(timedelta(days=7))
+        chores(timedelta(days=7), lambda: SEAL)
 
 
 async def test_the_hold_of_rewards_is_written_where_every_program_reads_it_once_it_changes(database: Database) -> None:

@@ -62,7 +62,7 @@ async def test_paid_time_overrides_the_end_of_a_trial(harness: NodeHarness) -> N
     await harness.until_status(2, "active")
 
     await harness.run(add_customer, 1)
-    await harness.run(grant_trial, 1)
+    await harness.run(grant_trial, 1, actor="front_end:test")
     await harness.buy(1)
     await harness.until_status(1, "active")
     await harness.fast_expiry()

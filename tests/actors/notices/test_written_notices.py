@@ -18,7 +18,7 @@ from db.billing.renewals import set_auto_renew
 from db.billing.withdrawals import approve_withdrawal, reject_withdrawal, request_withdrawal
 from db.money import Money
 from db.tx import Row, Tx
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 EXPECTED = {
     "access_granted",
@@ -60,10 +60,16 @@ async def _move_money(database: Database) -> None:
         await database.run(adjust_balance, 1001, amount, reason="as agreed", actor="test", idempotency_key=key)
     for key, settle in (("w1", approve_withdrawal), ("w2", reject_withdrawal)):
         asked = await database.run(
-            request_withdrawal, 1001, Money(600_00), destination="card", idempotency_key=key
-        )  # fmt: skip
+            request_withdrawal,
+            1001,
+            Money(600_00),
+            destination="card",
+            idempotency_key=key,
+            actor="front_end:test",
+            seal=SEAL,
+        )
         if settle is approve_withdrawal:
-            await database.run(approve_withdrawal, asked.id, actor="test", reference="bank 1")
+            await database.run(approve_withdrawal, asked.id, actor="test", reference="bank 1", second_above=None)
         else:
             await database.run(reject_withdrawal, asked.id, actor="test", reason="wrong card")
 
@@ -74,7 +80,7 @@ async def test_every_row_that_the_business_writes_has_a_text_in_both_languages(d
     for telegram_id in (1003, 1004, 1005, 1006):
         await database.add_customer(telegram_id)
     await _move_money(database)
-    await database.run(grant_trial, 1003)
+    await database.run(grant_trial, 1003, actor="front_end:test")
     await database.run(grant_access, 1004, "plus", timedelta(days=7), idempotency_key="gift", actor="test")
     await database.buy(1005, charge_id="charge-5")
     await database.run(set_auto_renew, 1005, True, actor="test")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import attrs
@@ -35,7 +37,7 @@ from db.customers import add_customer
 from db.embedded import EmbeddedSettings
 from db.money import Money
 from db.schema.demo_clock import set_clock_offset
-from db.settings import DatabaseSettings
+from db.settings import DatabaseSettings, WithdrawalSettings
 from db.tx import Tx
 from runtime import AddressState, Context, Event, Ref
 from runtime.config import Secret
@@ -255,10 +257,14 @@ async def harness(
     *,
     gateway: GatewaySettings | None = None,
     shop: ShopSettings | None = None,
+    withdrawals: WithdrawalSettings | None = None,
     change: Callable[[PaymentSettings], PaymentSettings] = lambda settings: settings,
 ) -> AsyncIterator[Harness]:
     """Start it all; at the end every money invariant must hold."""
-    async with outside() as providers, actor_system() as system:
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        providers = await stack.enter_async_context(outside())
+        system = await stack.enter_async_context(actor_system())
         providers.settings = change(providers.settings)
         events: list[Event] = []
         system.services.events.subscribe(events.append)
@@ -268,7 +274,12 @@ async def harness(
         contexts: list[Context] = []
         await system.start(Holder(contexts.append), name="test")
         ref = await system.start(
-            Gateway(gateway or GatewaySettings(port=0), providers.settings, shop or ShopSettings()),
+            Gateway(
+                gateway or GatewaySettings(port=0),
+                providers.settings,
+                shop or ShopSettings(),
+                withdrawals or WithdrawalSettings(Path(directory) / "payout.key"),
+            ),
             name="gateway",
             on_crash=OnCrash.RESTART,
         )

@@ -108,6 +108,7 @@ def _make_likely(case: Any, operation_id: str, order: int) -> None:
 
 OPERATIONS = [
     *("list_plans", "find_customer", "note_contact", "quote", "open_order", "find_order", "open_invoice"),
+    "cancel_order",
     *("buy_from_balance", "find_subscription", "find_link", "reset_link", "reissue", "set_auto_renew", "start_trial"),
     *("check_promo", "find_referral", "request_withdrawal"),
 ]

@@ -94,10 +94,10 @@ async def test_a_trial_is_refused_until_the_end_and_given_at_it(database: Databa
     async def ask(tx: Tx) -> None:
         await come_to_the_end(tx, is_over)
         if is_over:
-            assert (await grant_trial(tx, 1001)).tariff == "basic"
+            assert (await grant_trial(tx, 1001, actor="front_end:test")).tariff == "basic"
         else:
             with pytest.raises(BusinessError, match="runs"):
-                await grant_trial(tx, 1001)
+                await grant_trial(tx, 1001, actor="front_end:test")
 
     await database.add_customer()
     await database.run(grant_access, 1001, "basic", timedelta(days=1), idempotency_key="g", actor="o")
@@ -156,7 +156,7 @@ async def on_a_trial(database: Database) -> Claimer:
     """A customer whose trial works, before everybody stops working."""
     await database.run(register_node, "first", {"host": "first"}, inbounds=["in"])
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     owner = await database.run(enlist_claimer, "main/activation")
     [claim] = await database.run(claim_activations, owner, 50, 60.0)
     await database.run(confirm_activation, claim, HERE)
@@ -182,7 +182,7 @@ async def test_a_trial_that_ended_while_nobody_worked_ends_once_and_for_good(dat
     assert await database.fetchval("SELECT count(*) FROM outbox WHERE kind LIKE 'reminder%'") == 0
     assert await database.fetchval("SELECT activation_status FROM vpn_keys") == "removed"
     with pytest.raises(BusinessError, match="one per customer"):
-        await database.run(grant_trial, 1001)
+        await database.run(grant_trial, 1001, actor="front_end:test")
     assert await database.count("money_i10_nodes_have_the_active") == 0
 
 

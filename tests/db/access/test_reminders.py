@@ -60,7 +60,7 @@ async def test_a_trial_is_asked_about_after_6_and_48_hours_and_reminded_6_before
     database: Database,
 ) -> None:
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     assert await at(database, 5.9) == []
     assert await at(database, 6.1) == ["trial_6h_in"]
     assert await at(database, 48.1) == ["trial_6h_in", "trial_48h_in"]
@@ -69,7 +69,7 @@ async def test_a_trial_is_asked_about_after_6_and_48_hours_and_reminded_6_before
 
 async def test_a_trial_that_is_prolonged_is_not_asked_about_again(database: Database) -> None:
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     assert await at(database, 50) == ["trial_48h_in"]
     day = timedelta(days=1)
     await database.run(grant_access, 1001, "basic", day, idempotency_key="g", actor="test")
@@ -86,7 +86,7 @@ async def test_after_a_downtime_only_the_latest_relevant_one_is_sent(database: D
 
 async def test_a_downtime_across_the_end_sends_nothing(database: Database) -> None:
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     assert await at(database, 72.5) == []
     await database.run(expire_page)
     assert await reminders(database) == []

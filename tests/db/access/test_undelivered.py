@@ -106,7 +106,7 @@ async def test_a_run_that_was_never_delivered_does_not_lengthen_the_next_one(dat
 async def test_a_trial_that_came_late_is_no_purchase(database: Database) -> None:
     await database.run(register_node, "first", {"host": "first"}, inbounds=["in"])
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     end = await end_of(database)
     await database.move_clock(hours=1)
     await deliver(database)

@@ -72,7 +72,7 @@ async def test_time_that_a_working_key_served_is_not_credited_because_another_on
 
 async def test_gifts_trials_and_what_was_refunded_are_not_credited(database: Database) -> None:
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     assert (await compensated(database)).amount == Money(0)
     view = await database.run(get_subscription, 1001)
     assert view is not None

@@ -13,7 +13,7 @@ from db.billing.withdrawals import reject_withdrawal, request_withdrawal
 from db.errors import BusinessError, InsufficientFunds
 from db.money import Money
 from db.work.claims import enlist_claimer
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 NOTHING = Money(0)
 
@@ -38,7 +38,13 @@ async def test_100_000_roubles_topped_up_and_withdrawn_three_times_earn_nothing(
         await database.topup(1001, 10_000_000, charge_id=f"turn-{turn}")
         with pytest.raises(InsufficientFunds, match=r"0\.00 RUB can be withdrawn, less than 100000\.00 RUB"):
             await database.run(
-                request_withdrawal, 1001, Money(10_000_000), destination="card", idempotency_key=f"w{turn}"
+                request_withdrawal,
+                1001,
+                Money(10_000_000),
+                destination="card",
+                idempotency_key=f"w{turn}",
+                actor="front_end:test",
+                seal=SEAL,
             )
         await give_back(database, f"turn-{turn}", f"r{turn}")
     assert (await database.run(purses, referrer)).balance == NOTHING
@@ -71,7 +77,15 @@ async def test_puppets_that_buy_and_take_it_back_leave_no_tier_and_a_debt(
     earned = 24 * 22_990 + 57_475
     assert (await database.run(withdrawable, referrer.id)).amount == NOTHING
     await database.move_clock(days=14.01)
-    await database.run(request_withdrawal, 2002, Money(earned), destination="card", idempotency_key="w")
+    await database.run(
+        request_withdrawal,
+        2002,
+        Money(earned),
+        destination="card",
+        idempotency_key="w",
+        actor="front_end:test",
+        seal=SEAL,
+    )
     for puppet in range(25):
         await give_back(database, f"puppet-{puppet}", f"r{puppet}")
     held = await database.run(purses, referrer.id)
@@ -133,7 +147,15 @@ async def test_a_renewal_rewards_what_was_paid_in_once_a_period(database: Databa
 async def test_a_rejected_withdrawal_gives_earned_money_back_as_earned(database: Database) -> None:
     referrer, _ = await pair(database)
     await database.earn(2002, 60_000)
-    found = await database.run(request_withdrawal, 2002, Money(60_000), destination="card", idempotency_key="w")
+    found = await database.run(
+        request_withdrawal,
+        2002,
+        Money(60_000),
+        destination="card",
+        idempotency_key="w",
+        actor="front_end:test",
+        seal=SEAL,
+    )
     await database.run(reject_withdrawal, found.id, actor="o", reason="x")
     assert await database.run(purses, referrer) == Purses(NOTHING, NOTHING, Money(60_000), NOTHING)
 

@@ -53,7 +53,7 @@ async def test_money_is_rewarded_when_it_buys_access_and_not_when_it_comes_in(da
 async def test_a_trial_does_not_make_a_friend_a_paying_one(database: Database) -> None:
     referrer = await database.add_customer(2002)
     await database.add_customer(1001, referrer=2002)
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     assert await database.run(paying_friends, referrer.id) == 0
     assert await database.run(balance, referrer.id) == Money(0)
 

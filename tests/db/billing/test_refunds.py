@@ -19,7 +19,7 @@ from db.billing.renewals import RenewalResult, renew_now, set_auto_renew
 from db.billing.withdrawals import request_withdrawal
 from db.errors import BusinessError, InsufficientFunds
 from db.money import Money
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 
 async def refund(
@@ -250,7 +250,13 @@ async def test_the_reward_goes_back_in_proportion_and_what_is_gone_is_a_debt(
     part = await refund(database, "friend-2002-0", Money(250_000), "part")
     assert part.clawed_back == Money(25_000)
     await database.run(
-        request_withdrawal, 2002, Money(70_000), destination="card 4111111111111111", idempotency_key="w"
+        request_withdrawal,
+        2002,
+        Money(70_000),
+        destination="card 4111111111111111",
+        idempotency_key="w",
+        actor="front_end:test",
+        seal=SEAL,
     )
     rest = await refund(database, "friend-2002-0", key="rest")
     assert rest.clawed_back == Money(75_000)
@@ -270,7 +276,15 @@ async def test_a_debt_is_never_taken_from_what_the_referrer_paid_in_or_was_given
     referrer = await database.add_customer(1001)
     await topup(database, 50_000)
     await database.earn(1001, 60_000)
-    await database.run(request_withdrawal, 1001, Money(60_000), destination="card", idempotency_key="w")
+    await database.run(
+        request_withdrawal,
+        1001,
+        Money(60_000),
+        destination="card",
+        idempotency_key="w",
+        actor="front_end:test",
+        seal=SEAL,
+    )
     await refund(database, "friend-1001-1")
     held = await database.run(purses, referrer.id)
     assert (held.paid, held.earned, held.debt) == (Money(50_000), Money(0), Money(-60_000))

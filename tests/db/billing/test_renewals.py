@@ -385,7 +385,7 @@ async def test_who_never_bought_a_plan_has_none_to_renew(database: Database) -> 
     await database.add_customer()
     with pytest.raises(BusinessError, match="never had a subscription"):
         await database.run(set_auto_renew, 1001, True, actor="test")
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     with pytest.raises(BusinessError, match="never bought a plan"):
         await database.run(set_auto_renew, 1001, True, actor="test")
 

@@ -17,7 +17,7 @@ from db.billing.withdrawals import (
 )
 from db.errors import BusinessError, InsufficientFunds
 from db.money import Money
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 CARD = "4111 1111 1111 1234"
 
@@ -29,7 +29,15 @@ async def funded(database: Database, kopecks: int = 100_000) -> int:
 
 
 async def request(database: Database, kopecks: int = 60_000, key: str = "w") -> Withdrawal:
-    return await database.run(request_withdrawal, 1001, Money(kopecks), destination=CARD, idempotency_key=key)
+    return await database.run(
+        request_withdrawal,
+        1001,
+        Money(kopecks),
+        destination=CARD,
+        idempotency_key=key,
+        actor="front_end:test",
+        seal=SEAL,
+    )
 
 
 async def held(database: Database, kind: str) -> int:
@@ -43,7 +51,7 @@ async def held(database: Database, kind: str) -> int:
 async def test_a_request_reserves_the_money_and_tells_customer_and_operator(database: Database) -> None:
     customer_id = await funded(database)
     found = await request(database)
-    assert (found.state, found.amount, found.destination) == ("reserved", Money(60_000), CARD)
+    assert (found.state, found.amount, found.destination) == ("reserved", Money(60_000), "…1234")
     assert await database.run(balance, customer_id) == Money(40_000)
     assert await held(database, "withdrawal_reserve") == 60_000
     assert await database.fetchval("SELECT count(*) FROM outbox WHERE kind = 'withdrawal_requested'") == 2
@@ -70,7 +78,9 @@ async def test_the_same_key_is_one_withdrawal_also_twice_at_once(database: Datab
 async def test_less_than_500_roubles_is_refused(database: Database, amount: Money) -> None:
     await funded(database)
     with pytest.raises(BusinessError, match=r"500\.00 RUB or more"):
-        await database.run(request_withdrawal, 1001, amount, destination=CARD, idempotency_key="w")
+        await database.run(
+            request_withdrawal, 1001, amount, destination=CARD, idempotency_key="w", actor="front_end:test", seal=SEAL
+        )
 
 
 async def test_more_than_the_balance_is_refused_and_nothing_is_reserved(database: Database) -> None:
@@ -86,13 +96,15 @@ async def test_an_approved_one_leaves_for_outside_once(database: Database) -> No
     found = await request(database)
     brought = await held(database, "world")
     for _ in range(2):
-        paid = await database.run(approve_withdrawal, found.id, actor="operator", reference="bank 77")
+        paid = await database.run(
+            approve_withdrawal, found.id, actor="operator", reference="bank 77", second_above=None
+        )
     assert (paid.state, paid.reference, paid.settled_by) == ("paid", "bank 77", "operator")
     assert (await held(database, "withdrawal_reserve"), await held(database, "world") - brought) == (0, 60_000)
     with pytest.raises(BusinessError, match=r"was paid by operator at .* \(bank 77\)"):
         await database.run(reject_withdrawal, found.id, actor="operator", reason="no")
     with pytest.raises(BusinessError, match="was paid"):
-        await database.run(approve_withdrawal, found.id, actor="operator", reference="bank 78")
+        await database.run(approve_withdrawal, found.id, actor="operator", reference="bank 78", second_above=None)
 
 
 async def test_a_rejected_one_is_back_on_the_balance(database: Database) -> None:
@@ -114,7 +126,7 @@ async def test_of_approval_and_rejection_at_once_one_wins(database: Database) ->
     async def settle(approve: bool) -> None:
         try:
             if approve:
-                await database.run(approve_withdrawal, found.id, actor="a", reference="bank 77")
+                await database.run(approve_withdrawal, found.id, actor="a", reference="bank 77", second_above=None)
             else:
                 await database.run(reject_withdrawal, found.id, actor="b", reason="no")
         except BusinessError as error:
@@ -134,8 +146,12 @@ async def test_a_settled_one_is_final_in_the_database(database: Database) -> Non
     async with database.connect() as connection:
         with pytest.raises(Exception, match="leaves the reserve once"):
             await connection.execute("UPDATE withdrawals SET amount = 1")
-        await database.run(approve_withdrawal, found.id, actor="operator", reference="bank 77")
-        for change in ("UPDATE withdrawals SET state = 'reserved'", "DELETE FROM withdrawals", "TRUNCATE withdrawals"):
+        await database.run(approve_withdrawal, found.id, actor="operator", reference="bank 77", second_above=None)
+        for change in (
+            "UPDATE withdrawals SET state = 'reserved'",
+            "DELETE FROM withdrawals",
+            "TRUNCATE withdrawals CASCADE",
+        ):
             with pytest.raises(Exception, match="is refused"):
                 await connection.execute(change)
 
@@ -156,13 +172,21 @@ async def test_words_are_needed(database: Database) -> None:
     await funded(database)
     found = await request(database)
     with pytest.raises(BusinessError, match="names the payment out"):
-        await database.run(approve_withdrawal, found.id, actor="operator", reference=" ")
+        await database.run(approve_withdrawal, found.id, actor="operator", reference=" ", second_above=None)
     with pytest.raises(BusinessError, match="says why"):
         await database.run(reject_withdrawal, found.id, actor="operator", reason="")
     with pytest.raises(BusinessError, match="says where"):
-        await database.run(request_withdrawal, 1001, Money(60_000), destination=" ", idempotency_key="x")
+        await database.run(
+            request_withdrawal,
+            1001,
+            Money(60_000),
+            destination=" ",
+            idempotency_key="x",
+            actor="front_end:test",
+            seal=SEAL,
+        )
     with pytest.raises(BusinessError, match="no withdrawal 99"):
-        await database.run(approve_withdrawal, 99, actor="operator", reference="bank")
+        await database.run(approve_withdrawal, 99, actor="operator", reference="bank", second_above=None)
 
 
 async def test_only_what_was_earned_and_is_not_held_back_can_be_withdrawn(database: Database) -> None:

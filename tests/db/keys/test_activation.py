@@ -166,7 +166,7 @@ async def test_who_buys_in_a_trial_with_a_refused_key_gets_another_and_that_one_
 ) -> None:
     await database.run(register_node, "local", {"host": "vpn.example"}, inbounds=["vless-in"])
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     owner = await database.run(enlist_claimer, "main/activation")
     await give_up(database, owner)
     view = await database.run(get_subscription, 1001)

@@ -265,7 +265,7 @@ async def test_a_withdrawal_that_waited_gives_back_what_it_took_or_is_paid(empty
     assert await empty_database.run(purses, town.ids["taker"]) == held(paid=150_000)
     assert await empty_database.broken_invariants() == []
     with pytest.raises(Exception, match="was rejected"):
-        await empty_database.run(approve_withdrawal, town.waiting, actor="o", reference="bank")
+        await empty_database.run(approve_withdrawal, town.waiting, actor="o", reference="bank", second_above=None)
 
 
 async def test_an_account_that_does_not_equal_its_postings_is_not_moved_and_a_case_says_so(

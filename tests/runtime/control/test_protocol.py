@@ -29,13 +29,22 @@ class Thing:
 
 
 def test_a_request_is_a_command_and_its_arguments() -> None:
-    assert decode_request(b'{"command": "kill", "arguments": {"name": "x"}}') == ("kill", {"name": "x"})
-    assert decode_request(b'{"command": "status"}') == ("status", {})
+    assert decode_request(b'{"command": "kill", "arguments": {"name": "x"}}') == ("kill", {"name": "x"}, None)
+    assert decode_request(b'{"command": "status", "token": "t"}') == ("status", {}, "t")
 
 
 @pytest.mark.parametrize(
     "line",
-    [b"{", b"[]", b"1", b"\xff", b'{"command": 1}', b'{"command": "a", "arguments": []}', b'{"command": "a", "b": 1}'],
+    [
+        b"{",
+        b"[]",
+        b"1",
+        b"\xff",
+        b'{"command": 1}',
+        b'{"command": "a", "arguments": []}',
+        b'{"command": "a", "b": 1}',
+        b'{"command": "a", "token": 1}',
+    ],
 )
 def test_anything_else_is_a_usage_error(line: bytes) -> None:
     with pytest.raises(ControlError) as raised:
@@ -46,12 +55,13 @@ def test_anything_else_is_a_usage_error(line: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_make_anything_but_a_request_or_a_usage_error(line: bytes) -> None:
     try:
-        command, arguments = decode_request(line)
+        command, arguments, token = decode_request(line)
     except ControlError as error:
         assert error.exit_code == 64
     else:
         assert isinstance(command, str)
         assert isinstance(arguments, dict)
+        assert token is None or isinstance(token, str)
 
 
 def test_what_commands_return_becomes_one_line_of_json_without_secrets() -> None:

@@ -150,7 +150,7 @@ async def everything(database: Database) -> None:
     await database.run(record_manual_topup, 1001, "manual", "t1", Money(20_000))
     await database.buy_from_balance(1001, key="b")
     await database.add_customer(1005)
-    await database.run(grant_trial, 1005)
+    await database.run(grant_trial, 1005, actor="front_end:test")
     await database.run(grant_access, 1003, "basic", timedelta(days=1), idempotency_key="g", actor="o")
     await database.run(adjust_balance, 1005, Money(100), reason="x", actor="o", idempotency_key="b")
     await settle_keys(database)
@@ -188,7 +188,7 @@ async def test_a_month_of_everything_is_in_order_and_a_fact_or_effect_alone_is_s
 
 async def test_a_key_that_no_node_took_is_no_violation_while_an_open_case_says_so(database: Database) -> None:
     await database.add_customer()
-    await database.run(grant_trial, 1001)
+    await database.run(grant_trial, 1001, actor="front_end:test")
     async with database.connect() as connection:
         await connection.execute("UPDATE vpn_keys SET activation_status = 'failed', given_up_at = atlas_now()")
         assert not (await check_invariant(connection, NODES, at_rest=True)).holds

@@ -10,7 +10,7 @@ from db.billing.purchases import finalize_purchase
 from db.billing.refunds import refund_charge
 from db.billing.withdrawals import approve_withdrawal, reject_withdrawal, request_withdrawal
 from db.money import Money
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 BREAKS = [
     ("money_rule1_every_charge_ends_once", "UPDATE cases SET state = 'closed', closed_at = now(), resolution = 'x'"),
@@ -52,8 +52,16 @@ async def everything(database: Database) -> None:
     await database.run(adjust_balance, 1001, Money(300_000), reason="x", actor="o", idempotency_key="a")
     await database.earn(1001, 200_000)
     for number in range(3):
-        await database.run(request_withdrawal, 1001, Money(60_000), destination="card", idempotency_key=f"w{number}")
-    await database.run(approve_withdrawal, 1, actor="o", reference="bank")
+        await database.run(
+            request_withdrawal,
+            1001,
+            Money(60_000),
+            destination="card",
+            idempotency_key=f"w{number}",
+            actor="front_end:test",
+            seal=SEAL,
+        )
+    await database.run(approve_withdrawal, 1, actor="o", reference="bank", second_above=None)
     await database.run(reject_withdrawal, 2, actor="o", reason="no")
     for charge_id in ("s1", "s2"):
         await database.run(finalize_purchase, FinalizePurchase("test", charge_id, Money(5000), None, 404))

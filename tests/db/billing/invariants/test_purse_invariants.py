@@ -6,7 +6,7 @@ from db.billing.invariants import check_invariant
 from db.billing.refunds import refund_charge
 from db.billing.withdrawals import reject_withdrawal, request_withdrawal
 from db.money import Money
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 PURSES = "money_i14_purses_follow_rules"
 REWARDS = "money_i07_rewards_follow_purchases"
@@ -91,7 +91,15 @@ async def everything(database: Database) -> None:
     assert bought.subscription_id is not None
     await database.run(compensate, bought.subscription_id, reason="x", actor="o")
     await database.earn(2002, 60_000)
-    found = await database.run(request_withdrawal, 2002, Money(60_000), destination="card", idempotency_key="w")
+    found = await database.run(
+        request_withdrawal,
+        2002,
+        Money(60_000),
+        destination="card",
+        idempotency_key="w",
+        actor="front_end:test",
+        seal=SEAL,
+    )
     await database.run(reject_withdrawal, found.id, actor="o", reason="no")
 
 
