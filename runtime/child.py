@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 import trio
 
+from runtime.crash_report import CrashReport
+from runtime.error_text import error_text
 from runtime.restart_limits import Backoff
 
 
@@ -120,13 +122,16 @@ class Exit:
     incarnation: int
     reason: ExitReason
     error: BaseException | None
-    """What was raised; None for an end in order and for a kill that surfaced nothing."""
+    """What was raised; None for an end in order and for a kill that surfaced nothing. Not kept after an abnormal end: it holds
+    the frames of the dead incarnation, and all that is to be known of it is in the report."""
     last_message: str | None
     """Type name of the message it was handling, or handled last."""
     lived: float
     """Seconds from the begin of its start to its end."""
     detail: str = ""
     """One line for people: the reason of a kill, of an ignore, of a failed start."""
+    report: CrashReport | None = None
+    """Of an abnormal end: what is to be known of it."""
 
     @property
     def abnormal(self) -> bool:
@@ -136,13 +141,34 @@ class Exit:
     @property
     def summary(self) -> str:
         """The end in a few words: the detail, or the error's type and text; "" if there is nothing to say."""
-        if self.detail or self.error is None:
+        if self.detail:
             return self.detail
-        return f"{type(self.error).__name__}: {self.error}".rstrip(": ")
+        if self.report is not None:
+            return self.report.error
+        return "" if self.error is None else error_text(self.error)
+
+
+@attrs.frozen
+class CrashDetails:
+    """What a child adds to the report of its abnormal end."""
+
+    task: str | None = None
+    """The task that crashed; None where it was not one beside the message loop."""
+    state: Mapping[str, object] = attrs.field(factory=dict)
+    """Its state, as plain values of bounded size (`plain_value`)."""
+
+
+@runtime_checkable
+class ShowsCrash(Protocol):
+    """A child that adds to the reports of its abnormal ends."""
+
+    def crash_details(self) -> CrashDetails:
+        """Which task crashed, and in which state it ends. Called once before `on_exit`; must not raise."""
+        ...
 
 
 class Child(Protocol):
-    """What a supervisor runs.
+    """What a supervisor runs. One that also has `crash_details` (ShowsCrash) adds them to its crash reports.
 
     The supervisor guarantees: at most one incarnation is inside `run` at any time, except that after an Exit with
     reason UNSTOPPED the old call may still be running, cancelled, and no new one begins until it has returned;

@@ -21,6 +21,7 @@ from runtime.core.message_loop import serve
 from runtime.core.ref import Monitor
 from runtime.core.timers import Timers
 from runtime.correlation import correlation_id, current_actor
+from runtime.error_text import leaves
 from runtime.events import Event
 from runtime.message import Request
 
@@ -73,6 +74,21 @@ class ActorTask:
         self._done.set()
 
 
+def was_asked_for(error: BaseException) -> bool:
+    """Whether this is a cancellation that a scope around the calling task has asked for, on its way there.
+
+    Any other Cancelled belongs to a scope that is closed, or to another task: somebody kept it and raised it again. Passed on,
+    it would end what has not been cancelled: the nursery of the whole tree.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)) and _is_cancelled()
+    return isinstance(error, trio.Cancelled) and _is_cancelled()
+
+
+def _is_cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
+
+
 R = TypeVar("R")
 
 TASKS_PATIENCE: float = 0.1
@@ -94,6 +110,7 @@ class Incarnation:
         "call",
         "current_ask",
         "deferred",
+        "failed_task",
         "failure",
         "number",
         "stop_reason",
@@ -109,6 +126,8 @@ class Incarnation:
         self.timers = Timers()
         self.stop_reason: StopReason | None = None
         self.failure: BaseException | None = None
+        self.failed_task: str | None = None
+        """The task that the failure came from, if it was one."""
         self.current_ask: PendingAsk | None = None
         """The request being handled, unless what is handled was told."""
         self.deferred: Deferred[object] | None = None
@@ -133,11 +152,11 @@ class Incarnation:
             with self._scope:
                 try:
                     await self._run_hooks(task_status)
-                except Exception as error:  # noqa: BLE001  # kept, and raised below
-                    self.fail(error)
-                except BaseException:
-                    self.address.incarnation_failed(self, None)
-                    raise
+                except BaseException as error:
+                    if was_asked_for(error):
+                        self.address.incarnation_failed(self, None)
+                        raise
+                    self.fail(error)  # raised below
         finally:
             await self._end_tasks()
             current_actor.reset(actor_token)
@@ -180,10 +199,14 @@ class Incarnation:
         address.handling = beats.current = (address.name, hook, address.read_clock())
         address.is_busy = True
 
-    def fail(self, error: BaseException) -> None:
-        """The incarnation dies of `error`: what waits for it is told now, not when its tasks have ended."""
+    def fail(self, error: BaseException, task: str | None = None) -> None:
+        """The incarnation dies of `error`, raised by its task of that name if there is one.
+
+        What waits for it is told now, not when its tasks have ended.
+        """
         if self.failure is None:
             self.failure = error
+            self.failed_task = task
             self.address.incarnation_failed(self, error)
         self._scope.cancel(reason=f"{self.address.name} crashed")
 
@@ -222,6 +245,7 @@ class Incarnation:
         )
         return task
 
+    @trio.lowlevel.enable_ki_protection  # as for the run of a child
     async def _run_task(
         self, task: ActorTask, call: CallContext, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
@@ -233,10 +257,10 @@ class Incarnation:
                 if failpoints.enabled:
                     failpoints.visit(self.address.name, f"task:{task.name}")
                 await function(*args)
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001  # a crash of the task is a crash of the actor; see start_task
-            self.fail(error)
+        except BaseException as error:
+            if was_asked_for(error):
+                raise
+            self.fail(error, task.name)  # a crash of the task is a crash of the actor; see start_task
         finally:
             del self._tasks[task]
             task.mark_done()
