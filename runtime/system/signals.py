@@ -86,12 +86,15 @@ def watch_signals(*, for_good: bool = False) -> Iterator[Signals]:
     if threading.current_thread() is not threading.main_thread():
         yield Signals(_Never())
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _TAKEN}
+    early: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in _TAKEN}
     # What was told to ignore it (nohup) is to outlive its terminal.
     has_terminal = before[signal.SIGHUP] is not signal.SIG_IGN and has_controlling_terminal()
     try:
-        # Closed, the receiver hands on what it has not read to whoever was there before: in the end, to nobody.
+        # Closed, the receiver hands on what it has not read to the handler that was there before: in the end, to nobody.
         with trio.open_signal_receiver(*_TAKEN) as received:
+            for number in early:
+                signal.raise_signal(number)
             yield Signals(received, has_terminal=has_terminal)
     finally:
         if not for_good:
