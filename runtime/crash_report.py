@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from runtime.error_text import ErrorSummary
-from runtime.redaction import redact, some_lines
+from runtime.redaction import redact
 
 DEFAULT_SIZE = 16_384
 """Characters of a report's text unless `[log] crash_report` says otherwise."""
@@ -63,8 +63,7 @@ class CrashReport:
         """The error with its causes and the leaves of groups, or the stack; redacted, cut. Made once, when it is first read."""
         if self._traceback is None:
             lines = "" if self.summary is None else "\n".join(self.summary.lines())
-            text = some_lines(redact("\n".join(part for part in (lines, self.stack) if part)))
-            self._traceback = _cut(text, _size)
+            self._traceback = _cut("\n".join(part for part in (lines, redact(self.stack)) if part), _size)
         return self._traceback
 
     def lines(self) -> Iterator[str]:

@@ -11,6 +11,7 @@ is made when it is asked for: by the log's thread, mostly.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import reprlib
 from collections import deque
@@ -130,7 +131,7 @@ class ErrorSummary:
         return str(self.frames[-1]) if self.frames else ""
 
     def lines(self) -> Iterator[str]:
-        """As Python shows it, causes first, without line ends; redacted only as far as the texts of errors go."""
+        """As Python shows it, causes first, without line ends; redacted."""
         chain: list[ErrorSummary] = [self]
         while (earlier := chain[-1].before) is not None:
             chain.append(earlier)
@@ -155,10 +156,7 @@ class ErrorSummary:
         for number, frame in enumerate(self.frames):
             if self.left_out and number == OUTER_FRAMES:
                 yield f"  … {self.left_out} frames are not shown"
-            yield f'  File "{frame.file}", line {frame.line}, in {frame.function}'
-            source = linecache.getline(frame.file, frame.line).strip()
-            if source:
-                yield f"    {source[:MAX_SOURCE]}"
+            yield from _frame_lines(frame)
         yield from self.head.split("\n")
         yield from self.notes
         for number, leaf in enumerate(self.leaves, 1):
@@ -167,6 +165,13 @@ class ErrorSummary:
                 yield f"  | {line}"
         if self.more_leaves:
             yield f"  +---------------- {self.more_leaves} more are not shown"
+
+
+@functools.lru_cache(maxsize=1_024)  # what crashes once mostly crashes again, in the same places
+def _frame_lines(frame: Frame) -> tuple[str, ...]:
+    place = f'  File "{frame.file}", line {frame.line}, in {frame.function}'
+    source = linecache.getline(frame.file, frame.line).strip()
+    return (redact(place), f"    {redact(source[:MAX_SOURCE])}") if source else (redact(place),)
 
 
 def summarise(error: BaseException) -> ErrorSummary:

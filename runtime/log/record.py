@@ -142,4 +142,4 @@ class _Traceback:
         return {"traceback": self._text() + "\n"}
 
     def _text(self) -> str:
-        return redact("\n".join(self._summary.lines()))
+        return "\n".join(self._summary.lines())
