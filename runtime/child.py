@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import trio
@@ -17,6 +17,21 @@ import trio
 from runtime.crash_report import CrashReport
 from runtime.error_text import error_text
 from runtime.restart_limits import Backoff
+
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+def one_of(kind: type[E]) -> Callable[[E | str], E]:
+    """A converter: a member of `kind`, or its value as in a configuration; ValueError names the legal values."""
+
+    def convert(value: E | str) -> E:
+        try:
+            return kind(value)
+        except ValueError:
+            legal = ", ".join(repr(member.value) for member in kind)
+            raise ValueError(f"{value!r} is no {kind.__name__}; legal values: {legal}") from None
+
+    return convert
 
 
 class Restart(enum.StrEnum):
@@ -234,20 +249,27 @@ class ChildSpec:
     name: str
     start: Callable[[], Child]
     """Makes the child; called once when the spec is accepted, not again at restarts."""
-    restart: Restart = Restart.PERMANENT
+    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=one_of(Restart))
     significant: bool = False
     """Its end may end the supervisor (see AutoShutdown). Never for permanent children."""
-    shutdown: float = attrs.field(default=5.0, validator=attrs.validators.ge(0.0))
-    """Time to stop in order before it is cancelled. 0 cancels at once; math.inf waits for ever (for supervisors)."""
+    kind: Literal["worker", "supervisor"] = attrs.field(
+        default="worker", validator=attrs.validators.in_(("worker", "supervisor"))
+    )
+    shutdown: float = attrs.field(validator=attrs.validators.ge(0.0))
+    """Time to stop in order before it is cancelled. 0 cancels at once; math.inf waits for ever. By default 5, and for a
+    supervisor math.inf, as in OTP: its children have limits of their own."""
     kill_grace: float = attrs.field(default=1.0, validator=attrs.validators.ge(0.0))
     """Time to end after cancellation before it is reported as unstopped."""
     start_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
     """Time to report that it serves; afterwards the start counts as failed."""
     backoff: Backoff = attrs.field(factory=Backoff)
-    give_up: GiveUp = GiveUp.ESCALATE
+    give_up: GiveUp = attrs.field(default=GiveUp.ESCALATE, converter=one_of(GiveUp))
     needs: tuple[str, ...] = ()
     """Names of siblings that must be up before it starts."""
-    kind: Literal["worker", "supervisor"] = "worker"
+
+    @shutdown.default
+    def _without_limit_for_a_supervisor(self) -> float:
+        return math.inf if self.kind == "supervisor" else 5.0
 
     def __attrs_post_init__(self) -> None:
         if not self.name:

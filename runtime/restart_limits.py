@@ -77,8 +77,8 @@ class IntensityWindow:
     __slots__ = ("_attempts", "intensity", "period")
 
     def __init__(self, intensity: int, period: float) -> None:
-        if intensity < 0:
-            raise ValueError(f"intensity is a number of restarts of at least 0, got {intensity}")
+        if not isinstance(intensity, int) or intensity < 0:
+            raise ValueError(f"intensity is a number of restarts of at least 0, got {intensity!r}")
         if not period > 0.0:
             raise ValueError(f"period is a positive number of seconds, got {period!r}")
         self.intensity = intensity

@@ -12,7 +12,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from runtime.child import AutoShutdown, Exit, ExitReason, GiveUp, Restart, Strategy
+from runtime.child import AutoShutdown, Exit, ExitReason, GiveUp, Restart, Strategy, one_of
 from runtime.error_text import error_text, summarise
 from runtime.events import Event
 from runtime.restart_limits import IntensityWindow, delay
@@ -30,14 +30,19 @@ Emit = Callable[[Event], None]
 
 @attrs.frozen
 class SupervisorFlags:
-    """How a supervisor behaves."""
+    """How a supervisor behaves. Raises ValueError for what is no strategy, intensity, period or auto_shutdown."""
 
-    strategy: Strategy = Strategy.ONE_FOR_ONE
+    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=one_of(Strategy))
     intensity: int = 5
     period: float = 60.0
-    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    auto_shutdown: AutoShutdown = attrs.field(default=AutoShutdown.NEVER, converter=one_of(AutoShutdown))
     shutdown_budget: float = math.inf
     dynamic: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        IntensityWindow(
+            self.intensity, self.period
+        )  # refuses what no window can have, also where there is no child yet
 
 
 class ChildHooks:

@@ -102,6 +102,8 @@ class _SupervisorBase:
 
     def _make_record(self, spec: ChildSpec, *, static: bool) -> ChildRecord:
         child = spec.start()
+        if not callable(getattr(child, "run", None)):
+            raise SpecError(f"the spec {spec.name!r} made no child: its start returned {type(child).__name__}")
         if child.name != spec.name:
             raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
         window = IntensityWindow(self.settings.intensity, self.settings.period)
