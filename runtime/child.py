@@ -21,17 +21,13 @@ from runtime.restart_limits import Backoff
 E = TypeVar("E", bound=enum.StrEnum)
 
 
-def one_of(kind: type[E]) -> Callable[[E | str], E]:
-    """A converter: a member of `kind`, or its value as in a configuration; ValueError names the legal values."""
-
-    def convert(value: E | str) -> E:
-        try:
-            return kind(value)
-        except ValueError:
-            legal = ", ".join(repr(member.value) for member in kind)
-            raise ValueError(f"{value!r} is no {kind.__name__}; legal values: {legal}") from None
-
-    return convert
+def one_of(kind: type[E], value: E | str) -> E:
+    """A member of `kind`, given as such or as in a configuration. Raises ValueError with the legal values for anything else."""
+    try:
+        return kind(value)
+    except ValueError:
+        legal = ", ".join(repr(member.value) for member in kind)
+        raise ValueError(f"{value!r} is no {kind.__name__}; legal values: {legal}") from None
 
 
 class Restart(enum.StrEnum):
@@ -249,7 +245,7 @@ class ChildSpec:
     name: str
     start: Callable[[], Child]
     """Makes the child; called once when the spec is accepted, not again at restarts."""
-    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=one_of(Restart))
+    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=lambda value: one_of(Restart, value))
     significant: bool = False
     """Its end may end the supervisor (see AutoShutdown). Never for permanent children."""
     kind: Literal["worker", "supervisor"] = attrs.field(
@@ -263,7 +259,7 @@ class ChildSpec:
     start_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
     """Time to report that it serves; afterwards the start counts as failed."""
     backoff: Backoff = attrs.field(factory=Backoff)
-    give_up: GiveUp = attrs.field(default=GiveUp.ESCALATE, converter=one_of(GiveUp))
+    give_up: GiveUp = attrs.field(default=GiveUp.ESCALATE, converter=lambda value: one_of(GiveUp, value))
     needs: tuple[str, ...] = ()
     """Names of siblings that must be up before it starts."""
 

@@ -6,8 +6,9 @@ import contextlib
 import contextvars
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, TypeVarTuple
 
 import attrs
 import trio
@@ -90,6 +91,7 @@ def _is_cancelled() -> bool:
 
 
 R = TypeVar("R")
+Args = TypeVarTuple("Args")
 
 TASKS_PATIENCE: float = 0.1
 """Seconds that asks which waited for a crashed actor wait on while its tasks end; by then most have, and more is known."""
@@ -150,13 +152,10 @@ class Incarnation:
         correlation_id.set("")
         try:
             with self._scope:
-                try:
-                    await self._run_hooks(task_status)
-                except BaseException as error:
-                    if was_asked_for(error):
-                        self.address.incarnation_failed(self, None)
-                        raise
-                    self.fail(error)  # raised below
+                await self._noting_failure(self._run_hooks, task_status)
+            if self.failure is None:
+                # Outside of that scope: a task that crashes now does not interrupt it. A kill does.
+                await self._noting_failure(self._say_last_words)
         finally:
             await self._end_tasks()
             current_actor.reset(actor_token)
@@ -181,17 +180,35 @@ class Incarnation:
                 await actor.after_start()
             self._start_scope = None
         await serve(self)
-        if self.failure is None and kind.on_stop is not Actor.on_stop:
-            reason = self.stop_reason
-            assert reason is not None, "the message loop ends when the actor is to stop"
-            self._show_handling("on_stop")
-            began = trio.current_time()
-            limit = min(reason.deadline, began + self.address.stop_timeout)
-            with trio.CancelScope(deadline=limit, shield=True) as self._stop_scope:
+
+    async def _say_last_words(self) -> None:
+        actor = self.actor
+        if type(actor).on_stop is Actor.on_stop:
+            return
+        reason = self.stop_reason
+        assert reason is not None, "the message loop ends when the actor is to stop"
+        self._show_handling("on_stop")
+        began = trio.current_time()
+        limit = min(reason.deadline, began + self.address.stop_timeout)
+        self._stop_scope = scope = trio.CancelScope(deadline=limit)
+        try:
+            with scope:
                 await actor.on_stop(reason)
-            if self._stop_scope.cancelled_caught:
+        finally:
+            # Not caught here, though it was this limit, if a kill came at the same moment: as the end of the ladder does.
+            if scope.cancelled_caught or (scope.cancel_called and sys.exc_info()[0] is trio.Cancelled):
                 took = trio.current_time() - began
                 self.address.services.events.emit(StopCutOff(self.address.name, self.number, took))
+
+    async def _noting_failure(self, hook: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
+        """What it raises, but for a cancellation that was asked for, is what the incarnation dies of; raised at its end."""
+        try:
+            await hook(*args)
+        except BaseException as error:
+            if was_asked_for(error):
+                self.address.incarnation_failed(self, None)
+                raise
+            self.fail(error)
 
     def _show_handling(self, hook: str) -> None:
         """Show the hook as what is handled."""

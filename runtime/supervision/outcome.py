@@ -32,10 +32,12 @@ Emit = Callable[[Event], None]
 class SupervisorFlags:
     """How a supervisor behaves. Raises ValueError for what is no strategy, intensity, period or auto_shutdown."""
 
-    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=one_of(Strategy))
+    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=lambda value: one_of(Strategy, value))
     intensity: int = 5
     period: float = 60.0
-    auto_shutdown: AutoShutdown = attrs.field(default=AutoShutdown.NEVER, converter=one_of(AutoShutdown))
+    auto_shutdown: AutoShutdown = attrs.field(
+        default=AutoShutdown.NEVER, converter=lambda value: one_of(AutoShutdown, value)
+    )
     shutdown_budget: float = math.inf
     dynamic: bool = False
 
