@@ -71,6 +71,26 @@ class GiveUp(enum.StrEnum):
     """Restarted for ever, slowed only by its backoff."""
 
 
+def as_restart(value: Restart | str) -> Restart:
+    """The Restart, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(Restart, value)
+
+
+def as_strategy(value: Strategy | str) -> Strategy:
+    """The Strategy, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(Strategy, value)
+
+
+def as_auto_shutdown(value: AutoShutdown | str) -> AutoShutdown:
+    """The AutoShutdown, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(AutoShutdown, value)
+
+
+def as_give_up(value: GiveUp | str) -> GiveUp:
+    """The GiveUp, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(GiveUp, value)
+
+
 class ExitReason(enum.StrEnum):
     """How an incarnation ended."""
 
@@ -245,7 +265,7 @@ class ChildSpec:
     name: str
     start: Callable[[], Child]
     """Makes the child; called once when the spec is accepted, not again at restarts."""
-    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=lambda value: one_of(Restart, value))
+    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=as_restart)
     significant: bool = False
     """Its end may end the supervisor (see AutoShutdown). Never for permanent children."""
     kind: Literal["worker", "supervisor"] = attrs.field(
@@ -259,7 +279,7 @@ class ChildSpec:
     start_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
     """Time to report that it serves; afterwards the start counts as failed."""
     backoff: Backoff = attrs.field(factory=Backoff)
-    give_up: GiveUp = attrs.field(default=GiveUp.ESCALATE, converter=lambda value: one_of(GiveUp, value))
+    give_up: GiveUp = attrs.field(default=GiveUp.ESCALATE, converter=as_give_up)
     needs: tuple[str, ...] = ()
     """Names of siblings that must be up before it starts."""
 

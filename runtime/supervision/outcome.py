@@ -12,7 +12,16 @@ from typing import Protocol
 import attrs
 import trio
 
-from runtime.child import AutoShutdown, Exit, ExitReason, GiveUp, Restart, Strategy, one_of
+from runtime.child import (
+    AutoShutdown,
+    Exit,
+    ExitReason,
+    GiveUp,
+    Restart,
+    Strategy,
+    as_auto_shutdown,
+    as_strategy,
+)
 from runtime.error_text import error_text, summarise
 from runtime.events import Event
 from runtime.restart_limits import IntensityWindow, delay
@@ -32,12 +41,10 @@ Emit = Callable[[Event], None]
 class SupervisorFlags:
     """How a supervisor behaves. Raises ValueError for what is no strategy, intensity, period or auto_shutdown."""
 
-    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=lambda value: one_of(Strategy, value))
+    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=as_strategy)
     intensity: int = 5
     period: float = 60.0
-    auto_shutdown: AutoShutdown = attrs.field(
-        default=AutoShutdown.NEVER, converter=lambda value: one_of(AutoShutdown, value)
-    )
+    auto_shutdown: AutoShutdown = attrs.field(default=AutoShutdown.NEVER, converter=as_auto_shutdown)
     shutdown_budget: float = math.inf
     dynamic: bool = False
 

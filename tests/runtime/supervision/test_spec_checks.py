@@ -206,7 +206,7 @@ def test_a_spec_refuses_what_is_no_setting(wrong: dict[str, Any], said: str) -> 
 
 # S-533
 def test_a_value_as_in_a_configuration_is_its_member() -> None:
-    spec = ChildSpec("a", never_started, restart="temporary", give_up="park")  # type: ignore[arg-type]  # it is converted
+    spec = ChildSpec("a", never_started, restart="temporary", give_up="park")
     assert (spec.restart, spec.give_up) == (Restart.TEMPORARY, GiveUp.PARK)
     assert spec.restart is Restart.TEMPORARY
     flags = Supervisor("top", [], strategy="rest_for_one").settings  # type: ignore[arg-type]  # as above
