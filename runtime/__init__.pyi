@@ -59,7 +59,6 @@ from .events import Event as Event
 from .events import EventBus as EventBus
 from .events import EventRecord as EventRecord
 from .log.logs import get_logger as get_logger
-from .log.redaction import redact as redact
 from .message import POSTPONE as POSTPONE
 from .message import Control as Control
 from .message import Delivery as Delivery
@@ -72,6 +71,7 @@ from .message import Resume as Resume
 from .message import Stop as Stop
 from .message import Suspend as Suspend
 from .message import WakeUp as WakeUp
+from .redaction import redact as redact
 from .restart_limits import NO_BACKOFF as NO_BACKOFF
 from .restart_limits import Backoff as Backoff
 from .supervision.child_run import ChildrenUnstopped as ChildrenUnstopped

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import trio
 
+from runtime.crash_report import CrashReport
+from runtime.error_text import error_text
 from runtime.restart_limits import Backoff
+
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+def one_of(kind: type[E], value: E | str) -> E:
+    """A member of `kind`, given as such or as in a configuration. Raises ValueError with the legal values for anything else."""
+    try:
+        return kind(value)
+    except ValueError:
+        legal = ", ".join(repr(member.value) for member in kind)
+        raise ValueError(f"{value!r} is no {kind.__name__}; legal values: {legal}") from None
 
 
 class Restart(enum.StrEnum):
@@ -56,6 +69,26 @@ class GiveUp(enum.StrEnum):
     """The child stays down, visibly, until an operator restarts it; its siblings are not touched."""
     NEVER = "never"
     """Restarted for ever, slowed only by its backoff."""
+
+
+def as_restart(value: Restart | str) -> Restart:
+    """The Restart, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(Restart, value)
+
+
+def as_strategy(value: Strategy | str) -> Strategy:
+    """The Strategy, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(Strategy, value)
+
+
+def as_auto_shutdown(value: AutoShutdown | str) -> AutoShutdown:
+    """The AutoShutdown, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(AutoShutdown, value)
+
+
+def as_give_up(value: GiveUp | str) -> GiveUp:
+    """The GiveUp, given as such or by its value. Raises ValueError for anything else."""
+    return one_of(GiveUp, value)
 
 
 class ExitReason(enum.StrEnum):
@@ -120,13 +153,16 @@ class Exit:
     incarnation: int
     reason: ExitReason
     error: BaseException | None
-    """What was raised; None for an end in order and for a kill that surfaced nothing."""
+    """What was raised; None for an end in order and for a kill that surfaced nothing. Not kept after an abnormal end: it holds
+    the frames of the dead incarnation, and all that is to be known of it is in the report."""
     last_message: str | None
     """Type name of the message it was handling, or handled last."""
     lived: float
     """Seconds from the begin of its start to its end."""
     detail: str = ""
     """One line for people: the reason of a kill, of an ignore, of a failed start."""
+    report: CrashReport | None = None
+    """Of an abnormal end: what is to be known of it."""
 
     @property
     def abnormal(self) -> bool:
@@ -136,13 +172,34 @@ class Exit:
     @property
     def summary(self) -> str:
         """The end in a few words: the detail, or the error's type and text; "" if there is nothing to say."""
-        if self.detail or self.error is None:
+        if self.detail:
             return self.detail
-        return f"{type(self.error).__name__}: {self.error}".rstrip(": ")
+        if self.report is not None:
+            return self.report.error
+        return "" if self.error is None else error_text(self.error)
+
+
+@attrs.frozen
+class CrashDetails:
+    """What a child adds to the report of its abnormal end."""
+
+    task: str | None = None
+    """The task that crashed; None where it was not one beside the message loop."""
+    state: Mapping[str, object] = attrs.field(factory=dict)
+    """Its state, as plain values of bounded size (`plain_value`)."""
+
+
+@runtime_checkable
+class ShowsCrash(Protocol):
+    """A child that adds to the reports of its abnormal ends."""
+
+    def crash_details(self) -> CrashDetails:
+        """Which task crashed, and in which state it ends. Called once before `on_exit`; must not raise."""
+        ...
 
 
 class Child(Protocol):
-    """What a supervisor runs.
+    """What a supervisor runs. One that also has `crash_details` (ShowsCrash) adds them to its crash reports.
 
     The supervisor guarantees: at most one incarnation is inside `run` at any time, except that after an Exit with
     reason UNSTOPPED the old call may still be running, cancelled, and no new one begins until it has returned;
@@ -208,20 +265,27 @@ class ChildSpec:
     name: str
     start: Callable[[], Child]
     """Makes the child; called once when the spec is accepted, not again at restarts."""
-    restart: Restart = Restart.PERMANENT
+    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=as_restart)
     significant: bool = False
     """Its end may end the supervisor (see AutoShutdown). Never for permanent children."""
-    shutdown: float = attrs.field(default=5.0, validator=attrs.validators.ge(0.0))
-    """Time to stop in order before it is cancelled. 0 cancels at once; math.inf waits for ever (for supervisors)."""
+    kind: Literal["worker", "supervisor"] = attrs.field(
+        default="worker", validator=attrs.validators.in_(("worker", "supervisor"))
+    )
+    shutdown: float = attrs.field(validator=attrs.validators.ge(0.0))
+    """Time to stop in order before it is cancelled. 0 cancels at once; math.inf waits for ever. By default 5, and for a
+    supervisor math.inf, as in OTP: its children have limits of their own."""
     kill_grace: float = attrs.field(default=1.0, validator=attrs.validators.ge(0.0))
     """Time to end after cancellation before it is reported as unstopped."""
     start_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
     """Time to report that it serves; afterwards the start counts as failed."""
     backoff: Backoff = attrs.field(factory=Backoff)
-    give_up: GiveUp = GiveUp.ESCALATE
+    give_up: GiveUp = attrs.field(default=GiveUp.ESCALATE, converter=as_give_up)
     needs: tuple[str, ...] = ()
     """Names of siblings that must be up before it starts."""
-    kind: Literal["worker", "supervisor"] = "worker"
+
+    @shutdown.default
+    def _without_limit_for_a_supervisor(self) -> float:
+        return math.inf if self.kind == "supervisor" else 5.0
 
     def __attrs_post_init__(self) -> None:
         if not self.name:

@@ -10,22 +10,36 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, Protocol
 
 import attrs
 
 from runtime.correlation import correlation_id
+from runtime.error_text import error_text
 
 KEPT_EVENTS = 1000
 """Events kept by a bus unless told otherwise."""
+
+
+class Details(Protocol):
+    """What the log says of an event beside its line: text that was redacted, and is made by the log's thread."""
+
+    def lines(self) -> Iterator[str]:
+        """Below the line, in a log for people."""
+        ...
+
+    def members(self) -> Mapping[str, object]:
+        """Members of the line, in a log for machines."""
+        ...
 
 
 @attrs.frozen
 class Event:
     """Base of all events. Subclasses are `@attrs.frozen`, carry facts as fields and say one line.
 
-    Never put a secret, a full UUID or a message's payload in a field: events are shown, logged and kept.
+    A field with `repr=False` is no fact: it is not shown. Never put a secret, a full UUID or a message's payload in a field:
+    events are shown, logged and kept.
     """
 
     level: ClassVar[int] = logging.INFO
@@ -41,7 +55,12 @@ class Event:
 
     def facts(self) -> dict[str, object]:
         """The fields beside `actor`, in the order of declaration."""
-        return {field.name: getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "actor"}
+        fields = attrs.fields(type(self))
+        return {field.name: getattr(self, field.name) for field in fields if field.repr and field.name != "actor"}
+
+    def details(self) -> Details | None:
+        """What the log says beside the line; None if the line says it all."""
+        return None
 
     def line(self) -> str:
         """One line for a person. The default lists the facts; subclasses write a sentence."""
@@ -119,10 +138,10 @@ class EventBus:
                 continue
             try:
                 subscriber(event)
-            except Exception as error:  # noqa: BLE001  a watcher's bug must not reach the actor that is being watched
+            except BaseException as error:  # noqa: BLE001  a watcher's bug must not reach the actor that is being watched
                 name = getattr(subscriber, "__qualname__", type(subscriber).__name__)
                 # Recorded only: telling the subscribers about a failing subscriber could go on for ever.
-                self._record(SubscriberFailed(actor=name, during=event.kind, error=f"{type(error).__name__}: {error}"))
+                self._record(SubscriberFailed(actor=name, during=event.kind, error=error_text(error)))
 
     def _record(self, event: Event) -> None:
         record = EventRecord(next(self._sequence), self._clock(), event, correlation_id.get())

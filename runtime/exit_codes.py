@@ -11,6 +11,8 @@ GAVE_UP: Final = 69
 """What is needed is not available: the supervisor gave up, another instance runs, the socket does not answer."""
 WEDGED: Final = 70
 """Stuck beyond repair, or a failure inside."""
+OUTPUT: Final = 74
+"""Stdout took no more of what a command had to say: a full disk, mostly."""
 UNSTOPPED: Final = 75
 """Something did not end although it was cancelled; the process left all the same. Of a command: try again later."""
 NO_PERMISSION: Final = 77

@@ -20,12 +20,12 @@ def public_names(package: str, file: str) -> tuple[Callable[[str], object], Call
     Nothing is imported until a name is asked for. Raises FileNotFoundError when the stub is missing.
     """
     stub = Path(file).with_suffix(".pyi").read_text(encoding="utf-8")
-    home = {name: (f"{package}.{module}", inner) for module, inner, name in _LINE.findall(stub)}
+    home = {name: (f".{module}", inner) for module, inner, name in _LINE.findall(stub)}
 
     def get(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, inner = home[name]
-        return getattr(importlib.import_module(module), inner)
+        return getattr(importlib.import_module(module, package), inner)
 
     return get, lambda: sorted(home), sorted(home)

@@ -4,6 +4,7 @@ brings the time and the randomness.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import attrs
@@ -77,8 +78,8 @@ class IntensityWindow:
     __slots__ = ("_attempts", "intensity", "period")
 
     def __init__(self, intensity: int, period: float) -> None:
-        if intensity < 0:
-            raise ValueError(f"intensity is a number of restarts of at least 0, got {intensity}")
+        if not 0 <= intensity < math.inf or intensity % 1:
+            raise ValueError(f"intensity is a number of restarts of at least 0, got {intensity!r}")
         if not period > 0.0:
             raise ValueError(f"period is a positive number of seconds, got {period!r}")
         self.intensity = intensity

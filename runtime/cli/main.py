@@ -5,17 +5,27 @@ into messages and exit codes.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
-from runtime.exit_codes import CONFIG, INTERRUPTED, OK, USAGE, WEDGED
+from runtime.cli.process import (
+    OutputRefused,
+    become_init,
+    check_output,
+    leave_in_time,
+    open_standard_streams,
+    stop_before_the_start,
+    take_signals,
+)
+from runtime.exit_codes import CONFIG, INTERRUPTED, OK, OUTPUT, USAGE, WEDGED
 
 
 def short_help(target: str) -> str | None:
@@ -62,11 +72,15 @@ GROUP: Final = "atlas.commands"
 DEBUG: Final = "ATLAS_DEBUG"
 """If this variable is set, an unexpected error shows its traceback."""
 
+MAX_ERRORS_TEXT: Final = 100_000
+"""Characters of an error that are shown: a configuration may have hundreds of errors."""
+
 OWN: Final = {
     "run": "runtime.cli.run:run",
     "check": "runtime.cli.check:check",
     "status": "runtime.cli.show:status",
     "inspect": "runtime.cli.show:inspect",
+    "crashes": "runtime.cli.show:crashes",
     "deadletters": "runtime.cli.show:deadletters",
     "events": "runtime.cli.show:events",
     "failpoints": "runtime.cli.show:failpoints",
@@ -122,7 +136,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            _discard_stdout()
+            _discard(sys.stdout)
             return OK
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -171,35 +185,81 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    code = run_command_line(arguments)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_stdout()
+    given = sys.argv[1:] if arguments is None else arguments
+    open_standard_streams()
+    check_output()
+    if given[:1] == ["run"]:
+        become_init()
+        stop_before_the_start()
+    take_signals()
+    code = _output_checked(run_command_line(arguments))
+    leave_in_time(code)
     sys.exit(code)
 
 
 def run_command_line(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; errors are printed to stderr."""
+    """Run the command line and return its exit code; errors are printed to stderr, if that takes them."""
+    try:
+        return _run(arguments)
+    except OSError:
+        # It came out of telling an error: the code of that error is lost with it.
+        _discard(sys.stderr)
+        return WEDGED
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         result = cli.main(arguments, prog_name="atlas", standalone_mode=False)
     except click.NoSuchOption as error:
-        _explained(error).show()
-        return USAGE
+        return _show(_explained(error), USAGE)
     except click.UsageError as error:
-        error.show()
-        return USAGE
+        return _show(error, USAGE)
     except click.ClickException as error:
-        error.show()
-        return WEDGED
+        return _show(error, WEDGED)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        _say("interrupted")
         return INTERRUPTED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
+    except OutputRefused as error:
+        return _tell_refused(error)
     except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets a line and a code, not a traceback
         return _tell(error)
     return result if isinstance(result, int) else OK
+
+
+def _show(error: click.ClickException, code: int) -> int:
+    with contextlib.suppress(OSError):
+        error.show()
+    return code
+
+
+def _say(text: str) -> None:
+    """A line on stderr; one that takes nothing changes nothing about what happens."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _tell_refused(error: OutputRefused) -> int:
+    """Stdout took no more: told on stderr, and given up."""
+    _say(f"error: stdout does not take the output: {error.strerror}")
+    _discard(sys.stdout)
+    return OUTPUT
+
+
+def _output_checked(code: int) -> int:
+    """The exit code when all that was said has been flushed, so that the interpreter has nothing to complain about at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OutputRefused as error:
+        code = code or _tell_refused(error)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+    return code
 
 
 def _tell(error: BaseException) -> int:
@@ -209,28 +269,27 @@ def _tell(error: BaseException) -> int:
     whole, error = error, unwrap_group(error)
     if not isinstance(error, AtlasError):
         return _tell_unexpected(error, whole)
-    from runtime.log.redaction import one_line  # as above
+    from runtime.error_text import message_of  # as above
+    from runtime.redaction import one_line  # as above
 
-    for line in str(error).splitlines():
-        click.echo(f"error: {one_line(line)}", err=True)
-    if error.exit_code == CONFIG and "\n" in str(error):
-        click.echo(f"{len(str(error).splitlines())} errors", err=True)
+    lines = message_of(error, MAX_ERRORS_TEXT).splitlines()
+    for line in lines:
+        _say(f"error: {one_line(line)}")
+    if error.exit_code == CONFIG and len(lines) > 1:
+        _say(f"{len(lines)} errors")
     return error.exit_code
 
 
 def _tell_unexpected(error: BaseException, whole: BaseException) -> int:
     """One line instead of a traceback, which may show values that are nobody's business and tells an operator nothing."""
-    from runtime.log.redaction import redact  # as above
+    from runtime.error_text import message_of, summarise  # as above
+    from runtime.redaction import redact  # as above
 
     if os.environ.get(DEBUG):
-        import traceback  # as above
-
-        click.echo(redact("".join(traceback.format_exception(whole))), err=True)
-    first = next(iter(str(error).splitlines()), "")
-    click.echo(redact(f"error: unexpected {type(error).__name__}{': ' if first else ''}{first}"), err=True)
-    click.echo(
-        f"This is a defect of ATLAS: please report it. With {DEBUG}=1 the command shows where it happened.", err=True
-    )
+        _say(redact("\n".join(summarise(whole).lines())))
+    first = next(iter(message_of(error).splitlines()), "")
+    _say(redact(f"error: unexpected {type(error).__name__}{': ' if first else ''}{first}"))
+    _say(f"This is a defect of ATLAS: please report it. With {DEBUG}=1 the command shows where it happened.")
     return WEDGED
 
 
@@ -243,9 +302,9 @@ def _explained(error: click.NoSuchOption) -> click.UsageError:
     )
 
 
-def _discard_stdout() -> None:
-    """Nobody reads any more (`atlas events | head`): keep the interpreter from complaining about it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Nothing takes it any more (`atlas events | head`): keep the interpreter from complaining about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

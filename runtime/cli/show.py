@@ -1,4 +1,4 @@
-"""`atlas status`, `inspect`, `deadletters`, `events`, `failpoints`."""
+"""`atlas status`, `inspect`, `crashes`, `deadletters`, `events`, `failpoints`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from runtime.cli.operators import operator_token
 from runtime.cli.options import call_control, complete_actor, control_options, control_socket, json_option
 from runtime.cli.output import emit, emit_line, table
-from runtime.log.redaction import one_line
+from runtime.redaction import one_line
 
 
 @click.command
@@ -40,6 +40,9 @@ def render(found: dict[str, Any]) -> str:
             notes.append(child["reason"])
         elif not child["ready"]:
             notes.append(f"not ready: {child['why_not_ready']}")
+        last = child["last_exit"]
+        if last is not None and last["where"]:
+            notes.append(f"last {last['reason'].replace('_', ' ')} at {last['where']}")
         rows.append(
             (
                 "  " * child["depth_in_tree"] + child["name"],
@@ -100,6 +103,37 @@ def _lines(value: dict[str, Any], indent: str) -> list[str]:
         elif item not in (None, "", [], {}):
             lines.append(f"{indent}{one_line(f'{key}: {round(item, 3) if isinstance(item, float) else item}')}")
     return lines
+
+
+@click.command
+@click.argument("name", required=False, shell_complete=complete_actor)
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=0), default=10, show_default=True, help="How many of the latest."
+)
+@control_options
+@json_option
+@click.pass_context
+def crashes(ctx: click.Context, name: str | None, limit: int, *, as_json: bool) -> None:
+    """Show how actors crashed: traceback, task, last message, state, and what followed. The last ten of each are kept."""
+    found = call_control(ctx, "crashes", name=name, limit=limit)
+    emit(found, as_json, lambda: "\n\n".join(map(_crash, found["crashes"])) or "no crashes")
+
+
+def _crash(report: dict[str, Any]) -> str:
+    from runtime.wording import duration  # keeps `atlas --help` fast
+
+    follows = report["decision"].replace("_", " ")
+    facts = [f"incarnation {report['incarnation']}", f"lived {duration(report['lived'])}", f"then {follows}"]
+    if report["last_message"]:
+        facts.insert(1, f"last message {report['last_message']}")
+    if report["task"]:
+        facts.insert(1, f"in its task {report['task']}")
+    head = f"{_clock(report['at'])}  {report['actor']} {report['reason'].replace('_', ' ')} ({', '.join(facts)})"
+    lines = [f"{head}: {report['error']}" if report["error"] else head]
+    if report["state"]:
+        lines += ["state:", *_lines(report["state"], "  ")]
+    lines += report["traceback"]
+    return "\n    ".join(map(one_line, lines))
 
 
 @click.command

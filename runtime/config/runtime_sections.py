@@ -11,6 +11,7 @@ from attrs.validators import and_, deep_iterable, ge, gt, le, matches_re, option
 from runtime.child import AutoShutdown, GiveUp, Restart, Strategy
 from runtime.config.section import settings
 from runtime.core.mailbox import DEFAULT_CAPACITY, Overflow
+from runtime.crash_report import DEFAULT_SIZE
 from runtime.restart_limits import Backoff
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -41,10 +42,12 @@ class SupervisorSettings:
 @settings("log")
 @attrs.frozen
 class LogSettings:
-    """`[log]`; level and format are reloaded by SIGHUP."""
+    """`[log]`; reloaded by SIGHUP."""
 
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     format: Literal["text", "json"] = "text"
+    crash_report: int = attrs.field(default=DEFAULT_SIZE, validator=and_(ge(1_000), le(1_000_000)))
+    """Characters of a crash report's traceback, and of the actor's state in it; the middle of a longer one is left out."""
 
 
 def _beyond_every_limit(watchdog: WatchdogSettings, _: object, delay: float | None) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import attrs
 
 from runtime.errors import AtlasError
-from runtime.log.redaction import in_json, redact_value
+from runtime.redaction import in_json, redact_value
 
 USAGE: Final = 64
 UNAVAILABLE: Final = 69

@@ -10,8 +10,8 @@ import trio
 
 from runtime.control.command import ControlCall, NoArguments, control_command
 from runtime.events import EventRecord
-from runtime.log.redaction import one_line, redact
 from runtime.operations.events import ReloadRefused
+from runtime.redaction import one_line, redact
 
 
 @attrs.frozen
@@ -121,6 +121,16 @@ async def reload(call: ControlCall, _arguments: NoArguments) -> object:
     """Read the configuration again, as SIGHUP does."""
     outcome = call.system.reloader.reload(f"asked by {call.caller}")
     return {"refused": outcome.errors} if isinstance(outcome, ReloadRefused) else outcome
+
+
+@control_command("crashes", Recent, changes=False)
+async def crashes(call: ControlCall, arguments: Recent) -> object:
+    """The crash reports of an actor or a group, or of all, oldest first."""
+    found = call.system.operations.crashes(arguments.name)
+    return {
+        "total": len(found),
+        "crashes": [report.as_dict() for report in found[max(0, len(found) - arguments.limit) :]],
+    }
 
 
 @control_command("deadletters", Recent, changes=False)

@@ -82,7 +82,8 @@ class Actor:
     async def on_stop(self, reason: StopReason) -> None:
         """Runs when the incarnation was asked to stop or ended by itself; not after a crash or a kill.
 
-        Shielded from cancellation and bounded by the stop's deadline, after which it is cut off (`StopCutOff`).
+        The crash of a task does not interrupt it, a kill does. Bounded by the stop's deadline, at which it is cut off
+        (`StopCutOff`).
         """
 
     def on_undelivered(self, messages: Sequence[Message], reason: str) -> None:

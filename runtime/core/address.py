@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 import trio
 from outcome import Error
 
-from runtime.child import IDLE, Activity, Exit, ExitReason, StopCause, StopReason
+from runtime.child import IDLE, Activity, CrashDetails, Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
 from runtime.core.incarnation import Incarnation
@@ -18,9 +18,11 @@ from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
 from runtime.core.ref import Ref
 from runtime.core.timers import clock_reader
+from runtime.error_text import error_text
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
-from runtime.log.redaction import one_line, redact
 from runtime.message import Delivery, Down, Message, Stop, enveloped, told_message
+from runtime.plain_value import KEPT, LIVE, Bounds, plain_mapping
+from runtime.redaction import one_line, redact
 
 if TYPE_CHECKING:
     from runtime.core.beats import Handling
@@ -207,6 +209,11 @@ class Address:
         kind = handling[1] if isinstance(handling[1], str) else handling[1].__name__
         return Activity(kind, handling[2] + self.clock_offset if self.is_busy else None)
 
+    def crash_details(self) -> CrashDetails:
+        """Which of its tasks crashed, and what the actor's `inspect()` says now; for the report of its end."""
+        task = None if self._run is None else self._run.failed_task
+        return CrashDetails(task, self._inspect_actor(KEPT))
+
     # --- sending -----------------------------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
@@ -270,9 +277,11 @@ class Address:
         if self.state in (AddressState.PARKED, AddressState.DEAD):
             return
         self.state = AddressState.DOWN
+        what = ""
         for ask in tuple(self.asks):
             if ask.stage in (AskStage.HANDLED, AskStage.DEFERRED):
-                failure = self._crashed(ask, error)
+                what = what or ("was killed" if error is None else f"crashed with {error_text(error)}")
+                failure = self._crashed(ask, what)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
             elif ask.room_scope is not None:
@@ -305,8 +314,8 @@ class Address:
         if actor is not None and left:
             try:
                 actor.on_undelivered(left, reason)
-            except Exception as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
-                self.record_dead_letter(left[0], f"on_undelivered raised {type(error).__name__}: {error}")
+            except BaseException as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
+                self.record_dead_letter(left[0], f"on_undelivered raised {error_text(error)}")
 
     def _answer_queued(self, *, will_restart: bool) -> None:
         self._will_restart = will_restart
@@ -322,8 +331,7 @@ class Address:
 
     # --- error texts -------------------------------------------------------------------------------------------------
 
-    def _crashed(self, ask: PendingAsk, error: BaseException | None) -> ActorCrashed:
-        what = "was killed" if error is None else f"crashed with {type(error).__name__}: {error}"
+    def _crashed(self, ask: PendingAsk, what: str) -> ActorCrashed:
         state = "handled" if ask.stage is AskStage.HANDLED else "owed the reply to"
         return ActorCrashed(
             self.name,
@@ -392,16 +400,26 @@ class Address:
         """Where the message loop stands, outermost first; empty if it does not run."""
         return [] if self._run is None else self._run.stack()
 
-    def inspect(self) -> Mapping[str, object]:
+    def _inspect_actor(self, bounds: Bounds) -> dict[str, object]:
+        actor = self._actor
+        if actor is None or type(actor).inspect is Actor.inspect:
+            return {}
+        try:
+            shown = actor.inspect()
+        except BaseException as error:  # noqa: BLE001  # looking at an actor must not hurt the one who looks
+            return {"error": f"inspect raised {error_text(error)}"}
+        return plain_mapping(shown, bounds)
+
+    def inspect(self) -> dict[str, object]:
         """Everything an operator may see, JSON-able. Works while the actor is stuck; never raises."""
+        return {**self.look(), "actor": self._inspect_actor(LIVE)}
+
+    def look(self) -> dict[str, object]:
+        """The same without what the actor itself says of its state."""
         activity = self.last_activity()
         mailbox = self.mailbox.statistics()
         run = self._run
         now = self._read() + self.clock_offset
-        try:
-            own = dict(self._actor.inspect()) if self._actor is not None else {}
-        except Exception as error:  # noqa: BLE001  # looking at an actor must not hurt the one who looks
-            own = {"error": f"inspect raised {type(error).__name__}: {error}"}
         return {
             "name": self.name,
             "incarnation": self.incarnation,
@@ -423,7 +441,6 @@ class Address:
             "timers": 0 if run is None else len(run.timers),
             "suspended": not self.mailbox.serve_user,
             "facts": dict(self.facts),
-            "actor": own,
         }
 
     def _read(self) -> float:

@@ -6,8 +6,9 @@ import contextlib
 import contextvars
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, TypeVarTuple
 
 import attrs
 import trio
@@ -21,6 +22,7 @@ from runtime.core.message_loop import serve
 from runtime.core.ref import Monitor
 from runtime.core.timers import Timers
 from runtime.correlation import correlation_id, current_actor
+from runtime.error_text import leaves
 from runtime.events import Event
 from runtime.message import Request
 
@@ -73,7 +75,23 @@ class ActorTask:
         self._done.set()
 
 
+def was_asked_for(error: BaseException) -> bool:
+    """Whether this is a cancellation that a scope around the calling task has asked for, on its way there.
+
+    Any other Cancelled belongs to a scope that is closed, or to another task: somebody kept it and raised it again. Passed on,
+    it would end what has not been cancelled: the nursery of the whole tree.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)) and _is_cancelled()
+    return isinstance(error, trio.Cancelled) and _is_cancelled()
+
+
+def _is_cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
+
+
 R = TypeVar("R")
+Args = TypeVarTuple("Args")
 
 TASKS_PATIENCE: float = 0.1
 """Seconds that asks which waited for a crashed actor wait on while its tasks end; by then most have, and more is known."""
@@ -94,6 +112,7 @@ class Incarnation:
         "call",
         "current_ask",
         "deferred",
+        "failed_task",
         "failure",
         "number",
         "stop_reason",
@@ -109,6 +128,8 @@ class Incarnation:
         self.timers = Timers()
         self.stop_reason: StopReason | None = None
         self.failure: BaseException | None = None
+        self.failed_task: str | None = None
+        """The task that the failure came from, if it was one."""
         self.current_ask: PendingAsk | None = None
         """The request being handled, unless what is handled was told."""
         self.deferred: Deferred[object] | None = None
@@ -131,13 +152,10 @@ class Incarnation:
         correlation_id.set("")
         try:
             with self._scope:
-                try:
-                    await self._run_hooks(task_status)
-                except Exception as error:  # noqa: BLE001  # kept, and raised below
-                    self.fail(error)
-                except BaseException:
-                    self.address.incarnation_failed(self, None)
-                    raise
+                await self._noting_failure(self._run_hooks, task_status)
+            if self.failure is None:
+                # Outside of that scope: a task that crashes now does not interrupt it. A kill does.
+                await self._noting_failure(self._say_last_words)
         finally:
             await self._end_tasks()
             current_actor.reset(actor_token)
@@ -162,17 +180,35 @@ class Incarnation:
                 await actor.after_start()
             self._start_scope = None
         await serve(self)
-        if self.failure is None and kind.on_stop is not Actor.on_stop:
-            reason = self.stop_reason
-            assert reason is not None, "the message loop ends when the actor is to stop"
-            self._show_handling("on_stop")
-            began = trio.current_time()
-            limit = min(reason.deadline, began + self.address.stop_timeout)
-            with trio.CancelScope(deadline=limit, shield=True) as self._stop_scope:
+
+    async def _say_last_words(self) -> None:
+        actor = self.actor
+        if type(actor).on_stop is Actor.on_stop:
+            return
+        reason = self.stop_reason
+        assert reason is not None, "the message loop ends when the actor is to stop"
+        self._show_handling("on_stop")
+        began = trio.current_time()
+        limit = min(reason.deadline, began + self.address.stop_timeout)
+        self._stop_scope = scope = trio.CancelScope(deadline=limit)
+        try:
+            with scope:
                 await actor.on_stop(reason)
-            if self._stop_scope.cancelled_caught:
+        finally:
+            # Not caught here, though it was this limit, if a kill came at the same moment: as the end of the ladder does.
+            if scope.cancelled_caught or (scope.cancel_called and sys.exc_info()[0] is trio.Cancelled):
                 took = trio.current_time() - began
                 self.address.services.events.emit(StopCutOff(self.address.name, self.number, took))
+
+    async def _noting_failure(self, hook: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
+        """What it raises, but for a cancellation that was asked for, is what the incarnation dies of; raised at its end."""
+        try:
+            await hook(*args)
+        except BaseException as error:
+            if was_asked_for(error):
+                self.address.incarnation_failed(self, None)
+                raise
+            self.fail(error)
 
     def _show_handling(self, hook: str) -> None:
         """Show the hook as what is handled."""
@@ -180,10 +216,14 @@ class Incarnation:
         address.handling = beats.current = (address.name, hook, address.read_clock())
         address.is_busy = True
 
-    def fail(self, error: BaseException) -> None:
-        """The incarnation dies of `error`: what waits for it is told now, not when its tasks have ended."""
+    def fail(self, error: BaseException, task: str | None = None) -> None:
+        """The incarnation dies of `error`, raised by its task of that name if there is one.
+
+        What waits for it is told now, not when its tasks have ended.
+        """
         if self.failure is None:
             self.failure = error
+            self.failed_task = task
             self.address.incarnation_failed(self, error)
         self._scope.cancel(reason=f"{self.address.name} crashed")
 
@@ -222,6 +262,7 @@ class Incarnation:
         )
         return task
 
+    @trio.lowlevel.enable_ki_protection  # as for the run of a child
     async def _run_task(
         self, task: ActorTask, call: CallContext, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
@@ -233,10 +274,10 @@ class Incarnation:
                 if failpoints.enabled:
                     failpoints.visit(self.address.name, f"task:{task.name}")
                 await function(*args)
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001  # a crash of the task is a crash of the actor; see start_task
-            self.fail(error)
+        except BaseException as error:
+            if was_asked_for(error):
+                raise
+            self.fail(error, task.name)  # a crash of the task is a crash of the actor; see start_task
         finally:
             del self._tasks[task]
             task.mark_done()

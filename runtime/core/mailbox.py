@@ -397,7 +397,7 @@ class Mailbox:
         self._yielding = False
 
     def close(self) -> Sequence[QueueEntry]:
-        """Refuse everything from now on; returns the user messages that were still waiting, oldest first."""
+        """Refuse everything from now on; returns the user messages that were still waiting, oldest first. May be repeated."""
         # The sending ends first: whoever waits for room learns that it was not delivered, before the lane is emptied.
         self._user_in.close()
         self._control_in.close()
@@ -407,7 +407,7 @@ class Mailbox:
         while True:
             try:
                 left.append(self.receive_user())
-            except trio.EndOfChannel:
+            except (trio.EndOfChannel, trio.ClosedResourceError):
                 break
         # A receiver that is closed drops its buffer silently; by now there is nothing left to drop.
         self._user_out.close()

@@ -1,3 +1,5 @@
+from ..redaction import MASK as MASK
+from ..redaction import redact as redact
 from .limit import LogLimit as LogLimit
 from .logs import Logger as Logger
 from .logs import check as check
@@ -9,7 +11,5 @@ from .logs import stop as stop
 from .record import Record as Record
 from .record import as_json as as_json
 from .record import as_text as as_text
-from .redaction import MASK as MASK
-from .redaction import redact as redact
 
 __all__: list[str]

@@ -20,9 +20,10 @@ from runtime.log.record import RENDERINGS, Record
 from runtime.log.stdlib import StdlibCapture
 from runtime.log.writer import CAPACITY, LogWriter
 from runtime.metrics import counter, gauge
+from runtime.redaction import one_line, redact
 
 if TYPE_CHECKING:
-    from runtime.events import EventRecord
+    from runtime.events import Event, EventRecord
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -120,7 +121,42 @@ def log_event(record: EventRecord) -> None:
     event = record.event
     if event.level >= _log.level:
         facts = {"event": record.kind, "sequence": record.sequence, **record.facts}
-        _log.put(Record(record.at, event.level, "atlas.events", event.line(), actor=event.actor, facts=facts))
+        _log.put(
+            Record(
+                record.at,
+                event.level,
+                "atlas.events",
+                event.line(),
+                actor=event.actor,
+                facts=facts,
+                details=event.details(),
+            )
+        )
+
+
+def log_unheard(event: Event) -> None:
+    """Log an event that no bus was given for: here if the log runs, else by the stdlib's `logging`.
+
+    There its logger is `atlas.events`, and WARNING and above are seen on stderr even in a program that configures nothing.
+    """
+    if _log.writer is not None:
+        _log.put(
+            Record(
+                time.time(),
+                event.level,
+                "atlas.events",
+                event.line(),
+                actor=event.actor,
+                facts={"event": event.kind, **event.facts()},
+                details=event.details(),
+            )
+        )
+        return
+    logger = logging.getLogger("atlas.events")
+    if logger.isEnabledFor(event.level):
+        details = event.details()
+        rows = () if details is None else details.lines()
+        logger.log(event.level, "%s", "\n    ".join([one_line(redact(event.line())), *map(one_line, rows)]))
 
 
 def start(

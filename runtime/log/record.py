@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from runtime.log.redaction import in_json, one_line, redact, redact_value
+from runtime.error_text import ErrorSummary, error_text, summarise
+from runtime.redaction import in_json, one_line, redact, redact_value
+
+if TYPE_CHECKING:
+    from runtime.events import Details
 
 Plain = str | int | float | bool | None
 
@@ -30,7 +34,7 @@ LEVEL_NAMES = {
 class Record:
     """One log record. Holds plain values only, so that nothing changes or leaks while it waits."""
 
-    __slots__ = ("actor", "at", "correlation", "facts", "fields", "level", "logger", "message", "trace")
+    __slots__ = ("actor", "at", "correlation", "details", "facts", "fields", "level", "logger", "message")
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Record:
         correlation: str = "",
         facts: Mapping[str, object] | None = None,
         error: BaseException | None = None,
+        details: Details | None = None,
     ) -> None:
         self.at = at
         self.level = level
@@ -55,18 +60,18 @@ class Record:
         self.actor = actor
         self.correlation = correlation
         # Source lines are looked up (read from disk) by the writer's thread, not here.
-        self.trace = None if error is None else _trace(error)
+        self.details = _Traceback(summarise(error)) if error is not None else details
 
 
 def plain(value: object) -> Plain:
     """`value` as something immutable and of bounded size. Never raises."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
+    if isinstance(value, BaseException):
+        return error_text(value, MAX_FIELD)
     try:
-        if isinstance(value, BaseException):
-            return cut(f"{type(value).__name__}: {value}", MAX_FIELD)
         return cut(str(value), MAX_FIELD)
-    except Exception as error:  # noqa: BLE001  a value that cannot be shown must not stop the one who logs it
+    except BaseException as error:  # noqa: BLE001  a value that cannot be shown must not stop the one who logs it
         return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
 
@@ -84,15 +89,14 @@ def as_text(record: Record) -> str:
     if record.correlation:
         parts.append(f"correlation={record.correlation}")
     line = one_line(" ".join(parts))
-    if record.trace is not None:
-        lines = redact("".join(record.trace.format())).splitlines()
-        line += "".join(f"\n    {one_line(row)}" for row in lines)
+    if record.details is not None:
+        line += "".join(f"\n    {one_line(row)}" for row in record.details.lines())
     return line + "\n"
 
 
 def as_json(record: Record) -> str:
     """One JSON object a line: time, level, logger, actor, correlation, message, the fields, traceback."""
-    entry: dict[str, Plain] = {
+    entry: dict[str, object] = {
         "time": _time(record.at),
         "level": LEVEL_NAMES.get(record.level, str(record.level)),
         "logger": record.logger,
@@ -106,8 +110,8 @@ def as_json(record: Record) -> str:
         # A field may not pass itself off as one of the record's own.
         key = f"field_{name}" if name in entry or name == "traceback" else name
         entry[key] = redact_value(name, value) if isinstance(value, str) else value
-    if record.trace is not None:
-        entry["traceback"] = redact("".join(record.trace.format()))
+    if record.details is not None:
+        entry |= record.details.members()
     return in_json(json.dumps(entry, ensure_ascii=False, default=str)) + "\n"
 
 
@@ -125,8 +129,17 @@ def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _trace(error: BaseException) -> traceback.TracebackException | None:
-    try:
-        return traceback.TracebackException(type(error), error, error.__traceback__, lookup_lines=False, compact=True)
-    except Exception:  # noqa: BLE001  as for a value that cannot be shown
-        return None
+class _Traceback:
+    """The traceback of an error that was logged."""
+
+    def __init__(self, summary: ErrorSummary) -> None:
+        self._summary = summary
+
+    def lines(self) -> Iterator[str]:
+        yield from self._text().split("\n")
+
+    def members(self) -> Mapping[str, object]:
+        return {"traceback": self._text() + "\n"}
+
+    def _text(self) -> str:
+        return "\n".join(self._summary.lines())

@@ -10,6 +10,7 @@ import trio
 from runtime.child import ExitReason
 from runtime.core.beats import WorkerState
 from runtime.core.drain import DrainingAddress
+from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
 from runtime.message import Resume, Suspend
 from runtime.operations.running import RunningSystem
@@ -124,6 +125,7 @@ class Operations:
                 "give_up": group.table.give_up.value,
                 "needs": list(group.waits_for),
                 "children": [child.name for child in tree.groups[name].which_children()],
+                "last_crash": self._last_crash(name),
             }
         address = self._actor(name)
         plan = self._system.plans[name]
@@ -135,7 +137,18 @@ class Operations:
             "restart": plan.table.restart.value,
             "give_up": plan.table.give_up.value,
             "stack": address.stack(),
+            "last_crash": self._last_crash(name),
         }
+
+    def crashes(self, name: str | None = None) -> list[CrashReport]:
+        """The crash reports that are kept, of one actor or group (of all if None), oldest first."""
+        if name is not None and name not in self._system.tree.groups:
+            self._actor(name)
+        return self._system.crashes.reports(name)
+
+    def _last_crash(self, name: str) -> Mapping[str, object] | None:
+        found = self._system.crashes.reports(name)
+        return found[-1].as_dict() if found else None
 
     def status(self) -> Mapping[str, object]:
         """The system and each of its children in one document."""
@@ -180,7 +193,7 @@ class Operations:
         """One child's line of `status`. A group has no mailbox: what is of an actor alone is empty there."""
         tree = self._system.tree
         address = self._system.addresses.get(child.name)
-        seen = _AS_A_GROUP if address is None else address.inspect()
+        seen = _AS_A_GROUP if address is None else address.look()
         now = trio.current_time()
         last = child.last_exit
         declined = why_declined(child)
@@ -214,7 +227,9 @@ class Operations:
             if last is None
             else {
                 "reason": last.reason.value,
-                "error": None if last.error is None else f"{type(last.error).__name__}: {last.error}",
+                "error": last.summary or None,
+                "where": None if last.report is None else last.report.where or None,
+                "task": None if last.report is None else last.report.task,
                 "incarnation": last.incarnation,
                 "last_message": last.last_message,
                 "lived": last.lived,

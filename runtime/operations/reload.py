@@ -12,6 +12,7 @@ from runtime.config.errors import ConfigErrors
 from runtime.config.loader import load
 from runtime.config.secret import with_new_secrets
 from runtime.core.worker import PeriodicWorker
+from runtime.crash_report import set_report_size
 from runtime.log import logs
 from runtime.message import WakeUp
 from runtime.operations.events import ConfigReloaded, ReloadRefused
@@ -29,7 +30,9 @@ _LIMITS = (
     "loop_blocked",
     "gil_timer",
 )
-_APPLIED_AT_ONCE = frozenset({"log.level", "log.format", *(f"watchdog.{limit}" for limit in _LIMITS)})
+_APPLIED_AT_ONCE = frozenset(
+    {"log.level", "log.format", "log.crash_report", *(f"watchdog.{limit}" for limit in _LIMITS)}
+)
 _OPERATORS = "operators."
 """Who may operate the system is asked at each command: a token that is taken out is void at once."""
 
@@ -41,7 +44,7 @@ class Reloader:
         self._system = system
 
     def reload(self, why: str) -> ConfigReloaded | ReloadRefused:
-        """Apply the log's level and format, the watchdog's limits, the operators and actors' intervals; report the rest.
+        """Apply the log's settings, the watchdog's limits, the operators and actors' intervals; report the rest.
 
         A periodic worker whose interval changed runs at once and then by the new one; any other actor takes a new interval
         at its next start, and is reported so. Secrets are read again, from their files too: those that differ reach the
@@ -68,6 +71,7 @@ class Reloader:
         # the path of a file whose secret was taken over is what runs now, too
         applied |= {f"{key}_file": f"{key}_file" for key in secrets if f"{key}_file" in changed}
         logs.reconfigure(fresh.log.level, fresh.log.format)
+        set_report_size(fresh.log.crash_report)
         if system.watchdog is not None:
             system.watchdog.limits = limits_of(fresh.watchdog)
         kept = {key: value for key, value in running.values.items() if key not in applied}

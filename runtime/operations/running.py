@@ -9,6 +9,7 @@ from runtime.config.config import Config
 from runtime.config.tree import ChildPlan
 from runtime.core.drain import DrainingAddress
 from runtime.core.services import Registry, Services
+from runtime.operations.crashes import CrashReports
 from runtime.operations.tree import Tree
 from runtime.watchdog.systemd import Systemd
 from runtime.watchdog.watchdog import Watchdog
@@ -30,6 +31,7 @@ class RunningSystem(Protocol):
     plans: dict[str, ChildPlan]
     """How each declared actor is made, by name."""
     tree: Tree
+    crashes: CrashReports
     worker_states: WorkerStates
     started_at: float
     """Wall clock, seconds since the epoch."""

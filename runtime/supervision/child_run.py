@@ -8,7 +8,8 @@ the nursery does not close before the last task is gone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import ClassVar
@@ -16,8 +17,11 @@ from typing import ClassVar
 import attrs
 import trio
 
-from runtime.child import Child, Exit, ExitReason
+from runtime.child import Child, CrashDetails, Exit, ExitReason, ShowsCrash
+from runtime.core.printable_errors import protect_nurseries
 from runtime.core.stacks import stack_of
+from runtime.crash_report import CrashReport
+from runtime.error_text import MAX_LINE, cut_redacted, error_text, leaves, summarise
 from runtime.errors import AtlasError, Fatal, Ignore, Killed, unwrap_group
 from runtime.supervision.stop_ladder import Unstopped
 
@@ -88,7 +92,7 @@ class ChildRun:
         self.began_at = trio.current_time()
         self.started_at: float | None = None
         self.exit: Exit | None = None
-        self.hook_error: Exception | None = None
+        self.hook_error: BaseException | None = None
         """What `on_exit` raised although it must not."""
         self.died_at_failpoint = False
         """Whether it died of an armed failpoint."""
@@ -102,8 +106,15 @@ class ChildRun:
         self._when_ended: Callable[[ChildRun], None] | None = None
         self._ended = False
 
+    # A Ctrl-C is for the process, whichever actor happens to run when it comes: trio gives it to the main task. So a
+    # KeyboardInterrupt that comes out of a child was raised by its own code.
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Run the child to its end. Raises nothing, except a cancellation that was never this scope's own."""
+        """Run the child to its end. Raises nothing at all: whatever came out of the child is in its Exit.
+
+        Not even a cancellation: the scope is shielded, so one that gets through was asked for by no scope around this task,
+        and trio, whose cancellations last, raises a real one again at the next checkpoint.
+        """
         self.task = trio.lowlevel.current_task()
         if self.stop_asked:
             # Asked between being spawned and the first step: there is nothing yet that could hear `request_stop`.
@@ -113,13 +124,12 @@ class ChildRun:
         try:
             with self._scope:
                 await self.child.run(self.number, task_status=self)
-        except trio.Cancelled as foreign:
-            # A scope of somebody else's task was used in here. Record the end, but trio needs its exception back.
-            self._end(foreign)
-            raise
         except BaseException as raised:  # noqa: BLE001  # the promise of this wrapper; the supervisor looks at the error
             error = raised
-        self._end(error)
+        try:
+            self._end(error)
+        finally:
+            del error  # its traceback holds this very frame: a circle that would keep the dead incarnation for a while
 
     def started(self, value: None = None) -> None:  # trio's signature
         """The child serves (trio's task_status protocol). Too late after a kill or a start timeout: then it is void.
@@ -178,19 +188,49 @@ class ChildRun:
             if isinstance(error, BaseExceptionGroup):
                 error = unwrap_group(error)
             reason, cause, detail = self._classify(error)
-            self._on_end(self, self._record(reason, cause, detail))
+            try:
+                self._on_end(self, self._record(reason, cause, detail))
+            finally:
+                del error, cause
         if self._when_ended is not None:
             self._when_ended(self)
 
     def _record(self, reason: ExitReason, error: BaseException | None, detail: str) -> Exit:
         lived = trio.current_time() - self.began_at
         last = self.child.last_activity().message
-        self.exit = Exit(self.child.name, self.number, reason, error, last, lived, detail)
+        end = Exit(self.child.name, self.number, reason, error, last, lived, detail)
+        if end.abnormal:
+            # Here and not where it is logged: now the actor is as it was when it died, and its frames still exist.
+            end = attrs.evolve(end, report=self._report(end))
+        self.exit = end
         try:
-            self.child.on_exit(self.exit)
-        except Exception as hook_error:  # noqa: BLE001  # a broken hook must not cost the record
+            self.child.on_exit(end)
+        except BaseException as hook_error:  # noqa: BLE001  # a broken hook must not cost the record
             self.hook_error = hook_error
-        return self.exit
+        return end
+
+    def _report(self, end: Exit) -> CrashReport:
+        details = CrashDetails()
+        if isinstance(self.child, ShowsCrash):
+            try:
+                details = self.child.crash_details()
+            except BaseException as hook_error:  # noqa: BLE001  # as above
+                details = CrashDetails(state={"error": f"crash_details raised {error_text(hook_error)}"})
+        summary = None if end.error is None else summarise(end.error)
+        return CrashReport(
+            actor=end.name,
+            incarnation=end.incarnation,
+            reason=end.reason.value,
+            error=cut_redacted(end.detail, MAX_LINE) if end.detail or end.error is None else error_text(end.error),
+            where="" if summary is None else summary.where,
+            task=details.task,
+            last_message=end.last_message,
+            lived=end.lived,
+            at=time.time(),
+            state=details.state,
+            summary=summary,
+            stack=self.stack() if end.reason is ExitReason.UNSTOPPED else "",
+        )
 
     def _classify(self, error: BaseException | None) -> tuple[ExitReason, BaseException | None, str]:
         if isinstance(error, ChildrenUnstopped):
@@ -213,22 +253,14 @@ class ChildRun:
         return ExitReason.START_FAILED, error, detail
 
 
-def fatal_in(error: BaseException | None) -> BaseException | None:
-    """The first exception inside `error` that ends the whole tree: a Fatal, or one that is no Exception at all."""
-    return next((leaf for leaf in _leaves(error) if isinstance(leaf, Fatal) or not isinstance(leaf, Exception)), None)
+def fatal_in(error: BaseException | None) -> Fatal | None:
+    """The first Fatal inside `error`: it ends the whole tree, and nothing else that a child raises does."""
+    return next((leaf for leaf in leaves(error) if isinstance(leaf, Fatal)), None)
 
 
 def killed_in(error: BaseException | None) -> bool:
     """Whether it died of an armed failpoint."""
-    return any(isinstance(leaf, Killed) for leaf in _leaves(error))
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    elif error is not None:
-        yield error
+    return any(isinstance(leaf, Killed) for leaf in leaves(error))
 
 
 @attrs.define(eq=False)
@@ -265,6 +297,7 @@ async def open_tree_nursery() -> AsyncIterator[TreeNursery]:
     that will not wait looks at the supervisor's `unstopped` inside the block and leaves with `os._exit`.
     """
     error: BaseException | None = None
+    protect_nurseries()
     async with trio.open_nursery() as nursery:
         tree_nursery = TreeNursery(nursery)
         token = _tree_nursery.set(tree_nursery)

@@ -20,7 +20,7 @@ import trio
 
 from runtime.child import Child, ChildSpec, Exit, Restart, StopReason
 from runtime.restart_limits import IntensityWindow
-from runtime.supervision.child_run import ChildRun
+from runtime.supervision.child_run import ChildrenUnstopped, ChildRun
 from runtime.supervision.stop_ladder import StopLadder, Unstopped
 
 T = TypeVar("T")
@@ -263,6 +263,19 @@ class ChildRecord:
             last_exit=self.last_exit,
             reason=self.reason,
         )
+
+
+def without_frames(end: Exit) -> Exit:
+    """The Exit as it is kept: without the frames of its error, in which the dead incarnation would live on.
+
+    An abnormal end keeps no error at all, it has a report; but what it could not stop is still to be looked after.
+    """
+    error = end.error
+    if end.abnormal and not isinstance(error, ChildrenUnstopped):
+        return attrs.evolve(end, error=None) if error is not None else end
+    if error is not None:
+        error.__traceback__ = None
+    return end
 
 
 class View:

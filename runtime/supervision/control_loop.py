@@ -27,6 +27,7 @@ from runtime.supervision.children import (
     DesiredState,
     next_starts,
     next_stops,
+    without_frames,
 )
 from runtime.supervision.errors import AdministrationError, RefusalReason
 from runtime.supervision.events import (
@@ -372,6 +373,7 @@ class ControlLoop:
         self._report_end(record, end, decision)
         self.hooks.tell_decided(record, restarts=decision in (Decision.RESTART, Decision.RESTART_WITH_GROUP))
         self._outcome.apply(record, end, decision)
+        record.last_exit = without_frames(end)
         self.control.schedule(record)
 
     def run_ended_late(self, record: ChildRecord, run: ChildRun) -> None:
@@ -398,6 +400,9 @@ class ControlLoop:
     def _report_end(self, record: ChildRecord, end: Exit, decision: Decision) -> None:
         quiet = end.reason in (ExitReason.NORMAL, ExitReason.SHUTDOWN, ExitReason.IGNORED)
         event = ChildEnded if quiet and decision is not Decision.GIVE_UP else ChildExited
+        report = end.report
+        if report is not None:
+            report.supervisor, report.decision = self.name, decision.value
         self._emit(
             event(
                 actor=record.name,
@@ -408,6 +413,9 @@ class ControlLoop:
                 last_message=end.last_message,
                 lived=end.lived,
                 decision=decision,
+                where="" if report is None else report.where,
+                task=None if report is None else report.task,
+                report=report,
             )
         )
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import attrs
 
+from runtime.crash_report import CrashReport
 from runtime.events import Event
 
 
@@ -62,10 +63,22 @@ class ChildExited(Event):
     last_message: str | None
     lived: float
     decision: Decision
+    where: str = ""
+    """The frame in which it was raised, `file:line in function`."""
+    task: str | None = None
+    """The task of the actor that crashed, if it was one."""
+    report: CrashReport | None = attrs.field(default=None, repr=False)
+    """All of it; in the log below the line."""
+
+    def details(self) -> CrashReport | None:
+        """The crash report."""
+        return self.report
 
     def line(self) -> str:
-        """Who ended how, after how long, on which message, and what follows."""
+        """Who ended how and where, after how long, on which message, and what follows."""
         message = f", last message {self.last_message}" if self.last_message else ""
+        message += f", in its task {self.task}" if self.task else ""
+        message += f", at {self.where}" if self.where else ""
         why = f": {self.error}" if self.error else ""
         return (
             f"{self.actor} {self.reason} after {self.lived:.3f} s "

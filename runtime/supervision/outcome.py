@@ -12,7 +12,17 @@ from typing import Protocol
 import attrs
 import trio
 
-from runtime.child import AutoShutdown, Exit, ExitReason, GiveUp, Restart, Strategy
+from runtime.child import (
+    AutoShutdown,
+    Exit,
+    ExitReason,
+    GiveUp,
+    Restart,
+    Strategy,
+    as_auto_shutdown,
+    as_strategy,
+)
+from runtime.error_text import error_text, summarise
 from runtime.events import Event
 from runtime.restart_limits import IntensityWindow, delay
 from runtime.supervision.child_run import ChildrenUnstopped, EndedInOrder, TreeNursery, fatal_in
@@ -29,14 +39,19 @@ Emit = Callable[[Event], None]
 
 @attrs.frozen
 class SupervisorFlags:
-    """How a supervisor behaves."""
+    """How a supervisor behaves. Raises ValueError for what is no strategy, intensity, period or auto_shutdown."""
 
-    strategy: Strategy = Strategy.ONE_FOR_ONE
+    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=as_strategy)
     intensity: int = 5
     period: float = 60.0
-    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    auto_shutdown: AutoShutdown = attrs.field(default=AutoShutdown.NEVER, converter=as_auto_shutdown)
     shutdown_budget: float = math.inf
     dynamic: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        IntensityWindow(
+            self.intensity, self.period
+        )  # refuses what no window can have, also where there is no child yet
 
 
 class ChildHooks:
@@ -61,16 +76,18 @@ class ChildHooks:
             record.told_final = True
             self.call(record, "on_final", lambda: record.child.on_final(reason))
 
+    @trio.lowlevel.enable_ki_protection  # a Ctrl-C is not the hook's
     def call(self, record: ChildRecord, hook: str, call: Callable[[], None]) -> None:
         """Call into the child."""
         try:
             call()
-        except Exception as error:  # noqa: BLE001  # a child's bug must not stop the supervision of its siblings
+        except BaseException as error:  # noqa: BLE001  # a child's bug must not stop the supervision of its siblings
             self.report_failure(record, hook, error)
 
-    def report_failure(self, record: ChildRecord, hook: str, error: Exception) -> None:
+    def report_failure(self, record: ChildRecord, hook: str, error: BaseException) -> None:
         """A hook raised."""
-        text = f"{type(error).__name__}: {error}"
+        where = summarise(error).where
+        text = f"{error_text(error)} at {where}" if where else error_text(error)
         self._emit(ChildHookFailed(actor=record.name, supervisor=self._supervisor, hook=hook, error=text))
 
 
@@ -283,7 +300,9 @@ class ChildOutcome:
         failure = ChildStartFailed(f"{record.name} did not start: {end.summary}")
         failure.__cause__ = end.error
         if record.start_reply is None:
-            self._supervisor.shut_down(f"{record.name} did not start", error=end.error or failure)
+            # What is no Exception would end more than the tree on its way out.
+            error = end.error if isinstance(end.error, Exception) else failure
+            self._supervisor.shut_down(f"{record.name} did not start", error=error)
         else:
             record.start_reply.fail(failure)
             record.start_reply = None

@@ -10,13 +10,16 @@ import contextlib
 import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Generic, ParamSpec
 
 import trio
 
 from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopReason, Strategy
+from runtime.error_text import error_text
 from runtime.errors import unwrap_group
 from runtime.events import Event
+from runtime.log.logs import log_unheard
 from runtime.restart_limits import IntensityWindow
 from runtime.supervision import administration
 from runtime.supervision.child_run import (
@@ -63,8 +66,8 @@ __all__ = [
 P = ParamSpec("P")
 
 
-def _say_nothing(event: Event) -> None:
-    """The default for `emit`."""
+_inherited_emit: ContextVar[Callable[[Event], None] | None] = ContextVar("atlas_inherited_emit", default=None)
+"""What the supervisors below report to, unless they were given something of their own."""
 
 
 class _SupervisorBase:
@@ -76,14 +79,15 @@ class _SupervisorBase:
         specs: Sequence[ChildSpec],
         settings: SupervisorFlags,
         *,
-        emit: Callable[[Event], None],
+        emit: Callable[[Event], None] | None,
         chance: Callable[[], float],
     ) -> None:
         self.name = name
         self.settings = settings
-        self._emit = emit
+        self._given_emit = emit
+        self._report = emit if emit is not None else log_unheard
         self._chance = chance
-        self._hooks = ChildHooks(name, emit)
+        self._hooks = ChildHooks(name, self._emit)
         for spec in specs:
             check_combination(spec, settings.strategy, settings.auto_shutdown)
         self._loop: ControlLoop | None = None
@@ -92,8 +96,14 @@ class _SupervisorBase:
         self._stop_before_run: StopReason | None = None
         self._unstopped: tuple[Unstopped, ...] = ()
 
+    def _emit(self, event: Event) -> None:
+        """To its own `emit`, else to the one of the supervisor above it, else to the log."""
+        self._report(event)
+
     def _make_record(self, spec: ChildSpec, *, static: bool) -> ChildRecord:
         child = spec.start()
+        if not callable(getattr(child, "run", None)):
+            raise SpecError(f"the spec {spec.name!r} made no child: its start returned {type(child).__name__}")
         if child.name != spec.name:
             raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
         window = IntensityWindow(self.settings.intensity, self.settings.period)
@@ -127,6 +137,15 @@ class _SupervisorBase:
     async def _run_on(self, tree_nursery: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
         if self._loop is not None:
             raise RuntimeError(f"supervisor {self.name} is running already")
+        self._report = self._given_emit or _inherited_emit.get() or log_unheard
+        # The children's tasks begin in this context.
+        token = _inherited_emit.set(self._report)
+        try:
+            await self._run_loop(tree_nursery, task_status)
+        finally:
+            _inherited_emit.reset(token)
+
+    async def _run_loop(self, tree_nursery: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
         now = trio.current_time()
         for record in self._static.values():
             record.reset(now)
@@ -145,7 +164,7 @@ class _SupervisorBase:
         is_root = tree_nursery.on_fatal is None
         try:
             if is_root:
-                tree_nursery.on_fatal = lambda error: loop.shut_down(f"{type(error).__name__}: {error}", error=error)
+                tree_nursery.on_fatal = lambda error: loop.shut_down(error_text(error), error=error)
             if (reason := self._stop_before_run) is not None:
                 loop.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
             with _unwrapped():
@@ -280,7 +299,9 @@ class Supervisor(_SupervisorBase):
 
     More than `intensity` restart attempts within `period` (a failed start is one) end it, unless the child's `give_up`
     says otherwise: children with give_up = park count alone, those with never do not count.
-    `emit` gets every event; `chance` gives numbers in [0, 1) for the jitter.
+    `emit` gets every event, crash reports among them. Without one they go where those of the supervisor above go, and of
+    the outermost into the log: this process's, or the stdlib's `logging` where that was not started.
+    `chance` gives numbers in [0, 1) for the jitter.
 
     Raises SpecError for specs that contradict each other and ValueError for an impossible intensity or period.
     """
@@ -295,7 +316,7 @@ class Supervisor(_SupervisorBase):
         auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
         *,
         shutdown_budget: float = float("inf"),
-        emit: Callable[[Event], None] = _say_nothing,
+        emit: Callable[[Event], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         settings = SupervisorFlags(strategy, intensity, period, auto_shutdown, shutdown_budget)
@@ -330,7 +351,7 @@ class DynamicSupervisor(_SupervisorBase, Generic[P]):
         period: float = 60.0,
         *,
         shutdown_budget: float = float("inf"),
-        emit: Callable[[Event], None] = _say_nothing,
+        emit: Callable[[Event], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         settings = SupervisorFlags(intensity=intensity, period=period, shutdown_budget=shutdown_budget, dynamic=True)

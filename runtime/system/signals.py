@@ -1,6 +1,7 @@
 """How the process is asked to end, and how it leaves.
 
-The first TERM or INT drains and stops in order, the second shortens, the third leaves at once. HUP reloads.
+The first TERM or INT drains and stops in order, the second shortens, the third leaves at once. HUP reloads, unless the process
+has lost the terminal that it started with: then it is the first TERM.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import trio
 
 from runtime.control.command import OperableSystem
 from runtime.log import logs
-from runtime.log.redaction import redact, some_lines
 from runtime.log.writer import write_bounded
+from runtime.redaction import redact, some_lines
 
 LEAVE_FLUSH_SECONDS = 2.0
 """Seconds that the log may take to be written before the process leaves all the same."""
@@ -41,8 +42,9 @@ _TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Signals:
     """Acts on the signals of this process while `watch_signals` is open."""
 
-    def __init__(self, received: AsyncIterator[int]) -> None:
+    def __init__(self, received: AsyncIterator[int], *, has_terminal: bool = False) -> None:
         self._received = received
+        self._has_terminal = has_terminal
 
     async def serve(self, system: OperableSystem) -> None:
         """Act on each signal as it comes."""
@@ -50,7 +52,12 @@ class Signals:
         async for number in self._received:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
-                system.reloader.reload(name)
+                if not self._has_terminal or has_controlling_terminal():
+                    system.reloader.reload(name)
+                elif asked == 0:
+                    # The kernel and the shell both tell; the second one is no second request.
+                    asked = 1
+                    system.stop(f"{name}, the terminal is gone", drain=True)
                 continue
             asked += 1
             if asked == 1:
@@ -59,6 +66,15 @@ class Signals:
                 system.stop(f"a second {name}", within=system.config.supervisor.second_signal_budget)
             else:
                 system.leave_now(f"a third {name}")
+
+
+def has_controlling_terminal() -> bool:
+    """Whether the process has one now; one that was closed is none any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -70,11 +86,16 @@ def watch_signals(*, for_good: bool = False) -> Iterator[Signals]:
     if threading.current_thread() is not threading.main_thread():
         yield Signals(_Never())
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _TAKEN}
+    early: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in _TAKEN}
+    # What was told to ignore it (nohup) is to outlive its terminal.
+    has_terminal = before[signal.SIGHUP] is not signal.SIG_IGN and has_controlling_terminal()
     try:
-        # Closed, the receiver hands on what it has not read to whoever was there before: in the end, to nobody.
+        # Closed, the receiver hands on what it has not read to the handler that was there before: in the end, to nobody.
         with trio.open_signal_receiver(*_TAKEN) as received:
-            yield Signals(received)
+            for number in early:
+                signal.raise_signal(number)
+            yield Signals(received, has_terminal=has_terminal)
     finally:
         if not for_good:
             for number, handler in before.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from runtime.log.record import Record
-from runtime.log.redaction import redact, some_lines
+from runtime.redaction import redact, some_lines
 from runtime.wording import duration
 
 if TYPE_CHECKING:

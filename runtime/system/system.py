@@ -25,11 +25,14 @@ from runtime.control.socket import InstanceLock, instance_name, make_directory, 
 from runtime.core.drain import DrainingAddress
 from runtime.core.failpoints import Failpoints
 from runtime.core.services import Services
+from runtime.crash_report import set_report_size
+from runtime.error_text import error_text, message_of
 from runtime.errors import AtlasError
 from runtime.events import Event, EventBus
 from runtime.log import logs
 from runtime.log.writer import LogWriter
 from runtime.metrics import METRICS
+from runtime.operations.crashes import CrashReports
 from runtime.operations.events import SystemStarted, SystemStopped, SystemStopping
 from runtime.operations.metrics import publish
 from runtime.operations.operations import Operations, why_declined
@@ -92,6 +95,7 @@ class System:
             instance=instance_name(self.socket),
         )
         self.registry = self.services.registry
+        self.crashes = CrashReports(self.services.events)
         self.addresses: dict[str, DrainingAddress] = {}
         self.plans: dict[str, ChildPlan] = {plan.name: plan for plan in config.children}
         self.tree = Tree(config, self._address, self.services.events.emit)
@@ -142,6 +146,7 @@ class System:
         Raises StartRefused (69) when another process holds the control socket, ConfigError (78) when the socket cannot be
         where it should. Errors of the tree are printed to stderr and decide the exit code.
         """
+        set_report_size(self.config.log.crash_report)
         make_directory(self.socket)
         lock = InstanceLock(self.socket)
         lock.acquire()
@@ -150,6 +155,7 @@ class System:
             self.services.events.subscribe(self.worker_states.note, ChildParked, ChildStarted),
             publish(self),
             self._end_of_refusals,
+            self.crashes.stop,
         ]
         try:
             control = ControlServer(self.socket, self, self.config.control)
@@ -205,7 +211,7 @@ class System:
         if failure is None:
             return 0
         code = failure.exit_code if isinstance(failure, AtlasError) else FAILED
-        what = str(failure) if isinstance(failure, AtlasError) else f"{type(failure).__name__}: {failure}"
+        what = message_of(failure) if isinstance(failure, AtlasError) else error_text(failure)
         prefix = f"{self._refused} did not start: " if self._refused and self._refused not in what else ""
         if not isinstance(failure, AtlasError):
             logs.get_logger("atlas.system").error(f"{prefix}{what}", error=failure)

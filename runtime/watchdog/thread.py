@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from runtime.core.beats import Beats
-from runtime.log.redaction import one_line, redact
 from runtime.log.writer import write_bounded
+from runtime.redaction import one_line, redact
 from runtime.watchdog.loop_position import loop_position
 from runtime.watchdog.systemd import Systemd
 from runtime.watchdog.verdict import (

@@ -11,8 +11,8 @@ from runtime.core.mailbox import Overflow
 from runtime.core.ref import Ref
 from runtime.correlation import correlated, correlation_id, new_correlation_id
 from runtime.events import Event
-from runtime.log.redaction import redact
 from runtime.message import POSTPONE, Control, Delivery, Message, Postponed, Request, Resume, Suspend, WakeUp
+from runtime.redaction import redact
 from runtime.testing.system import OnCrash, actor_system
 
 

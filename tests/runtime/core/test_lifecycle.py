@@ -209,16 +209,37 @@ async def test_on_stop_ends_at_the_earliest_of_its_own_limit_and_all_given_deadl
 
 
 # S-405
-async def test_on_stop_is_shielded_from_cancellation() -> None:
+async def test_on_stop_is_not_interrupted_by_the_crash_of_a_task() -> None:
+    diary, crash = Diary(), trio.Event()
+
+    async def fail() -> None:
+        await crash.wait()
+        raise RuntimeError("in a task")
+
+    async with actor_system() as system, trio.open_nursery() as nursery:
+        ref = await system.start(Diarist(diary, [], waits_in="on_stop"), on_crash=OnCrash.STOP)
+        run = ref.address._run
+        assert run is not None
+        run.start_task(fail, (), None, inherit_deadline=False)
+        nursery.start_soon(system.stop, ref)
+        await settle()
+        crash.set()
+        await settle()
+        diary.gate.set()
+    assert diary.lines[-1] == "on_stop done"
+
+
+# S-405 S-521
+async def test_a_kill_interrupts_on_stop() -> None:
     diary = Diary()
     async with actor_system() as system, trio.open_nursery() as nursery:
         ref = await system.start(Diarist(diary, [], waits_in="on_stop"), on_crash=OnCrash.STOP)
         nursery.start_soon(system.stop, ref)
         await settle()
-        nursery.start_soon(system.kill, ref)
-        await settle()
-        diary.gate.set()
-    assert diary.lines[-1] == "on_stop done"
+        assert diary.lines[-1] == "on_stop 1"
+        ended = await system.kill(ref)
+        assert ended.reason is ExitReason.KILLED
+    assert "on_stop done" not in diary.lines
 
 
 # S-406

@@ -77,7 +77,7 @@ async def test_what_is_no_exception_does_not_come_out_either(record: Record, err
     end = await live(record, lambda: record.child.crash(error))
     assert end.reason is ExitReason.CRASHED
     assert end.error is error
-    assert fatal_in(end.error) is error
+    assert fatal_in(end.error) is None
 
 
 async def test_a_kill_interrupts_and_says_so(record: Record) -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trio
 
@@ -235,4 +237,7 @@ async def test_a_crash_is_reported_with_its_error_and_a_kill_with_its_reason(har
         assert (crashed.reason, crashed.error, crashed.last_message) == ("crashed", "Boom: no luck", "Work")
         assert (killed.reason, killed.error, killed.incarnation) == ("killed", "operator said so", 2)
         assert crashed.line().startswith("a crashed after 0.")
-        assert crashed.line().endswith("(incarnation 1, last message Work): Boom: no luck; restart")
+        assert crashed.line().endswith(
+            f"(incarnation 1, last message Work, at {crashed.where}): Boom: no luck; restart"
+        )
+        assert re.fullmatch(r".*/misbehaving\.py:\d+ in Misbehaving\._serve", crashed.where)

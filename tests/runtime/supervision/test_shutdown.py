@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -176,13 +177,13 @@ async def test_a_fatal_error_among_others_in_a_group_is_found(harness: Harness) 
 
 
 # S-519
-async def test_an_interrupt_inside_a_child_is_fatal_as_well(harness: Harness) -> None:
-    supervisor = harness.supervisor(*map(harness.spec, "ab"))
-    with pytest.RaisesGroup(KeyboardInterrupt):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(supervisor.run, 1)
-            harness["a"].crash(KeyboardInterrupt())
-    assert harness["b"].reasons == [ExitReason.SHUTDOWN]
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), asyncio.CancelledError()])
+async def test_what_is_no_exception_is_the_crash_of_that_child_alone(harness: Harness, error: BaseException) -> None:
+    async with harness.running(harness.supervisor(*map(harness.spec, "ab"))):
+        harness["a"].crash(error)
+        await settle()
+        assert harness["a"].reasons == [ExitReason.CRASHED]
+        assert harness.incarnations() == {"a": 2, "b": 1}
 
 
 async def test_a_fatal_error_during_boot_stops_what_has_started(harness: Harness) -> None:

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from runtime.child import ChildSpec, GiveUp
+from runtime.child import Child, ChildSpec, GiveUp, Restart, Strategy
 from runtime.restart_limits import NO_BACKOFF, Backoff
 from runtime.supervision.spec_checks import (
     SpecTree,
@@ -21,8 +22,13 @@ from runtime.supervision.spec_checks import (
     worst_case_kill,
     worst_case_shutdown,
 )
-from runtime.supervision.supervisor import RestartIntensityExceeded, SpecError
+from runtime.supervision.supervisor import RestartIntensityExceeded, SpecError, Supervisor
 from tests.runtime.supervision.misbehaving import Harness, Start, Stop
+
+
+def never_started() -> Child:
+    raise AssertionError("nothing is started here")
+
 
 PLAIN = Backoff(initial=1.0, factor=2.0, maximum=30.0, jitter=0.0)
 
@@ -166,3 +172,55 @@ def test_a_child_that_never_gives_up_needs_no_reachable_limit() -> None:
 
 def test_the_defaults_can_give_up() -> None:
     check_limit(limited(GiveUp.ESCALATE, Backoff()), 5, 60.0)
+
+
+# S-533
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"strategy": "one_for_none"}, "'one_for_none' is no Strategy; legal values: 'one_for_one', "),
+        ({"auto_shutdown": "sometimes"}, "'sometimes' is no AutoShutdown; legal values: 'never', "),
+        ({"intensity": math.inf}, "intensity is a number of restarts of at least 0, got inf"),
+        ({"intensity": -1}, "intensity is a number of restarts of at least 0, got -1"),
+        ({"period": 0.0}, "period is a positive number of seconds"),
+    ],
+)
+def test_a_supervisor_refuses_what_is_no_setting_also_without_children(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Supervisor("top", [], **wrong)
+
+
+# S-533
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"restart": "sometimes"}, "'sometimes' is no Restart; legal values: 'permanent', 'transient', 'temporary'"),
+        ({"give_up": "soon"}, "'soon' is no GiveUp; legal values: 'escalate', 'park', 'never'"),
+        ({"kind": "boss"}, "kind"),
+    ],
+)
+def test_a_spec_refuses_what_is_no_setting(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        ChildSpec("a", never_started, **wrong)
+
+
+# S-533
+def test_a_value_as_in_a_configuration_is_its_member() -> None:
+    spec = ChildSpec("a", never_started, restart="temporary", give_up="park")
+    assert (spec.restart, spec.give_up) == (Restart.TEMPORARY, GiveUp.PARK)
+    assert spec.restart is Restart.TEMPORARY
+    flags = Supervisor("top", [], strategy="rest_for_one").settings  # type: ignore[arg-type]  # as above
+    assert flags.strategy is Strategy.REST_FOR_ONE
+
+
+# S-533
+def test_a_factory_that_makes_no_child_is_refused_by_name() -> None:
+    with pytest.raises(SpecError, match="the spec 'a' made no child: its start returned NoneType"):
+        Supervisor("top", [ChildSpec("a", lambda: None)])  # type: ignore[arg-type, return-value]  # that is what is wrong
+
+
+# S-533
+def test_a_nested_supervisor_has_no_limit_to_stop_unless_it_is_given_one() -> None:
+    assert ChildSpec("a", never_started).shutdown == 5.0
+    assert ChildSpec("a", never_started, kind="supervisor").shutdown == math.inf
+    assert ChildSpec("a", never_started, kind="supervisor", shutdown=3.0).shutdown == 3.0

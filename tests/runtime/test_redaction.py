@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.log.redaction import redact, redact_value
+from runtime.redaction import redact, redact_value
 
 KEY = "0f4cd2ab-1f8e-4f6a-9d25-7d3a2b1c0e9f"
 
