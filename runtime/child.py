@@ -9,12 +9,14 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
-import trio
 
 from runtime.restart_limits import Backoff
+
+if TYPE_CHECKING:
+    import trio
 
 
 class Restart(enum.StrEnum):

@@ -18,7 +18,7 @@ from db.schema.migrate import check_schema
 from db.settings import DatabaseSettings
 from db.tx import Tx
 from runtime import AtlasError
-from runtime.cli import load_config
+from runtime.cli import load_sections
 from runtime.config import Config
 from runtime.exit_codes import GAVE_UP, UNSTOPPED, WEDGED
 
@@ -68,7 +68,12 @@ def in_transaction(
                 raise
             raise await _in_words(session, label, error) from error
 
-    return in_session(load_config(ctx), use, limits)
+    return in_session(database_config(ctx), use, limits)
+
+
+def database_config(ctx: click.Context) -> Config:
+    """Where the database is, for `in_session`. Raises ConfigErrors (exit code 78)."""
+    return load_sections(ctx, DatabaseSettings, EmbeddedSettings)
 
 
 def in_session(config: Config, use: Callable[[Session], Awaitable[T]], limits: SessionLimits | None = None) -> T:
