@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from runtime.child_process import PIPE, ChildProcess, spawn
+from tests.e2e.made_cluster import copy_cluster
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ATLAS = [sys.executable, "-m", "runtime.cli.main"]
@@ -149,8 +150,12 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(extra: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
-    """An installation in a new directory that is removed at the end. `extra` adds to its environment."""
+async def stack(extra: Mapping[str, str] | None = None, *, migrated: bool = False) -> AsyncIterator[Stack]:
+    """An installation in a new directory that is removed at the end. `extra` adds to its environment.
+
+    `migrated`: its embedded database has been made and migrated before, which is most of the work of a first start. Without it,
+    there is nothing yet.
+    """
     home = Path(tempfile.mkdtemp(prefix="atlas-e2e-"))
     home.chmod(0o755)
     shutil.copy(REPOSITORY / "supervisor.toml", home)
@@ -165,6 +170,8 @@ async def stack(extra: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
         **(extra or {}),
     }
     try:
+        if migrated:
+            await copy_cluster(home / "data", env.get("ATLAS__DATABASE__PURPOSE", "production"))
         yield Stack(home, env)
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -54,7 +54,7 @@ async def test_a_taken_port_names_address_and_setting() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        async with stack({"ATLAS__ADMIN__PORT": str(port)}) as here:
+        async with stack({"ATLAS__ADMIN__PORT": str(port)}, migrated=True) as here:
             refused = await here.atlas("run", within=90)
             assert refused.status == 69
             assert f"127.0.0.1 port {port}" in refused.stderr
@@ -218,7 +218,7 @@ async def test_an_unreachable_database_is_a_state_of_the_running_system_not_its_
 
 async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
     environment = {"ATLAS__NODES__LOCAL__URL": "http://127.0.0.1:1", "ATLAS__NODES__LOCAL__TOKEN": "x" * 32}
-    async with stack(environment) as here, here.running():
+    async with stack(environment, migrated=True) as here, here.running():
         await here.ok("customer", "add", "42")
         bought = await here.ok(
             *(*BUY, "--amount", "14900", "--json"),
@@ -241,7 +241,7 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
 async def test_what_there_is_not_is_named_with_what_there_is() -> None:
     """One installation answers for all of them: each only asks, and none changes what another sees."""
     payment = ("--provider", "manual", "--charge", "c-1", "--amount", "14900")
-    async with stack() as here, here.running():
+    async with stack(migrated=True) as here, here.running():
         await here.ok("customer", "add", "42")
         for customer, tariff, days, status, words in (
             ("7", "basic", "30", 67, ("no customer", "7")),

@@ -55,7 +55,7 @@ async def _wake(seen: Watch) -> None:
 
 
 async def test_leases_shows_every_pool_holders_waiters_and_waits() -> None:
-    async with stack() as here, here.running(), watch(dsn_of(here)) as seen:
+    async with stack(migrated=True) as here, here.running(), watch(dsn_of(here)) as seen:
         pools = await _pools(here)
         assert {POOL, "pool.gateway"} <= set(pools)
         assert all(pool["state"] == "up" and pool["bridge"] == "inline" for pool in pools.values())
@@ -94,7 +94,7 @@ async def _revoke(here: Stack, owner: str) -> None:
 
 
 async def test_a_paused_pool_shows_who_waits_and_goes_on_when_it_is_resumed() -> None:
-    async with stack() as here, here.running(), watch(dsn_of(here)) as seen:
+    async with stack(migrated=True) as here, here.running(), watch(dsn_of(here)) as seen:
         assert "serves only the system lane" in (await here.ok("pool", "pause", POOL)).stdout
         await _wake(seen)
         waiter = await _until(here, "waiting")
@@ -111,7 +111,7 @@ async def test_a_paused_pool_shows_who_waits_and_goes_on_when_it_is_resumed() ->
 
 
 async def test_a_pool_is_resized_and_renewed_while_it_serves_and_wrong_names_are_corrected() -> None:
-    async with stack() as here:
+    async with stack(migrated=True) as here:
         assert (await here.atlas("leases")).status == 69
         async with here.running(), watch(dsn_of(here)) as seen:
             await _resize_and_renew(here, seen)
@@ -136,7 +136,7 @@ async def _resize_and_renew(here: Stack, seen: Watch) -> None:
 
 
 async def test_waits_are_not_monitored_where_the_environment_says_so() -> None:
-    async with stack({"POOL_MONITOR_ENABLED": "false"}) as here, here.running():
+    async with stack({"POOL_MONITOR_ENABLED": "false"}, migrated=True) as here, here.running():
         pools = (await _pools(here)).values()
         assert pools
         assert not any(pool["monitored"] or pool["waits"] or pool["holds"] for pool in pools)

@@ -58,7 +58,7 @@ async def test_the_main_job_runs_on_a_database_and_a_node_of_ones_own(empty_data
 
 async def test_a_node_that_refuses_our_token_is_named_and_costs_a_purchase_no_attempt() -> None:
     async with (
-        stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}) as here,
+        stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}, migrated=True) as here,
         agent_of_ones_own(here) as url,
     ):
         here.env["ATLAS__NODES__LOCAL__URL"] = url
