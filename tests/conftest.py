@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests.fork_server import close_fork_servers
+
 NO_SKIP = "ATLAS_TEST_NO_SKIP"
 BRIDGES_TAKEN: Final = "bridges_taken"
 """The name under which a worker sends how many pools ran on which driver bridge."""
@@ -64,6 +66,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if taken := terminalreporter.config.stash.get(_taken, None):
         ran = ", ".join(f"{name} {count} times" for name, count in sorted(taken.items()))
         terminalreporter.write_line(f"driver bridges that pools ran on: {ran}")
+
+
+def pytest_unconfigure() -> None:
+    close_fork_servers()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

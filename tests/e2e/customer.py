@@ -11,12 +11,13 @@ import trio
 
 from runtime.child_process import lines
 from tests.e2e.stack import Stack
+from tests.fork_server import shared_fork_server
 
 
 @asynccontextmanager
 async def client(stack: Stack, link: str) -> AsyncIterator[int]:
     """Run a client for the link; yields the port of its SOCKS proxy on loopback."""
-    process = stack.spawn("tunnel", link)
+    process = shared_fork_server("runtime.cli.main").fork(["tunnel", link], env=stack.env, cwd=stack.home)
     assert process.stdout is not None
     try:
         with trio.fail_after(30):

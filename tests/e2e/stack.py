@@ -17,6 +17,7 @@ import trio
 
 from runtime.child_process import PIPE, ChildProcess, spawn
 from tests.e2e.made_cluster import copy_cluster
+from tests.fork_server import shared_fork_server
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ATLAS = [sys.executable, "-m", "runtime.cli.main"]
@@ -68,9 +69,12 @@ class Stack:
     """A command that moves money was given here: the money views are looked at before the end."""
 
     async def atlas(self, *arguments: str, within: float = 30.0) -> Outcome:
-        """Run one operator command to its end."""
+        """Run one operator command to its end, in a process of its own; see `tests.fork_server`."""
         self.moves_money = self.moves_money or arguments[0] in MOVES_MONEY
         with trio.fail_after(within):
+            if not self.prefix and arguments[0] != "run":
+                server = shared_fork_server("runtime.cli.main")
+                return Outcome(*await server.run_process(arguments, env=self.env, cwd=self.home))
             done = await trio.run_process(
                 [*self.prefix, *ATLAS, *arguments],
                 env=self.env,

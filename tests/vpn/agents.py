@@ -18,7 +18,7 @@ import trio
 from runtime.child_process import PIPE, ChildProcess, spawn
 from runtime.config import Secret
 from runtime.http import new_client
-from tests.vpn.fork_server import ForkServer
+from tests.fork_server import ForkServer
 from vpn.link import VlessLink, link_for
 from vpn.node.client import AgentClient
 from vpn.node.wire import inbound_from_json

@@ -17,8 +17,8 @@ import attrs
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
 from tests.vpn.agents import RunningAgent, configured_agent, gone, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.digest import digest

@@ -14,10 +14,10 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from tests.fork_server import ForkServer
 from tests.vpn.agent.test_expiry import at
 from tests.vpn.agent.test_faults import limit_files
 from tests.vpn.agents import RunningAgent, configured_agent, key, measured
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.commands.node import node

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, gone, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from vpn.protocol import NodeState
 from vpn.xray.tunnel import open_tunnel

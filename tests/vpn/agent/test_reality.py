@@ -12,9 +12,9 @@ import attrs
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
 from tests.vpn.agents import RunningAgent, arguments, key, running_agent
 from tests.vpn.certificate import make_certificate
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
 from vpn.errors import TunnelError
