@@ -49,7 +49,7 @@ class NodeHarness:
     stack: AsyncExitStack
     agents: dict[str, RunningAgent] = attrs.field(factory=dict)
     refs: dict[str, Ref] = attrs.field(factory=dict)
-    patience: float = 30.0
+    patience: float = 90.0
     "Seconds that a test waits for anything."
 
     async def agent(self, name: str) -> RunningAgent:

@@ -20,10 +20,10 @@ async def client(stack: Stack, link: str) -> AsyncIterator[int]:
     process = shared_fork_server("runtime.cli.main").fork(["tunnel", link], env=stack.env, cwd=stack.home)
     assert process.stdout is not None
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             announced = await anext(lines(process.stdout))
         yield int(json.loads(announced)["socks"].rpartition(":")[2])
     finally:
         with trio.CancelScope(shield=True):
-            await process.stop(signal.SIGTERM, grace=5)
+            await process.stop(signal.SIGTERM, grace=30)
             await process.close()

@@ -68,7 +68,7 @@ class Stack:
     moves_money: bool = False
     """A command that moves money was given here: the money views are looked at before the end."""
 
-    async def atlas(self, *arguments: str, within: float = 30.0) -> Outcome:
+    async def atlas(self, *arguments: str, within: float = 120.0) -> Outcome:
         """Run one operator command to its end, in a process of its own; see `tests.fork_server`."""
         self.moves_money = self.moves_money or arguments[0] in MOVES_MONEY
         with trio.fail_after(within):
@@ -100,7 +100,7 @@ class Stack:
         )
 
     @asynccontextmanager
-    async def running(self, *, within: float = 60.0) -> AsyncIterator[ChildProcess]:
+    async def running(self, *, within: float = 180.0) -> AsyncIterator[ChildProcess]:
         """`atlas run` from its start screen to its ordered end; its output is collected in `screen` and `log`."""
         supervisor = self.supervisor = self.spawn("run")
         assert supervisor.stdout is not None

@@ -157,7 +157,7 @@ async def test_a_server_that_is_too_old_is_refused_with_its_version(cluster: Clu
         stack({"ATLAS__DATABASE__DSN": dsn}) as here,
     ):
         for words in (("run",), ("customer", "add", "42"), ("db", "migrate")):
-            refused = await here.atlas(*words, within=60)
+            refused = await here.atlas(*words, within=120)
             assert refused.status == os.EX_CONFIG, refused.stderr
             assert "PostgreSQL 14" in refused.stderr
             assert "15" in refused.stderr
@@ -172,7 +172,7 @@ async def test_embedded_binaries_that_are_too_old_end_the_start_with_words() -> 
         old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 14.12'\n")
         old.chmod(0o755)
         here.env["ATLAS__EMBEDDED__BINARIES"] = str(old.parent)
-        refused = await here.atlas("run", within=60)
+        refused = await here.atlas("run", within=120)
         assert refused.status == os.EX_CONFIG
         assert f"PostgreSQL 14.12 in {old.parent} is too old" in refused.stderr
         assert "embedded.binaries" in refused.stderr

@@ -29,12 +29,12 @@ async def agent_of_ones_own(here: Stack) -> AsyncIterator[str]:
     process = here.spawn("node", "run", "--data-dir", str(here.home / "own-node"), "--token-file", str(token_file))
     assert process.stdout is not None
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             announced = await anext(lines(process.stdout))
         yield str(json.loads(announced)["listening"])
     finally:
         with trio.CancelScope(shield=True):
-            await process.stop(signal.SIGTERM, grace=5)
+            await process.stop(signal.SIGTERM, grace=30)
             await process.close()
 
 

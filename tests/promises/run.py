@@ -31,6 +31,7 @@ COPIED = (
     "tests/__init__.py",
     "tests/conftest.py",
     "tests/fork_server.py",
+    "tests/run_queue.py",
     "tests/runtime",
     "pyproject.toml",
 )

@@ -65,7 +65,7 @@ class Ledger:
     async def progress(self, by: int) -> None:
         """Wait until so many more are committed."""
         target = len(self.done) + by
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while len(self.done) < target:
                 self._more = trio.Event()
                 await self._more.wait()
@@ -133,7 +133,7 @@ async def _settle(harness: PoolHarness, ledger: Ledger) -> None:
     assert ledger.done - found == set(), "reported as committed, but not there"
     assert found - ledger.done - ledger.unknown == set(), "there, although its caller was told otherwise"
     assert await harness.pool.run("busy", _busy_sessions) == []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         # A backend that was told to go may still be on its way: then its connection is found dead only now.
         while await harness.pool.run("sessions", _sessions) != harness.state.size:
             harness.state.sweep(trio.current_time())
