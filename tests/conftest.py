@@ -19,6 +19,8 @@ NO_SKIP = "ATLAS_TEST_NO_SKIP"
 BRIDGES_TAKEN: Final = "bridges_taken"
 """The name under which a worker sends how many pools ran on which driver bridge."""
 TOLD: Final = "told"
+LONG: Final = ("e2e", "benchmarks", "demo", "actors/pool/test_debian.py")
+"""Where tests take a worker for tens of seconds."""
 _taken: Final = pytest.StashKey[Counter[str]]()
 
 
@@ -49,7 +51,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # The long ones first: begun last, one would keep a worker busy when the others have nothing left to take.
-    items.sort(key=lambda item: not item.path.is_relative_to(config.rootpath / "tests" / "e2e"))
+    long = tuple(config.rootpath / "tests" / name for name in LONG)
+    items.sort(key=lambda item: not any(item.path.is_relative_to(path) for path in long))
     if os.getuid() == 0:
         return
     for_root = [item for item in items if item.get_closest_marker("root")]

@@ -290,7 +290,7 @@ def test_what_is_needed_to_reach_a_system_loads_beside_errors_elsewhere(tmp_path
 
 
 # S-1109
-def test_sections_that_a_command_names_load_beside_errors_elsewhere_and_import_no_actor(tmp_path: Path) -> None:
+def test_sections_that_a_command_names_load_beside_errors_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "supervisor.toml"
     file.write_text('[shop]\nsize = 3\n[nonsense]\n[actor.a]\nactor = "no.such.module:Class"\n')
     config = load_sections(file, ShopSettings, env={"ATLAS__SHOP__WAIT": "2", "ATLAS__SUPERVISOR__NAME": "two"})
