@@ -25,8 +25,8 @@ from rich.console import Console
 
 from benchmarks import table
 from benchmarks.result import Result, figure
+from tests.fork_server import ForkServer
 from tests.vpn.agents import RunningAgent, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin, origin_server
 from tests.vpn.streams import open_stream, read_more
 from vpn.digest import digest

@@ -9,14 +9,16 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
-import trio
 
 from runtime.crash_report import CrashReport
 from runtime.error_text import error_text
 from runtime.restart_limits import Backoff
+
+if TYPE_CHECKING:
+    import trio
 
 E = TypeVar("E", bound=enum.StrEnum)
 

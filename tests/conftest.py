@@ -13,10 +13,14 @@ from typing import Any, Final
 
 import pytest
 
+from tests.fork_server import close_fork_servers
+
 NO_SKIP = "ATLAS_TEST_NO_SKIP"
 BRIDGES_TAKEN: Final = "bridges_taken"
 """The name under which a worker sends how many pools ran on which driver bridge."""
 TOLD: Final = "told"
+LONG: Final = ("e2e", "benchmarks", "demo", "actors/pool/test_debian.py")
+"""Where tests take a worker for tens of seconds."""
 _taken: Final = pytest.StashKey[Counter[str]]()
 
 
@@ -47,7 +51,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # The long ones first: begun last, one would keep a worker busy when the others have nothing left to take.
-    items.sort(key=lambda item: not item.path.is_relative_to(config.rootpath / "tests" / "e2e"))
+    long = tuple(config.rootpath / "tests" / name for name in LONG)
+    items.sort(key=lambda item: not any(item.path.is_relative_to(path) for path in long))
     if os.getuid() == 0:
         return
     for_root = [item for item in items if item.get_closest_marker("root")]
@@ -64,6 +69,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if taken := terminalreporter.config.stash.get(_taken, None):
         ran = ", ".join(f"{name} {count} times" for name, count in sorted(taken.items()))
         terminalreporter.write_line(f"driver bridges that pools ran on: {ran}")
+
+
+def pytest_unconfigure() -> None:
+    close_fork_servers()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

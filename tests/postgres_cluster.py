@@ -33,8 +33,8 @@ from tests.postgres_template import build_template
 
 _SUPERUSER = "atlas"
 _TEMPLATE = "atlas_template"
-_START_LIMIT = 30.0
-_STOP_LIMIT = 10.0
+_START_LIMIT = 120.0
+_STOP_LIMIT = 60.0
 _PR_SET_PDEATHSIG = 1
 _ROOM = 2 * 2**30
 _VIEWS = """
@@ -110,7 +110,7 @@ class Cluster:
         self._run("initdb", "-D", str(self.data), "-U", _SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
 
     def start(self) -> None:
-        """Start the server; raises ``RuntimeError`` with the server's log if it does not accept within 30 s."""
+        """Start the server; raises ``RuntimeError`` with the server's log if it does not accept within two minutes."""
         argv = [str(self.binaries / "postgres"), "-D", str(self.data), "-k", str(self.root)]
         for name, value in self.settings.items():
             argv += ["-c", f"{name}={value}"]

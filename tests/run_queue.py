@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import trio
+
+PATIENCE = 60.0
+"""Seconds after which something that takes a moment on any machine is not going to come."""
 
 
 class Stopwatch:
@@ -35,6 +42,18 @@ class Stopwatch:
 
     def _waited(self) -> dict[int, float]:
         return {pid: _waited_for_a_processor(pid) for pid in (self._top, *descendants(self._top))}
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """The block, in trio, takes at most so many seconds of those that nobody else on this machine is to blame for.
+
+    Raises AssertionError if it took longer, and trio.TooSlowError if it does not end at all.
+    """
+    took = Stopwatch()
+    with trio.fail_after(max(PATIENCE, 2 * seconds)):
+        yield
+    assert took.seconds() <= seconds, str(took)
 
 
 def descendants(of: int) -> list[int]:

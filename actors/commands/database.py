@@ -20,7 +20,7 @@ from db.settings import DatabaseSettings
 from db.tx import Tx
 from db.work.audit import act_as, record_refusal
 from runtime import AtlasError
-from runtime.cli import acting_operator, command_words, load_config
+from runtime.cli import acting_operator, command_words, load_sections
 from runtime.config import Config
 from runtime.exit_codes import GAVE_UP, UNSTOPPED, WEDGED
 from runtime.operators import NotAllowed, demand, least_role
@@ -79,12 +79,17 @@ def in_transaction(
     return in_session(ctx, use, limits)
 
 
+def database_config(ctx: click.Context) -> Config:
+    """Where the database is, for `in_session`. Raises ConfigErrors (exit code 78)."""
+    return load_sections(ctx, DatabaseSettings, EmbeddedSettings)
+
+
 def in_session(ctx: click.Context, use: Callable[[Session], Awaitable[T]], limits: SessionLimits | None = None) -> T:
     """Run `await use(session)` on a connection of its own and return its result, if the operator's role allows the command.
 
     Raises as `in_transaction` does.
     """
-    config = load_config(ctx)
+    config = database_config(ctx)
     try:
         least = least_role(command_words(ctx))
         if least is not None:

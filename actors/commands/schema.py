@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from actors.commands.database import in_session, in_transaction
+from actors.commands.database import database_config, in_session, in_transaction
 from db.driver.session import Session
 from db.schema.migrate import check_schema, load_migrations, migrate
 from db.settings import DatabaseSettings
-from runtime.cli import config_option, emit, json_option, load_config
+from runtime.cli import config_option, emit, json_option
 
 
 @click.group()
@@ -25,7 +25,7 @@ def migrate_(ctx: click.Context, as_json: bool) -> None:
 
     Repeating it changes nothing. Several at once take turns.
     """
-    config = load_config(ctx)
+    config = database_config(ctx)
     settings = config.section(DatabaseSettings)
 
     async def use(session: Session) -> tuple[str, ...]:

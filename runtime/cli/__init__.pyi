@@ -12,6 +12,7 @@ from .options import config_option as config_option
 from .options import control_options as control_options
 from .options import json_option as json_option
 from .options import load_config as load_config
+from .options import load_sections as load_sections
 from .output import emit as emit
 from .output import emit_line as emit_line
 from .output import table as table

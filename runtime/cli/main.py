@@ -7,7 +7,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -94,7 +93,7 @@ OWN: Final = {
     "completion": "runtime.cli.completion:completion",
     "operators": "runtime.cli.operator_commands:operators",
 }
-"""The commands of the runtime itself: they are there however it was installed."""
+"""The commands of the runtime itself: they are there however it was installed, and no entry point takes their names."""
 
 
 class Commands(click.Group):
@@ -108,8 +107,10 @@ class Commands(click.Group):
     def targets(self) -> dict[str, str]:
         """Name -> `module:command` of every command."""
         if self._found is None:
+            import importlib.metadata  # the runtime's own commands need it not, and it takes as long as click
+
             installed = {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)}
-            self._found = OWN | installed
+            self._found = installed | OWN
         return self._found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -119,7 +120,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command. One that cannot be imported says so when it is called, and hinders no other."""
         known = super().get_command(ctx, cmd_name)
-        target = self.targets.get(cmd_name)
+        target = OWN.get(cmd_name) or self.targets.get(cmd_name)
         if known is not None or target is None:
             return known
         module, _, name = target.partition(":")

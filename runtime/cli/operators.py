@@ -65,14 +65,14 @@ def acting_operator(ctx: click.Context) -> Identity:
     """Who runs this command: the holder of the token that is given, else the operator of this unix user.
 
     Asked twice, it is answered once. Raises NotAllowed (exit code 77) when it is nobody whom `[operators]` declares, and
-    what `operator_token` and `load_config` raise.
+    what `operator_token` and `load_sections` raise.
     """
     known = ctx.meta.get(_ACTING)
     if known is None:
-        from runtime.cli.options import load_config  # options.py reads the token from here
+        from runtime.cli.options import load_sections  # options.py reads the token from here
         from runtime.operators.identity import Operators  # keeps `atlas --help` fast
 
-        known = Operators(load_config(ctx).operators).identify(os.getuid(), operator_token(os.environ))
+        known = Operators(load_sections(ctx).operators).identify(os.getuid(), operator_token(os.environ))
         ctx.meta[_ACTING] = known
     found: Identity = known
     return found

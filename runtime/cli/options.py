@@ -170,6 +170,13 @@ def load_config(ctx: click.Context) -> Config:
     return load(config_path(ctx))
 
 
+def load_sections(ctx: click.Context, *classes: type) -> Config:
+    """The sections of these settings classes, checked, without importing any actor. Raises ConfigErrors (exit code 78)."""
+    from runtime.config.loader import load_sections  # as above
+
+    return load_sections(config_path(ctx), *classes)
+
+
 def control_socket(ctx: click.Context) -> Path:
     """The control socket that is meant: `--socket`, else what the configuration says."""
     given = ctx.meta.get(_SOCKET)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
-from runtime.config.groups import GroupPlan, ancestors
 from runtime.config.operators import OperatorSettings
 from runtime.config.runtime_sections import (
     ChaosSettings,
@@ -18,7 +17,10 @@ from runtime.config.runtime_sections import (
     WatchdogSettings,
 )
 from runtime.config.secret import Secret, with_new_secrets
-from runtime.config.tree import ChildPlan
+
+if TYPE_CHECKING:
+    from runtime.config.groups import GroupPlan
+    from runtime.config.tree import ChildPlan
 
 T = TypeVar("T")
 
@@ -54,6 +56,8 @@ class Config:
 
     def below(self, group: str | None) -> list[ChildPlan | GroupPlan]:
         """The actors and groups right below a group, or below the root, in start order."""
+        from runtime.config.groups import ancestors  # keeps commands fast that need no actor
+
         groups = {plan.name: plan for plan in self.groups}
         found: dict[str, ChildPlan | GroupPlan] = {}
         for plan in self.children:

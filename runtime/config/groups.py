@@ -16,8 +16,8 @@ from runtime.child import Child, ChildSpec
 from runtime.config.config_file import RawConfig
 from runtime.config.convert import convert
 from runtime.config.errors import Invalid
-from runtime.config.runtime_sections import GroupTable
 from runtime.config.section_reader import is_name, is_table
+from runtime.config.tree_tables import GroupTable
 from runtime.wording import did_you_mean
 
 CHILDREN_SHARE = 0.5

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.config.config import Config
 from runtime.config.config_file import RawConfig, dotted, parse_raw_config, read_raw_config
@@ -15,25 +15,25 @@ from runtime.config.environment import alias_targets, apply_environment
 from runtime.config.errors import ConfigErrors
 from runtime.config.key_lines import KeyPath
 from runtime.config.operators import OperatorSettings, check_operators
-from runtime.config.plan_reader import PlanReader
 from runtime.config.runtime_sections import (
     OWN_SECTIONS,
-    ActorTable,
+    OWN_TABLES,
     ChaosSettings,
     ControlSettings,
-    GroupTable,
     LogSettings,
-    MailboxTable,
     SupervisorSettings,
     WatchdogSettings,
 )
 from runtime.config.section import section_of
 from runtime.config.section_reader import SectionReader
 from runtime.config.table import field_types, unknown_key
-from runtime.config.tree import DeclaredTree, check_against_supervisor
 from runtime.errors import ConfigError
 from runtime.restart_limits import Backoff
-from runtime.wording import did_you_mean
+from runtime.wording import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from runtime.config.plan_reader import PlanReader
+    from runtime.config.tree import DeclaredTree
 
 CONFIG_VARIABLE: Final = "ATLAS_CONFIG"
 CONFIG_FILE: Final = "supervisor.toml"
@@ -87,13 +87,46 @@ def load_control(path: Path, env: Mapping[str, str] | None = None) -> Config:
     return Config(path=path, supervisor=supervisor, control=control)
 
 
+def load_sections(path: Path, *classes: type, env: Mapping[str, str] | None = None) -> Config:
+    """Only the operators and the sections of these settings classes, for a command that needs no actor: it imports none.
+
+    `env` defaults to the process's environment. What is wrong with other tables of the file is not looked at, so that an operator
+    can use the database of a system whose file is being edited. What could have been meant for one of these sections, or was
+    set in the environment for a table that the file does not have, has the whole configuration checked as `load` does.
+
+    Raises ConfigErrors (exit code 78) with every error at once.
+    """
+    env = os.environ if env is None else env
+    source = read_raw_config(path)
+    known = source.data.keys() | OWN_TABLES
+    apply_environment(source, env)
+    sections = SectionReader(source, env)
+    for cls in classes:
+        sections.section(cls)
+    operators = _operators(source, sections)
+    wanted = {mark.name for mark in map(section_of, classes) if mark is not None}
+    others = source.data.keys() - wanted
+    if source.problems or others - known or any(nearest(name, wanted) for name in others):
+        return load(path, env)
+    return Config(
+        path=path,
+        operators=operators,
+        secrets=source.secrets,
+        sections=sections.read,
+        read_section=sections.section_or_raise,
+    )
+
+
 def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
+    # Here alone, since they import the runtime's actors: a command that looks at the running system needs none of it.
+    from runtime.config.plan_reader import PlanReader
+    from runtime.config.tree import check_against_supervisor
+
     apply_environment(source, env)
     sections = SectionReader(source, env)
     for cls in OWN_SECTIONS:
         sections.section(cls)
-    sections.section(OperatorSettings)
-    operators = sections.keyed("operators") or {}
+    operators = _operators(source, sections)
     actors = PlanReader(source, sections, env)
     actors.read_tables()
     sections.read_all(actors.claims())
@@ -102,7 +135,6 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
         check_against_supervisor(source, tree, sections.section(SupervisorSettings))
     if WatchdogSettings not in sections.wrong:
         _check_healthcheck(source, sections.section(WatchdogSettings), tree)
-    check_operators(source, {name: one for name, one in operators.items() if isinstance(one, OperatorSettings)})
     _check_aliases(source, sections, actors)
     _raise(source)
     return Config(
@@ -112,7 +144,7 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
         watchdog=sections.section(WatchdogSettings),
         control=sections.section(ControlSettings),
         chaos=sections.section(ChaosSettings),
-        operators={name: one for name, one in operators.items() if isinstance(one, OperatorSettings)},
+        operators=operators,
         children=tree.actors,
         groups=tree.groups,
         warnings=tuple(source.warnings),
@@ -121,6 +153,15 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
         sections=sections.read,
         read_section=sections.section_or_raise,
     )
+
+
+def _operators(source: RawConfig, sections: SectionReader) -> Mapping[str, OperatorSettings]:
+    """Who may operate this installation: every command asks, so that it is read and checked with whatever it needs."""
+    sections.section(OperatorSettings)
+    entries = sections.keyed("operators") or {}
+    operators = {name: one for name, one in entries.items() if isinstance(one, OperatorSettings)}
+    check_operators(source, operators)
+    return operators
 
 
 def _raise(source: RawConfig) -> None:
@@ -146,6 +187,8 @@ def _check_aliases(source: RawConfig, sections: SectionReader, actors: PlanReade
 
 def _keys_at(path: KeyPath, sections: SectionReader, actors: PlanReader) -> list[str] | None:
     """The keys that may stand in the table at `path`; None when that is not known (and reported elsewhere)."""
+    from runtime.config.tree_tables import ActorTable, GroupTable, MailboxTable  # as above
+
     match path:
         case ("actor", str(name), "args"):
             return actors.argument_names(name)

@@ -15,12 +15,12 @@ from runtime.config.describe import is_union
 from runtime.config.errors import Invalid
 from runtime.config.groups import read_groups
 from runtime.config.key_lines import KeyPath
-from runtime.config.runtime_sections import ActorTable
 from runtime.config.secret_sources import resolve_secrets
 from runtime.config.section import section_of
 from runtime.config.section_reader import SectionReader, is_name, is_table
 from runtime.config.table import bad_values, build, field_types, read_arguments
 from runtime.config.tree import ChildPlan, DeclaredTree, resolve_needs
+from runtime.config.tree_tables import ActorTable
 from runtime.core.actor import Actor
 from runtime.wording import did_you_mean
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -81,6 +80,8 @@ class SectionReader:
                 self._source.blame(
                     path, f"both {other.__qualname__} and {cls.__qualname__} take the table [{mark.name}]"
                 )
+        import importlib.metadata  # only the check of a whole configuration needs it, and it takes as long as click
+
         installed = {point.name: point for point in importlib.metadata.entry_points(group=SETTINGS_GROUP)}
         for name in self._source.data:
             if name in OWN_TABLES or name in by_name:

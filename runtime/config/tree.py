@@ -9,7 +9,8 @@ import attrs
 from runtime.child import Child, ChildSpec
 from runtime.config.config_file import RawConfig
 from runtime.config.groups import GroupPlan, GroupTree
-from runtime.config.runtime_sections import ActorTable, SupervisorSettings
+from runtime.config.runtime_sections import SupervisorSettings
+from runtime.config.tree_tables import ActorTable
 from runtime.core.actor import Actor
 from runtime.supervision.errors import SpecError
 from runtime.supervision.spec_checks import check_combination, check_limit

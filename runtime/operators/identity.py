@@ -14,7 +14,7 @@ from runtime.config.operators import OperatorSettings
 from runtime.config.operators import Role as Role
 from runtime.errors import AtlasError
 from runtime.exit_codes import NO_PERMISSION
-from runtime.log.redaction import one_line
+from runtime.redaction import one_line
 
 Kind = Literal["operator", "front_end", "unknown"]
 How = Literal["unix", "token", "telegram", "front_end"]

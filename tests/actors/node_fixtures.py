@@ -27,6 +27,7 @@ from runtime import Event, Ref, WakeUp
 from runtime.config import Secret
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import POOL, PoolHarness, pool_harness
+from tests.fork_server import shared_fork_server
 from tests.vpn.agents import TOKEN, RunningAgent, running_agent
 from vpn.node.settings import NodeSettings
 from vpn.protocol import KeySpec, NodeKey, NodeState
@@ -48,12 +49,14 @@ class NodeHarness:
     stack: AsyncExitStack
     agents: dict[str, RunningAgent] = attrs.field(factory=dict)
     refs: dict[str, Ref] = attrs.field(factory=dict)
-    patience: float = 30.0
+    patience: float = 90.0
     "Seconds that a test waits for anything."
 
     async def agent(self, name: str) -> RunningAgent:
         """Start a node's agent, or start it again."""
-        running = await self.stack.enter_async_context(running_agent(self.directory / name))
+        running = await self.stack.enter_async_context(
+            running_agent(self.directory / name, server=shared_fork_server("vpn.agent"))
+        )
         self.agents[name] = running
         return running
 

@@ -125,19 +125,19 @@ class PoolHarness:
 
     async def until(self, state: PoolStatus = PoolStatus.UP) -> None:
         """Wait until the pool is in that state."""
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while gate_of(self.ref).state is None or self.state.status is not state:
                 await self._next_event()
 
     async def until_full(self) -> None:
         """Wait until every connection is idle: what must hold after every churn."""
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while gate_of(self.ref).state is None or not await until_full(self.state):
                 await self._next_event()
 
     async def until_event(self, kind: type[E]) -> E:
         """Wait for an event of this kind and return the first."""
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while True:
                 for event in self.events:
                     if isinstance(event, kind):

@@ -161,6 +161,11 @@ def test_every_round_takes_everything_once_and_the_first_is_not_counted() -> Non
     assert [sorted(order[n : n + 2]) for n in range(0, 8, 2)] == [["first", "second"]] * 4
 
 
+def test_a_single_round_counts_since_it_proves_only_that_everything_runs() -> None:
+    values = iter([5.0])
+    assert medians({"only": lambda: next(values)}, rounds=1) == {"only": 5.0}
+
+
 @pytest.mark.parametrize(
     ("share_of_all", "value"), [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (0.991, 100.0), (1.0, 100.0)]
 )

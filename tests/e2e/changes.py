@@ -39,7 +39,7 @@ class Watch:
         """Run a query and return the first column of its first row."""
         return await trio_asyncio.aio_as_trio(self._connection.fetchval)(query, *arguments)
 
-    async def until(self, is_so: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
+    async def until(self, is_so: Callable[[], Awaitable[bool]], *, within: float = 90.0) -> None:
         """Return once `is_so` answers yes; it is asked again after every change of a key."""
         with trio.fail_after(within):
             while True:
@@ -66,7 +66,7 @@ class Watch:
         )
         return None if found is None else str(found)
 
-    async def until_status(self, telegram_id: int, status: str, *, within: float = 30.0) -> None:
+    async def until_status(self, telegram_id: int, status: str, *, within: float = 90.0) -> None:
         """Return once the customer's newest key has this status."""
 
         async def is_so() -> bool:

@@ -11,18 +11,19 @@ import trio
 
 from runtime.child_process import lines
 from tests.e2e.stack import Stack
+from tests.fork_server import shared_fork_server
 
 
 @asynccontextmanager
 async def client(stack: Stack, link: str) -> AsyncIterator[int]:
     """Run a client for the link; yields the port of its SOCKS proxy on loopback."""
-    process = stack.spawn("tunnel", link)
+    process = shared_fork_server("runtime.cli.main").fork(["tunnel", link], env=stack.env, cwd=stack.home)
     assert process.stdout is not None
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             announced = await anext(lines(process.stdout))
         yield int(json.loads(announced)["socks"].rpartition(":")[2])
     finally:
         with trio.CancelScope(shield=True):
-            await process.stop(signal.SIGTERM, grace=5)
+            await process.stop(signal.SIGTERM, grace=30)
             await process.close()

@@ -16,6 +16,8 @@ import attrs
 import trio
 
 from runtime.child_process import PIPE, ChildProcess, spawn
+from tests.e2e.made_cluster import copy_cluster
+from tests.fork_server import shared_fork_server
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ATLAS = [sys.executable, "-m", "runtime.cli.main"]
@@ -66,10 +68,13 @@ class Stack:
     moves_money: bool = False
     """A command that moves money was given here: the money views are looked at before the end."""
 
-    async def atlas(self, *arguments: str, within: float = 30.0) -> Outcome:
-        """Run one operator command to its end."""
+    async def atlas(self, *arguments: str, within: float = 120.0) -> Outcome:
+        """Run one operator command to its end, in a process of its own; see `tests.fork_server`."""
         self.moves_money = self.moves_money or arguments[0] in MOVES_MONEY
         with trio.fail_after(within):
+            if not self.prefix and arguments[0] != "run":
+                server = shared_fork_server("runtime.cli.main")
+                return Outcome(*await server.run_process(arguments, env=self.env, cwd=self.home))
             done = await trio.run_process(
                 [*self.prefix, *ATLAS, *arguments],
                 env=self.env,
@@ -95,7 +100,7 @@ class Stack:
         )
 
     @asynccontextmanager
-    async def running(self, *, within: float = 60.0) -> AsyncIterator[ChildProcess]:
+    async def running(self, *, within: float = 180.0) -> AsyncIterator[ChildProcess]:
         """`atlas run` from its start screen to its ordered end; its output is collected in `screen` and `log`."""
         supervisor = self.supervisor = self.spawn("run")
         assert supervisor.stdout is not None
@@ -149,8 +154,12 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(extra: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
-    """An installation in a new directory that is removed at the end. `extra` adds to its environment."""
+async def stack(extra: Mapping[str, str] | None = None, *, migrated: bool = False) -> AsyncIterator[Stack]:
+    """An installation in a new directory that is removed at the end. `extra` adds to its environment.
+
+    `migrated`: its embedded database has been made and migrated before, which is most of the work of a first start. Without it,
+    there is nothing yet.
+    """
     home = Path(tempfile.mkdtemp(prefix="atlas-e2e-"))
     home.chmod(0o755)
     shutil.copy(REPOSITORY / "supervisor.toml", home)
@@ -165,6 +174,8 @@ async def stack(extra: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
         **(extra or {}),
     }
     try:
+        if migrated:
+            await copy_cluster(home / "data", env.get("ATLAS__DATABASE__PURPOSE", "production"))
         yield Stack(home, env)
     finally:
         shutil.rmtree(home, ignore_errors=True)

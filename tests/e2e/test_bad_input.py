@@ -54,7 +54,7 @@ async def test_a_taken_port_names_address_and_setting() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        async with stack({"ATLAS__ADMIN__PORT": str(port)}) as here:
+        async with stack({"ATLAS__ADMIN__PORT": str(port)}, migrated=True) as here:
             refused = await here.atlas("run", within=90)
             assert refused.status == 69
             assert f"127.0.0.1 port {port}" in refused.stderr
@@ -157,7 +157,7 @@ async def test_a_server_that_is_too_old_is_refused_with_its_version(cluster: Clu
         stack({"ATLAS__DATABASE__DSN": dsn}) as here,
     ):
         for words in (("run",), ("customer", "add", "42"), ("db", "migrate")):
-            refused = await here.atlas(*words, within=60)
+            refused = await here.atlas(*words, within=120)
             assert refused.status == os.EX_CONFIG, refused.stderr
             assert "PostgreSQL 14" in refused.stderr
             assert "15" in refused.stderr
@@ -172,7 +172,7 @@ async def test_embedded_binaries_that_are_too_old_end_the_start_with_words() -> 
         old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 14.12'\n")
         old.chmod(0o755)
         here.env["ATLAS__EMBEDDED__BINARIES"] = str(old.parent)
-        refused = await here.atlas("run", within=60)
+        refused = await here.atlas("run", within=120)
         assert refused.status == os.EX_CONFIG
         assert f"PostgreSQL 14.12 in {old.parent} is too old" in refused.stderr
         assert "embedded.binaries" in refused.stderr
@@ -218,7 +218,7 @@ async def test_an_unreachable_database_is_a_state_of_the_running_system_not_its_
 
 async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
     environment = {"ATLAS__NODES__LOCAL__URL": "http://127.0.0.1:1", "ATLAS__NODES__LOCAL__TOKEN": "x" * 32}
-    async with stack(environment) as here, here.running():
+    async with stack(environment, migrated=True) as here, here.running():
         await here.ok("customer", "add", "42")
         bought = await here.ok(
             *(*BUY, "--amount", "14900", "--json"),
@@ -241,7 +241,7 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
 async def test_what_there_is_not_is_named_with_what_there_is() -> None:
     """One installation answers for all of them: each only asks, and none changes what another sees."""
     payment = ("--provider", "manual", "--charge", "c-1", "--amount", "14900")
-    async with stack() as here, here.running():
+    async with stack(migrated=True) as here, here.running():
         await here.ok("customer", "add", "42")
         for customer, tariff, days, status, words in (
             ("7", "basic", "30", 67, ("no customer", "7")),

@@ -106,7 +106,7 @@ async def test_every_actor_of_the_whole_tree_may_die_at_every_message_boundary(
     seed = SEED + part
     async with (
         providers() as outside,
-        stack({**ONE_CONNECTION, **environment(outside)}) as here,
+        stack({**ONE_CONNECTION, **environment(outside)}, migrated=True) as here,
         running(here) as system,
     ):
         dsn = embedded_dsn(EmbeddedSettings(data_dir=Path(here.env["ATLAS__EMBEDDED__DATA_DIR"])))

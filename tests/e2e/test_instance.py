@@ -13,7 +13,7 @@ from tests.e2e.changes import watch
 from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import BUY, assert_bought_once, assert_money_holds
 from tests.e2e.test_own_parts import agent_of_ones_own
-from tests.run_queue import Stopwatch
+from tests.run_queue import PATIENCE, Stopwatch, at_most
 
 TAKEOVER_SECONDS = 3.0
 ANNOUNCE_EPOCHS = (
@@ -66,7 +66,7 @@ async def standing_by(here: Stack) -> AsyncIterator[ChildProcess]:
 
 async def test_a_second_run_refuses_to_start_and_names_the_first(empty_database_dsn: str) -> None:
     async with two(empty_database_dsn, "exclusive") as (first, second), first.running() as supervisor:
-        refused = await second.atlas("run", within=30)
+        refused = await second.atlas("run", within=120)
         assert refused.status == 69
         assert f"pid {supervisor.pid} on host" in refused.stderr
         assert "since 20" in refused.stderr
@@ -93,7 +93,7 @@ async def test_a_standby_works_within_three_seconds_after_a_sigkill(
         assert await seen.status_of(42) == "pending"
         supervisor.send_signal(signal.SIGKILL)
         took = Stopwatch(standby.pid)
-        await seen.until_status(42, "active", within=20)
+        await seen.until_status(42, "active", within=PATIENCE)
         seconds = took.seconds()
         tell(f"SIGKILL → a waiting purchase is live on the standby: {seconds:.2f} s ({took})")
         assert seconds <= TAKEOVER_SECONDS
@@ -132,8 +132,9 @@ async def test_a_frozen_holder_finds_that_it_was_followed_and_stops(empty_databa
             return await seen.value("SELECT epoch FROM epochs WHERE name = 'supervisor'") == 2
 
         # Nobody can prove that it has ended, so the standby waits until its time is up.
-        await seen.until(is_followed, within=TAKEOVER_SECONDS + 2)
+        with at_most(TAKEOVER_SECONDS + 2):
+            await seen.until(is_followed, within=PATIENCE)
         supervisor.send_signal(signal.SIGCONT)
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             assert await supervisor.wait() == 69
         assert "took over" in first.log

@@ -214,7 +214,7 @@ async def keys_on_the_node(campaign: Campaign) -> set[str]:
 async def test_every_purchase_ends_once_whatever_is_killed_meanwhile(part: int, tell: Callable[[str], None]) -> None:
     seed = SEED + part
     chance = random.Random(seed)
-    async with stack({"ATLAS__CHAOS__FAILPOINTS": "true"}) as here:
+    async with stack({"ATLAS__CHAOS__FAILPOINTS": "true"}, migrated=True) as here:
         harden(here)
         dsn = embedded_dsn(EmbeddedSettings(data_dir=Path(here.env["ATLAS__EMBEDDED__DATA_DIR"])))
         async with here.running(), origin() as site, watch(dsn) as seen:

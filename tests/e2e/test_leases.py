@@ -32,7 +32,7 @@ async def _pools(here: Stack) -> dict[str, dict[str, Any]]:
 
 async def _lanes(here: Stack) -> dict[str, set[str]]:
     """In which lanes each actor's requests queued, once those that always ask have asked."""
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         while True:
             lanes: dict[str, set[str]] = {}
             for row in (await _pools(here))[POOL]["waits"]:
@@ -43,7 +43,7 @@ async def _lanes(here: Stack) -> dict[str, set[str]]:
 
 async def _until(here: Stack, column: str) -> dict[str, Any]:
     """Ask until somebody is in that list of the pool, and return the first."""
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         while True:
             if listed := (await _pools(here))[POOL][column]:
                 first: dict[str, Any] = listed[0]
@@ -55,7 +55,7 @@ async def _wake(seen: Watch) -> None:
 
 
 async def test_leases_shows_every_pool_holders_waiters_and_waits() -> None:
-    async with stack() as here, here.running(), watch(dsn_of(here)) as seen:
+    async with stack(migrated=True) as here, here.running(), watch(dsn_of(here)) as seen:
         pools = await _pools(here)
         assert {POOL, "pool.gateway"} <= set(pools)
         assert all(pool["state"] == "up" and pool["bridge"] == "inline" for pool in pools.values())
@@ -87,14 +87,14 @@ async def _revoke(here: Stack, owner: str) -> None:
         refused = await here.atlas("pool", "revoke", POOL, *wrong)
         assert refused.status == 64
         assert hint in refused.stderr
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         # The server ends its wait for the lock by itself after a while: then there is nothing to take away for a moment.
         while not re.search(r"took [1-9]\d* leases? away", (await here.ok("pool", "revoke", POOL, owner)).stdout):
             await here.ok("restart", owner)
 
 
 async def test_a_paused_pool_shows_who_waits_and_goes_on_when_it_is_resumed() -> None:
-    async with stack() as here, here.running(), watch(dsn_of(here)) as seen:
+    async with stack(migrated=True) as here, here.running(), watch(dsn_of(here)) as seen:
         assert "serves only the system lane" in (await here.ok("pool", "pause", POOL)).stdout
         await _wake(seen)
         waiter = await _until(here, "waiting")
@@ -105,13 +105,13 @@ async def test_a_paused_pool_shows_who_waits_and_goes_on_when_it_is_resumed() ->
         assert waiter["label"] in shown
         assert "pool.gateway" not in shown
         await here.ok("pool", "resume", POOL)
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             while (await _pools(here))[POOL]["waiting"]:
                 pass
 
 
 async def test_a_pool_is_resized_and_renewed_while_it_serves_and_wrong_names_are_corrected() -> None:
-    async with stack() as here:
+    async with stack(migrated=True) as here:
         assert (await here.atlas("leases")).status == 69
         async with here.running(), watch(dsn_of(here)) as seen:
             await _resize_and_renew(here, seen)
@@ -122,7 +122,7 @@ async def _resize_and_renew(here: Stack, seen: Watch) -> None:
     before = {row["pid"] for row in await seen.rows(sessions)}
     assert "keeps 3 connections" in (await here.ok("pool", "resize", POOL, "3")).stdout
     await here.ok("pool", "expire", POOL, "--spread", "0")
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         while True:
             now = {row["pid"] for row in await seen.rows(sessions)}
             if len(now) == 3 and not now & before:
@@ -136,7 +136,7 @@ async def _resize_and_renew(here: Stack, seen: Watch) -> None:
 
 
 async def test_waits_are_not_monitored_where_the_environment_says_so() -> None:
-    async with stack({"POOL_MONITOR_ENABLED": "false"}) as here, here.running():
+    async with stack({"POOL_MONITOR_ENABLED": "false"}, migrated=True) as here, here.running():
         pools = (await _pools(here)).values()
         assert pools
         assert not any(pool["monitored"] or pool["waits"] or pool["holds"] for pool in pools)

@@ -12,14 +12,14 @@ import trio
 
 from runtime.child_process import ChildProcess
 from tests.e2e.stack import Stack, stack
-from tests.run_queue import Stopwatch, descendants
+from tests.run_queue import Stopwatch, at_most, descendants
 
 SECOND_START_SECONDS = 5.0
 
 
 async def until_gone(pids: list[int], *, within: float) -> None:
-    """Return once every one of these processes has ended."""
-    with trio.fail_after(within):
+    """Return once every one of these processes has ended; raises if that takes longer, a busy machine left out."""
+    with at_most(within):
         for pid in pids:
             try:
                 pidfd = os.pidfd_open(pid)
@@ -42,7 +42,7 @@ def programs(pids: list[int]) -> set[str]:
 
 async def end(supervisor: ChildProcess, number: signal.Signals) -> int:
     supervisor.send_signal(number)
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         return await supervisor.wait()
 
 
@@ -56,13 +56,13 @@ async def test_ctrl_c_stops_everything_in_order_and_leaves_no_process() -> None:
 
 
 async def test_a_terminals_ctrl_c_reaches_only_the_supervisor() -> None:
-    async with stack() as here, here.running() as supervisor:
+    async with stack(migrated=True) as here, here.running() as supervisor:
         for pid in descendants(supervisor.pid):
             assert os.getpgid(pid) != os.getpgid(supervisor.pid)
 
 
 async def test_sigkill_of_the_supervisor_leaves_nothing_and_the_next_start_works() -> None:
-    async with stack() as here:
+    async with stack(migrated=True) as here:
         async with here.running() as supervisor:
             family = descendants(supervisor.pid)
             assert programs(family) == {"postgres", "vpn.agent", "vpn.xray"}
@@ -75,7 +75,7 @@ async def test_sigkill_of_the_supervisor_leaves_nothing_and_the_next_start_works
 
 
 async def test_the_next_start_does_not_wait_for_the_remains_of_a_killed_one() -> None:
-    async with stack() as here:
+    async with stack(migrated=True) as here:
         async with here.running() as supervisor:
             supervisor.send_signal(signal.SIGKILL)
             await supervisor.wait()
@@ -84,7 +84,7 @@ async def test_the_next_start_does_not_wait_for_the_remains_of_a_killed_one() ->
 
 
 async def test_the_second_start_is_quick_and_finds_what_was_written() -> None:
-    async with stack() as here:
+    async with stack(migrated=True) as here:
         async with here.running():
             await here.ok("customer", "add", "42")
         took = Stopwatch()
@@ -95,7 +95,7 @@ async def test_the_second_start_is_quick_and_finds_what_was_written() -> None:
 
 
 async def test_probes_answer_and_say_what_is_wrong() -> None:
-    async with stack() as here, here.running(), httpx.AsyncClient(trust_env=False) as browser:
+    async with stack(migrated=True) as here, here.running(), httpx.AsyncClient(trust_env=False) as browser:
         admin = await _admin(here)
         assert (await browser.get(f"{admin}/livez")).status_code == 200
         assert (await browser.get(f"{admin}/startupz")).status_code == 200

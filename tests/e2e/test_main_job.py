@@ -44,7 +44,7 @@ async def assert_money_holds(seen: Watch) -> None:
 
 
 async def test_a_purchase_goes_live_and_a_revocation_cuts() -> None:
-    async with stack() as here, here.running(), origin() as site, watch(dsn_of(here)) as seen:
+    async with stack(migrated=True) as here, here.running(), origin() as site, watch(dsn_of(here)) as seen:
         await here.ok("customer", "add", "42")
         bought = await here.ok(*BUY, "--amount", "14900", "--json")
         assert bought.json["result"] == "entitlement"
@@ -76,7 +76,7 @@ async def test_a_purchase_goes_live_and_a_revocation_cuts() -> None:
 
 
 async def test_a_replayed_charge_is_one_purchase_and_another_amount_is_refused() -> None:
-    async with stack() as here, here.running(), watch(dsn_of(here)) as seen:
+    async with stack(migrated=True) as here, here.running(), watch(dsn_of(here)) as seen:
         await here.ok("customer", "add", "42")
         first = (await here.ok(*BUY, "--amount", "14900", "--json")).json
         again = (await here.ok(*BUY, "--amount", "14900", "--json")).json
@@ -93,7 +93,7 @@ async def test_a_replayed_charge_is_one_purchase_and_another_amount_is_refused()
 
 
 async def test_money_is_recorded_while_the_supervisor_is_down_and_the_key_goes_live_after() -> None:
-    async with stack() as here:
+    async with stack(migrated=True) as here:
         async with here.running(), watch(dsn_of(here)) as seen:
             await here.ok("customer", "add", "42")
             await here.ok("stop", "activation")

@@ -29,12 +29,12 @@ async def agent_of_ones_own(here: Stack) -> AsyncIterator[str]:
     process = here.spawn("node", "run", "--data-dir", str(here.home / "own-node"), "--token-file", str(token_file))
     assert process.stdout is not None
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             announced = await anext(lines(process.stdout))
         yield str(json.loads(announced)["listening"])
     finally:
         with trio.CancelScope(shield=True):
-            await process.stop(signal.SIGTERM, grace=5)
+            await process.stop(signal.SIGTERM, grace=30)
             await process.close()
 
 
@@ -58,7 +58,7 @@ async def test_the_main_job_runs_on_a_database_and_a_node_of_ones_own(empty_data
 
 async def test_a_node_that_refuses_our_token_is_named_and_costs_a_purchase_no_attempt() -> None:
     async with (
-        stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}) as here,
+        stack({"ATLAS__NODES__LOCAL__TOKEN": "not-the-token-0123456789"}, migrated=True) as here,
         agent_of_ones_own(here) as url,
     ):
         here.env["ATLAS__NODES__LOCAL__URL"] = url

@@ -13,7 +13,7 @@ BARE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 async def test_what_it_says_to_type_next_works_in_a_new_shell() -> None:
-    async with stack({"PATH": BARE_PATH}) as here, here.running():
+    async with stack({"PATH": BARE_PATH}, migrated=True) as here, here.running():
         screen = here.screen
         assert MASK not in screen, "a word of ours is taken for a secret"
         assert "telegram_updates  not needed: payments.telegram.token is not set" in screen

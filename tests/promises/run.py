@@ -26,7 +26,15 @@ import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = Path(__file__).resolve().parent / "patches"
-COPIED = ("runtime", "tests/__init__.py", "tests/conftest.py", "tests/runtime", "pyproject.toml")
+COPIED = (
+    "runtime",
+    "tests/__init__.py",
+    "tests/conftest.py",
+    "tests/fork_server.py",
+    "tests/run_queue.py",
+    "tests/runtime",
+    "pyproject.toml",
+)
 """What the cited tests need; all of them are tests of the runtime."""
 HEADER = "Turns red: "
 PATIENCE = 60.0

@@ -17,7 +17,7 @@ from pathlib import Path
 from runtime.control import client
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds until a test gives up waiting for something that takes milliseconds."""
 
 ACTORS = "tests.runtime.demo_actors"

@@ -18,7 +18,7 @@ import trio
 from runtime.child_process import PIPE, ChildProcess, spawn
 from runtime.config import Secret
 from runtime.http import new_client
-from tests.vpn.fork_server import ForkServer
+from tests.fork_server import ForkServer
 from vpn.link import VlessLink, link_for
 from vpn.node.client import AgentClient
 from vpn.node.wire import inbound_from_json
@@ -104,7 +104,7 @@ async def running_agent(
     *extra: str,
     argv: Sequence[str] | None = None,
     server: ForkServer | None = None,
-    within: float = 20.0,
+    within: float = 60.0,
 ) -> AsyncIterator[RunningAgent]:
     """An agent for as long as the block lasts. Its log goes to the test's standard error. With `server` it is forked from
     there, which takes a tenth of the time of a new process."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.fork_server import ForkServer, shared_fork_server
 from tests.vpn.agents import RunningAgent, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin, origin_server
 
 
@@ -20,13 +20,9 @@ async def origin() -> AsyncIterator[Origin]:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
+def fork_server() -> ForkServer:
     """Where agents are forked from."""
-    server = ForkServer()
-    try:
-        yield server
-    finally:
-        server.close()
+    return shared_fork_server("vpn.agent")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ how long it misbehaves; 0 means for ever. Where it says so, only the first incar
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -52,7 +53,7 @@ async def stand_still(seconds: float) -> None:
 
 @attrs.define(eq=False)
 class LoopBlocker(Actor):
-    """Does not let the loop go on, once the watchdog has had a look or two."""
+    """Does not let the loop go on, once the watchdog has had a look or two. For "regex" it is given letters, not seconds."""
 
     how: str
     seconds: float = 0.0
@@ -78,19 +79,25 @@ def take_a_lock_twice(seconds: float) -> None:
     lock.acquire(timeout=seconds or -1)
 
 
-def hold_the_interpreter(seconds: float) -> None:
-    """One call of the regular expression engine, which never lets go of the interpreter: for at least `seconds`."""
+def hold_the_interpreter(letters: float) -> None:
+    """One call of the regular expression engine, which never lets go of the interpreter: for as long as so many letters take."""
+    match_seconds(int(letters) or 64)
+
+
+@functools.cache
+def letters_for(seconds: float) -> int:
+    """How many letters hold the interpreter for at least `seconds`, and for less than twice as long.
+
+    Found before the process that it is for is started: while it is tried out, that one's loop would stand as well.
+    """
     length = 16
-    while seconds:
-        # Each letter doubles the time. Probes stay well below what is asked for, then one call does it. They are measured in
-        # this thread's own processor time, the best of three: what a busy machine adds to a probe it may not add to the call.
-        took = min(match_seconds(length) for _ in range(3))
-        if took > seconds / 64:
-            while took < seconds:
-                took, length = took * 2, length + 1
-            break
+    # Each letter doubles the time. Probes stay well below what is asked for, then one call does it. They are measured in
+    # this thread's own processor time, the best of three: what a busy machine adds to a probe it may not add to the call.
+    while (took := min(match_seconds(length) for _ in range(3))) <= seconds / 64:
         length += 1
-    match_seconds(length if seconds else 64)
+    while took < seconds:
+        took, length = took * 2, length + 1
+    return length
 
 
 def match_seconds(length: int) -> float:

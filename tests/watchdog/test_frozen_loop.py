@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import trio
 
-from tests.watchdog.watched_process import LONG, side_by_side, watched
+from tests.watchdog.demo_actors import letters_for
+from tests.watchdog.watched_process import HEALTHCHECK_STALE, LONG, LOOP_STALE, WORKER_STALE, side_by_side, watched
 
 BLOCKER = """
 [actor.reconcile]
@@ -18,15 +20,17 @@ STACKS = {"sleep": "sleep_long", "lock": "take_a_lock_twice"}
 
 
 def blocker(how: str, seconds: float) -> str:
-    return BLOCKER.format(how=how, seconds=seconds)
+    return BLOCKER.format(how=how, seconds=letters_for(seconds) if how == "regex" and seconds else seconds)
 
 
 async def test_a_block_shorter_than_any_limit_is_nobodys_business() -> None:
-    await side_by_side(short_block, ("sleep",), ("lock",), ("regex",))
+    await side_by_side(short_block, ("sleep", 1.0), ("lock", 1.0), ("regex", 0.2))
 
 
-async def short_block(how: str) -> None:
-    async with watched(blocker(how, 0.2)) as process:
+async def short_block(how: str, seconds: float) -> None:
+    # Limits, of a pause as well, that a busy machine does not reach by itself.
+    limits: dict[str, Any] = {"interval": 1.0, "event_loop_stale": 5 * LOOP_STALE, "worker_stale": 5 * WORKER_STALE}
+    async with watched(blocker(how, seconds), healthcheck_stale=5 * HEALTHCHECK_STALE, **limits) as process:
         await process.out.until("lets the loop go on")
         assert set((await process.incarnations()).values()) == {1}
         assert await process.stop() == 0
@@ -80,7 +84,7 @@ async def held_for_a_while() -> None:
     """While one piece of C code holds the interpreter lock, no Python thread runs: a report with a stack *during* it is
     impossible below the C timer's limit. The nearest true thing: afterwards the loop says for how long it stood, the
     pause is forgiven to everybody, and the process serves on."""
-    async with watched(blocker("regex", 2.5)) as process:
+    async with watched(blocker("regex", 2.5), gil_timer=LONG) as process:
         await process.out.until("the event loop stood for")
         await process.err.until("the process paused for")
         assert set((await process.incarnations()).values()) == {1}

@@ -19,7 +19,7 @@ from runtime.control import client
 from tests.runtime.atlas_process import environment
 
 ACTORS = "tests.watchdog.demo_actors"
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds until a test gives up on something that takes a few."""
 
 LOOP_STALE, WORKER_STALE, HEALTHCHECK_STALE = 1.0, 1.4, 1.4

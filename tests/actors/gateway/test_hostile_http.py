@@ -26,10 +26,10 @@ from runtime.testing import OnCrash, actor_system
 from simulators.server import serving as serving_simulator
 from simulators.stripe import Stripe
 from tests.actors.gateway.test_gateway import serving as serving_gateway
+from tests.fork_server import ForkServer
 from tests.vpn.agents import TOKEN, arguments, running_agent
 from tests.vpn.certificate import Authority
 from tests.vpn.conftest import fork_server as fork_server
-from tests.vpn.fork_server import ForkServer
 
 HEAD_SECONDS = 0.5
 MAX_HEADER = 2048

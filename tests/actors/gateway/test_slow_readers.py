@@ -15,6 +15,7 @@ from actors.gateway.gateway import GatewaySettings
 from actors.shop.settings import ShopSettings
 from runtime.config import Secret
 from tests.actors.gateway.test_gateway import Served, serving
+from tests.run_queue import at_most
 
 QUICK = GatewaySettings(port=0, head_seconds=1.0, request_seconds=5.0, max_requests=2, rate=1e6, burst=100_000)
 PATIENT = attrs.evolve(QUICK, head_seconds=30.0, request_seconds=90.0)
@@ -72,7 +73,7 @@ async def test_who_does_not_read_an_answer_does_not_hold_up_the_stop() -> None:
     async with shop(PATIENT) as here:
         with not_reading(here.port, PATIENT.max_requests):
             await until_busy(here)
-            with trio.fail_after(3.0):  # the two seconds for requests in progress, and one more
+            with at_most(3.0):  # the two seconds for requests in progress, and one more
                 await here.system.stop(here.ref)
 
 

@@ -19,6 +19,7 @@ from db.tx import Tx
 from runtime import Inspect, LeaseHeldAcrossCall
 from runtime.http import new_client
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
+from tests.run_queue import at_most
 
 SMALL = PoolSettings(size=2, reserved=0)
 Cheat = Callable[[Tx], Awaitable[None]]
@@ -119,7 +120,7 @@ async def test_a_body_that_is_read_under_a_lease_is_refused_like_the_request(emp
         (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
         url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
         async with client.stream("GET", url) as response, harness.pool.lease("open"):
-            with trio.fail_after(2), pytest.raises(LeaseHeldAcrossCall, match="reading the answer of HTTP GET"):
+            with at_most(2), pytest.raises(LeaseHeldAcrossCall, match="reading the answer of HTTP GET"):
                 await response.aread()
         go_on.set()
         async with client.stream("GET", url) as response:
@@ -158,7 +159,7 @@ async def test_a_callback_that_starts_a_task_for_its_holder_takes_the_lease_alon
                     trio.lowlevel.spawn_system_task(call, attempt, context=context)
 
             trio.lowlevel.current_trio_token().run_sync_soon(callback)
-            with trio.fail_after(2):
+            with at_most(2):
                 while len(refused) < len(attempts):
                     await trio.testing.wait_all_tasks_blocked()
         assert sorted(kind.__name__ for kind in refused) == ["LeaseHeldAcrossCall", "NestedLease"]
@@ -188,7 +189,7 @@ async def test_a_shielded_wait_in_a_transaction_is_refused_like_any_other(empty_
             await trio.sleep(5)
 
     async with harness_with_table(empty_database_dsn) as harness:
-        with trio.fail_after(2), pytest.raises(ForeignAwait):
+        with at_most(2), pytest.raises(ForeignAwait):
             await harness.pool.run("cheat", cheat)
 
 

@@ -26,6 +26,7 @@ from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 from tests.postgres_cluster import Cluster
+from tests.run_queue import Stopwatch
 
 STORM = PoolSettings(size=5, reserved=1, slow_target=60.0)
 """Nobody is shed, however slow the machine."""
@@ -65,7 +66,7 @@ class Ledger:
     async def progress(self, by: int) -> None:
         """Wait until so many more are committed."""
         target = len(self.done) + by
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while len(self.done) < target:
                 self._more = trio.Event()
                 await self._more.wait()
@@ -133,7 +134,7 @@ async def _settle(harness: PoolHarness, ledger: Ledger) -> None:
     assert ledger.done - found == set(), "reported as committed, but not there"
     assert found - ledger.done - ledger.unknown == set(), "there, although its caller was told otherwise"
     assert await harness.pool.run("busy", _busy_sessions) == []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         # A backend that was told to go may still be on its way: then its connection is found dead only now.
         while await harness.pool.run("sessions", _sessions) != harness.state.size:
             harness.state.sweep(trio.current_time())
@@ -282,12 +283,13 @@ async def test_an_old_lease_is_dead_in_the_new_incarnation(empty_database_dsn: s
 async def test_waiters_of_a_killed_pool_are_told_at_once(empty_database_dsn: str) -> None:
     settings = PoolSettings(size=1, reserved=0)
     async with pool_harness(empty_database_dsn, settings, on_crash=OnCrash.RESTART) as harness:
-        told: list[float] = []
+        told = 0
 
         async def wait() -> None:
+            nonlocal told
             with pytest.raises(PoolCrashed, match="may be repeated"):
                 await harness.pool.run("waiter", _one, within=30)
-            told.append(trio.current_time())
+            told += 1
 
         async def hold() -> None:
             with pytest.raises((LeaseRevoked, ConnectionLost)):
@@ -302,7 +304,8 @@ async def test_waiters_of_a_killed_pool_are_told_at_once(empty_database_dsn: str
                 nursery.start_soon(wait)
             while len(harness.state.queue) < 5:
                 await trio.testing.wait_all_tasks_blocked()
-            killed = trio.current_time()
+            took = Stopwatch()
             await harness.system.kill(harness.ref)
-        assert len(told) == 5
-        assert max(told) - killed < 0.5
+            while told < 5:
+                await trio.testing.wait_all_tasks_blocked()
+            assert took.seconds() < 0.5, str(took)

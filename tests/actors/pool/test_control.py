@@ -15,6 +15,7 @@ from actors.pool.settings import PoolSettings
 from db.errors import LeaseRevoked
 from runtime.control import ControlCall, ControlError, Operator
 from tests.actors.pool_fixtures import POOL, PoolHarness, pool_harness
+from tests.run_queue import at_most
 
 SMALL = PoolSettings(size=3, reserved=0)
 
@@ -77,7 +78,7 @@ async def test_a_pool_that_waits_for_its_holders_shows_them_and_can_take_from_th
         shown: Any = await leases(_call(harness), LeasesArguments(POOL))
         assert [held["label"] for held in shown["pools"][0]["holders"]] == ["slow"]
         await pool(_call(harness), PoolArguments(POOL, "revoke", owner="holder"))
-        with trio.fail_after(2):
+        with at_most(2):
             await stopped.wait()
         assert ended == ["slow"]
         shown = await leases(_call(harness), LeasesArguments(POOL))

@@ -19,7 +19,7 @@ from db.tx import Tx
 from runtime import Actor, Message, handler
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import pool_harness
-from tests.run_queue import Stopwatch
+from tests.run_queue import PATIENCE, Stopwatch
 
 SMALL = PoolSettings(size=2, reserved=0)
 
@@ -57,7 +57,7 @@ async def test_a_holder_beyond_its_limit_is_stopped_in_the_statement(empty_datab
 
 async def test_an_open_lease_beyond_its_limit_is_stopped_wherever_it_waits(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, SMALL) as harness:
-        with trio.fail_after(5), pytest.raises(LeaseExpired, match="idler"):
+        with trio.fail_after(PATIENCE), pytest.raises(LeaseExpired, match="idler"):
             async with harness.pool.lease("idler", hold=0.2) as lease:
                 await lease.execute("BEGIN")
                 await trio.sleep(20)  # rule-ok: holding the connection idle is what is tested
@@ -92,7 +92,7 @@ async def test_a_shielded_holder_in_a_statement_is_woken_by_force(empty_database
             await tx.execute("SELECT pg_sleep(20)")
 
     async with pool_harness(empty_database_dsn, SMALL) as harness:
-        with trio.fail_after(5), pytest.raises(LeaseRevoked, match="did not react"):
+        with trio.fail_after(PATIENCE), pytest.raises(LeaseRevoked, match="did not react"):
             await harness.pool.run("stubborn", shielded, hold=0.2)
         await harness.until_full()
 
@@ -129,7 +129,7 @@ async def test_a_killed_holder_gives_back_within_a_turn_of_the_loop(empty_databa
 
         # Its own task, so that killing the actor cancels it.
         harness.system.address(ref)._run.start_task(work, (), "work", inherit_deadline=False)  # type: ignore[union-attr]
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not harness.state.leases:
                 await trio.testing.wait_all_tasks_blocked()
         await harness.system.kill(ref)
@@ -168,7 +168,7 @@ async def test_a_holder_that_crashes_gives_back_before_it_runs_again(empty_datab
     async with pool_harness(empty_database_dsn, SMALL) as harness:
         holding = trio.Event()
         ref = await harness.system.start(_CrashingHolder(holding.set), name="crasher", on_crash=OnCrash.RESTART)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await holding.wait()
             ref.tell(_Crash())
             while ref.incarnation == 1:
@@ -191,7 +191,7 @@ async def test_a_lease_that_outlives_its_holders_incarnation_is_taken_back(empty
                 outcome.append(error)
 
         nursery.start_soon(stray)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not harness.state.leases:
                 await trio.testing.wait_all_tasks_blocked()
             await harness.system.kill(ref)

@@ -17,6 +17,7 @@ from db.tx import Tx
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import pool_harness, second_pool, until_full
 from tests.postgres_cluster import Cluster
+from tests.run_queue import PATIENCE
 
 ROLE = "atlas_limited"
 FOUR = PoolSettings(size=4, reserved=0)
@@ -118,7 +119,7 @@ async def test_a_pool_that_dies_is_not_noticed_by_the_other(empty_database_dsn: 
                 await harness.system.kill(harness.ref)
                 await harness.until_full()
             killed.set()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert await until_full(state)
         assert {connection.pid for connection in state.idle} == pids, "not one of its connections was replaced"
         assert state.status is PoolStatus.UP

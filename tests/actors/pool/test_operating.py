@@ -14,6 +14,7 @@ from db.errors import LeaseTimeout, PoolCrashed
 from db.lease.queue import Lane
 from db.tx import Tx
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
+from tests.run_queue import PATIENCE
 
 SMALL = PoolSettings(size=3, reserved=0)
 
@@ -94,7 +95,7 @@ async def test_a_paused_pool_serves_the_system_lane_only_and_sheds_nobody(empty_
         assert served == []
         assert pool_report(harness.state)["paused"] is True
         harness.state.resume()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not served:
                 await trio.testing.wait_all_tasks_blocked()
 

@@ -31,7 +31,7 @@ from runtime.config import Secret
 from runtime.testing import actor_system
 from tests.actors.pool_fixtures import POOL, pool_harness
 from tests.postgres_cluster import Cluster, temporary_root
-from tests.run_queue import Stopwatch
+from tests.run_queue import PATIENCE, Stopwatch, at_most
 
 SMALL = PoolSettings(size=3, reserved=0)
 
@@ -129,7 +129,7 @@ async def test_a_terminated_holder_gets_connection_lost_and_the_place_is_filled_
             await trio.to_thread.run_sync(cluster.sql, f"SELECT pg_terminate_backend({pids[0]})")
 
         nursery.start_soon(kill)
-        with trio.fail_after(5), pytest.raises(ConnectionLost, match="administrator command"):
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost, match="administrator command"):
             await harness.pool.run("victim", wait_for_the_end, hold=20)
         await harness.until_full()
 
@@ -248,7 +248,7 @@ async def test_a_stopped_backend_costs_no_place(empty_database_dsn: str) -> None
             with trio.move_on_after(0.1) as scope:
                 await harness.pool.run("stopped", stop, hold=20)
             assert scope.cancelled_caught
-            with trio.fail_after(3):
+            with at_most(3):
                 await harness.until_full()
             for _ in range(6):
                 assert await harness.pool.run("after", _pid) != stopped[0]
@@ -264,7 +264,7 @@ async def test_a_stopped_server_does_not_hold_a_caller_beyond_its_deadline(own_c
         for pid in group:
             os.kill(pid, signal.SIGSTOP)
         try:
-            with trio.fail_after(2), trio.move_on_after(0.2) as scope:
+            with at_most(2), trio.move_on_after(0.2) as scope:
                 await harness.pool.run("unanswered", _one, hold=20)
             assert scope.cancelled_caught
         finally:
@@ -296,7 +296,7 @@ async def test_a_server_that_takes_no_new_connection_degrades_the_pool_and_then_
                 for _ in range(2):
                     nursery.start_soon(give_up, harness.pool)
             await harness.until(PoolStatus.DOWN)
-            with trio.fail_after(0.2), pytest.raises(PoolDown, match=r"did not answer within 0\.3 s"):
+            with at_most(0.2), pytest.raises(PoolDown, match=r"did not answer within 0\.3 s"):
                 await harness.pool.run("refused", _one)
         finally:
             os.kill(own_cluster.pid, signal.SIGCONT)
@@ -385,7 +385,7 @@ async def test_the_plain_bridge_can_be_asked_for(empty_database_dsn: str) -> Non
 async def test_an_old_connection_is_replaced_when_it_comes_back(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, attrs.evolve(SMALL, size=1, max_lifetime=0.1)) as harness:
         first = await harness.pool.run("pid", _pid)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while await harness.pool.run("pid", _pid) == first:
                 pass
         await harness.until_full()

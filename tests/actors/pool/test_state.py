@@ -12,6 +12,7 @@ from db.errors import LeaseShed, PoolCrashed, PoolDown
 from db.lease.lease import Lease
 from db.lease.queue import Lane
 from tests.actors.pool.stand_ins import StandInDriver, connection, new_state, request, told, waits
+from tests.run_queue import at_most
 
 
 async def test_who_finds_the_last_connection_dead_is_refused_if_none_can_be_opened() -> None:
@@ -127,7 +128,7 @@ async def test_a_pool_that_stops_while_the_database_is_away_keeps_nobody_waiting
     health = request(lane=Lane.SYSTEM, within=600.0)
     state.open_failed("the server is gone")
     waits(state, health)
-    with trio.fail_after(1):
+    with at_most(1):
         await state.until_drained()
     assert isinstance(told(health), PoolCrashed)
 
@@ -146,7 +147,7 @@ async def test_a_pool_that_stops_goes_on_when_the_last_waiter_gives_up() -> None
         nursery.start_soon(state.until_drained)
         await trio.testing.wait_all_tasks_blocked()
         state.forget(waiter)
-        with trio.fail_after(1):
+        with at_most(1):
             while nursery.child_tasks:
                 await trio.lowlevel.checkpoint()
 

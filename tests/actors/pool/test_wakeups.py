@@ -11,6 +11,7 @@ from db.tx import Tx
 from runtime import WakeUp
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
 from tests.postgres_cluster import Cluster
+from tests.run_queue import PATIENCE
 
 SMALL = PoolSettings(size=2, reserved=0)
 
@@ -31,7 +32,7 @@ def _listening(cluster: Cluster) -> str:
 async def test_the_named_worker_is_woken_when_the_transaction_has_committed(empty_database_dsn: str) -> None:
     async with pool_harness(empty_database_dsn, SMALL, wait=False, wakes=("activation",)) as harness:
         worker = await harness.system.probe("activation")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await worker.receive(WakeUp)  # it has just begun to listen
             await harness.pool.run("buy", _notify, "activation")
             await worker.receive(WakeUp)
@@ -41,7 +42,7 @@ async def test_a_rolled_back_transaction_wakes_nobody(empty_database_dsn: str) -
     async with pool_harness(empty_database_dsn, SMALL, wait=False, wakes=("activation",)) as harness:
         worker = await harness.system.probe("activation")
         other = await harness.system.probe("other")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await worker.receive(WakeUp)
             with pytest.raises(LookupError):
                 await harness.pool.run("fail", _notify_and_fail, "activation")
@@ -54,7 +55,7 @@ async def test_unknown_names_are_counted_and_otherwise_ignored(empty_database_ds
     async with pool_harness(empty_database_dsn, SMALL, wait=False, wakes=("activation",)) as harness:
         worker = await harness.system.probe("activation")
         before = WAKES.labels("pool.main", "unknown").value
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await worker.receive(WakeUp)
             await harness.pool.run("notify", _notify, "no such worker")
             await harness.pool.run("notify", _notify, "activation")

@@ -20,6 +20,7 @@ from db.driver.bridge_plain import PlainBridge
 from db.driver.stepping import InlineBridge, step
 from db.errors import ForeignAwait
 from tests.postgres_cluster import Cluster
+from tests.run_queue import PATIENCE
 
 BRIDGES = [InlineBridge, PlainBridge]
 
@@ -173,7 +174,7 @@ async def test_a_stopped_backend_holds_nobody(bridge_type: type[Bridge], empty_d
     async def use(connection: DriverConnection) -> None:
         os.kill(connection.backend_pid, signal.SIGSTOP)
         try:
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 with trio.move_on_after(0.05) as scope:
                     await step(connection, connection.raw.fetchval("SELECT 1"))
                 assert scope.cancelled_caught
@@ -232,7 +233,7 @@ async def test_a_foreign_await_is_refused_at_its_line(
         reached.append("the line after it")
 
     async def use(connection: DriverConnection) -> None:
-        with trio.fail_after(5), pytest.raises(Exception):  # noqa: B017  httpx and nurseries wrap it
+        with trio.fail_after(PATIENCE), pytest.raises(Exception):  # noqa: B017  httpx and nurseries wrap it
             await step(connection, body(connection))
         assert connection.foreign_await is not None
         assert cheat.__name__ in str(connection.foreign_await)

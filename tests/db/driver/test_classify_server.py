@@ -10,6 +10,7 @@ from db.driver import classify as table
 from db.driver.classify import Fault, classify, sqlstate
 from db.driver.connection import SessionLimits
 from db.driver.session import Session, open_session
+from tests.run_queue import PATIENCE
 
 CODES = table._BY_CODE | {kind + "000": fault for kind, fault in table._BY_CLASS.items()}
 
@@ -67,7 +68,7 @@ async def test_the_servers_own_limits_are_transient(empty_database_dsn: str) -> 
         await other.statements.execute("ROLLBACK")
         pid = await session.statements.fetchval("SELECT pg_backend_pid()")
         await session.statements.execute("BEGIN")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while await other.statements.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid):
                 pass
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)) as caught:

@@ -18,6 +18,7 @@ from db.errors import DatabaseUnreachable, DatabaseUnusable, ForeignAwait, Lease
 from db.tx import Tx
 from runtime.config import Secret
 from tests.postgres_cluster import Cluster
+from tests.run_queue import PATIENCE
 
 
 async def _add(tx: Tx, one: int, other: int) -> int:
@@ -50,7 +51,7 @@ async def test_a_session_gives_up_at_its_deadline_and_goes_on(empty_database_dsn
         await tx.execute("SELECT pg_sleep(15)")
 
     async with open_session(empty_database_dsn, "atlas/test") as session:
-        with trio.fail_after(5), pytest.raises(LeaseExpired, match=r'"slow" was not done within 0\.1 s'):
+        with trio.fail_after(PATIENCE), pytest.raises(LeaseExpired, match=r'"slow" was not done within 0\.1 s'):
             await session.run("slow", slow, within=0.1)
         assert await session.run("add", _add, 1, 2) == 3
 
@@ -136,7 +137,7 @@ async def test_a_server_that_is_too_old_is_refused(empty_database_dsn: str, monk
 async def test_a_stopped_server_is_unreachable_within_the_limit(cluster: Cluster) -> None:
     os.kill(cluster.pid, signal.SIGSTOP)
     try:
-        with trio.fail_after(5), pytest.raises(DatabaseUnreachable, match=r"did not answer within 0\.2 s"):
+        with trio.fail_after(PATIENCE), pytest.raises(DatabaseUnreachable, match=r"did not answer within 0\.2 s"):
             async with open_session(cluster.dsn(), "atlas/test", within=0.2):
                 pass
     finally:

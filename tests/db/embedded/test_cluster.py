@@ -19,6 +19,7 @@ import trio_asyncio
 
 from db.embedded import Cluster, ClusterError, EmbeddedSettings, embedded_dsn, layout_of, prepare
 from runtime.child_process import ChildProcess
+from tests.run_queue import at_most
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_a_start_waits_for_the_predecessor_that_is_still_shutting_down(hom
 async def test_a_pid_that_belongs_to_somebody_else_is_no_predecessor(home: Path) -> None:
     cluster = await prepare(EmbeddedSettings(data_dir=home))
     (cluster.layout.data / "postmaster.pid").write_text(f"{os.getpid()}\n")
-    with trio.fail_after(1):
+    with at_most(1):
         await cluster.wait_for_predecessor()
 
 

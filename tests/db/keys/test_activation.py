@@ -20,6 +20,7 @@ from db.keys.claims import KeyClaim, NodeConfirmation
 from db.keys.nodes import register_node
 from db.work.claims import Claimer, enlist_claimer
 from tests.db.database import Database
+from tests.run_queue import PATIENCE
 
 HERE = [NodeConfirmation("local", "boot-1")]
 
@@ -262,7 +263,7 @@ async def test_a_purchase_wakes_the_activation_worker_when_it_commits(database: 
 
         await listener.listen("atlas_wake", hear)
         await database.buy()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await woken.wait()
     assert "activation" in heard
 

@@ -11,7 +11,7 @@ from db.embedded import EmbeddedSettings
 from runtime.child import GiveUp, Restart
 from runtime.config.config import Config
 from runtime.config.errors import ConfigErrors
-from runtime.config.loader import find_config, load, load_control, load_text
+from runtime.config.loader import find_config, load, load_control, load_sections, load_text
 from runtime.config.secret import Secret
 from runtime.core.mailbox import Overflow
 from runtime.errors import ConfigError
@@ -287,6 +287,36 @@ def test_what_is_needed_to_reach_a_system_loads_beside_errors_elsewhere(tmp_path
     file.write_text("[control]\nsocket = 3\n")
     with pytest.raises(ConfigErrors, match=r"supervisor\.toml:2: control\.socket: expected a path"):
         load_control(file, {})
+
+
+# S-1109
+def test_sections_that_a_command_names_load_beside_errors_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "supervisor.toml"
+    file.write_text('[shop]\nsize = 3\n[nonsense]\n[actor.a]\nactor = "no.such.module:Class"\n')
+    config = load_sections(file, ShopSettings, env={"ATLAS__SHOP__WAIT": "2", "ATLAS__SUPERVISOR__NAME": "two"})
+    assert (config.section(ShopSettings).size, config.section(ShopSettings).wait) == (3, 2.0)
+    file.write_text(f'[shop]\nsize = "x"\n[nonsense]\n[actor.a]\nactor = "{HERE}:Shop"\n')
+    with pytest.raises(ConfigErrors, match=r"supervisor\.toml:2: shop\.size: expected an integer"):
+        load_sections(file, ShopSettings, env={})
+
+
+# S-1109
+@pytest.mark.parametrize(
+    ("text", "env", "error"),
+    [
+        ("[shopp]\n", {}, r'supervisor\.toml:1: shopp: unknown table.*"shop"'),
+        ("[shop]\n", {"ATLAS__PARLOUR__NAME": "x"}, r"ATLAS__PARLOUR__NAME: parlour: unknown table"),
+        ("[shop]\n", {"ATLAS__SHOP": "x"}, r"ATLAS__SHOP.*names a table and a key"),
+    ],
+    ids=["a table of nearly that name", "a table of the environment's own", "a variable that sets nothing"],
+)
+def test_what_may_have_been_meant_for_a_section_that_a_command_names_is_an_error(
+    tmp_path: Path, text: str, env: dict[str, str], error: str
+) -> None:
+    file = tmp_path / "supervisor.toml"
+    file.write_text(f'{text}[actor.a]\nactor = "{HERE}:Shop"\n')
+    with pytest.raises(ConfigErrors, match=error):
+        load_sections(file, ShopSettings, env=env)
 
 
 def test_a_section_that_no_actor_takes_is_read_when_asked_for() -> None:

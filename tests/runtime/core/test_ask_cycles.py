@@ -15,6 +15,7 @@ from runtime.errors import (
 )
 from runtime.message import Message, Request
 from runtime.testing.system import OnCrash, actor_system
+from tests.run_queue import PATIENCE
 from tests.runtime.messages import (
     AskOther,
     GetNotes,
@@ -141,7 +142,7 @@ async def test_two_handlers_that_send_to_each_others_full_mailbox_are_refused() 
         b = await system.start(Flooding(), name="b", capacity=1, on_crash=OnCrash.STOP)
         a.tell(Flood(b))
         b.tell(Flood(a))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             errors = [(await system.exited(ref)).error for ref in (a, b)]
         # Whoever comes second is refused, and dies of it here; to the other that one is then dead.
         assert sorted(type(error).__name__ for error in errors) == ["ActorDead", "WouldDeadlock"]

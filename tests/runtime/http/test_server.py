@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.http import ConnectionLimits, HttpServer, LimitedApp, RequestLimits, open_listener, route
 from runtime.http.listener import SMALL_SEND_BUFFER
+from tests.run_queue import at_most
 
 HEAD_SECONDS = 0.2
 LIMITS = ConnectionLimits(head_seconds=HEAD_SECONDS)
@@ -143,7 +144,7 @@ async def test_a_stop_lets_a_request_in_progress_finish_and_idle_connections_go_
             await here.until(lambda: here.server.open == 2)
             await trio.testing.wait_all_tasks_blocked(0.05)
             here.stop.set()
-            with trio.fail_after(1.5):
+            with at_most(1.5):
                 assert await idle.receive_some() == b""
             go_on.set()
             answer = b""

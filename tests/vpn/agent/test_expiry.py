@@ -11,8 +11,9 @@ import attrs
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
+from tests.run_queue import PATIENCE, at_most
 from tests.vpn.agents import RunningAgent, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
 from vpn.errors import NodeRefused, TunnelError
@@ -39,7 +40,7 @@ async def test_at_its_time_a_key_is_cut_and_refused_without_the_backend(agent: R
         await client.put(spec)
         await client.put(other)
         async with open_stream(tunnel, origin) as stream:
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await read_until_cut(stream)
         ended = datetime.now(UTC)
         assert spec.expires_at is not None
@@ -73,7 +74,7 @@ async def test_a_renewal_after_the_end_serves_again(movable: RunningAgent, origi
         await client.put(spec)
         async with open_stream(tunnel, origin) as stream:
             await client.move_clock(200)
-            with trio.fail_after(1):
+            with at_most(1):
                 await read_until_cut(stream)
         assert (await client.put(spec)).state is KeyState.EXPIRED
         assert (await client.put(attrs.evolve(spec, expires_at=at(1000)))).state is KeyState.SERVING

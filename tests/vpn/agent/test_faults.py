@@ -17,8 +17,9 @@ import attrs
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
+from tests.run_queue import at_most
 from tests.vpn.agents import RunningAgent, configured_agent, gone, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.digest import digest
@@ -140,7 +141,7 @@ async def test_on_a_full_disk_customers_are_served_and_ended_and_confirmed_keys_
                         await client.put(spec)
                         confirmed.append(spec)
                 await client.move_clock(3600)
-                with trio.fail_after(2):
+                with at_most(2):
                     await read_until_cut(ended)
                 await read_more(stream, 50)
                 filler.unlink()

@@ -14,10 +14,11 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from tests.fork_server import ForkServer
+from tests.run_queue import PATIENCE
 from tests.vpn.agent.test_expiry import at
 from tests.vpn.agent.test_faults import limit_files
 from tests.vpn.agents import RunningAgent, configured_agent, key, measured
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.commands.node import node
@@ -77,7 +78,7 @@ async def test_while_the_backend_is_silent_keys_live_a_day_longer_and_then_they_
             await read_more(stream, 50)
             assert (await tunnel.fetch(origin.url)).body == PAGE
             await operator.move_clock(DAY + 200)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await read_until_cut(stream)
             with pytest.raises(TunnelError):
                 await tunnel.fetch(origin.url)
@@ -130,7 +131,7 @@ async def test_looking_at_a_node_does_not_end_the_grace(
         async with open_tunnel(agent.link(spec)) as tunnel, open_stream(tunnel, origin) as stream:
             async with backend(agent) as client:
                 await client.state()
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await read_until_cut(stream)
         assert await measured(agent, "atlas_node_backend_silence_seconds") < HOUR
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import ForkServer
 from tests.vpn.agents import TOKEN, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin
 from vpn.errors import TunnelError
 from vpn.xray.tunnel import open_tunnel

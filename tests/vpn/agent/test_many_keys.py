@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.node_keys import QUICK_KEYS, results, scenario
-from tests.vpn.fork_server import ForkServer
+from tests.fork_server import ForkServer
 
 
 async def test_a_node_that_lost_its_keys_is_filled_again_and_hurts_nobody_who_is_served(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
+from tests.run_queue import at_most
 from tests.vpn.agents import RunningAgent, key
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
@@ -41,7 +41,7 @@ async def test_removal_cuts_the_open_stream_and_nobody_elses(agent: RunningAgent
         async with open_stream(leaving_tunnel, origin) as cut, open_stream(staying_tunnel, origin) as kept:
             removed = await client.remove("leaving", 1)
             assert removed.cut == 1
-            with trio.fail_after(1):
+            with at_most(1):
                 await read_until_cut(cut)
             with pytest.raises(TunnelError):
                 await leaving_tunnel.fetch(origin.url)

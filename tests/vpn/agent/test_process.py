@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
+from tests.run_queue import PATIENCE, at_most
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, gone, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from vpn.protocol import NodeState
 from vpn.xray.tunnel import open_tunnel
@@ -28,7 +29,7 @@ async def test_killing_the_agent_leaves_no_xray_and_a_restart_serves_every_key(t
         (xray,) = first.xray_pids()
         link = first.link(kept)
         await first.kill()
-        with trio.fail_after(2):
+        with at_most(2):
             await gone(xray)
     async with running_agent(tmp_path / "node") as second:
         assert second.facts == first.facts, "links must stay valid"
@@ -48,7 +49,7 @@ async def test_a_killed_xray_comes_back_with_every_key(agent: RunningAgent, orig
         before = await client.state()
         (xray,) = agent.xray_pids()
         os.kill(xray, signal.SIGKILL)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await gone(xray)
             await client.put(key("meanwhile"))  # waits for Xray
         after = await client.state()
@@ -66,7 +67,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(agent: Runni
                 await trio.lowlevel.wait_writable(reader)
                 reader.send(ask)
         agent.child.send_signal(signal.SIGTERM)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert await agent.child.wait() == 0
 
 
@@ -74,7 +75,7 @@ async def test_the_end_of_standard_input_ends_agent_and_xray(agent: RunningAgent
     (xray,) = agent.xray_pids()
     assert agent.child.stdin is not None
     await agent.child.stdin.aclose()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         assert await agent.child.wait() == 0
         await gone(xray)
 
@@ -83,7 +84,7 @@ async def test_the_end_of_standard_input_ends_agent_and_xray(agent: RunningAgent
 async def test_a_signal_ends_agent_and_xray_in_order(agent: RunningAgent, number: signal.Signals) -> None:
     (xray,) = agent.xray_pids()
     agent.child.send_signal(number)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         assert await agent.child.wait() == 0
         await gone(xray)
 

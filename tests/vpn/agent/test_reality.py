@@ -12,9 +12,10 @@ import attrs
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
+from tests.run_queue import at_most
 from tests.vpn.agents import RunningAgent, arguments, key, running_agent
 from tests.vpn.certificate import make_certificate
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
 from vpn.errors import TunnelError
@@ -77,7 +78,7 @@ async def test_a_generated_reality_link_reaches_the_origin_until_it_is_removed(
             assert (await tunnel.fetch(origin.url, within=30)).body == PAGE
             async with open_stream(tunnel, origin) as stream:
                 assert (await client.remove("customer", 1)).cut >= 1
-                with trio.fail_after(1):
+                with at_most(1):
                     await read_until_cut(stream)
             with pytest.raises(TunnelError):
                 await tunnel.fetch(origin.url)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
 from tests.vpn.agent.test_faults import until_xray_has, xray_of
 from tests.vpn.agents import RunningAgent, key, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.node.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.vpn.node.test_client import client_of
 from tests.vpn.origin import PAGE, Origin

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import trio
 from click.testing import CliRunner, Result
 
+from tests.run_queue import at_most
 from tests.vpn.agents import RunningAgent, key
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
@@ -63,7 +64,7 @@ async def test_a_kick_cuts_the_customers_connections_and_lets_come_back(agent: R
         await client.put(spec)
         async with open_stream(tunnel, origin) as stream:
             assert (await ask(agent, "kick", "customer")).output == "connections cut: 1\n"
-            with trio.fail_after(2):
+            with at_most(2):
                 await read_until_cut(stream)
         assert (await tunnel.fetch(origin.url)).body == PAGE
     unknown = await ask(agent, "kick", "nobody")

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from runtime.http import Timeouts, new_client
+from tests.run_queue import PATIENCE
 from tests.vpn.agents import TOKEN, RunningAgent, key
 from tests.vpn.node.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.vpn.node.test_client import client_of
@@ -138,7 +139,7 @@ async def test_no_more_calls_run_than_allowed_and_waiting_says_nothing_about_the
         caller = AgentCaller("tested", proxy.url, http, Timeouts(), 10.0, 0, 0.0, guard, 4)
         for _ in range(4):
             nursery.start_soon(caller.call, "state", "GET", "/v1/state")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await proxy.until_seen(4)
         with pytest.raises(NodeUnreachable, match="not sent: 4 calls"):
             await caller.call("state", "GET", "/v1/state", within=0.1)

@@ -10,9 +10,9 @@ import pytest
 import trio
 from hypothesis import given, settings
 
+from tests.fork_server import ForkServer
 from tests.vpn.agent.test_reality import reality_agent
 from tests.vpn.agents import RunningAgent, key
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.subscription.samples import lists
 from vpn.errors import TunnelError

@@ -12,8 +12,9 @@ import attrs
 import pytest
 import trio
 
+from tests.fork_server import ForkServer
+from tests.run_queue import PATIENCE, at_most
 from tests.vpn.agents import RunningAgent, configured_agent, gone, key, measured, running_agent
-from tests.vpn.fork_server import ForkServer
 from tests.vpn.origin import Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.protocol import KeySpec
@@ -51,10 +52,10 @@ def cutter(agent: RunningAgent, method: CutMethod = CutMethod.DUPLICATE) -> Cutt
 async def test_a_cut_ends_both_sides_well_within_a_second(agent: RunningAgent, origin: Origin, mux: int) -> None:
     async with agent.client() as client, served(agent, "customer", mux) as customer:
         async with open_stream(customer.tunnel, origin) as stream:
-            with trio.fail_after(0.7):
+            with at_most(0.7):
                 await client.remove("customer", 1)
                 await read_until_cut(stream)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await origin.until_open(0)
 
 
@@ -64,17 +65,17 @@ async def test_a_silent_connection_is_cut_too(agent: RunningAgent, origin: Origi
         async with stream:
             await stream.send_all(b"G")
             await origin.until_open(1)
-            with trio.fail_after(0.7):
+            with at_most(0.7):
                 assert (await client.remove("customer", 1)).cut == 1
                 await read_until_cut(stream)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await origin.until_open(0)
 
 
 async def test_every_connection_of_a_customer_is_cut(agent: RunningAgent, origin: Origin) -> None:
     async with agent.client() as client, served(agent, "customer") as customer, contextlib.AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(open_stream(customer.tunnel, origin)) for _ in range(12)]
-        with trio.fail_after(1):
+        with at_most(1):
             assert (await client.remove("customer", 1)).cut == 12
             for stream in streams:
                 await read_until_cut(stream)
@@ -96,7 +97,7 @@ async def test_a_client_that_keeps_coming_stays_out(agent: RunningAgent, origin:
             nursery.start_soon(knock)
             await client.remove("customer", 1)
             await read_until_cut(stream)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await origin.until_open(0)
 
 
@@ -117,7 +118,7 @@ async def test_after_a_removal_the_customers_counters_stand_still_while_others_g
 
         await client.remove("removed", 1)
         await read_until_cut(stream)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await origin.until_open(1)
         before = await counted()
         await read_more(kept, 200)
@@ -134,7 +135,7 @@ async def test_only_the_named_connections_are_cut(agent: RunningAgent, origin: O
             async with open_stream(two.tunnel, origin) as second:
                 assert len(mine) == 1 and len(cutting.live()) == 2
                 assert cutting.cut(mine) == mine
-                with trio.fail_after(0.7):
+                with at_most(0.7):
                     await read_until_cut(first)
                 await read_more(second, 50)
                 assert cutting.cut(mine) == frozenset()
@@ -153,7 +154,7 @@ async def test_a_connection_nobody_reported_is_found_by_its_traffic(agent: Runni
                 async with open_stream(seen.tunnel, origin) as kept:
                     removed = await client.remove("hidden", 1)
                     assert removed.cut == 0, "the agent was to know of no connection"
-                    with trio.fail_after(5):
+                    with trio.fail_after(PATIENCE):
                         await read_until_cut(stray)
                     await read_more(kept, 50)
 
@@ -195,7 +196,7 @@ class Lines:
 
     async def until(self, word: str) -> None:
         """Take lines away until one has this word."""
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while word.encode() not in self._text:
                 await trio.lowlevel.wait_readable(self.descriptor)
                 with contextlib.suppress(BlockingIOError):
@@ -225,7 +226,7 @@ async def test_without_duplicates_the_kernel_destroys_exactly_the_named_connecti
             mine = cutting.live()
             async with open_stream(two.tunnel, origin) as second:
                 assert cutting.cut(mine) == mine
-                with trio.fail_after(0.7):
+                with at_most(0.7):
                     await read_until_cut(first)
                 await read_more(second, 50)
 
@@ -240,7 +241,7 @@ async def test_the_way_to_cut_is_found_and_reported(agent: RunningAgent) -> None
 async def test_a_process_that_has_ended_has_no_way(tmp_path: Path, fork_server: ForkServer) -> None:
     async with running_agent(tmp_path / "node", server=fork_server) as ended:
         (xray,) = ended.xray_pids()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await gone(xray)
     assert cut_method(xray) is CutMethod.NONE
     assert Cutter(xray, 1, CutMethod.NONE).cut(frozenset()) == frozenset()

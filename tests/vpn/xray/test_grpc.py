@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from runtime import LeaseHeldAcrossCall, current_lease
+from tests.run_queue import at_most
 from tests.vpn.agents import RunningAgent, gone
 from tests.vpn.xray.test_tunnel import Held
 from vpn.errors import XrayCallFailed
@@ -132,7 +133,7 @@ async def test_the_end_of_xray_fails_every_call_on_its_way(agent: RunningAgent) 
             except XrayCallFailed as error:
                 failures.append(error)
 
-        with trio.fail_after(4):  # less than a call may take
+        with at_most(4):  # less than a call may take
             async with trio.open_nursery() as nursery:
                 for _ in range(8):
                     nursery.start_soon(ask)

@@ -10,6 +10,7 @@ import sys
 import pytest
 import trio
 
+from tests.run_queue import PATIENCE
 from tests.vpn.agents import gone
 from vpn.errors import XrayCannotListen, XrayConfigRefused, XrayEnded
 from vpn.ports import choose_passing
@@ -42,7 +43,7 @@ async def test_its_death_is_seen_at_once_with_its_status() -> None:
     async def run(*, task_status: trio.TaskStatus[None]) -> None:
         statuses.append(await xray.run(task_status=task_status))
 
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             await nursery.start(run)
             os.kill(xray.pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ import trio
 
 from runtime import LeaseHeldAcrossCall, current_lease
 from runtime.child_process import PIPE, spawn
+from tests.run_queue import PATIENCE
 from tests.vpn.agents import RunningAgent, children_of, gone, key, read_line
 from tests.vpn.origin import PAGE, Origin
 from vpn.errors import TunnelError, XrayCannotListen, XrayConfigRefused
@@ -86,7 +87,7 @@ async def test_the_command_offers_a_proxy_until_it_is_asked_to_end(agent: Runnin
                 assert part
                 answer += part
         child.send_signal(signal.SIGTERM)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert await child.wait() == 0
             await gone(xray)
     finally:
@@ -100,7 +101,7 @@ async def test_killing_the_command_leaves_no_xray() -> None:
             await read_line(child)
         (xray,) = children_of(child.pid)
         child.send_signal(signal.SIGKILL)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await gone(xray)
     finally:
         await child.close()

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from runtime.http import new_client
+from tests.run_queue import PATIENCE, at_most
 from tests.vpn.agents import TOKEN, RunningAgent, key
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_until_cut
@@ -119,7 +120,7 @@ async def test_a_new_uuid_cuts_whoever_still_uses_the_old_one(agent: RunningAgen
         await client.put(old)
         async with open_stream(tunnel, origin) as stream:
             await client.put(key("customer", generation=2))
-            with trio.fail_after(1):
+            with at_most(1):
                 await read_until_cut(stream)
         with pytest.raises(TunnelError):
             await tunnel.fetch(origin.url)
@@ -142,7 +143,7 @@ async def test_a_uuid_can_move_to_another_key_and_serves_there(agent: RunningAge
 async def put_until_taken(put: object, spec: KeySpec) -> None:
     """Put until the UUID is free."""
     assert callable(put)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         while True:
             try:
                 await put(spec)
@@ -290,7 +291,7 @@ async def test_bytes_that_are_not_http_harm_nobody(agent: RunningAgent) -> None:
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(sent)
             await stream.send_eof()
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await read_until_cut(stream)
     async with agent.client() as client:
         assert (await client.state()).ready
@@ -357,7 +358,7 @@ async def test_a_sync_adds_changes_drops_and_keeps(agent: RunningAgent, origin: 
         renewed = key("changed", generation=2)
         async with open_tunnel(agent.link(dropped)) as tunnel, open_stream(tunnel, origin) as stream:
             outcome = await client.sync([same, renewed, added])
-            with trio.fail_after(1):
+            with at_most(1):
                 await read_until_cut(stream)
         assert (outcome.added, outcome.changed, outcome.removed, outcome.unchanged) == (1, 1, 1, 1)
         assert outcome.refused == ()
@@ -404,7 +405,7 @@ async def test_a_kick_cuts_and_lets_come_back(agent: RunningAgent, origin: Origi
         await client.put(spec)
         async with open_stream(tunnel, origin) as stream:
             assert (await client.kick("customer")).cut == 1
-            with trio.fail_after(1):
+            with at_most(1):
                 await read_until_cut(stream)
         assert (await tunnel.fetch(origin.url)).body == PAGE
         with pytest.raises(NodeRefused):

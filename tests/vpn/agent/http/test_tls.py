@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from runtime.config import Secret
 from runtime.http import new_client
+from tests.fork_server import ForkServer
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, running_agent
 from tests.vpn.certificate import Authority
-from tests.vpn.fork_server import ForkServer
 from vpn.commands.node import node
 from vpn.errors import NodeAmbiguous, NodeError, NodeRefused, NodeUnauthorized, NodeUnreachable
 from vpn.node.client import AgentClient

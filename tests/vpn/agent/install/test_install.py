@@ -16,6 +16,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from runtime.child_process import PIPE, spawn
+from tests.run_queue import at_most
 from tests.vpn.agent.install.restricted import ANALYZE, HEADER
 from tests.vpn.agents import arguments, key, read_line, running_agent
 from tests.vpn.certificate import Authority
@@ -281,7 +282,7 @@ async def test_under_the_units_restrictions_a_removed_customer_is_cut_exactly(tm
         await client.put(spec)
         async with open_tunnel(agent.link(spec)) as tunnel, open_stream(tunnel, origin) as stream:
             assert (await client.remove("customer", 1)).cut == 1
-            with trio.fail_after(2):
+            with at_most(2):
                 await read_until_cut(stream)
 
 
