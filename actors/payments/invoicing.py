@@ -16,7 +16,13 @@ async def open_invoice_for(pool: Pool, provider: Provider, order_id: int, *, wit
     ProviderUnavailable (ask again: the same key makes it the same invoice), and what `pool.run` raises.
     """
     invoice = await pool.run(
-        "invoice.reserve", reserve_invoice, order_id, provider.name, provider.assets, within=within
+        "invoice.reserve",
+        reserve_invoice,
+        order_id,
+        provider.name,
+        provider.assets,
+        provider.shortest_page,
+        within=within,
     )
     if invoice.state == "open":
         return invoice
@@ -30,7 +36,9 @@ async def open_invoice_for(pool: Pool, provider: Provider, order_id: int, *, wit
         raise
 
     async def note(tx: Tx) -> Invoice:
-        return await open_invoice(tx, invoice, created.invoice_id, created.pay_url, watched=provider.is_watched)
+        return await open_invoice(
+            tx, invoice, created.invoice_id, created.pay_url, watched=provider.is_watched, lives=created.lives
+        )
 
     INVOICES.labels(provider.name, "opened").inc()
     return await pool.run("invoice.open", note, within=within)

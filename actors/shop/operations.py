@@ -104,6 +104,7 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Open an order for a plan or a top-up, to be paid in the asset of a provider."""
     body = call.body
     key = f"{AUDIT_ACTOR}:{body['idempotency_key']}"
+    contact = body.get("receipt_contact", "")
     customer = await find_customer(tx, call.telegram_id)
     # What was quoted first stays: a repeated request is not priced anew.
     provider = None
@@ -111,14 +112,23 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
         provider = call.provider(body["provider"])
     if "amount" in body:
         amount = Money(body["amount"])
-        quote = None if provider is None else provider.quote(amount)
-        return _order(await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote))
+        quote = None if provider is None else await provider.quote_now(tx, amount)
+        topup = await open_topup(
+            tx, call.telegram_id, amount, idempotency_key=key, quote=quote, receipt_contact=contact
+        )
+        return _order(topup)
     plan, promo = (body["tariff"], body["days"]), body.get("promo")
     if provider is None:
-        return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo))
+        order = await open_order(
+            tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, receipt_contact=contact
+        )
+        return _order(order)
     price = (await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price
-    quote = provider.quote(price)
-    return _order(await open_order(tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, quote=quote))
+    quote = await provider.quote_now(tx, price)
+    order = await open_order(
+        tx, call.telegram_id, *plan, idempotency_key=key, promo_code=promo, quote=quote, receipt_contact=contact
+    )
+    return _order(order)
 
 
 async def get_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -151,7 +161,7 @@ async def buy_plan_from_balance(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {
         "order_id": bought.order_id,
         **_money(bought.price),
-        "expires_at": _time(bought.expires_at),
+        "expires_at": utc_time(bought.expires_at),
         "replayed": bought.replayed,
     }
 
@@ -164,7 +174,7 @@ async def find_subscription(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {
         "state": subscription_state(found),
         "tariff": found.tariff,
-        "expires_at": _time(found.expires_at),
+        "expires_at": utc_time(found.expires_at),
         "auto_renew": found.auto_renew,
         "source": found.source,
     }
@@ -195,7 +205,7 @@ async def switch_auto_renew(tx: Tx, call: ShopRequest) -> ShopAnswer:
 async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """The trial, once."""
     entitlement = await grant_trial(tx, call.telegram_id, actor=call.actor)
-    return {"tariff": entitlement.tariff, "expires_at": _time(entitlement.new_end)}
+    return {"tariff": entitlement.tariff, "expires_at": utc_time(entitlement.new_end)}
 
 
 async def check_promo_code(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -291,7 +301,7 @@ def _order(order: Order) -> ShopAnswer:
         "quoted_asset": order.quote.amount.currency,
         "promo_used": _promo_used(order.promo_code_id, order.unused_promo_id),
         "state": order.state,
-        "expires_at": _time(order.expires_at),
+        "expires_at": utc_time(order.expires_at),
     }
 
 
@@ -303,5 +313,6 @@ def _money(money: Money) -> ShopAnswer:
     return {"amount": money.amount, "currency": money.currency}
 
 
-def _time(at: datetime) -> str:
+def utc_time(at: datetime) -> str:
+    """A moment as the interface writes it."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
