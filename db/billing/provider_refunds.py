@@ -321,7 +321,7 @@ async def _try_in_the_books(
         charge_id,
         amount=value,
         actor=actor,
-        idempotency_key="a trial, undone",
+        idempotency_key=f"a trial of {provider} {charge_id}, undone",
         revoke=revoke,
         write_off=write_off,
     )
