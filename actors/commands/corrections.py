@@ -49,9 +49,10 @@ def refund(
     """Record that a captured charge went back to its payer, in part or whole.
 
     The payment itself is made at the provider, by hand or with --at-provider. A charge that is refunded whole takes the
-    access that it bought and the referrer's reward along. Money that is spent, or was given to the balance as compensation, is not refunded; after a
-    --chargeback what it bought is taken back, the newest first, what is lacking is a debt that later rewards pay, and a
-    case has the numbers. Repeating it changes nothing; a second refund of the same amount needs a --key of its own.
+    access that it bought and the referrer's reward along. Money that is spent, or was given to the balance as
+    compensation, is not refunded; after a --chargeback what it bought is taken back, the newest first, what is lacking is a
+    debt that later rewards pay, and a case has the numbers. Repeating it changes nothing; a second refund of the same
+    amount needs a --key of its own.
     """
     part = None if amount is None else Money(amount)
     name = key or f"{provider}:{charge_id}:{'rest' if amount is None else amount}"
