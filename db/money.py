@@ -18,8 +18,12 @@ DIGITS = {
     "BTC": 8,
     "LTC": 8,
     "ETH": 8,
+    "UNVALUED": 0,
 }
 """Decimals of each asset. The table `assets` holds the same, and a test compares them."""
+
+UNVALUED = "UNVALUED"
+"""One unit of it stands for money of which only the provider's words are known. It has no rate and no price."""
 
 _BIGINT = 2**63 - 1
 

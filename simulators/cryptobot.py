@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from hmac import HMAC
 
@@ -25,6 +25,8 @@ class CryptoBot:
     token: str
     invoices: dict[int, Json] = attrs.field(factory=dict)
     troubles: Troubles = attrs.field(factory=Troubles)
+    rates: dict[tuple[str, str], str] = attrs.field(factory=dict)
+    """Of one asset in another; an empty one is told as not valid."""
     says_nothing: bool = False
     """Lists of invoices are left out of its answers."""
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(528890))
@@ -36,6 +38,7 @@ class CryptoBot:
             routes=[
                 Route("/api/createInvoice", self._create, methods=["POST"]),
                 Route("/api/getInvoices", self._show),
+                Route("/api/getExchangeRates", self._rates),
             ]
         )
 
@@ -80,16 +83,35 @@ class CryptoBot:
             "asset": wanted["asset"],
             "amount": wanted["amount"],
             "bot_invoice_url": f"https://t.me/CryptoBot?start=IVsimulated{number}",
+            "mini_app_invoice_url": f"https://t.me/CryptoBot/app?startapp=invoice-IVsimulated{number}",
+            "web_app_invoice_url": f"https://app.cr.bot/invoices/IVsimulated{number}",
             "payload": wanted["payload"],
             "allow_comments": wanted["allow_comments"],
             "allow_anonymous": wanted["allow_anonymous"],
             "status": "active",
             "created_at": _now(),
+            "expiration_date": _now(float(wanted["expires_in"])),
         }
         self.invoices[number] = invoice
         if spoilt := self.troubles.spoil():
             return _error(spoilt, "INTERNAL")
         return JSONResponse({"ok": True, "result": invoice})
+
+    async def _rates(self, request: Request) -> Response:
+        if refused := self._refused(request):
+            return refused
+        rates = [
+            {
+                "is_valid": rate != "",
+                "is_crypto": True,
+                "is_fiat": False,
+                "source": source,
+                "target": target,
+                "rate": rate or "0",
+            }
+            for (source, target), rate in self.rates.items()
+        ]
+        return JSONResponse({"ok": True, "result": rates})
 
     async def _show(self, request: Request) -> Response:
         if refused := self._refused(request):
@@ -109,5 +131,5 @@ def _error(status: int, name: str) -> Response:
     return JSONResponse({"ok": False, "error": {"code": status, "name": name}}, status)
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _now(later: float = 0.0) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=later)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -34,12 +34,18 @@ class Telegram:
     """To checkouts, by query."""
     sent: list[Json] = attrs.field(factory=list)
     """Messages that the bot has sent to people, as it asked for them."""
+    charges: dict[str, Json] = attrs.field(factory=dict)
+    """What was paid, by charge: who, how much, for which payload, and whether it was given back."""
+    transactions: list[Json] = attrs.field(factory=list)
+    """The bot's statement of Stars, oldest first."""
     dropped: int = 0
     """Pending updates that the bot has thrown away."""
     troubles: Troubles = attrs.field(factory=Troubles)
     slow: dict[str, float] = attrs.field(factory=dict)
     """Seconds that a method takes."""
     changed: trio.Event = attrs.field(factory=trio.Event)
+    calls: list[tuple[str, Json]] = attrs.field(factory=list)
+    """What the bot called, oldest first."""
     asked_at: dict[str, float] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(731908))
 
@@ -60,8 +66,8 @@ class Telegram:
         member = {
             **self._chat(user_id, "ru"),
             "date": int(time.time()),
-            "old_chat_member": {"status": "member"},
-            "new_chat_member": {"status": "kicked", "until_date": 0},
+            "old_chat_member": {"status": "member", "user": self._user(731, "ru", is_bot=True)},
+            "new_chat_member": {"status": "kicked", "user": self._user(731, "ru", is_bot=True), "until_date": 0},
         }
         return self._update("my_chat_member", member)
 
@@ -95,17 +101,39 @@ class Telegram:
         arguments replace what the invoice says.
         """
         invoice = self.invoices[link]
-        message = {
-            **self._message(user_id, "ru"),
-            "successful_payment": {
-                "currency": currency or invoice["currency"],
-                "total_amount": _total(invoice) if amount is None else amount,
-                "invoice_payload": invoice["payload"],
-                "telegram_payment_charge_id": charge or f"stxSimulated{next(self._numbers)}",
-                "provider_payment_charge_id": f"{user_id}_0",
-            },
+        paid: Json = {
+            "currency": currency or invoice["currency"],
+            "total_amount": _total(invoice) if amount is None else amount,
+            "invoice_payload": invoice["payload"],
+            "telegram_payment_charge_id": charge or f"stxSimulated{next(self._numbers)}",
+            "provider_payment_charge_id": f"{user_id}_0",
         }
-        return self._update("message", message)
+        name = str(paid["telegram_payment_charge_id"])
+        if name not in self.charges:
+            self.charges[name] = {"user": user_id, "back": False, **paid}
+            if paid["currency"] == "XTR":
+                self.transactions.append(self._transaction(name, "source"))
+        return self._update("message", {**self._message(user_id, "ru"), "successful_payment": paid})
+
+    def give_back(self, charge: str) -> Json:
+        """Telegram gives Stars back, asked by the bot or by the user; returns the update that says so."""
+        paid = self.charges[charge]
+        paid["back"] = True
+        self.transactions.append(self._transaction(charge, "receiver"))
+        refund = {
+            name: paid[name] for name in ("currency", "total_amount", "invoice_payload", "telegram_payment_charge_id")
+        }
+        return self._update("message", {**self._message(int(str(paid["user"])), "ru"), "refunded_payment": refund})
+
+    def _transaction(self, charge: str, side: str) -> Json:
+        paid = self.charges[charge]
+        partner: Json = {
+            "type": "user",
+            "transaction_type": "invoice_payment",
+            "user": self._user(int(str(paid["user"])), "ru"),
+            "invoice_payload": paid["invoice_payload"],
+        }
+        return {"id": charge, "amount": paid["total_amount"], "date": int(time.time()), side: partner}
 
     def count_anew(self, first: int = 1) -> None:
         """The next update has this number, as after a week of silence."""
@@ -123,6 +151,7 @@ class Telegram:
         if trouble := self.troubles.refuse():
             return _error(trouble, "Internal Server Error")
         body = await request.json()
+        self.calls.append((request.path_params["method"], body))
         await trio.sleep(self.slow.get(request.path_params["method"], 0.0))
         match request.path_params["method"]:
             case "getUpdates":
@@ -131,6 +160,13 @@ class Telegram:
                 return self._answer(body)
             case "sendMessage":
                 return self._send(body)
+            case "refundStarPayment":
+                return self._refund(body)
+            case "getStarTransactions":
+                offset, limit = int(str(body.get("offset", 0))), int(str(body.get("limit", 100)))
+                if not 1 <= limit <= 100:
+                    return _error(400, "Bad Request: limit must be between 1 and 100")
+                return _fine({"transactions": self.transactions[offset : offset + limit]})
             case "createInvoiceLink":
                 return self._create_link(body)
             case "setWebhook":
@@ -181,6 +217,16 @@ class Telegram:
         }
         return _fine(message)
 
+    def _refund(self, body: Json) -> Response:
+        paid = self.charges.get(str(body["telegram_payment_charge_id"]))
+        if paid is None or paid["user"] != body["user_id"] or paid["currency"] != "XTR":
+            return _error(400, "Bad Request: CHARGE_NOT_FOUND")
+        if paid["back"]:
+            return _error(400, "Bad Request: CHARGE_ALREADY_REFUNDED")
+        self.give_back(str(body["telegram_payment_charge_id"]))
+        spoilt = self.troubles.spoil()
+        return _error(spoilt, "Internal Server Error") if spoilt else _fine(True)
+
     def _create_link(self, body: Json) -> Response:
         link = f"https://t.me/$simulated{next(self._numbers)}"
         self.invoices[link] = body
@@ -207,8 +253,8 @@ class Telegram:
         return {"from": self._user(user_id, language), "chat": chat}
 
     @staticmethod
-    def _user(user_id: int, language: str) -> Json:
-        return {"id": user_id, "is_bot": False, "first_name": "Somebody", "language_code": language}
+    def _user(user_id: int, language: str, *, is_bot: bool = False) -> Json:
+        return {"id": user_id, "is_bot": is_bot, "first_name": "Somebody", "language_code": language}
 
     def _notify(self) -> None:
         self.changed.set()

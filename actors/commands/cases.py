@@ -41,7 +41,7 @@ def list_(ctx: click.Context, state: str, after: int, limit: int, as_json: bool)
             one.id,
             one.kind,
             one.details.get("why", "") or one.subject,
-            one.captured or "",
+            one.stated or one.captured or "",
             one.suspended or "",
             one.telegram_id or "",
             one.state,
@@ -109,7 +109,11 @@ def _text(found: Case) -> str:
     if found.telegram_id is not None:
         rows.append(("customer", str(found.telegram_id)))
     if found.captured is not None:
-        rows += [("charge", found.charge or ""), ("captured", str(found.captured)), ("held", str(found.suspended))]
+        rows += [
+            ("charge", found.charge or ""),
+            ("captured", found.stated or str(found.captured)),
+            ("held", str(found.suspended)),
+        ]
     rows += [(name, str(value)) for name, value in found.details.items() if value not in (None, "")]
     if found.state == "closed":
         rows += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from actors.commands.at_provider import refund_at_provider, refund_data, refund_sentence
 from actors.commands.database import in_transaction
 from actors.commands.parameters import KOPECKS, NAME, PROVIDER, REASON, SIGNED_KOPECKS, TELEGRAM_ID
 from db.access.subscriptions import get_subscription
@@ -29,6 +30,7 @@ from runtime.cli import acting_operator, config_option, emit, json_option
 )
 @click.option("--write-off", is_flag=True, help="Take as our loss what is not there any more.")
 @click.option("--key", type=NAME, help="What makes a repetition the same refund. Default: made of charge and amount.")
+@click.option("--at-provider", is_flag=True, help="Have the provider make the payment too, and record it when it has.")
 @config_option
 @json_option
 @click.pass_context
@@ -41,16 +43,27 @@ def refund(
     chargeback: bool,
     write_off: bool,
     key: str | None,
+    at_provider: bool,
     as_json: bool,
 ) -> None:
     """Record that a captured charge went back to its payer, in part or whole.
 
-    The payment itself is made at the provider. A charge that is refunded whole takes the access that it bought and the
-    referrer's reward along. Money that is spent, or was given to the balance as compensation, is not refunded; after a
-    --chargeback what it bought is taken back, the newest first, what is lacking is a debt that later rewards pay, and a
-    case has the numbers. Repeating it changes nothing; a second refund of the same amount needs a --key of its own.
+    The payment itself is made at the provider, by hand or with --at-provider. A charge that is refunded whole takes the
+    access that it bought and the referrer's reward along. Money that is spent, or was given to the balance as
+    compensation, is not refunded; after a --chargeback what it bought is taken back, the newest first, what is lacking is a
+    debt that later rewards pay, and a case has the numbers. Repeating it changes nothing; a second refund of the same
+    amount needs a --key of its own.
     """
     part = None if amount is None else Money(amount)
+    name = key or f"{provider}:{charge_id}:{'rest' if amount is None else amount}"
+    if at_provider and chargeback:
+        raise click.UsageError("a --chargeback has been made by the provider already: leave --at-provider out")
+    if at_provider:
+        asked = refund_at_provider(
+            ctx, provider, charge_id, part, takes_access=not keep_access, writes_off=write_off, key=name
+        )
+        emit(refund_data(asked), as_json, lambda: refund_sentence(asked))
+        return
 
     async def run(tx: Tx) -> Refund:
         return await refund_charge(
@@ -59,7 +72,7 @@ def refund(
             charge_id,
             amount=part,
             actor=acting_operator(ctx).actor,
-            idempotency_key=key or f"{provider}:{charge_id}:{'rest' if amount is None else amount}",
+            idempotency_key=name,
             revoke=not keep_access,
             chargeback=chargeback,
             write_off=write_off,

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 
 import attrs
 import httpx
@@ -24,8 +26,9 @@ from actors.payments.settings import CryptoBotSettings
 from actors.payments.wire import (
     Fields,
     call_provider,
+    came_as_text,
     configured,
-    decimal_text,
+    event_name,
     identifier,
     is_valid_signature,
     object_field,
@@ -37,7 +40,6 @@ from actors.payments.wire import (
     text_field,
 )
 from db.billing.invoices import Invoice
-from db.billing.orders import ORDER_LIFETIME
 from db.billing.payment_facts import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact
 from runtime.http import new_client
 
@@ -55,8 +57,9 @@ class CryptoBot(Provider):
     client: httpx.AsyncClient
 
     @classmethod
-    def of(cls, settings: CryptoBotSettings) -> CryptoBot:
-        """Return one with an HTTP client of its own, which `aclose` closes."""
+    def open(cls, settings: CryptoBotSettings) -> CryptoBot | None:
+        if not settings.token:
+            return None
         headers = {"crypto-pay-api-token": settings.token.reveal()}
         return cls(settings, new_client(settings.url, headers=headers))
 
@@ -67,7 +70,7 @@ class CryptoBot(Provider):
         if not any(is_valid_signature(key, delivery.body, given) for key in keys):
             raise NotAuthentic(NAME, f"its {SIGNATURE} does not sign it" if given else f"it has no {SIGNATURE}")
         update = read_object(delivery.body)
-        return f"{text_field(update, 'update_type')}:{identifier(object_field(update, 'payload'), 'invoice_id')}"
+        return f"{event_name(update, 'update_type')}:{event_name(object_field(update, 'payload'), 'invoice_id')}"
 
     async def understand(self, body: bytes) -> ProviderFact:
         update = read_object(body)
@@ -82,7 +85,7 @@ class CryptoBot(Provider):
             "asset": invoice.amount.currency,
             "amount": str(invoice.amount).split()[0],
             "payload": order_tag(invoice.order_id),
-            "expires_in": int(ORDER_LIFETIME.total_seconds()),
+            "expires_in": max(1, int(invoice.seconds_left)),
             "allow_anonymous": True,
             "allow_comments": False,
         }
@@ -101,6 +104,28 @@ class CryptoBot(Provider):
                     return _captured(item)
                 return InvoiceClosed(invoice.invoice_id, status) if status == "expired" else StillOpen()
         raise NotYet("CryptoBot does not know this invoice; look at payments.cryptobot.token_file and url")
+
+    async def exchange_rates(self) -> Mapping[str, Decimal]:
+        """The rates at which Crypto Pay itself converts, of its assets in roubles; those that it calls invalid are left out."""
+        rates: dict[str, Decimal] = {}
+        for item in await self._list("getExchangeRates"):
+            if isinstance(item, dict) and item.get("is_valid") is True and item.get("target") == "RUB":
+                try:
+                    rates[text_field(item, "source")] = Decimal(str(item.get("rate")))
+                except InvalidOperation as error:
+                    raise ProviderUnavailable(
+                        f"{NAME} answered getExchangeRates with a rate that is no number"
+                    ) from error
+        return rates
+
+    async def _list(self, method: str) -> Sequence[object]:
+        status, answer = await call_provider(self.client, NAME, "GET", f"/api/{method}", what=method, repeat=True)
+        if answer.get("ok") is not True:
+            raise provider_refused(NAME, method, status, str(answer.get("error", "")), "payments.cryptobot")
+        result = answer.get("result")
+        if not isinstance(result, list):
+            raise ProviderUnavailable(f"{NAME} answered {method} without a list")
+        return result
 
     async def _api(self, method: str, *, body: object = None, params: dict[str, str] | None = None) -> Fields:
         status, answer = await call_provider(
@@ -131,8 +156,9 @@ def _captured(invoice: Fields) -> Captured:
     if text_field(invoice, "status") != "paid":
         raise NotUnderstood(f"invoice {invoice_id} was told to be paid, and is {invoice.get('status')!r}")
     if optional_text(invoice, "currency_type") == "fiat":
-        amount = decimal_text(text_field(invoice, "paid_amount"), text_field(invoice, "paid_asset"))
+        came = came_as_text(text_field(invoice, "paid_amount"), text_field(invoice, "paid_asset"))
     else:
-        amount = decimal_text(text_field(invoice, "amount"), text_field(invoice, "asset"))
+        came = came_as_text(text_field(invoice, "amount"), text_field(invoice, "asset"))
     order_id = order_of(optional_text(invoice, "payload"))
-    return Captured(FinalizePurchase(NAME, invoice_id, amount, order_id, actor=NAME), invoice_id)
+    charge = FinalizePurchase(NAME, invoice_id, came.amount, order_id, actor=NAME, stated=came.stated)
+    return Captured(charge, invoice_id)

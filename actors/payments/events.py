@@ -28,6 +28,28 @@ INVOICES = counter(
 )
 
 
+REFUNDS = counter(
+    "atlas_provider_refunds_total",
+    "Refunds that providers were asked for, by what they said: done, pending, refused, unknown.",
+    labels=("provider", "outcome"),
+)
+
+
+@attrs.frozen
+class RefundMade(Event):
+    """A provider said what became of a refund that we asked for."""
+
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    number: int
+    state: str
+    why: str = ""
+
+    def line(self) -> str:
+        reason = f": {self.why}" if self.why else ""
+        return f"{self.provider}: refund {self.number} at the provider is {self.state}{reason}"
+
+
 @attrs.frozen
 class EventSettled(Event):
     """A provider's event was booked."""

@@ -25,9 +25,9 @@ from db.billing.provider_events import (
     settle_event,
     store_event,
 )
-from db.driver.classify import Fault, classify
+from db.driver.classify import Fault, classify, sqlstate
 from db.errors import BusinessError
-from runtime import Context, Killed
+from runtime import AtlasError, Context, Killed
 
 _WITHIN = 2.5
 """Seconds for a connection, and again for a transaction. What a provider waits for has a deadline of its own."""
@@ -69,7 +69,11 @@ class Intake:
                 event = await self._store(provider, event_id, body)
                 is_stored = True
                 self.context.failpoint("stored")
-                if event.is_settled:
+                if event.is_settled and event.is_new:
+                    DELIVERIES.labels(provider.name, event.state).inc()
+                    why = "its id cannot be kept"
+                    self.context.emit(EventFailed(self.context.name, provider.name, event.id, why))
+                elif event.is_settled:
                     DELIVERIES.labels(provider.name, "replayed").inc()
                 else:
                     event = await self._settle_now(provider, attrs.evolve(event, body=body))
@@ -97,7 +101,7 @@ class Intake:
         except Exception as error:
             if not is_away(error):
                 raise
-            raise Unsettled(f"the event could not be stored: {error}", is_stored=False) from error
+            raise Unsettled(f"the event could not be stored: {in_plain_words(error)}", is_stored=False) from error
 
     async def _settle_now(self, provider: Provider, event: StoredEvent) -> StoredEvent:
         try:
@@ -120,7 +124,7 @@ class Intake:
             if is_away(error):
                 raise await self._postponed(event, error, counts=False) from error
             if event.attempts + 1 >= MAX_ATTEMPTS:
-                return await self._failed(event, f"{type(error).__name__}: {error}")
+                return await self._failed(event, in_plain_words(error))
             raise await self._postponed(event, error, counts=True) from error
         self.context.failpoint("settled")
         if not settled.is_settled:
@@ -160,13 +164,13 @@ class Intake:
         except Exception as error:
             if not is_away(error):
                 raise
-            raise Unsettled(f"the event is stored, and the database went away: {error}") from error
+            raise Unsettled(f"the event is stored, and the database went away: {in_plain_words(error)}") from error
         DELIVERIES.labels(event.provider, failed.state).inc()
         self.context.emit(EventFailed(self.context.name, event.provider, event.id, why))
         return failed
 
     async def _postponed(self, event: StoredEvent, error: Exception, *, counts: bool) -> Unsettled:
-        why = f"{type(error).__name__}: {error}" if counts and not isinstance(error, NotYet) else str(error)
+        why = in_plain_words(error)
         DELIVERIES.labels(event.provider, "postponed").inc()
         self.context.emit(EventPostponed(self.context.name, event.provider, event.id, why))
         with trio.CancelScope(shield=True):
@@ -177,6 +181,14 @@ class Intake:
                 if not is_away(lost):  # otherwise it is due again when the claim or the first grace ends
                     raise
         return Unsettled(f"the event is stored and will be settled later: {why}")
+
+
+def in_plain_words(error: BaseException) -> str:
+    """What may be told of an error. Our own are sentences; a driver's or the server's may quote the body that it was about."""
+    if isinstance(error, AtlasError):
+        return str(error)
+    code = sqlstate(error)
+    return f"{type(error).__name__} ({code})" if code else type(error).__name__
 
 
 def is_away(error: BaseException) -> bool:

@@ -20,7 +20,14 @@ async def open_invoice_for(
     same invoice), and what `pool.run` raises.
     """
     invoice = await pool.run(
-        "invoice.reserve", reserve_invoice, order_id, provider.name, provider.assets, allowance, within=within
+        "invoice.reserve",
+        reserve_invoice,
+        order_id,
+        provider.name,
+        provider.assets,
+        provider.shortest_page,
+        allowance,
+        within=within,
     )
     if invoice.state == "open":
         return invoice
@@ -34,7 +41,9 @@ async def open_invoice_for(
         raise
 
     async def note(tx: Tx) -> Invoice:
-        return await open_invoice(tx, invoice, created.invoice_id, created.pay_url, watched=provider.is_watched)
+        return await open_invoice(
+            tx, invoice, created.invoice_id, created.pay_url, watched=provider.is_watched, lives=created.lives
+        )
 
     INVOICES.labels(provider.name, "opened").inc()
     return await pool.run("invoice.open", note, within=within)

@@ -1,24 +1,29 @@
-"""What the gateway and the watcher know of a payment provider, its errors, and a price in its asset."""
+"""What the gateway and the watcher know of a payment provider, and its errors."""
 
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Literal
 
 import attrs
 import httpx
 
+from actors.payments.quotes import FROM_TABLE, PricedIn, quote_in
 from db.billing.invoices import Invoice
 from db.billing.orders import Quote
 from db.billing.payment_facts import Captured, InvoiceClosed, ProviderFact
+from db.billing.pricing import Rate, find_rate
 from db.billing.provider_events import StoredEvent
+from db.billing.provider_refunds import ProviderRefund, RefundAnswer
 from db.errors import BusinessError
-from db.money import DIGITS, Money
-from runtime import AtlasError
+from db.money import Money
+from db.tx import Tx
+from runtime import AtlasError, StartRefused
 
 
 class PaymentError(AtlasError):
@@ -70,6 +75,20 @@ class NewInvoice:
 
     invoice_id: str
     pay_url: str = attrs.field(repr=False)
+    lives: float = 0.0
+    """Seconds from now for which the page can be paid, if the provider says so."""
+
+
+@attrs.frozen
+class Statement:
+    """A page of a provider's own list of what happened."""
+
+    facts: tuple[ProviderFact, ...]
+    position: int
+    """How many entries of the list have been read with it."""
+    is_last: bool
+    unreadable: tuple[tuple[int, str], ...] = ()
+    """Entries that say nothing we understand, by their number in the list, and why."""
 
 
 @attrs.frozen
@@ -77,26 +96,21 @@ class StillOpen:
     """The provider's answer to `look_up`: the invoice can still be paid."""
 
 
-class PricedIn(Protocol):
-    """Settings that say in what an invoice is paid."""
-
-    @property
-    def asset(self) -> str:
-        """What an invoice is quoted in, such as RUB or USDT."""
-        ...
-
-    @property
-    def rate(self) -> str:
-        """Roubles for one whole unit of it; empty if none is set, or none is needed."""
-        ...
+def half_configured(provider: str, key: str, wanted: str) -> StartRefused:
+    """The error for a provider that has its credentials, and lacks a setting without which payments would get lost."""
+    return StartRefused(
+        f"payments.{provider} has credentials, but payments.{provider}.{key} is not usable: it needs {wanted}; "
+        "without it payments could come in that nobody hears of",
+        exit_code=os.EX_CONFIG,
+    )
 
 
 class Provider(ABC):
     """A payment provider, as the gateway and the watcher know it.
 
-    An adapter is this with `name`, `authenticate`, `understand`, `create_invoice` and `look_up`; the rest has defaults that
-    fit a provider which waits for no verdict. Methods that talk to it raise ProviderUnavailable and ProviderRefused, and hold
-    no lease.
+    An adapter is this with `name`, `open`, `authenticate`, `understand`, `create_invoice` and `look_up`; the rest has defaults
+    that fit a provider which waits for no verdict, gives nothing back and has no statement. Methods that talk to it raise
+    ProviderUnavailable and ProviderRefused, and hold no lease.
     """
 
     __slots__ = ()
@@ -105,17 +119,42 @@ class Provider(ABC):
     """Its name in `money_in`, in events and in the path `/payments/<name>`."""
     is_watched: ClassVar[bool] = True
     """Whether `look_up` can be asked about an invoice."""
+    shortest_page: ClassVar[float] = 0.0
+    """Seconds below which it lets no pay page end; `invoice.seconds_left` is never less."""
+    refunds: ClassVar[Literal["", "whole", "parts"]] = ""
+    """Whether `refund` can be asked for: of whole charges, or of parts of them too."""
     settings: PricedIn
     client: httpx.AsyncClient
+
+    @classmethod
+    @abstractmethod
+    def open(cls, settings: Any) -> Provider | None:
+        """Return the adapter with an HTTP client of its own, which `aclose` closes; None without credentials: it is off.
+
+        `settings` are its own table. Raises StartRefused, by `half_configured`, if they would take payments of which no message
+        reaches us.
+        """
 
     @property
     def assets(self) -> tuple[str, ...]:
         """What an invoice can be quoted in."""
         return (self.settings.asset,)
 
-    def quote(self, price: Money) -> Quote:
-        """Return what it would charge for a price in roubles. Raises BusinessError without a configured rate."""
-        return quote_in(price, self.settings.asset, self.settings.rate, f"payments.{self.name}.rate")
+    def quote(self, price: Money, found: Rate | None = None) -> Quote:
+        """Return what it would charge for a price in roubles; `found` is its asset's newest rate in the database.
+
+        Raises RateMissing, RateTooOld, RateOutOfBounds, QuoteTooCoarse: then nothing can be sold through it now.
+        """
+        return quote_in(price, self.settings, f"payments.{self.name}", found)
+
+    async def quote_now(self, tx: Tx, price: Money) -> Quote:
+        """The same, with the rate that the database has now."""
+        is_asked = self.settings.rate == FROM_TABLE
+        return self.quote(price, await find_rate(tx, self.settings.asset) if is_asked else None)
+
+    async def exchange_rates(self) -> Mapping[str, Decimal]:
+        """Ask for roubles for one whole unit of each asset that it knows; by default it knows none."""
+        return {}
 
     @abstractmethod
     def authenticate(self, delivery: WebhookDelivery) -> str:
@@ -147,31 +186,22 @@ class Provider(ABC):
         """Return how the provider sees an open invoice. Raises NotYet if it does not know it: it may be asked with a wrong key,
         and only its own last word closes an invoice."""
 
+    @property
+    def has_statement(self) -> bool:
+        """Whether `read_statement` can be asked, for payments that no message told of; by default it cannot."""
+        return False
+
+    async def read_statement(self, position: int) -> Statement:
+        """Return what happened after the first `position` entries, oldest first."""
+        return Statement((), position, is_last=True)
+
+    async def refund(self, refund: ProviderRefund) -> RefundAnswer:
+        """Give money back under `refund.request_key`, or say what became of it: of one that has a reference, or that may have
+        been asked for before, it is never asked for twice. Raises ProviderUnavailable if that is not known now."""
+        raise ProviderRefused(
+            f"{self.name} has no way to give money back from here: pay it back by hand, and record it with `atlas refund`"
+        )
+
     async def aclose(self) -> None:
         """Close the connections to the provider; calls that are on their way fail."""
         await self.client.aclose()
-
-
-_SHOWN_DIGITS = 2
-"""Crypto amounts are rounded up to as many decimals as people read."""
-
-
-def quote_in(price: Money, asset: str, rate: str, setting: str) -> Quote:
-    """`price` in `asset` at `rate` roubles for one whole unit, rounded up. Raises BusinessError without a usable rate."""
-    if asset == price.currency:
-        return Quote(price, Decimal(1))
-    if asset not in DIGITS:
-        raise BusinessError(
-            f"{setting.rpartition('.')[0]}.asset = {asset!r} is no known asset; known are {', '.join(DIGITS)}"
-        )
-    try:
-        value = Decimal(rate)
-    except InvalidOperation:
-        value = Decimal(0)
-    if not value.is_finite() or value <= 0:
-        raise BusinessError(
-            f'there is no rate for {asset}: set {setting} to the roubles for one whole unit, such as "92.50"'
-        )
-    whole = Decimal(price.amount).scaleb(-DIGITS[price.currency]) / value
-    digits = min(DIGITS[asset], _SHOWN_DIGITS)
-    return Quote(Money.parse(whole.quantize(Decimal(1).scaleb(-digits), ROUND_CEILING), asset), value)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import attrs
 
+from actors.payments.heleket import HeleketSettings
+from actors.payments.platega import PlategaSettings
+from actors.payments.quotes import PaidInRoubles, RateSettings
+from db.billing.orders import normalised_contact
+from db.errors import BusinessError
 from runtime.config import Secret, settings
 
 
 @attrs.frozen
-class TelegramPaymentSettings:
+class RateSourceSettings:
+    """`[payments.rates]`: who is asked what assets are worth."""
+
+    source: Literal["", "cryptobot"] = ""
+    """A provider that is on. Empty: nobody; `atlas rates set` keeps the table."""
+    every: float = attrs.field(default=120.0, validator=attrs.validators.ge(1))
+    """Seconds between two questions."""
+
+
+@attrs.frozen
+class TelegramPaymentSettings(RateSettings):
     """`[payments.telegram]`: Telegram Payments and Stars."""
 
     token: Secret = attrs.field(factory=Secret)
@@ -27,14 +42,12 @@ class TelegramPaymentSettings:
     """The payment provider's token from BotFather; none for Stars."""
     asset: str = "XTR"
     """What invoices are quoted in: XTR (Stars), or the currency of the payment provider behind `provider_token`."""
-    rate: str = ""
-    """Roubles for one whole unit of `asset`, as decimal text. Not needed for RUB."""
     url: str = "https://api.telegram.org"
     """The Bot API."""
 
 
 @attrs.frozen
-class CryptoBotSettings:
+class CryptoBotSettings(RateSettings):
     """`[payments.cryptobot]`: Crypto Pay."""
 
     token: Secret = attrs.field(factory=Secret)
@@ -43,8 +56,6 @@ class CryptoBotSettings:
     """Webhooks signed with it are accepted as well."""
     asset: str = "USDT"
     """What invoices are quoted in."""
-    rate: str = ""
-    """Roubles for one whole unit of `asset`, as decimal text."""
     url: str = "https://pay.crypt.bot"
     """The Crypto Pay API; `https://testnet-pay.crypt.bot` is its test network."""
 
@@ -62,7 +73,7 @@ YOOKASSA_NETWORKS = (
 
 
 @attrs.frozen
-class YooKassaSettings:
+class YooKassaSettings(PaidInRoubles):
     """`[payments.yookassa]`: YooKassa."""
 
     shop_id: str = ""
@@ -72,13 +83,42 @@ class YooKassaSettings:
     """Where the customer comes back to after paying."""
     networks: tuple[str, ...] = YOOKASSA_NETWORKS
     """Notifications from elsewhere are refused."""
+    receipt_vat_code: int = attrs.field(default=0, validator=attrs.validators.in_(range(13)))
+    """The VAT code of what is sold, 1 to 12 by YooKassa's list; for a shop under 54-FZ, whose payments need a receipt each."""
+    receipt_contact: str = attrs.field(default="", repr=False)
+    """An e-mail address or phone number of the shop, for receipts of customers who gave none. Needed with `receipt_vat_code`."""
+    receipt_subject: Literal["service", "commodity", "job", "payment", "another"] = "service"
+    """What is sold (`payment_subject`)."""
+    receipt_mode: Literal[
+        "full_payment",
+        "full_prepayment",
+        "partial_prepayment",
+        "advance",
+        "partial_payment",
+        "credit",
+        "credit_payment",
+    ] = "full_payment"
+    """How it is paid (`payment_mode`)."""
+    receipt_tax_system: int = attrs.field(default=0, validator=attrs.validators.in_(range(7)))
+    """The shop's tax system, 1 to 6; 0 if it has but one."""
     url: str = "https://api.yookassa.ru"
-    asset: ClassVar[str] = "RUB"
-    rate: ClassVar[str] = ""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a receipt by half: YooKassa would refuse every payment, or the tax office every receipt."""
+        if self.receipt_contact:
+            try:
+                normalised_contact(self.receipt_contact)
+            except BusinessError as error:
+                raise ValueError(f"receipt_contact cannot be used: {error}") from error
+        if bool(self.receipt_vat_code) != bool(self.receipt_contact):
+            missing = "receipt_contact" if self.receipt_vat_code else "receipt_vat_code"
+            raise ValueError(f"a receipt needs receipt_vat_code and receipt_contact, and {missing} is not set")
+        if not self.receipt_vat_code and self.receipt_tax_system:
+            raise ValueError("receipt_tax_system is set, and without receipt_vat_code no receipt is sent")
 
 
 @attrs.frozen
-class StripeSettings:
+class StripeSettings(RateSettings):
     """`[payments.stripe]`: Stripe Checkout."""
 
     secret_key: Secret = attrs.field(factory=Secret)
@@ -88,8 +128,6 @@ class StripeSettings:
     previous_webhook_secret: Secret = attrs.field(factory=Secret)
     """Accepted as well. Stripe signs with both itself while a secret is rolled."""
     asset: Literal["RUB", "USD", "EUR"] = "USD"
-    rate: str = ""
-    """Roubles for one whole unit of `asset`, as decimal text."""
     success_url: str = ""
     cancel_url: str = ""
     """Where the customer comes back to."""
@@ -105,3 +143,6 @@ class PaymentSettings:
     cryptobot: CryptoBotSettings = attrs.field(factory=CryptoBotSettings)
     yookassa: YooKassaSettings = attrs.field(factory=YooKassaSettings)
     stripe: StripeSettings = attrs.field(factory=StripeSettings)
+    platega: PlategaSettings = attrs.field(factory=PlategaSettings)
+    heleket: HeleketSettings = attrs.field(factory=HeleketSettings)
+    rates: RateSourceSettings = attrs.field(factory=RateSourceSettings)

@@ -12,15 +12,24 @@ from collections.abc import Callable
 import attrs
 import httpx
 
-from actors.payments.provider import NewInvoice, NotAuthentic, NotYet, Provider, StillOpen, WebhookDelivery
+from actors.payments.provider import (
+    NewInvoice,
+    NotAuthentic,
+    NotYet,
+    Provider,
+    StillOpen,
+    WebhookDelivery,
+    half_configured,
+)
 from actors.payments.settings import StripeSettings
 from actors.payments.wire import (
     Fields,
     call_provider,
+    came_in_minor_units,
     configured,
+    event_name,
     int_field,
     is_valid_signature,
-    minor_units,
     object_field,
     optional_object,
     optional_text,
@@ -31,14 +40,31 @@ from actors.payments.wire import (
     text_field,
 )
 from db.billing.invoices import Invoice
-from db.billing.payment_facts import Captured, FinalizePurchase, InvoiceClosed, NothingToBook, ProviderFact, Reversed
+from db.billing.payment_facts import (
+    Captured,
+    FinalizePurchase,
+    Held,
+    InvoiceClosed,
+    NothingToBook,
+    ProviderFact,
+    ReversalStage,
+    Reversed,
+)
+from db.billing.provider_refunds import ProviderRefund, RefundAnswer
 from runtime.http import new_client
 
 NAME = "stripe"
 TOLERANCE_SECONDS = 300
+_OUR_FAULT = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 _SIGNATURE = "stripe-signature"
 _MOST_SIGNATURES = 16
 _PAID = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
+_REFUND_UPDATES = ("refund.updated", "refund.failed", "charge.refund.updated")
+_DISPUTE_STAGES: dict[str, ReversalStage] = {
+    "charge.dispute.created": "told",
+    "charge.dispute.funds_withdrawn": "withdrawn",
+    "charge.dispute.funds_reinstated": "reinstated",
+}
 _CLOSED = ("checkout.session.expired", "checkout.session.async_payment_failed")
 
 
@@ -47,6 +73,8 @@ class Stripe(Provider):
     """Card payments through sessions of Stripe Checkout."""
 
     name = NAME
+    shortest_page = 1800.0
+    refunds = "parts"
 
     settings: StripeSettings
     client: httpx.AsyncClient
@@ -54,8 +82,14 @@ class Stripe(Provider):
     """The clock that a signature's age is measured with."""
 
     @classmethod
-    def of(cls, settings: StripeSettings) -> Stripe:
-        """Return one with an HTTP client of its own, which `aclose` closes."""
+    def open(cls, settings: StripeSettings) -> Stripe | None:
+        if not (settings.secret_key or settings.webhook_secret):
+            return None
+        if not (settings.secret_key and settings.webhook_secret):
+            missing = "webhook_secret_file" if settings.secret_key else "secret_key_file"
+            raise half_configured(NAME, missing, "both of its secrets")
+        if not settings.success_url:
+            raise half_configured(NAME, "success_url", "where the customer comes back to")
         headers = {"authorization": f"Bearer {settings.secret_key.reveal()}"}
         return cls(settings, new_client(settings.url, headers=headers))
 
@@ -72,7 +106,7 @@ class Stripe(Provider):
             raise NotAuthentic(NAME, "none of its signatures signs it")
         if abs(self.now() - int(said)) > TOLERANCE_SECONDS:
             raise NotAuthentic(NAME, f"it was signed more than {TOLERANCE_SECONDS} s away from our clock")
-        return text_field(read_object(delivery.body), "id")
+        return event_name(read_object(delivery.body), "id")
 
     async def understand(self, body: bytes) -> ProviderFact:
         event = read_object(body)
@@ -87,12 +121,16 @@ class Stripe(Provider):
             return _intent(thing)
         if kind in _CLOSED:
             return InvoiceClosed(text_field(thing, "id"), kind.rpartition(".")[2])
+        if kind == "payment_intent.amount_capturable_updated":
+            return _held(thing)
         if kind == "charge.refunded":
-            said = f"{int_field(thing, 'amount_refunded')} {text_field(thing, 'currency').upper()} in the smallest unit"
-            return Reversed(_intent_of(thing), "refund", text_field(event, "id"), said)
-        if kind == "charge.dispute.created":
-            said = f"{int_field(thing, 'amount')} {text_field(thing, 'currency').upper()} in the smallest unit"
-            return Reversed(_intent_of(thing), "dispute", text_field(thing, "id"), said)
+            refunded = came_in_minor_units(int_field(thing, "amount_refunded"), text_field(thing, "currency"))
+            said = _said(thing, "amount_refunded")
+            return Reversed(_intent_of(thing), "refund", text_field(event, "id"), said, in_all=refunded.amount)
+        if kind in _REFUND_UPDATES:
+            return _refund_update(thing)
+        if kind.startswith("charge.dispute."):
+            return _dispute(kind, thing)
         return NothingToBook(f"an event of type {kind[:60]}")
 
     async def create_invoice(self, invoice: Invoice) -> NewInvoice:
@@ -106,6 +144,7 @@ class Stripe(Provider):
             "line_items[0][price_data][currency]": invoice.amount.currency.lower(),
             "line_items[0][price_data][unit_amount]": str(invoice.amount.amount),
             "line_items[0][price_data][product_data][name]": _product(invoice),
+            "expires_at": str(invoice.page_ends),
             "success_url": self.settings.success_url,
             "cancel_url": self.settings.cancel_url,
         }
@@ -125,7 +164,11 @@ class Stripe(Provider):
 
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         path = f"/v1/checkout/sessions/{invoice.invoice_id}"
-        status, session = await call_provider(self.client, NAME, "GET", path, what="show a session", repeat=True)
+        # What was captured is in the payment: a part of it, where somebody captured no more.
+        expand = {"expand[]": "payment_intent"}
+        status, session = await call_provider(
+            self.client, NAME, "GET", path, what="show a session", params=expand, repeat=True
+        )
         if status == httpx.codes.NOT_FOUND:
             raise NotYet("Stripe does not know this session; look at payments.stripe.secret_key_file")
         if status != httpx.codes.OK:
@@ -135,6 +178,62 @@ class Stripe(Provider):
         return (
             InvoiceClosed(text_field(session, "id"), "expired") if session.get("status") == "expired" else StillOpen()
         )
+
+    async def refund(self, refund: ProviderRefund) -> RefundAnswer:
+        """Its keys are forgotten after a day, so a refund that may have been asked for is looked for first."""
+        if refund.reference:
+            return _answer(await self._show_refund(refund.reference))
+        if refund.asked_before:
+            for made in await self._refunds_of(refund.charge_id):
+                if optional_text(optional_object(made, "metadata") or {}, "request") == refund.request_key:
+                    return _answer(made)
+        form = {
+            "payment_intent": refund.charge_id,
+            "amount": str(refund.amount.amount),
+            "metadata[request]": refund.request_key,
+        }
+        status, made = await call_provider(
+            self.client,
+            NAME,
+            "POST",
+            "/v1/refunds",
+            what="refund a payment",
+            form=form,
+            headers={"idempotency-key": refund.request_key},
+            repeat=True,
+        )
+        if status in _OUR_FAULT:
+            raise _refused("to refund a payment", status, made)
+        if status != httpx.codes.OK:
+            return RefundAnswer("refused", "", optional_text(optional_object(made, "error") or {}, "message"))
+        return _answer(made)
+
+    async def _show_refund(self, reference: str) -> Fields:
+        status, made = await call_provider(
+            self.client, NAME, "GET", f"/v1/refunds/{reference}", what="show a refund", repeat=True
+        )
+        if status != httpx.codes.OK:
+            raise _refused("to show a refund", status, made)
+        return made
+
+    async def _refunds_of(self, charge_id: str) -> list[Fields]:
+        params = {"payment_intent": charge_id, "limit": "100"}
+        status, page = await call_provider(
+            self.client, NAME, "GET", "/v1/refunds", what="list refunds", params=params, repeat=True
+        )
+        found = page.get("data")
+        if status != httpx.codes.OK or not isinstance(found, list):
+            raise _refused("to list refunds", status, page)
+        return [each for each in found if isinstance(each, dict)]
+
+
+def _answer(refund: Fields) -> RefundAnswer:
+    status, reference = text_field(refund, "status"), text_field(refund, "id")
+    if status == "succeeded":
+        return RefundAnswer("done", reference)
+    if status in ("failed", "canceled"):
+        return RefundAnswer("refused", reference, optional_text(refund, "failure_reason") or status)
+    return RefundAnswer("pending", reference)
 
 
 def _parts(header: str) -> tuple[str, list[str]]:
@@ -151,24 +250,59 @@ def _parts(header: str) -> tuple[str, list[str]]:
 
 
 def _session(session: Fields) -> Captured:
-    amount = minor_units(int_field(session, "amount_total"), text_field(session, "currency"))
+    intent = session.get("payment_intent")
+    shown, name = (intent, "amount_received") if isinstance(intent, dict) else (session, "amount_total")
+    came = came_in_minor_units(int_field(shown, name), text_field(shown, "currency"))
     named = optional_text(optional_object(session, "metadata") or {}, "order") or optional_text(
         session, "client_reference_id"
     )
-    charge = FinalizePurchase(NAME, _intent_of(session), amount, order_of(named), actor=NAME)
+    charge = FinalizePurchase(NAME, _intent_of(session), came.amount, order_of(named), actor=NAME, stated=came.stated)
     return Captured(charge, text_field(session, "id"))
 
 
 def _intent(intent: Fields) -> Captured:
-    amount = minor_units(int_field(intent, "amount_received"), text_field(intent, "currency"))
+    came = came_in_minor_units(int_field(intent, "amount_received"), text_field(intent, "currency"))
     order_id = order_of(optional_text(optional_object(intent, "metadata") or {}, "order"))
-    return Captured(FinalizePurchase(NAME, text_field(intent, "id"), amount, order_id, actor=NAME))
+    charge = FinalizePurchase(NAME, text_field(intent, "id"), came.amount, order_id, actor=NAME, stated=came.stated)
+    return Captured(charge)
 
 
 def _intent_of(thing: Fields) -> str:
     """The payment intent, which is an object instead of an id if the request asked to expand it."""
     value = thing.get("payment_intent")
     return text_field(value, "id") if isinstance(value, dict) else text_field(thing, "payment_intent")
+
+
+def _held(intent: Fields) -> ProviderFact:
+    if optional_text(intent, "status") != "requires_capture":
+        return NothingToBook(f"a payment that is {optional_text(intent, 'status')[:40] or 'unknown'}")
+    order_id = order_of(optional_text(optional_object(intent, "metadata") or {}, "order"))
+    return Held(text_field(intent, "id"), order_id, _said(intent, "amount_capturable"), "")
+
+
+def _refund_update(refund: Fields) -> ProviderFact:
+    """What was refunded is told by `charge.refunded`; here it is of interest when it was not, after all."""
+    stages: dict[str, ReversalStage] = {"failed": "failed", "canceled": "cancelled"}
+    status = optional_text(refund, "status")
+    if status not in stages:
+        return NothingToBook(f"a refund that is {status[:40] or 'unknown'}")
+    key = optional_text(optional_object(refund, "metadata") or {}, "request")
+    said = _said(refund, "amount")
+    return Reversed(_intent_of(refund), "refund", text_field(refund, "id"), said, stages[status], request_key=key)
+
+
+def _dispute(kind: str, dispute: Fields) -> ProviderFact:
+    stage = _DISPUTE_STAGES.get(kind)
+    status = optional_text(dispute, "status")
+    if kind == "charge.dispute.closed":
+        stage = "lost" if status == "lost" else "won" if status in ("won", "warning_closed", "prevented") else None
+    if stage is None:
+        return NothingToBook(f"a dispute that is {status[:40] or 'unknown'}")
+    return Reversed(_intent_of(dispute), "dispute", text_field(dispute, "id"), _said(dispute, "amount"), stage)
+
+
+def _said(thing: Fields, name: str) -> str:
+    return f"{int_field(thing, name)} {text_field(thing, 'currency').upper()} in the smallest unit"
 
 
 def _refused(what: str, status: int, answer: Fields) -> Exception:

@@ -14,11 +14,21 @@ import attrs
 import httpx
 import trio
 
-from actors.payments.provider import NewInvoice, NotAuthentic, NotUnderstood, Provider, StillOpen, WebhookDelivery
+from actors.payments.provider import (
+    NewInvoice,
+    NotAuthentic,
+    NotUnderstood,
+    Provider,
+    Statement,
+    StillOpen,
+    WebhookDelivery,
+    half_configured,
+)
 from actors.payments.settings import TelegramPaymentSettings
 from actors.payments.telegram_api import TelegramApi
 from actors.payments.wire import (
     Fields,
+    came_in_minor_units,
     configured,
     int_field,
     matches_any,
@@ -31,7 +41,7 @@ from actors.payments.wire import (
     read_object,
     text_field,
 )
-from db.billing.invoices import Invoice
+from db.billing.invoices import CheckoutVerdict, Invoice
 from db.billing.payment_facts import (
     Captured,
     Checkout,
@@ -42,8 +52,9 @@ from db.billing.payment_facts import (
     ProviderFact,
     Reversed,
 )
-from db.billing.pre_checkout import CheckoutVerdict
 from db.billing.provider_events import StoredEvent
+from db.billing.provider_refunds import ProviderRefund, RefundAnswer
+from db.errors import BusinessError
 from db.money import Money
 
 _CHECKOUT_REFUSALS: dict[CheckoutVerdict | None, tuple[str, str]] = {
@@ -95,9 +106,12 @@ JUDGE_WITHIN = 5.0
 """Seconds from a checkout's arrival to its verdict; without one it is refused."""
 ANSWER_WITHIN = 2.5
 """Seconds for the answer to a checkout; with what goes before, it stays below Telegram's ten."""
+_SECRET_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _INVITATION = "/start ref"
 _NAME = re.compile(r"[!-~]{1,150}")
 _BEYOND_ALL_NUMBERS = 2**63
+_STATEMENT_PAGE = 100
+_REFUNDED = "CHARGE_ALREADY_REFUNDED"
 
 
 @attrs.frozen
@@ -106,13 +120,18 @@ class Telegram(Provider):
 
     name = NAME
     is_watched = False
+    refunds = "whole"
 
     settings: TelegramPaymentSettings
     api: TelegramApi
 
     @classmethod
-    def of(cls, settings: TelegramPaymentSettings) -> Telegram:
-        """Return one with an HTTP client of its own, which `aclose` closes."""
+    def open(cls, settings: TelegramPaymentSettings) -> Telegram | None:
+        if not settings.token:
+            return None
+        if settings.mode == "webhook" and not _SECRET_TOKEN.fullmatch(settings.webhook_secret.reveal()):
+            wanted = '1 to 256 characters of A-Z, a-z, 0-9, _ and -, or mode = "polling"'
+            raise half_configured(NAME, "webhook_secret_file", wanted)
         return cls(settings, TelegramApi.of(settings.url, settings.token))
 
     def authenticate(self, delivery: WebhookDelivery) -> str:
@@ -145,7 +164,8 @@ class Telegram(Provider):
         if refund is not None:
             said = f"{int_field(refund, 'total_amount')} {text_field(refund, 'currency')} in the smallest unit"
             charge = text_field(refund, "telegram_payment_charge_id")
-            return Reversed(charge, "refund", charge, said)
+            came = came_in_minor_units(int_field(refund, "total_amount"), text_field(refund, "currency"))
+            return Reversed(charge, "refund", charge, said, in_all=came.amount)
         return NothingToBook("no payment", _anybody(update))
 
     async def follow_up(self, body: bytes, event: StoredEvent) -> None:
@@ -184,6 +204,40 @@ class Telegram(Provider):
         # Telegram names no invoice: ours does, and only the order that it carries matters.
         return NewInvoice(f"link-{invoice.id}", link)
 
+    @property
+    def has_statement(self) -> bool:
+        """Stars have one; what a provider behind Telegram captured is on that provider's."""
+        return self.settings.asset == "XTR"
+
+    async def read_statement(self, position: int) -> Statement:
+        """A page of the bot's Star transactions: the payments of invoices, and what went back of them."""
+        entries = await self.api.star_transactions(position, _STATEMENT_PAGE)
+        facts: list[ProviderFact] = []
+        unreadable: list[tuple[int, str]] = []
+        for number, entry in enumerate(entries, position):
+            try:
+                fact = _entry(entry) if isinstance(entry, dict) else None
+            except (NotUnderstood, BusinessError) as error:
+                unreadable.append((number, str(error)))
+            else:
+                facts += [] if fact is None else [fact]
+        is_last = len(entries) < _STATEMENT_PAGE
+        return Statement(tuple(facts), position + len(entries), is_last, tuple(unreadable))
+
+    async def refund(self, refund: ProviderRefund) -> RefundAnswer:
+        """Stars alone can be given back; asked twice, Telegram says that they were."""
+        if refund.amount.currency != "XTR":
+            return RefundAnswer(
+                "refused", "", "what a provider behind Telegram captured is given back at that provider"
+            )
+        if refund.telegram_id is None:
+            return RefundAnswer("refused", "", "it is not known who paid, and Telegram wants to be told")
+        body = {"user_id": refund.telegram_id, "telegram_payment_charge_id": refund.charge_id}
+        why = await self.api.refusal_of("refundStarPayment", body)
+        if not why or _REFUNDED in why:
+            return RefundAnswer("done", refund.charge_id)
+        return RefundAnswer("refused", "", why)
+
     async def look_up(self, invoice: Invoice) -> Captured | InvoiceClosed | StillOpen:
         """Telegram cannot be asked about an invoice; it keeps an update for a day until it is taken."""
         return StillOpen()
@@ -199,6 +253,23 @@ class Telegram(Provider):
             status = await self.api.send("answerPreCheckoutQuery", body, within=ANSWER_WITHIN)
             if status not in (httpx.codes.OK, httpx.codes.BAD_REQUEST):
                 raise self.api.refused("answerPreCheckoutQuery", status)
+
+
+def _entry(entry: Fields) -> ProviderFact | None:
+    """What a Star transaction means for money here: gifts, paid media, withdrawals and advertisements mean nothing."""
+    for side in ("source", "receiver"):
+        partner = optional_object(entry, side)
+        if partner is None or optional_text(partner, "type") != "user" or "invoice_payload" not in partner:
+            continue
+        charge, stars = text_field(entry, "id"), came_in_minor_units(int_field(entry, "amount"), "XTR")
+        if side == "receiver":
+            said = f"{stars.amount.amount} XTR in the smallest unit"
+            return Reversed(charge, "refund", charge, said, in_all=stars.amount)
+        contact = _contact({"from": partner.get("user")})
+        payer = None if contact is None else contact.telegram_id
+        order = order_of(optional_text(partner, "invoice_payload"))
+        return Captured(FinalizePurchase(NAME, charge, stars.amount, order, payer, actor=NAME), contact=contact)
+    return None
 
 
 def _subject(update: Fields) -> str | None:
@@ -227,14 +298,15 @@ def _checkout(query: Fields) -> Checkout:
 
 
 def _captured(payment: Fields, contact: Contact | None) -> Captured:
-    amount = minor_units(int_field(payment, "total_amount"), text_field(payment, "currency"))
+    came = came_in_minor_units(int_field(payment, "total_amount"), text_field(payment, "currency"))
     charge = FinalizePurchase(
         NAME,
         text_field(payment, "telegram_payment_charge_id"),
-        amount,
+        came.amount,
         order_of(optional_text(payment, "invoice_payload")),
         None if contact is None else contact.telegram_id,
         actor=NAME,
+        stated=came.stated,
     )
     return Captured(charge, contact=contact)
 

@@ -53,11 +53,33 @@ class TelegramApi:
             )
         raise self.refused("getUpdates", status, optional_text(answer, "description"))
 
+    async def star_transactions(self, offset: int, limit: int) -> list[object]:
+        """Call `getStarTransactions`. Raises ProviderUnavailable and ProviderRefused."""
+        status, answer = await self._call("getStarTransactions", {"offset": offset, "limit": limit}, 10.0, repeat=True)
+        result = answer.get("result")
+        found = result.get("transactions") if isinstance(result, dict) else None
+        if answer.get("ok") is True and isinstance(found, list):
+            return found
+        raise self.refused("getStarTransactions", status, optional_text(answer, "description"))
+
     async def demand(self, method: str, body: object) -> None:
         """Call a method that must succeed. Raises ProviderUnavailable and ProviderRefused."""
         status, answer = await self._call(method, body, 10.0, repeat=True)
         if answer.get("ok") is not True:
             raise self.refused(method, status, optional_text(answer, "description"))
+
+    async def refusal_of(self, method: str, body: object) -> str:
+        """Call a method that a repetition does not do twice; returns why Telegram says no, empty if it says yes.
+
+        Raises ProviderUnavailable, and ProviderRefused when it does not know the bot.
+        """
+        status, answer = await self._call(method, body, 10.0, repeat=True)
+        if answer.get("ok") is True:
+            return ""
+        why = optional_text(answer, "description")
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+            raise self.refused(method, status, why)
+        return why[:200] or f"HTTP {status}"
 
     def refused(self, method: str, status: int, why: str = "") -> ProviderRefused:
         """The error for an answer that says no."""

@@ -10,19 +10,23 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 
+import attrs
 import httpx
 import trio
 
 from actors.payments.provider import NotUnderstood, ProviderRefused, ProviderUnavailable
-from db.money import Money, NotMoney
+from db.billing.payment_facts import LONGEST_NAME, is_name
+from db.money import UNVALUED, Money, NotMoney
 from runtime.config import Secret
 
 Fields = Mapping[str, object]
 
+_UNKEPT = re.compile("[\0\ud800-\udfff]")
+"""What JSON can say and PostgreSQL cannot keep: NUL, and half of a character."""
 _ORDER = re.compile(r"order:(\d{1,18})")
 
 
@@ -49,15 +53,23 @@ def optional_object(fields: Fields, name: str) -> Fields | None:
 
 
 def text_field(fields: Fields, name: str) -> str:
-    """A member that must be text, and not empty."""
+    """A member that must be text, not empty, and such that PostgreSQL can keep it."""
     value = fields.get(name)
+    return value if isinstance(value, str) and value and not _UNKEPT.search(value) else _missing(name, "text", value)
+
+
+def event_name(fields: Fields, name: str) -> str:
+    """A member that names an event: text or a whole number, whatever is in it. `store_event` finds one that it cannot keep."""
+    value = fields.get(name)
+    if type(value) is int:
+        return str(value)
     return value if isinstance(value, str) and value else _missing(name, "text", value)
 
 
 def optional_text(fields: Fields, name: str) -> str:
-    """A member that is text, or nothing."""
+    """A member that is text that can be kept, or nothing."""
     value = fields.get(name)
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and not _UNKEPT.search(value) else ""
 
 
 def int_field(fields: Fields, name: str) -> int:
@@ -77,9 +89,46 @@ def minor_units(amount: int, currency: str) -> Money:
     return _money(lambda: Money(amount, currency.upper()))
 
 
-def decimal_text(amount: str, currency: str) -> Money:
-    """An amount written as decimal text. Raises NotUnderstood if it is not exactly one."""
-    return _money(lambda: Money.parse(amount, currency.upper()))
+@attrs.frozen
+class Came:
+    """Money as a provider tells of it."""
+
+    amount: Money
+    """One unit of `UNVALUED` for what we cannot hold: an asset that we do not know, or a part of a smallest unit."""
+    stated: str = ""
+    """The provider's words, then."""
+
+
+def came_in_minor_units(amount: int, currency: str) -> Came:
+    """What was captured, told in the smallest unit. Raises NotUnderstood if that is nothing."""
+    _refuse_nothing(amount, currency)
+    return _held(lambda: Money(amount, currency.upper()), f"{amount} of the smallest unit of {currency.upper()}")
+
+
+def came_as_text(amount: str, currency: str) -> Came:
+    """What was captured, told as decimal text. Raises NotUnderstood if that is nothing, or no number."""
+    try:
+        number = Decimal(amount)
+    except InvalidOperation as error:
+        raise NotUnderstood(f"the amount of a payment is {len(amount)} characters of text, and no number") from error
+    _refuse_nothing(number, currency)
+    return _held(lambda: Money.parse(number, currency.upper()), f"{amount} {currency.upper()}")
+
+
+def _refuse_nothing(number: int | Decimal, currency: str) -> None:
+    if not Decimal(number).is_finite() or number <= 0:
+        raise NotUnderstood(f"{str(number)[:40]} {currency[:20]} cannot have been paid")
+
+
+def _held(build: Callable[[], Money], stated: str) -> Came:
+    """It came, so it is kept, whether or not we know what it is."""
+    if len(stated) > LONGEST_NAME or not is_name(stated):
+        raise NotUnderstood("the amount of a payment, or its currency, is longer than any")
+    try:
+        money = build()
+    except NotMoney:
+        return Came(Money(1, UNVALUED), stated)
+    return Came(money) if money.currency != UNVALUED else Came(Money(1, UNVALUED), stated)
 
 
 def order_tag(order_id: int) -> str:
@@ -93,13 +142,11 @@ def order_of(tag: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _money(build: object) -> Money:
-    assert callable(build)
+def _money(build: Callable[[], Money]) -> Money:
     try:
         money = build()
     except NotMoney as error:
         raise NotUnderstood(str(error)) from error
-    assert isinstance(money, Money)
     if money.amount <= 0:
         raise NotUnderstood(f"{money} cannot have been paid")
     return money
@@ -126,6 +173,7 @@ async def call_provider(
     *,
     what: str,
     body: object = None,
+    content: bytes | None = None,
     form: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
@@ -134,11 +182,13 @@ async def call_provider(
 ) -> tuple[int, Fields]:
     """Send one request and return the status, below 500 and not 429, with the answer's JSON object.
 
-    `what` names the request in errors, because the path may hold a secret. Raises ProviderUnavailable when the answer
-    stays away, says 429 or 500 and above, or is no JSON: what happened there is unknown. With `repeat`, which needs an
-    idempotency key or a method that changes nothing, it is sent up to `REPEATS` times more first. `within` seconds bound
-    it all.
+    `body` is sent as JSON, `content` as the JSON that it is already. `what` names the request in errors, because the path may
+    hold a secret. Raises ProviderUnavailable when the answer stays away, says 429 or 500 and above, or is no JSON: what
+    happened there is unknown. With `repeat`, which needs an idempotency key or a method that changes nothing, it is sent up
+    to `REPEATS` times more first. `within` seconds bound it all.
     """
+    if body is not None:
+        content = json.dumps(body, default=_write).encode()
     why = ""
     with trio.move_on_after(within):
         for attempt in range(1 + REPEATS * repeat):
@@ -148,10 +198,10 @@ async def call_provider(
                 answer = await client.request(
                     method,
                     path,
-                    content=None if body is None else json.dumps(body, default=_write).encode(),
+                    content=content,
                     data=None if form is None else dict(form),
                     params=None if params is None else dict(params),
-                    headers={**({} if body is None else {"content-type": "application/json"}), **(headers or {})},
+                    headers={**({} if content is None else {"content-type": "application/json"}), **(headers or {})},
                 )
             except httpx.HTTPError as error:
                 why = type(error).__name__

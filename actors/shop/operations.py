@@ -127,6 +127,7 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
     """Open an order for a plan or a top-up, to be paid in the asset of a provider."""
     body = call.body
     key = f"{KEY_PREFIX}:{body['idempotency_key']}"
+    contact = body.get("receipt_contact", "")
     customer = await find_customer(tx, call.telegram_id)
     # What was quoted first stays: a repeated request is not priced anew.
     provider = None
@@ -134,14 +135,22 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
         provider = call.provider(body["provider"])
     if "amount" in body:
         amount = Money(body["amount"])
-        quote = None if provider is None else provider.quote(amount)
+        quote = None if provider is None else await provider.quote_now(tx, amount)
         return _order(
-            await open_topup(tx, call.telegram_id, amount, idempotency_key=key, quote=quote, allowance=call.allowance)
+            await open_topup(
+                tx,
+                call.telegram_id,
+                amount,
+                idempotency_key=key,
+                quote=quote,
+                receipt_contact=contact,
+                allowance=call.allowance,
+            )
         )
     plan, promo = (body["tariff"], body["days"]), body.get("promo")
     quote = None
     if provider is not None:
-        quote = provider.quote((await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price)
+        quote = await provider.quote_now(tx, (await quote_plan(tx, call.telegram_id, *plan, promo_code=promo)).price)
     return _order(
         await open_order(
             tx,
@@ -150,6 +159,7 @@ async def place_order(tx: Tx, call: ShopRequest) -> ShopAnswer:
             idempotency_key=key,
             promo_code=promo,
             quote=quote,
+            receipt_contact=contact,
             allowance=call.allowance,
         )
     )
@@ -192,7 +202,7 @@ async def buy_plan_from_balance(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {
         "order_id": bought.order_id,
         **_money(bought.price),
-        "expires_at": _time(bought.expires_at),
+        "expires_at": utc_time(bought.expires_at),
         "replayed": bought.replayed,
     }
 
@@ -205,7 +215,7 @@ async def find_subscription(tx: Tx, call: ShopRequest) -> ShopAnswer:
     return {
         "state": subscription_state(found),
         "tariff": found.tariff,
-        "expires_at": _time(found.expires_at),
+        "expires_at": utc_time(found.expires_at),
         "auto_renew": found.auto_renew,
         "source": found.source,
     }
@@ -243,7 +253,7 @@ async def start_trial(tx: Tx, call: ShopRequest) -> ShopAnswer | BusinessError:
         )
     except BusinessError as error:
         return error  # nothing is written before a refusal but the attempt
-    return {"tariff": entitlement.tariff, "expires_at": _time(entitlement.new_end)}
+    return {"tariff": entitlement.tariff, "expires_at": utc_time(entitlement.new_end)}
 
 
 async def check_promo_code(tx: Tx, call: ShopRequest) -> ShopAnswer:
@@ -342,7 +352,7 @@ def _order(order: Order) -> ShopAnswer:
         "quoted_asset": order.quote.amount.currency,
         "promo_used": _promo_used(order.promo_code_id, order.unused_promo_id),
         "state": order.state,
-        "expires_at": _time(order.expires_at),
+        "expires_at": utc_time(order.expires_at),
     }
 
 
@@ -354,5 +364,6 @@ def _money(money: Money) -> ShopAnswer:
     return {"amount": money.amount, "currency": money.currency}
 
 
-def _time(at: datetime) -> str:
+def utc_time(at: datetime) -> str:
+    """A moment as the interface writes it."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

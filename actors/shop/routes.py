@@ -18,7 +18,7 @@ from actors.payments.invoicing import open_invoice_for
 from actors.payments.provider import Provider
 from actors.pool.client import Pool
 from actors.shop.description import PREFIX, Description, MalformedRequest, Operation
-from actors.shop.operations import OPERATIONS, ShopAnswer, ShopRequest
+from actors.shop.operations import OPERATIONS, ShopAnswer, ShopRequest, utc_time
 from actors.shop.problems import NonceUsed, problem, problem_of
 from actors.shop.signature import Signed, verify_signature
 from db.errors import BusinessError
@@ -101,7 +101,12 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
 async def _invoice(shop: Shop, call: ShopRequest) -> ShopAnswer:
     provider = call.provider(call.body["provider"])
     invoice = await open_invoice_for(shop.pool(), provider, call.parameters["order_id"], allowance=call.allowance)
-    return {"provider": provider.name, "invoice_id": invoice.invoice_id, "pay_url": invoice.pay_url}
+    return {
+        "provider": provider.name,
+        "invoice_id": invoice.invoice_id,
+        "pay_url": invoice.pay_url,
+        "expires_at": utc_time(invoice.order_ends_at),
+    }
 
 
 async def _carry_out(tx: Tx, operation: Operation, call: ShopRequest, signed: Signed) -> ShopAnswer | BusinessError:

@@ -37,6 +37,8 @@ class Case:
     """`provider charge-id` of the captured money, which `atlas refund` goes by."""
     captured: Money | None
     """What the provider captured, in its asset."""
+    stated: str
+    """What it captured in its own words, if its asset or amount is none that we can hold."""
     suspended: Money
     """What waits on the suspense account; zero when the value in roubles is not known."""
     details: Mapping[str, object]
@@ -141,7 +143,8 @@ async def credit_case(tx: Tx, case_id: int, telegram_id: int, *, actor: str, amo
     if not case.suspended:
         if amount is None or not amount > Money(0):
             raise BusinessError(
-                f"the value of {case.captured} in roubles is not known: say the amount that the customer is credited"
+                f"the value of {case.stated or case.captured} in roubles is not known: say the amount that the customer is "
+                "credited"
             )
         source, value = "adjustment", amount
     elif amount is not None and amount != case.suspended:
@@ -201,7 +204,7 @@ async def _close(tx: Tx, case_id: int, resolution: str, actor: str) -> None:
 
 _CASES = """
 SELECT c.*, c.details::text AS details_text, customers.telegram_id, m.provider || ' ' || m.charge_id AS charge,
-       m.amount, m.asset, coalesce(m.booked_currency, 'RUB') AS currency,
+       m.amount, m.asset, m.stated, coalesce(m.booked_currency, 'RUB') AS currency,
        (SELECT coalesce(sum(p.amount), 0)::bigint FROM journals j
         JOIN postings p ON p.journal_id = j.id JOIN accounts a ON a.id = p.account_id
         WHERE j.money_in_id = c.money_in_id AND a.kind = 'suspense') AS held
@@ -225,6 +228,7 @@ def _case(row: Row) -> Case:
         money_in_id=row["money_in_id"],
         charge=row["charge"],
         captured=None if row["amount"] is None else Money(row["amount"], row["asset"]),
+        stated=row["stated"] or "",
         suspended=Money(row["held"], row["currency"]),
         details=json.loads(row["details_text"]),
     )

@@ -24,6 +24,8 @@ class Charge:
     booked: Money
     """Its value in the ledger; zero when that is not known."""
     received_at: datetime
+    stated: str = ""
+    """What came in the provider's words, where `amount` could not hold it."""
 
 
 @attrs.frozen
@@ -45,6 +47,7 @@ async def record_charge(
     customer_id: int | None,
     order_id: int | None,
     pays: int | None = None,
+    stated: str = "",
 ) -> NewCharge | None:
     """Record the charge, or return `None` if it was recorded before; `pays` is the order that it pays exactly.
 
@@ -54,8 +57,9 @@ async def record_charge(
     row = await tx.fetchrow(
         """
         WITH charge AS (
-            INSERT INTO money_in (provider, charge_id, customer_id, order_id, amount, asset, booked_amount, booked_currency)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            INSERT INTO money_in (provider, charge_id, customer_id, order_id, amount, asset, booked_amount, booked_currency,
+                                  stated)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($10, ''))
             ON CONFLICT (provider, charge_id) DO NOTHING
             RETURNING id
         ), paid AS (
@@ -74,6 +78,7 @@ async def record_charge(
         booked.amount,
         booked.currency,
         pays,
+        stated,
     )
     return None if row is None else NewCharge(row["id"], row["pays"])
 
@@ -100,19 +105,22 @@ async def find_charge(tx: Tx, provider: str, charge_id: str) -> Charge | None:
         amount=Money(row["amount"], row["asset"]),
         booked=Money(row["booked_amount"], row["booked_currency"]),
         received_at=row["received_at"],
+        stated=row["stated"] or "",
     )
 
 
-def refuse_other_facts(charge: Charge, amount: Money, *, telegram_id: int | None, order_id: int | None) -> None:
+def refuse_other_facts(
+    charge: Charge, amount: Money, *, telegram_id: int | None, order_id: int | None, stated: str = ""
+) -> None:
     """Return if the charge was recorded with these facts; raises `ChargeConflict` naming both sides.
 
     What either side does not know (`None`) is not compared: a provider may repeat less than it said first, and a
     payer may have become a customer since.
     """
     where = f"{charge.provider} charge {charge.charge_id!r} was recorded at {charge.received_at:%Y-%m-%d %H:%M:%S %Z}"
-    if charge.amount != amount:
+    if (charge.amount, charge.stated) != (amount, stated):
         raise ChargeConflict(
-            f"{where} with {charge.amount} and now comes with {amount}; nothing was changed. "
+            f"{where} with {charge.stated or charge.amount} and now comes with {stated or amount}; nothing was changed. "
             "A provider never changes a charge: compare both with its records."
         )
     for what, recorded, now in (

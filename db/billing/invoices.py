@@ -2,18 +2,20 @@
 
 Opening one is three steps: `reserve_invoice` (a row with the key that makes asking again the same), the provider, over
 HTTP with no transaction open, and `open_invoice`. A crash between them leaves a row, and the next request for the same
-order goes on with it under the same key.
+order goes on with it under the same key. A provider that waits for our word before it takes the money asks
+`check_checkout`.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Literal
 
 import attrs
 
 from db.billing.cases import open_case
 from db.billing.orders import Order, find_order
-from db.billing.payment_facts import Captured, PurchaseOutcome
+from db.billing.payment_facts import Captured, Checkout, PurchaseOutcome
 from db.billing.purchases import finalize_purchase
 from db.customers import customer_by_id, lock_customers
 from db.errors import BusinessError
@@ -48,22 +50,40 @@ class Invoice:
     tariff: str | None
     days: int | None
     order_ends_at: datetime
+    """Until when a payment buys what was ordered: as long as the pay page can be paid, at least."""
+    seconds_left: float
+    """Until the pay page has to end, on the database's clock."""
+    page_ends: int
+    """The same as Unix seconds of the real clock; equal whenever the provider is asked under the same `request_key`."""
+    receipt_contact: str = attrs.field(repr=False)
+    """Whom the customer wants the receipt sent to; empty if he did not say."""
     created_at: datetime
     epoch: int = 0
     """The claim's number, which fences what its holder writes."""
 
 
 _COLUMNS = """i.id, i.order_id, i.provider, i.request_key, i.invoice_id, i.pay_url, i.state, i.created_at, i.claim_epoch,
-    o.quoted_amount, o.quoted_asset, o.kind, o.tariff, o.days, o.expires_at"""
+    o.quoted_amount, o.quoted_asset, o.kind, o.tariff, o.days, o.expires_at, o.receipt_contact,
+    extract(epoch FROM coalesce(i.page_ends_at, o.expires_at) - atlas_now())::float8 AS seconds_left,
+    ceil(extract(epoch FROM coalesce(i.page_ends_at, o.expires_at) - (atlas_now() - now())))::bigint AS page_ends"""
+_TO_ASK_AGAIN = timedelta(minutes=2)
+"""How much longer than its provider's minimum a pay page is asked for, so that the same request can be sent again."""
 
 
 async def reserve_invoice(
-    tx: Tx, order_id: int, provider: str, assets: Sequence[str], allowance: Allowance | None = None
+    tx: Tx,
+    order_id: int,
+    provider: str,
+    assets: Sequence[str],
+    shortest_page: float = 0.0,
+    allowance: Allowance | None = None,
 ) -> Invoice:
     """The order's invoice with this provider: the one that is open, the one that is being opened, or a new row.
 
-    `allowance` holds a new one to the limit of checkouts. Raises `UnknownOrder`, `LimitReached`, and `BusinessError` when the
-    order is not payable any more or was quoted in an asset that the provider does not take.
+    The pay page ends with the order. Where the provider has none shorter than `shortest_page` seconds, the order is payable
+    for as long as its page is, at its price; a key under which too little time is left is replaced. `allowance` holds a new
+    one to the limit of checkouts. Raises `UnknownOrder`, `LimitReached`, and `BusinessError` when the order is not payable
+    any more or was quoted in an asset that the provider does not take.
     """
     order = await find_order(tx, order_id)
     if allowance is not None:
@@ -74,18 +94,26 @@ async def reserve_invoice(
             "open an order with a quote of this provider"
         )
     payable = await tx.fetchval(
-        "SELECT state = 'pending' AND expires_at > atlas_now() FROM orders WHERE id = $1 FOR SHARE", order_id
+        "SELECT state = 'pending' AND expires_at > atlas_now() FROM orders WHERE id = $1 FOR NO KEY UPDATE", order_id
     )
     if not payable:
         raise BusinessError(f"order {order_id} is {order.state} and ended {order.expires_at:%Y-%m-%d %H:%M:%S %Z}")
+    shortest = timedelta(seconds=shortest_page)
     await tx.execute(
         """
-        INSERT INTO invoices (order_id, provider) VALUES ($1, $2)
-        ON CONFLICT (order_id, provider) WHERE state IN ('creating', 'open') DO NOTHING
+        INSERT INTO invoices (order_id, provider, page_ends_at)
+        SELECT id, $2, greatest(expires_at, atlas_now() + $3::interval) FROM orders WHERE id = $1
+        ON CONFLICT (order_id, provider) WHERE state IN ('creating', 'open') DO UPDATE
+            SET request_key = excluded.request_key, page_ends_at = excluded.page_ends_at
+            WHERE invoices.state = 'creating'
+              AND (invoices.page_ends_at IS NULL OR invoices.page_ends_at < atlas_now() + $4::interval)
         """,
         order_id,
         provider,
+        shortest + _TO_ASK_AGAIN if shortest else shortest,
+        shortest,
     )
+    await _let_order_last(tx, order_id)
     row = await tx.fetchrow(
         f"""
         SELECT {_COLUMNS} FROM invoices i JOIN orders o ON o.id = i.order_id
@@ -122,13 +150,20 @@ async def _hold_to_checkouts(tx: Tx, order: Order, provider: str, allowance: All
     await hold_to_rate(tx, allowance, limit, await customer_by_id(tx, order.customer_id), times, window)
 
 
-async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, *, watched: bool) -> Invoice:
-    """Note what the provider answered. Repeating it changes nothing; of two answers the first is kept."""
+async def open_invoice(
+    tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, *, watched: bool, lives: float = 0.0
+) -> Invoice:
+    """Note what the provider answered. Repeating it changes nothing; of two answers the first is kept.
+
+    If the page lives for longer than it was asked to, `lives` seconds from now, so does the order.
+    """
+    # The order first, as a payment locks it.
+    await tx.execute("SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE", invoice.order_id)
     await tx.execute(
         """
         UPDATE invoices
         SET state = 'open', invoice_id = $2, pay_url = $3, watched = $4, opened_at = atlas_now(),
-            next_attempt_at = atlas_now() + $5::interval
+            next_attempt_at = atlas_now() + $5::interval, page_ends_at = greatest(page_ends_at, atlas_now() + $6::interval)
         WHERE id = $1 AND state = 'creating'
         """,
         invoice.id,
@@ -136,13 +171,27 @@ async def open_invoice(tx: Tx, invoice: Invoice, invoice_id: str, pay_url: str, 
         pay_url,
         watched,
         timedelta(seconds=FIRST_LOOK_SECONDS),
+        timedelta(seconds=lives),
     )
+    await _let_order_last(tx, invoice.order_id)
     row = await tx.fetchrow(
         f"SELECT {_COLUMNS} FROM invoices i JOIN orders o ON o.id = i.order_id WHERE i.id = $1",  # noqa: S608 - as above
         invoice.id,
     )
     assert row is not None, "invoices are never deleted"
     return _invoice(row)
+
+
+async def _let_order_last(tx: Tx, order_id: int) -> None:
+    """An order that can be paid is payable for as long as any of its pages; its row is locked already."""
+    await tx.execute(
+        """
+        UPDATE orders o SET expires_at = page.ends_at
+        FROM (SELECT max(page_ends_at) AS ends_at FROM invoices WHERE order_id = $1 AND state IN ('creating', 'open')) page
+        WHERE o.id = $1 AND o.state = 'pending' AND o.expires_at < page.ends_at
+        """,
+        order_id,
+    )
 
 
 async def mark_invoice_paid(tx: Tx, provider: str, invoice_id: str, order_id: int | None) -> bool:
@@ -308,6 +357,62 @@ def _invoice(row: Row) -> Invoice:
         tariff=row["tariff"],
         days=row["days"],
         order_ends_at=row["expires_at"],
+        seconds_left=row["seconds_left"],
+        page_ends=row["page_ends"],
+        receipt_contact=row["receipt_contact"] or "",
         created_at=row["created_at"],
         epoch=row["claim_epoch"],
     )
+
+
+class CheckoutVerdict(StrEnum):
+    """The answer to a customer who is about to pay."""
+
+    FINE = "fine"
+    UNKNOWN_ORDER = "unknown_order"
+    NOT_YOURS = "not_yours"
+    PAID = "paid"
+    ENDED = "ended"
+    """Cancelled, or its time is over."""
+    AMOUNT = "amount"
+    """Not the amount and currency that were quoted."""
+    NOT_SOLD = "not_sold"
+    """The tariff has left the price list."""
+    SOLD_OUT = "sold_out"
+    """Every node is closed to new keys, and this customer has none yet."""
+
+
+async def check_checkout(tx: Tx, checkout: Checkout) -> CheckoutVerdict:
+    """Validate order, payer, price and stock. It changes nothing and promises nothing: the payment decides.
+
+    Whether nodes are healthy does not matter, only whether they are open to new customers.
+    """
+    row = await tx.fetchrow(
+        """
+        SELECT o.state, o.kind, o.expires_at <= atlas_now() AS is_over, o.quoted_amount, o.quoted_asset, c.telegram_id,
+               EXISTS (SELECT FROM tariffs t JOIN prices p ON p.tariff = t.code
+                       WHERE t.code = o.tariff AND t.is_sold AND p.days = o.days) AS is_sold,
+               EXISTS (SELECT FROM vpn_nodes)
+               AND NOT EXISTS (SELECT FROM vpn_nodes WHERE accepts_keys)
+               AND NOT EXISTS (SELECT FROM vpn_keys k JOIN subscriptions s ON s.id = k.subscription_id
+                               WHERE s.customer_id = o.customer_id AND k.wanted = 'present') AS is_full
+        FROM orders o JOIN customers c ON c.id = o.customer_id WHERE o.id = $1
+        """,
+        checkout.order_id,
+    )
+    if row is None:
+        return CheckoutVerdict.UNKNOWN_ORDER
+    if row["telegram_id"] != checkout.telegram_id:
+        return CheckoutVerdict.NOT_YOURS
+    if row["state"] == "paid":
+        return CheckoutVerdict.PAID
+    if row["state"] != "pending" or row["is_over"]:
+        return CheckoutVerdict.ENDED
+    amount = checkout.amount
+    if amount is None or (amount.amount, amount.currency) != (row["quoted_amount"], row["quoted_asset"]):
+        return CheckoutVerdict.AMOUNT
+    if row["kind"] == "subscription" and not row["is_sold"]:
+        return CheckoutVerdict.NOT_SOLD
+    if row["kind"] == "subscription" and row["is_full"]:
+        return CheckoutVerdict.SOLD_OUT
+    return CheckoutVerdict.FINE

@@ -3,6 +3,7 @@
 Opened by the shop, found by number and by key, and listed for an operator.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -22,6 +23,8 @@ from db.work.limits import Allowance, Limit, hold_to
 ORDER_LIFETIME = timedelta(minutes=30)
 SMALLEST_TOPUP = Money(100_00, "RUB")
 LARGEST_TOPUP = Money(100_000_00, "RUB")
+_EMAIL = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,185}\.[A-Za-z0-9-]{2,63}")
+_PHONE = re.compile(r"\d{7,15}")
 
 
 @attrs.frozen
@@ -70,11 +73,13 @@ async def open_order(
     idempotency_key: str,
     promo_code: str | None = None,
     quote: Quote | None = None,
+    receipt_contact: str = "",
     allowance: Allowance | None = None,
 ) -> Order:
     """Open an order for a plan at today's price with the best discount, payable for `ORDER_LIFETIME`.
 
-    `quote` is what the provider will charge when that is not roubles. The same key again returns the first order,
+    `quote` is what the provider will charge when that is not roubles; `receipt_contact` is an e-mail address or phone number
+    for the fiscal receipt, refused as `normalised_contact` does. The same key again returns the first order,
     whatever its state; older orders stay payable. `allowance` holds a new one to the limit of open orders; without it, as for
     a payment that was captured, there is none. The order holds its promo code until it is paid, expires or is
     cancelled. Raises `UnknownCustomer`, `UnknownTariff`, `UnknownPeriod`, `LimitReached`, `BusinessError` for a promo
@@ -84,7 +89,9 @@ async def open_order(
     priced = await price_order(tx, customer, tariff, days, idempotency_key=idempotency_key, promo_code=promo_code)
     if isinstance(priced, Order):
         return priced
-    order = await _insert(tx, customer.id, "subscription", idempotency_key, priced, quote=quote)
+    order = await _insert(
+        tx, customer.id, "subscription", idempotency_key, priced, quote=quote, receipt_contact=receipt_contact
+    )
     refuse_other_plan(order, tariff, days, priced.entered_promo_id, idempotency_key)
     return order
 
@@ -121,13 +128,17 @@ async def open_topup(
     *,
     idempotency_key: str,
     quote: Quote | None = None,
+    receipt_contact: str = "",
     allowance: Allowance | None = None,
 ) -> Order:
     """Open an order that credits `amount` to the balance, from 100 to 100 000 RUB; otherwise like `open_order`."""
     if not SMALLEST_TOPUP <= amount <= LARGEST_TOPUP:
         raise BusinessError(f"a top-up is from {SMALLEST_TOPUP} to {LARGEST_TOPUP}, not {amount}")
     customer = await _ordering_customer(tx, telegram_id, idempotency_key, allowance)
-    order = await _insert(tx, customer.id, "topup", idempotency_key, Priced(amount, amount), quote=quote)
+    priced = Priced(amount, amount)
+    order = await _insert(
+        tx, customer.id, "topup", idempotency_key, priced, quote=quote, receipt_contact=receipt_contact
+    )
     if (order.kind, order.price) != ("topup", amount):
         raise OrderConflict(f"key {idempotency_key!r} already stands for order {order.id} ({order.kind} {order.price})")
     return order
@@ -252,8 +263,10 @@ async def _insert(
     priced: Priced,
     *,
     quote: Quote | None,
+    receipt_contact: str,
 ) -> Order:
-    row = await _insert_row(tx, customer_id, kind, idempotency_key, priced, quote)
+    contact = normalised_contact(receipt_contact) if receipt_contact else None
+    row = await _insert_row(tx, customer_id, kind, idempotency_key, priced, quote, receipt_contact=contact)
     if row is not None:
         return order_from(row)
     order = await find_order_by_key(tx, customer_id, idempotency_key)
@@ -270,6 +283,7 @@ async def _insert_row(
     quote: Quote | None,
     *,
     paid_from: Literal["balance"] | None = None,
+    receipt_contact: str | None = None,
 ) -> Row | None:
     charged = quote or Quote(priced.price, Decimal(1))
     if charged.amount.currency == priced.price.currency and charged.amount != priced.price:
@@ -278,8 +292,8 @@ async def _insert_row(
         """
         INSERT INTO orders (customer_id, kind, tariff, days, list_amount, discount_source, discount_percent,
                             promo_code_id, price_amount, price_currency, quoted_amount, quoted_asset, quoted_rate,
-                            idempotency_key, expires_at, paid_from, unused_promo_id, state, paid_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now.at + $15::interval, $16::text, $17,
+                            idempotency_key, expires_at, paid_from, unused_promo_id, receipt_contact, state, paid_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, now.at + $15::interval, $16::text, $17, $18,
                CASE WHEN $16::text IS NULL THEN 'pending' ELSE 'paid' END, CASE WHEN $16::text IS NOT NULL THEN now.at END
         FROM (SELECT atlas_now() AS at) AS now
         ON CONFLICT (customer_id, idempotency_key) DO NOTHING
@@ -302,6 +316,7 @@ async def _insert_row(
         ORDER_LIFETIME,
         paid_from,
         priced.unused_promo_id,
+        receipt_contact,
     )
 
 
@@ -353,3 +368,20 @@ async def list_orders(
         )
         for row in rows
     ]
+
+
+def normalised_contact(text: str) -> str:
+    """An address as it is, a phone number as its digits alone (ITU-T E.164).
+
+    Raises BusinessError for anything else, without repeating it: it may be somebody's.
+    """
+    contact = text.strip()
+    if _EMAIL.fullmatch(contact) and len(contact) <= 254:
+        return contact
+    digits = re.sub(r"[ ()+-]", "", contact)
+    if contact.isascii() and _PHONE.fullmatch(digits):
+        return digits
+    raise BusinessError(
+        "a receipt goes to an e-mail address, such as name@example.org, or to a phone number with its country, such as "
+        "+7 900 000-00-00; what was given is neither, and nothing was changed"
+    )

@@ -1,9 +1,12 @@
-"""What a plan costs a customer at this moment: the list price less the one discount that applies.
+"""What a plan costs a customer at this moment, the list price less the one discount that applies; and what an asset is worth.
 
 The price list is data, in `tariffs` and `prices`. Discounts never add up: the best one applies. A promo code that would
 not lower the price is neither held nor used, and whoever entered it is told.
 """
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 import attrs
@@ -11,8 +14,8 @@ import attrs
 from db.billing.promos import UsablePromo, usable_promo
 from db.customers import Customer, find_customer, lock_customer
 from db.errors import BusinessError, UnknownPeriod, UnknownTariff
-from db.money import Money
-from db.tx import Tx
+from db.money import DIGITS, UNVALUED, Money
+from db.tx import Row, Tx
 from db.work.audit import record_audit
 
 SMALLEST_PURCHASE = Money(6400, "RUB")
@@ -169,3 +172,74 @@ async def set_personal_discount(tx: Tx, telegram_id: int, percent: int, *, actor
         details={"percent": percent, "before": customer.personal_discount_percent},
     )
     return True
+
+
+RATED = tuple(asset for asset in DIGITS if asset not in ("RUB", UNVALUED))
+"""The assets that can have a rate."""
+
+
+@attrs.frozen
+class Rate:
+    """One row of `rates`."""
+
+    asset: str
+    value: Decimal
+    """Roubles for one whole unit."""
+    source: str
+    """The provider that said so, or who set it."""
+    taken_at: datetime
+    age: float
+    """Seconds since then, on the database's clock."""
+
+
+async def note_rates(tx: Tx, rates: Mapping[str, Decimal], source: str) -> int:
+    """Keep the rates of the assets that we know, replacing those of before; returns how many. Others are left out."""
+    known = {asset: rate for asset, rate in rates.items() if asset in RATED and _can_be(rate)}
+    await tx.execute(
+        """
+        INSERT INTO rates (asset, rate, source) SELECT asset, rate, $3 FROM unnest($1::text[], $2::numeric[]) AS r (asset, rate)
+        ON CONFLICT (asset) DO UPDATE SET rate = excluded.rate, source = excluded.source, taken_at = excluded.taken_at
+        """,
+        list(known),
+        list(known.values()),
+        source,
+    )
+    return len(known)
+
+
+async def set_rate(tx: Tx, asset: str, rate: Decimal, *, actor: str) -> Rate:
+    """Set one rate by hand; it ages as any other. Raises BusinessError for an asset without rates or a rate that is none."""
+    if asset not in RATED:
+        raise BusinessError(f"{asset!r} has no rate; assets with one are {', '.join(RATED)}")
+    if not _can_be(rate):
+        raise BusinessError(
+            f"a rate is the roubles for one whole {asset}, above 0 and below a trillion, not {rate:g}; nothing was changed"
+        )
+    await note_rates(tx, {asset: rate}, actor)
+    await record_audit(tx, actor, "set_rate", subject=f"rate:{asset}", details={"rate": str(rate)})
+    found = await find_rate(tx, asset)
+    assert found is not None, "it was just written"
+    return found
+
+
+async def find_rate(tx: Tx, asset: str) -> Rate | None:
+    """The newest rate of the asset, however old; `None` if there never was one."""
+    row = await tx.fetchrow(f"{_RATES} WHERE asset = $1", asset)
+    return None if row is None else _rate(row)
+
+
+async def list_rates(tx: Tx) -> Sequence[Rate]:
+    """All rates, by asset."""
+    return [_rate(row) for row in await tx.fetch(f"{_RATES} ORDER BY asset")]
+
+
+_RATES = "SELECT asset, rate, source, taken_at, extract(epoch FROM atlas_now() - taken_at)::float8 AS age FROM rates"
+
+
+def _can_be(rate: Decimal) -> bool:
+    """What the column holds, and no other number."""
+    return rate.is_finite() and Decimal("1e-12") <= rate < Decimal("1e12")
+
+
+def _rate(row: Row) -> Rate:
+    return Rate(row["asset"], row["rate"], row["source"], row["taken_at"], row["age"])

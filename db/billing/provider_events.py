@@ -1,5 +1,7 @@
 """What providers send: stored as it came before it is acknowledged, booked once, and never read out of a log again.
 
+A provider's own statement is read page by page, so that what no event told of is booked all the same.
+
 An event is settled in the one transaction that books what it says. Its row is locked first, so the gateway and the
 watcher may both come with it: the second finds the first one's outcome.
 """
@@ -8,18 +10,29 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from db.billing.cases import open_case
-from db.billing.invoices import close_invoice, mark_invoice_paid
-from db.billing.payment_facts import Captured, Checkout, Contact, InvoiceClosed, NothingToBook, ProviderFact, Reversed
-from db.billing.pre_checkout import CheckoutVerdict, check_checkout
+from db.billing.invoices import CheckoutVerdict, check_checkout, close_invoice, mark_invoice_paid
+from db.billing.payment_facts import (
+    LONGEST_NAME,
+    Captured,
+    Checkout,
+    Contact,
+    Held,
+    InvoiceClosed,
+    NothingToBook,
+    ProviderFact,
+    Reversed,
+    is_name,
+)
 from db.billing.purchases import finalize_purchase
+from db.billing.reversals import book_hold, book_reversal, end_hold
 from db.customers import add_customer, touch_contact_unless_busy
+from db.errors import BusinessError
 from db.tx import Row, Tx, rows_of
-from db.work.audit import record_audit
 from db.work.claims import Claimer, claimable, claimed, released
 
 EventState = Literal["received", "processed", "ignored", "failed"]
@@ -28,6 +41,8 @@ MAX_ATTEMPTS = 12
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 1800.0
 _NAME_LENGTH = 160
+OVERLAP: Final = 20
+"""Entries that are read once more: what was not final when it was read, or was listed a little late."""
 
 
 @attrs.frozen
@@ -58,8 +73,14 @@ async def store_event(tx: Tx, provider: str, event_id: str, body: bytes, grace_s
 
     A known id with another body is another event, kept under a name of its own: ids come again at some providers, and
     whether the two say the same is not judged by their names. The watcher leaves a new event alone for `grace_seconds`:
-    the caller that stored it goes on with it now.
+    the caller that stored it goes on with it now. One whose id cannot be kept is kept under another name, and given up at
+    once with a case.
     """
+    if not is_name(event_id):
+        name = hashlib.sha256(event_id.encode("utf-8", "surrogatepass") + b"\0" + body).hexdigest()
+        event = await store_event(tx, provider, f"refused:{name}", body, grace_seconds)
+        why = f"its id is empty, has more than {LONGEST_NAME} characters or some that cannot be kept"
+        return event if event.is_settled else await fail_event(tx, event, why)
     row = await tx.fetchrow(
         """
         INSERT INTO provider_events (provider, event_id, body, next_attempt_at)
@@ -133,7 +154,8 @@ async def settle_event(tx: Tx, event: StoredEvent, fact: ProviderFact) -> Stored
     current = await _lock(tx, event)
     if current.is_settled or not _is_holder(event, current):
         return current
-    state, outcome = await _book(tx, event, fact)
+    outcome = await book_fact(tx, event.provider, fact)
+    state = _state_after(fact, outcome)
     return await _settle(tx, event, state, outcome)
 
 
@@ -193,13 +215,18 @@ async def prune_events(tx: Tx, older_than: timedelta = timedelta(days=7), limit:
     return rows_of(tag)
 
 
-async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventState, dict[str, object]]:
+async def book_fact(tx: Tx, provider: str, fact: ProviderFact) -> dict[str, object]:
+    """Book what a provider said and return the outcome, with its `result`; the same fact again changes nothing.
+
+    Raises as `finalize_purchase` does.
+    """
     match fact:
         case Captured():
             await _note_contact(tx, fact.contact)
             outcome = await finalize_purchase(tx, fact.command)
-            await mark_invoice_paid(tx, event.provider, fact.invoice_id, fact.command.order_id)
-            return "processed", {
+            await mark_invoice_paid(tx, provider, fact.invoice_id, fact.command.order_id)
+            await end_hold(tx, provider, fact.command.charge_id, "it was captured")
+            return {
                 "result": outcome.result.value,
                 "money_in": outcome.money_in_id,
                 "problem": outcome.problem,
@@ -207,47 +234,30 @@ async def _book(tx: Tx, event: StoredEvent, fact: ProviderFact) -> tuple[EventSt
             }
         case Checkout():
             await _note_contact_unless_busy(tx, fact.contact)
-            verdict = await check_checkout(tx, fact)
-            return "ignored" if verdict is CheckoutVerdict.FINE else "processed", {
-                "result": "checkout",
-                "verdict": verdict.value,
-            }
+            return {"result": "checkout", "verdict": (await check_checkout(tx, fact)).value}
         case Reversed():
-            case_id = await _reversed(tx, event.provider, fact)
-            return "processed", {"result": fact.what, "case": case_id}
+            return await book_reversal(tx, provider, fact)
+        case Held():
+            return await book_hold(tx, provider, fact)
         case InvoiceClosed():
-            closed = await close_invoice(tx, event.provider, fact.invoice_id, fact.why)
-            return "processed" if closed else "ignored", {"result": "invoice_closed", "why": fact.why}
+            closed = await close_invoice(tx, provider, fact.invoice_id, fact.why)
+            await end_hold(tx, provider, fact.invoice_id, f"it was let go: {fact.why}")
+            return {"result": "invoice_closed", "why": fact.why, "closed": closed}
         case NothingToBook():
             await _note_contact(tx, fact.contact)
-            return "ignored", {"result": "nothing", "why": fact.why}
+            return {"result": "nothing", "why": fact.why}
 
 
-async def _reversed(tx: Tx, provider: str, fact: Reversed) -> int:
-    row = await tx.fetchrow(
-        "SELECT id, customer_id FROM money_in WHERE provider = $1 AND charge_id = $2", provider, fact.charge_id
-    )
-    case_id = await open_case(
-        tx,
-        f"provider_{fact.what}",
-        f"{provider}:{fact.reference}",
-        customer_id=None if row is None else row["customer_id"],
-        details={
-            "provider": provider,
-            "charge": fact.charge_id,
-            "money_in": None if row is None else row["id"],
-            "amount": fact.amount,
-        },
-    )
-    await record_audit(
-        tx,
-        provider,
-        f"provider_{fact.what}",
-        customer_id=None if row is None else row["customer_id"],
-        subject=f"case:{case_id}",
-        details={"charge": fact.charge_id, "amount": fact.amount},
-    )
-    return case_id
+def _state_after(fact: ProviderFact, outcome: Mapping[str, object]) -> EventState:
+    """Events that meant nothing for money may be forgotten after a while."""
+    match fact:
+        case Checkout():
+            return "ignored" if outcome["verdict"] == CheckoutVerdict.FINE else "processed"
+        case InvoiceClosed():
+            return "processed" if outcome["closed"] else "ignored"
+        case NothingToBook():
+            return "ignored"
+    return "processed"
 
 
 async def _note_contact_unless_busy(tx: Tx, contact: Contact | None) -> None:
@@ -307,3 +317,59 @@ def _stored(row: Row, *, is_new: bool = False) -> StoredEvent:
         outcome={} if row["outcome"] is None else json.loads(row["outcome"]),
         is_new=is_new,
     )
+
+
+async def statement_position(tx: Tx, provider: str) -> int:
+    """From which entry on the provider's statement is to be read; 0 if it never was."""
+    position = await tx.fetchval("SELECT position FROM provider_statements WHERE provider = $1", provider)
+    return max(0, (position or 0) - OVERLAP)
+
+
+async def book_statement(
+    tx: Tx, provider: str, facts: Sequence[ProviderFact], position: int, unreadable: Sequence[tuple[int, str]] = ()
+) -> Sequence[tuple[int | None, str]]:
+    """Book what a page of the statement says and is not booked yet, and note that it was read up to `position`.
+
+    Returns the order and the result of each payment that nothing had told of. A fact that cannot be booked, and an entry that
+    was `unreadable`, is a case and holds up no other. Reading a page twice changes nothing.
+    """
+    charges = [fact.command.charge_id for fact in facts if isinstance(fact, Captured)]
+    rows = await tx.fetch(
+        "SELECT charge_id FROM money_in WHERE provider = $1 AND charge_id = ANY($2::text[])", provider, charges
+    )
+    known = {row["charge_id"] for row in rows}
+    found: list[tuple[int | None, str]] = []
+    for fact in facts:
+        if isinstance(fact, Captured) and fact.command.charge_id in known:
+            continue
+        await tx.execute("SAVEPOINT entry")
+        try:
+            outcome = await book_fact(tx, provider, fact)
+        except BusinessError as error:
+            await tx.execute("ROLLBACK TO SAVEPOINT entry")
+            await _open_case(tx, provider, _name_of(fact), str(error))
+        else:
+            if isinstance(fact, Captured) and not outcome.get("replayed"):
+                found.append((fact.command.order_id, str(outcome.get("result", ""))))
+    for number, why in unreadable:
+        await _open_case(tx, provider, f"entry {number}", why)
+    await tx.execute(
+        """
+        INSERT INTO provider_statements (provider, position) VALUES ($1, $2)
+        ON CONFLICT (provider) DO UPDATE
+            SET position = greatest(provider_statements.position, excluded.position), read_at = atlas_now()
+        """,
+        provider,
+        position,
+    )
+    return found
+
+
+async def _open_case(tx: Tx, provider: str, about: str, why: str) -> None:
+    await open_case(tx, "provider_statement", f"{provider}:{about}", details={"provider": provider, "error": why[:300]})
+
+
+def _name_of(fact: ProviderFact) -> str:
+    if isinstance(fact, Captured):
+        return fact.command.charge_id
+    return fact.charge_id if isinstance(fact, Reversed) else type(fact).__name__

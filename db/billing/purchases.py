@@ -104,6 +104,7 @@ class Settlement:
                 "provider": self.command.provider,
                 "amount": self.command.amount.amount,
                 "asset": self.command.amount.currency,
+                **({"stated": self.command.stated} if self.command.stated else {}),
                 "payer_telegram_id": self.command.telegram_id,
                 "order": self._order_id,
             },
@@ -166,6 +167,7 @@ async def finalize_purchase(tx: Tx, command: FinalizePurchase) -> PurchaseOutcom
         customer_id=None if customer is None else customer.id,
         order_id=None if order is None else order.id,
         pays=order.id if order is not None and is_exact and not paid_by_other else None,
+        stated=command.stated,
     )
     if recorded is None:
         return await _replay(tx, command, owner)
@@ -320,7 +322,7 @@ async def _replay(tx: Tx, command: FinalizePurchase, owner: Payer | None) -> Pur
     if charge is None:
         raise BusinessError(f"{command.provider} charge {command.charge_id!r} is being recorded; report it again")
     payer = owner.telegram_id if owner is not None and command.telegram_id is None else command.telegram_id
-    refuse_other_facts(charge, command.amount, telegram_id=payer, order_id=command.order_id)
+    refuse_other_facts(charge, command.amount, telegram_id=payer, order_id=command.order_id, stated=command.stated)
     row = await tx.fetchrow(
         """
         SELECT e.subscription_id, e.new_end,

@@ -29,6 +29,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "node usage": None,
     "tunnel": None,
     # the system, without customers
+    "crashes": _VIEWER,
     "db check": _VIEWER,
     "deadletters": _VIEWER,
     "events": _VIEWER,
@@ -36,6 +37,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "inspect": _VIEWER,
     "leases": _VIEWER,
     "promo list": _VIEWER,
+    "rates list": _VIEWER,
     "status": _VIEWER,
     "verify": _VIEWER,
     # customers, and actors that are to be started anew
@@ -68,6 +70,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "prolong": _MONEY,
     "promo add": _MONEY,
     "promo stop": _MONEY,
+    "rates set": _MONEY,
     "refund": _MONEY,
     "renewals now": _MONEY,
     "revoke": _MONEY,

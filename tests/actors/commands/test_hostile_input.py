@@ -19,6 +19,7 @@ WORDED = {0, 64, 65, 67, 69, 75, 77, 78}
 
 GOOD = {
     "amount": "60000",
+    "asset": "USDT",
     "charge_id": "first",
     "code": "spring",
     "days": "30",
@@ -29,6 +30,7 @@ GOOD = {
     "on": "on",
     "percent": "10",
     "provider": "manual",
+    "rate": "92.50",
     "reason": "why not",
     "reference": "bank 7",
     "resolution": "settled",

@@ -14,8 +14,10 @@ import httpx
 import trio
 
 from actors.gateway.gateway import Gateway, GatewaySettings
+from actors.payments.heleket import HeleketSettings
 from actors.payments.invoicing import open_invoice_for
 from actors.payments.payment_watcher import PaymentWatcher
+from actors.payments.platega import PlategaSettings
 from actors.payments.provider import Provider
 from actors.payments.registry import close_providers, open_providers
 from actors.payments.settings import (
@@ -45,6 +47,8 @@ from runtime.testing import ActorSystem, OnCrash, actor_system
 from simulators.cryptobot import CryptoBot
 from simulators.delivery import Event as Delivered
 from simulators.delivery import deliver, deliver_until_taken
+from simulators.heleket import Heleket
+from simulators.platega import Platega
 from simulators.server import serving
 from simulators.stripe import Stripe
 from simulators.telegram import Telegram
@@ -61,6 +65,9 @@ CRYPTOBOT_TOKEN = "12345:simulated-app-token"
 YOOKASSA_KEY = "simulated-shop-key"
 STRIPE_KEY = "sk_simulated"
 STRIPE_SECRET = "whsec_simulated"
+PLATEGA_SECRET = "simulated-platega-key"
+HELEKET_KEY = "simulated-heleket-payment-key"
+Simulator = Telegram | CryptoBot | YooKassa | Stripe | Platega | Heleket
 PATIENCE = 15.0
 
 
@@ -72,12 +79,14 @@ class Outside:
     cryptobot: CryptoBot
     yookassa: YooKassa
     stripe: Stripe
+    platega: Platega
+    heleket: Heleket
     settings: PaymentSettings
 
-    def provider(self, name: str) -> Telegram | CryptoBot | YooKassa | Stripe:
+    def provider(self, name: str) -> Simulator:
         """The simulator of that name."""
         found = getattr(self, name)
-        assert isinstance(found, Telegram | CryptoBot | YooKassa | Stripe)
+        assert isinstance(found, Simulator)
         return found
 
 
@@ -88,8 +97,11 @@ async def outside() -> AsyncIterator[Outside]:
     cryptobot = CryptoBot(CRYPTOBOT_TOKEN)
     yookassa = YooKassa("506751", YOOKASSA_KEY)
     stripe = Stripe(STRIPE_KEY, [STRIPE_SECRET])
+    platega = Platega("d3c1f9a2-0000-4000-8000-000000000001", PLATEGA_SECRET)
+    heleket = Heleket("8b03432e-385b-4670-8d06-064591096795", HELEKET_KEY)
     async with AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(serving(each.app)) for each in (telegram, cryptobot, yookassa, stripe)]
+        all_of_them = (telegram, cryptobot, yookassa, stripe, platega, heleket)
+        urls = [await stack.enter_async_context(serving(each.app)) for each in all_of_them]
         settings = PaymentSettings(
             telegram=TelegramPaymentSettings(
                 token=Secret(TELEGRAM_TOKEN), webhook_secret=Secret(WEBHOOK_SECRET), rate="1.30", url=urls[0]
@@ -109,8 +121,22 @@ async def outside() -> AsyncIterator[Outside]:
                 success_url="https://shop.example/thanks",
                 url=urls[3],
             ),
+            platega=PlategaSettings(
+                merchant_id=platega.merchant_id,
+                secret=Secret(PLATEGA_SECRET),
+                return_url="https://shop.example/thanks",
+                url=urls[4],
+            ),
+            heleket=HeleketSettings(
+                merchant=heleket.merchant,
+                payment_key=Secret(HELEKET_KEY),
+                callback_url="https://shop.example/payments/heleket",
+                success_url="https://shop.example/thanks",
+                rate="92.50",
+                url=urls[5],
+            ),
         )
-        yield Outside(telegram, cryptobot, yookassa, stripe, settings)
+        yield Outside(*all_of_them, settings)
 
 
 @attrs.define(eq=False)

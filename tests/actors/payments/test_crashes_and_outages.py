@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,12 +17,14 @@ import pytest
 import trio
 
 from actors.gateway.gateway import GatewaySettings
-from actors.payments.events import EventPostponed
+from actors.payments.events import EventPostponed, RefundMade
 from actors.pool.events import PoolWentDown
+from db.billing.provider_refunds import reserve_refund
 from runtime import WakeUp
 from simulators.delivery import Event
 from tests.actors.payments.payment_fixtures import Harness, harness
 from tests.actors.payments.test_every_provider import PAY
+from tests.actors.payments.test_payment_watcher import look
 from tests.postgres_cluster import Cluster
 
 ACTORS = Path(__file__).parents[3] / "actors"
@@ -39,7 +42,14 @@ def named_in(*files: str) -> set[str]:
 
 def test_every_failpoint_of_the_code_is_in_a_list_here() -> None:
     assert named_in("gateway/gateway.py", "payments/intake.py", "gateway/webhooks.py") == set(GATEWAY_POINTS)
-    assert named_in("payments/payment_watcher.py") == {"claimed", "asked", "looked", *PUT_OFF_POINTS}
+    assert named_in("payments/payment_watcher.py") == {
+        "claimed",
+        "asked",
+        "looked",
+        "refunded",
+        "read",
+        *PUT_OFF_POINTS,
+    }
     assert named_in("payments/telegram_updates.py") == {"taken"}
     assert set(WATCHER_POINTS) == {"claimed", "asked", "looked"} | (set(GATEWAY_POINTS) - {"stored"})
 
@@ -114,7 +124,7 @@ async def test_a_watcher_that_dies_after_it_postponed_an_invoice_settles_it_when
         if point == "doubted":
             yookassa.payments.clear()
         elif point == "questioned":
-            yookassa.pay(number, currency="KZT")
+            yookassa.pay(number, value="0.00")
         else:
             yookassa.troubles.before.extend([503] * 3)
         here.system.services.failpoints.arm("payment_watcher", point)
@@ -268,3 +278,34 @@ async def test_while_a_provider_is_away_its_event_waits_and_is_booked_once_it_is
         watcher = await here.watcher()
         watcher.tell(WakeUp())
         await until_counts(here, (1, 1, 0))
+
+
+async def test_a_watcher_that_dies_between_a_refund_and_its_booking_books_it_once(database_dsn: str) -> None:
+    async with harness(database_dsn) as here:
+        event = await paid(here, "stripe")
+        assert (await here.deliver("stripe", event)).json()["result"] == "entitlement"
+        charge = str(await here.value("SELECT charge_id FROM money_in"))
+        await here.run(partial(reserve_refund, actor="operator", idempotency_key="k"), "stripe", charge)
+        here.system.services.failpoints.arm("payment_watcher", "refunded")
+        watcher = await here.watcher()
+        await here.move_clock(seconds=31)
+        watcher.tell(WakeUp())
+        with trio.fail_after(15):
+            await here.system.up(watcher, 2)
+        assert len(here.outside.stripe.refunds) == 1
+        watcher.tell(WakeUp())
+        assert (await here.until_event(RefundMade)).state == "done"
+        assert len(here.outside.stripe.refunds) == 1
+        assert await here.value("SELECT sum(amount) FROM refunds") == 14900
+
+
+async def test_a_watcher_that_dies_after_it_read_a_statement_books_nothing_twice(database_dsn: str) -> None:
+    async with harness(database_dsn) as here:
+        await paid(here, "telegram")  # and no update tells of it
+        here.system.services.failpoints.arm("payment_watcher", "read")
+        watcher = await here.watcher()
+        with trio.fail_after(15):
+            await here.system.up(watcher, 2)
+        await until_counts(here, (1, 1, 0))
+        await look(here, watcher)
+        assert await here.counts() == (1, 1, 0)

@@ -36,17 +36,29 @@ def pay_stripe(here: Harness, _: str, __: int) -> Event:
     return here.outside.stripe.pay(next(reversed(here.outside.stripe.sessions)))[0]
 
 
+def pay_platega(here: Harness, link: str, _: int) -> Event:
+    return here.outside.platega.pay(link.rpartition("=")[2])
+
+
+def pay_heleket(here: Harness, link: str, _: int) -> Event:
+    return here.outside.heleket.pay(link.rpartition("/")[2])
+
+
 PAY: dict[str, Pay] = {
     "telegram": pay_telegram,
     "cryptobot": pay_cryptobot,
     "yookassa": pay_yookassa,
     "stripe": pay_stripe,
+    "platega": pay_platega,
+    "heleket": pay_heleket,
 }
 QUOTES = {
     "telegram": Money(115, "XTR"),
-    "cryptobot": Money(1_620_000, "USDT"),
+    "cryptobot": Money(1_610_811, "USDT"),
     "yookassa": Money(14900, "RUB"),
     "stripe": Money(161, "USD"),
+    "platega": Money(14900, "RUB"),
+    "heleket": Money(1_610_811, "USDT"),
 }
 
 

@@ -149,8 +149,8 @@ async def test_an_invoice_that_was_paid_in_an_unknown_currency_is_a_case_once(da
         for minutes in (1, 10):
             await here.move_clock(minutes=minutes)
             await look(here, watcher)
-        assert await here.counts() == (0, 0, 1)
-        assert await here.value("SELECT kind FROM cases") == "invoice"
+        assert await here.counts() == (1, 0, 1)
+        assert await here.value("SELECT kind || ' ' || (details->>'stated') FROM cases") == "payment 149.00 KZT"
 
 
 async def test_an_event_of_a_provider_that_was_switched_off_waits_until_it_is_on_again(database_dsn: str) -> None:

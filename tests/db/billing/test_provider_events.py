@@ -7,9 +7,9 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
+from db.billing.invoices import CheckoutVerdict
 from db.billing.orders import Quote, open_order
 from db.billing.payment_facts import Captured, Checkout, Contact, FinalizePurchase, NothingToBook, Reversed
-from db.billing.pre_checkout import CheckoutVerdict
 from db.billing.provider_events import (
     StoredEvent,
     claim_events,

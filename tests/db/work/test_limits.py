@@ -38,7 +38,7 @@ async def reissue(database: Database, key: str, allowance: Allowance | None = FR
 
 async def checkout(database: Database, key: str, allowance: Allowance | None = FRONT) -> int:
     number = await order(database, key, None)
-    return (await database.run(reserve_invoice, number, "test", ("RUB",), allowance)).id
+    return (await database.run(reserve_invoice, number, "test", ("RUB",), allowance=allowance)).id
 
 
 async def ready(database: Database) -> None:
