@@ -9,11 +9,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 # Tests and proofs in so many processes at once.
 WORKERS ?= $(shell nproc)
+# How long a soak takes.
+HOURS ?= 1
 # Without compiled files every process that a test starts, and every worker, compiles the whole source again: half of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test proofs check format bench lock clean
+.PHONY: help run demo test proofs model soak check format bench lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +31,13 @@ test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run
 
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them
 	$(BIN)/python -m tests.promises.run --at-once $(WORKERS) $(PROOFS)
+
+model: $(VENV)/dev.stamp  ## run 500 sequences of everything that is done with money against the model (4 minutes)
+	ATLAS_MODEL_SEQUENCES=500 $(BIN)/python -m pytest --numprocesses 2 -q tests/db/model
+
+soak: $(VENV)/dev.stamp  ## the same with other sequences for HOURS=1, until one fails; it is kept in .hypothesis
+	@ends=$$(( $$(date +%s) + $(HOURS) * 3600 )); while [ $$(date +%s) -lt $$ends ]; do \
+		ATLAS_MODEL_SEED=$$(date +%s) ATLAS_MODEL_SEQUENCES=1000 $(BIN)/python -m pytest --numprocesses 2 -q tests/db/model || exit 1; done
 
 check: $(VENV)/dev.stamp  ## format, lint, types, imports, locks, promises, links, rules
 	$(BIN)/ruff format --check .

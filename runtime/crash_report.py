@@ -53,6 +53,8 @@ class CrashReport:
     """The error; None for a kill and whatever else raises nothing."""
     stack: str = attrs.field(default="", repr=False)
     """Of one that does not stop: where its tasks stand."""
+    is_deliberate: bool = False
+    """The error's own words are meant for the operator: a `Fatal`, or an AtlasError of a start."""
     supervisor: str = ""
     decision: str = ""
     """What its supervisor did about it."""

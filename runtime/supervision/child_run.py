@@ -229,6 +229,7 @@ class ChildRun:
             at=time.time(),
             state=details.state,
             summary=summary,
+            is_deliberate=_is_deliberate(end),
             stack=self.stack() if end.reason is ExitReason.UNSTOPPED else "",
         )
 
@@ -251,6 +252,13 @@ class ChildRun:
             return ExitReason.IGNORED, error, str(error)
         detail = "" if error is not None else "it returned before it reported that it serves"
         return ExitReason.START_FAILED, error, detail
+
+
+def _is_deliberate(end: Exit) -> bool:
+    """Whether the error's own words say all that an operator needs: a `Fatal`, or what a start cannot do without."""
+    return fatal_in(end.error) is not None or (
+        end.reason is ExitReason.START_FAILED and isinstance(end.error, AtlasError)
+    )
 
 
 def fatal_in(error: BaseException | None) -> Fatal | None:

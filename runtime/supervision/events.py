@@ -68,11 +68,11 @@ class ChildExited(Event):
     task: str | None = None
     """The task of the actor that crashed, if it was one."""
     report: CrashReport | None = attrs.field(default=None, repr=False)
-    """All of it; in the log below the line."""
+    """All of it; in the log below the line, unless the error's words say all."""
 
     def details(self) -> CrashReport | None:
-        """The crash report."""
-        return self.report
+        """The crash report; none where the error's words say all: a wrong setting is not answered with a traceback."""
+        return None if self.report is not None and self.report.is_deliberate else self.report
 
     def line(self) -> str:
         """Who ended how and where, after how long, on which message, and what follows."""

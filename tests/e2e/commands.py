@@ -15,6 +15,6 @@ for point in importlib.metadata.entry_points(group="atlas.commands"):
     point.load()
 for module in ("check", "completion", "operate", "run", "show"):
     importlib.import_module(f"runtime.cli.{module}")
-for module in ("control.client", "control.socket", "log.redaction", "system.system", "wording"):
+for module in ("control.client", "control.socket", "redaction", "system.system", "wording"):
     importlib.import_module(f"runtime.{module}")
 load(Path(__file__).parents[2] / "supervisor.toml", {})  # and with it all actors

@@ -34,7 +34,7 @@ class NodeSettings:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError(f"expected the address of an agent, such as https://node.example:8700, got {value!r}")
         if value and not self.token:
-            raise ValueError("the agent lets nobody in without its token: set token_file as well")
+            raise ValueError("the agent lets nobody in without its token; set token_file as well")
 
     def client(self, name: str, *, breaker: Breaker | None = None, concurrency: int = 16) -> AgentClient:
         """A client for this node, with at most `concurrency` calls at once. Raises NodeRefused if its certificates cannot be
