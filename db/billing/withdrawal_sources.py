@@ -1,4 +1,4 @@
-"""Where the money of a customer's balance came from: what whoever approves a withdrawal looks at first."""
+"""Where a customer's earned money came from: what whoever approves a withdrawal looks at first."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ class BuyerRewards:
 
 @attrs.frozen
 class MoneySources:
-    """All that was ever booked on a customer's balance."""
+    """All that was ever booked on what a customer earned; only that can be withdrawn."""
 
     by_kind: Mapping[str, Money]
     """The sum of each kind of journal: positive came in, negative went out."""
@@ -35,12 +35,12 @@ class MoneySources:
 
 
 async def money_sources(tx: Tx, customer_id: int) -> MoneySources:
-    """Sum up the journals of the customer's balance by kind, and the rewards by buyer."""
+    """Sum up the journals of the customer's purse `earned` by kind, and the rewards by buyer."""
     kinds = await tx.fetch(
         """
         SELECT j.kind, sum(p.amount)::bigint AS amount
         FROM accounts a JOIN postings p ON p.account_id = a.id JOIN journals j ON j.id = p.journal_id
-        WHERE a.customer_id = $1 AND a.currency = 'RUB'
+        WHERE a.customer_id = $1 AND a.kind = 'earned' AND a.currency = 'RUB'
         GROUP BY j.kind ORDER BY sum(p.amount) DESC, j.kind
         """,
         customer_id,
@@ -50,12 +50,7 @@ async def money_sources(tx: Tx, customer_id: int) -> MoneySources:
         SELECT c.telegram_id, count(*) AS rewards, sum(r.amount)::bigint AS earned,
                coalesce(sum(taken.amount), 0)::bigint AS taken_back, min(r.created_at) AS first_at, max(r.created_at) AS last_at
         FROM referral_rewards r JOIN customers c ON c.id = r.buyer_id
-        CROSS JOIN LATERAL (
-            SELECT -sum(p.amount) AS amount
-            FROM refunds f JOIN postings p ON p.journal_id = f.clawback_journal_id
-            JOIN accounts a ON a.id = p.account_id AND a.customer_id = r.referrer_id
-            WHERE f.money_in_id = r.money_in_id
-        ) AS taken
+        CROSS JOIN LATERAL (SELECT sum(amount) AS amount FROM reward_takebacks WHERE reward_id = r.id) AS taken
         WHERE r.referrer_id = $1
         GROUP BY c.telegram_id ORDER BY sum(r.amount) DESC, c.telegram_id LIMIT $2
         """,

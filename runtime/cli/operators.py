@@ -48,7 +48,7 @@ def operator_token(env: Mapping[str, str]) -> str | None:
                 text = opened.read(_LONGEST + 1).decode("ascii")
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise refused(f"the operator's token cannot be read: {where}: {why}", NO_PERMISSION) from error
+            raise refused(f"the operator's token cannot be read ({why}): {where}", NO_PERMISSION) from error
         if stat.S_IMODE(mode) & 0o077:
             raise refused(
                 f"the operator's token is open to others: {where} has mode {stat.S_IMODE(mode):04o}; chmod 600",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from db.billing.referrals import set_hold_days
+from db.driver.session import open_session
+from db.tx import Tx
 from runtime.cli import run_command_line
 from tests.postgres_cluster import cluster as cluster
 from tests.postgres_cluster import database_dsn as database_dsn
@@ -38,3 +43,20 @@ def atlas(
         return printed.out if text else json.loads(printed.out)
 
     return call
+
+
+def earn(atlas: Atlas, kopecks: int) -> None:
+    """A friend of customer 42 buys a plan that is dear enough for a reward of so much, which is not held back."""
+
+    async def prepare(tx: Tx) -> None:
+        await set_hold_days(tx, 0)
+        await tx.execute("INSERT INTO prices (tariff, days, amount) VALUES ('plus', 1000, $1)", 10 * kopecks)
+
+    async def run() -> None:
+        async with open_session(os.environ["ATLAS__DATABASE__DSN"], "test") as session:
+            await session.run("prepare", prepare)
+
+    trio.run(run)
+    atlas("customer", "add", "43", "--referrer", "42")
+    plan = ("--tariff", "plus", "--days", "1000", "--amount", str(10 * kopecks))
+    atlas("buy", "--customer", "43", "--provider", "manual", "--charge", "friend", *plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+
 import pytest
 
 from tests.actors.commands.conftest import Atlas
@@ -11,7 +13,7 @@ def test_a_rate_is_set_and_listed_with_its_age(atlas: Atlas) -> None:
     assert atlas("rates", "list", text=True) == "no asset has a rate\n"
     assert atlas("rates", "set", "xtr", "1.30", text=True) == "one XTR is 1.3 RUB\n"
     [rate] = atlas("rates", "list")
-    assert (rate["asset"], rate["rate"], rate["source"]) == ("XTR", "1.3", "operator")
+    assert (rate["asset"], rate["rate"], rate["source"]) == ("XTR", "1.3", f"operator:{getpass.getuser()}")
     assert rate["age_seconds"] < 60
 
 

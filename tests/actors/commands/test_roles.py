@@ -15,7 +15,7 @@ from runtime.cli import run_command_line
 from runtime.operators import LEAST_ROLES, Role
 from runtime.operators.identity import account_of
 from runtime.operators.least_roles import least_role, least_role_of_call
-from tests.actors.commands.conftest import Atlas
+from tests.actors.commands.conftest import Atlas, earn
 from tests.actors.commands.test_hostile_input import ALL, GOOD, OF_THE_DATABASE, valued
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -206,7 +206,7 @@ def test_who_pays_sees_the_destination_and_the_others_its_end(
 ) -> None:
     monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["owner"])
     atlas("customer", "add", "42")
-    atlas("adjust", "42", "5000000", "--reason", "gift", "--key", "a")
+    earn(atlas, 5_000_000)
     atlas("withdrawals", "request", "42", "2000000", "--to", "card 4111111111111234", "--key", "w")
     monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["support"])
     for words in (("withdrawals", "list"), ("withdrawals", "show", "1")):
@@ -218,7 +218,7 @@ def test_who_pays_sees_the_destination_and_the_others_its_end(
     seen = atlas("withdrawals", "show", "1", text=True)
     assert "to: card 4111111111111234" in seen
     assert "another operator confirms it before it is paid" in seen
-    assert "admin adjust" in seen, "where the money came from"
+    assert "referral reward" in seen, "where the money came from"
     [entry] = rows(database_dsn, "SELECT actor, role FROM audit WHERE action = 'destination_opened'")
     assert tuple(entry) == ("operator:money1", "money")  # type: ignore[arg-type]
 
@@ -228,7 +228,7 @@ def test_a_large_withdrawal_needs_two_people_and_an_own_word_is_none(
 ) -> None:
     monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["money"])
     atlas("customer", "add", "42")
-    atlas("adjust", "42", "5000000", "--reason", "gift", "--key", "a")
+    earn(atlas, 5_000_000)
     atlas("withdrawals", "request", "42", "2000000", "--to", "card 4111111111111234", "--key", "w")
     approve = ("withdrawals", "approve", "1", "--reference", "bank 7")
     assert "another operator than operator:money1" in atlas(*approve, fails=65)
@@ -237,14 +237,14 @@ def test_a_large_withdrawal_needs_two_people_and_an_own_word_is_none(
     monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["owner"])
     done = atlas(*approve)
     assert (done["state"], done["settled_by"], done["confirmed_by"]) == ("paid", "operator:owner1", ["operator:money1"])
-    assert done["sources"] == {"admin_adjust": 5000000, "withdrawal_reserve": -2000000}
+    assert done["sources"] == {"referral_reward": 5000000, "withdrawal_reserve": -2000000}
 
 
 def test_destinations_from_before_are_sealed_by_a_command_that_may_be_repeated(
     atlas: Atlas, database_dsn: str, tmp_path: Path
 ) -> None:
     atlas("customer", "add", "42")
-    atlas("adjust", "42", "5000000", "--reason", "gift", "--key", "a")
+    earn(atlas, 5_000_000)
     for key in ("a", "b"):
         atlas("withdrawals", "request", "42", "60000", "--to", f"card 411111111111123{key}", "--key", key)
     clear = """

@@ -5,7 +5,6 @@ import json
 import pytest
 import trio
 
-from db.billing.adjustments import adjust_balance
 from db.billing.withdrawals import (
     Withdrawal,
     approve_withdrawal,
@@ -39,9 +38,7 @@ async def request(database: Database, key: str = "w", destination: str = CARD, s
 
 async def funded(database: Database) -> None:
     await database.add_customer()
-    await database.run(
-        adjust_balance, 1001, Money(1_000_000), reason="start", actor="operator:t", idempotency_key="start"
-    )
+    await database.earn(1001, 1_000_000)
 
 
 async def everything(database: Database) -> str:
