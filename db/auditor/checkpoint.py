@@ -16,6 +16,7 @@ from db.auditor.findings import Finding
 from db.tx import Tx
 
 FINAL: Final[Mapping[str, tuple[str, str]]] = {
+    "first_placements": ("t", "placed_at"),
     "audit": ("t", "at"),
     "cases": ("(id, kind, subject, customer_id, money_in_id, opened_at)", "opened_at"),
     "entitlement_events": ("t", "created_at"),
@@ -39,7 +40,9 @@ FINAL: Final[Mapping[str, tuple[str, str]]] = {
         "created_at",
     ),
 }
-"""Numbered tables, what of their rows never changes, and when a row was written."""
+"""Tables whose rows or columns never change: what of them is kept, and when a row was written."""
+NUMBERS: Final = {"first_placements": "(extract(epoch FROM placed_at) * 1000000)::bigint"}
+"""What numbers the rows of a table that has no `id`."""
 SETTLED: Final = "1 hour"
 """Rows are kept once they are so old. A number may be given before another and committed after it, by minutes at most."""
 CHANGED: Final = "what was audited is not altered afterwards"
@@ -76,7 +79,8 @@ async def keep_parts(tx: Tx) -> None:
         if table in FINAL:
             written = FINAL[table][1]
             last_id = await tx.fetchval(
-                f"SELECT coalesce(max(id), 0) FROM {table} t WHERE {written} < atlas_now() - interval '{SETTLED}'"  # noqa: S608
+                f"SELECT coalesce(max({NUMBERS.get(table, 'id')}), 0) FROM {table} t "  # noqa: S608 - names of this file
+                f"WHERE {written} < atlas_now() - interval '{SETTLED}'"
             )
             await _keep(tx, f"{table}:final", last_id)
 
@@ -101,7 +105,7 @@ async def _digest(tx: Tx, part: str, last_id: int) -> tuple[int, str]:
     """How many rows a part has, and a digest of them that does not depend on their order."""
     table, _, is_final = part.partition(":")
     row = FINAL[table][0] if is_final else "t"
-    where = f"WHERE id <= {int(last_id)}" if is_final else ""
+    where = f"WHERE {NUMBERS.get(table, 'id')} <= {int(last_id)}" if is_final else ""
     halves = [f"coalesce(sum(('x' || substr(d, {start}, 15))::bit(60)::bigint::numeric), 0)" for start in (1, 17)]
     found = await tx.fetchrow(
         f"SELECT count(*) AS rows, {halves[0]} || ':' || {halves[1]} AS digest "  # noqa: S608 - names of this file

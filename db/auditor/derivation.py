@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -51,7 +52,13 @@ class Derivation:
     def is_opened(self, stored: Row) -> bool:
         """Whether a journal is from before the customer's purses, and so part of what was brought along."""
         opening = self.openings.get(stored["customer_id"])
-        return opening is not None and stored["id"] <= opening["last_journal"]
+        if opening is None:
+            return stored["customer_id"] is None and self.is_brought_along(stored["created_at"])
+        return bool(stored["id"] <= opening["last_journal"])
+
+    def is_brought_along(self, at: datetime) -> bool:
+        """Whether something happened before purses came, which `purse_openings` then stands for."""
+        return self.ledger.began is not None and at < self.ledger.began
 
     def stored_legs(self, number: int) -> dict[tuple[str, int | None], int]:
         """What a stored journal moves, by account kind and customer."""

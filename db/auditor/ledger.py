@@ -87,6 +87,8 @@ class Ledger:
     _by_id: dict[int, Row] = attrs.field(init=False)
     _times: list[tuple[datetime, int]] = attrs.field(init=False)
     _audits: dict[str, list[Row]] = attrs.field(init=False)
+    began: datetime | None = attrs.field(init=False)
+    """When purses came to a database that was there before; what is older was brought along."""
     _openings: dict[int, Row] = attrs.field(init=False)
     _refunds: dict[int, list[Row]] = attrs.field(init=False)
     _parts: dict[int, list[Row]] = attrs.field(init=False)
@@ -101,6 +103,7 @@ class Ledger:
         self._times = sorted((row["created_at"], row["id"]) for row in self.books["journals"])
         self._audits = grouped(self.books["audit"], "action")
         self._openings = by(self.books["purse_openings"], "customer_id")
+        self.began = max((row["moved_at"] for row in self.books["purse_openings"]), default=None)
         self._refunds = grouped(self.books["refunds"], "money_in_id")
         self._parts = grouped(self.books["compensation_parts"], "journal_id")
         self._grants_of_charge = grouped(self.books["entitlement_events"], "money_in_id")
@@ -187,7 +190,9 @@ class Ledger:
 
     def _is_old(self, customer_id: int | None, at: datetime) -> bool:
         """Whether it happened before the customer's purses, which the opening then stands for."""
-        opening = self._openings.get(customer_id)  # type: ignore[arg-type]
+        if customer_id is None:
+            return self.began is not None and at < self.began
+        opening = self._openings.get(customer_id)
         return opening is not None and at < opening["moved_at"]
 
     # ---- journals -----------------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
         "id": IDENTITY,
         "generation": NODE,
         "activation_status": NODE,
+        "activated_at": NODE,
         "pending_since": WHEN,
         "next_attempt_at": WHEN,
         "attempts": WHEN,

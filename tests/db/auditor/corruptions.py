@@ -104,13 +104,12 @@ def _ways(column: Row) -> list[tuple[str, str]]:
     elif type_ == "boolean":
         ways.append(("flipped", f"NOT {name}"))
     elif type_ == "jsonb":
-        ways.append(
-            (
-                "other numbers",
-                f"(SELECT jsonb_object_agg(key, CASE jsonb_typeof(value) WHEN 'number' THEN to_jsonb(value::numeric + 1) "
-                f"WHEN 'boolean' THEN to_jsonb(NOT value::boolean) ELSE value END) FROM jsonb_each({name}))",
-            )
-        )
+        for how, kind, altered in (
+            ("other numbers", "number", "to_jsonb(value::numeric + 1)"),
+            ("flipped", "boolean", "to_jsonb(NOT value::boolean)"),
+        ):
+            each = f"CASE jsonb_typeof(value) WHEN '{kind}' THEN {altered} ELSE value END"
+            ways.append((how, f"(SELECT jsonb_object_agg(key, {each}) FROM jsonb_each({name}))"))
     elif type_ == "uuid":
         ways.append(("another", "gen_random_uuid()"))
     else:
