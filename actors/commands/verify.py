@@ -1,4 +1,4 @@
-"""`atlas verify`: check the money invariants."""
+"""`atlas verify`: check the money invariants, and let the auditor derive everything from the facts and compare it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import click
 
 from actors.commands.database import in_transaction
+from actors.commands.parameters import TELEGRAM_ID
+from db.auditor.audit import Audit, audit_changes
+from db.auditor.explain import Explanation, explain
 from db.billing.invariants import Invariant
 from db.billing.invariants import check_invariants as verify_views
 from db.schema.migrate import check_schema
@@ -14,9 +17,10 @@ from db.tx import Tx
 from runtime.cli import Seconds, config_option, emit, json_option
 
 VIOLATED = 65
-"""An invariant that holds at every commit does not (sysexits: the data is wrong)."""
+"""An invariant that holds at every commit does not, or the auditor found something (sysexits: the data is wrong)."""
 NOT_AT_REST = 75
 """Only invariants that hold once the workers have caught up do not (sysexits: try again later)."""
+_NAMED = 20
 
 
 @click.command()
@@ -26,17 +30,33 @@ NOT_AT_REST = 75
     default=600.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long it may take in all; the views read whole tables.",
+    help="How long each half may take; both read whole tables.",
+)
+@click.option(
+    "--whole", is_flag=True, help="Derive everything anew, also if nothing has changed since the last clean audit."
+)
+@click.option(
+    "--explain",
+    "explained",
+    type=TELEGRAM_ID,
+    metavar="TELEGRAM_ID",
+    help="Show of one customer what follows from the facts beside what is stored, and check nothing else.",
 )
 @config_option
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, within: float, as_json: bool) -> None:
-    """Check the money invariants: every view `money_…` lists violations and must be empty.
+def verify(ctx: click.Context, within: float, whole: bool, explained: int | None, as_json: bool) -> None:
+    """Check the money invariants, and audit all money and access.
 
-    Changes nothing and may run beside the service. Exit code 0: all hold. 65: an invariant that holds at every commit is
-    violated. 75: only some that hold at rest are, so the workers have not caught up yet: look again in a minute.
+    First every view `money_…`, which lists violations and must be empty. Then the auditor: it derives journals, purses, rewards
+    and access from the facts, by itself, and names each row that says otherwise. It may run beside the service and writes
+    nothing but its own checkpoint. Exit code 0: all hold. 65: an invariant that holds at every commit is violated, or the
+    auditor found something. 75: only some that hold at rest are violated, so the workers have not caught up yet: look
+    again in a minute.
     """
+    if explained is not None:
+        _explain(ctx, explained, within, as_json)
+        return
 
     def progress(found: Invariant, number: int, total: int) -> None:
         if not as_json:
@@ -46,10 +66,15 @@ def verify(ctx: click.Context, within: float, as_json: bool) -> None:
         await check_schema(tx)  # a view that is not there would find nothing wrong
         return await verify_views(tx, progress)
 
+    async def run_auditor(tx: Tx) -> Audit:
+        await _one_snapshot(tx)
+        return await audit_changes(tx, whole=whole)
+
     found = in_transaction(ctx, "verify", run, within=within)
+    audited = in_transaction(ctx, "verify.audit", run_auditor, within=within)
     emit(
         {
-            "holds": all(one.holds for one in found),
+            "holds": all(one.holds for one in found) and audited.holds,
             "invariants": [
                 {
                     "name": one.name,
@@ -60,13 +85,75 @@ def verify(ctx: click.Context, within: float, as_json: bool) -> None:
                 }
                 for one in found
             ],
+            "auditor": {
+                "holds": audited.holds,
+                "rules": audited.rules,
+                "derived": audited.is_derived,
+                "findings": [
+                    {
+                        "rule": one.rule,
+                        "subject": one.subject,
+                        "customer": one.customer_id,
+                        "derived": one.derived,
+                        "stored": one.stored,
+                    }
+                    for one in audited.findings
+                ],
+            },
         },
         as_json,
-        lambda: _summary(found),
+        lambda: f"{_summary(found)}\n{_audit_summary(audited)}",
     )
     broken = [one for one in found if not one.holds]
-    if broken:
-        ctx.exit(NOT_AT_REST if all(one.at_rest for one in broken) else VIOLATED)
+    if broken or not audited.holds:
+        ctx.exit(NOT_AT_REST if audited.holds and all(one.at_rest for one in broken) else VIOLATED)
+
+
+async def _one_snapshot(tx: Tx) -> None:
+    """Many statements read one moment: what the service commits in between is not half seen."""
+    await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def _explain(ctx: click.Context, telegram_id: int, within: float, as_json: bool) -> None:
+    async def run(tx: Tx) -> Explanation:
+        await _one_snapshot(tx)
+        await check_schema(tx)
+        return await explain(tx, telegram_id)
+
+    told = in_transaction(ctx, "verify.explain", run, within=within)
+    emit(
+        {
+            "customer": told.customer_id,
+            "telegram_id": told.telegram_id,
+            "lines": [
+                {
+                    "topic": line.topic,
+                    "subject": line.subject,
+                    "derived": line.derived,
+                    "stored": line.stored,
+                    "agrees": line.agrees,
+                }
+                for line in told.lines
+            ],
+            "findings": [str(one) for one in told.findings],
+        },
+        as_json,
+        lambda: _explanation(told),
+    )
+    if told.findings:
+        ctx.exit(VIOLATED)
+
+
+def _explanation(told: Explanation) -> str:
+    lines = [f"customer {told.telegram_id} (number {told.customer_id}): what follows from the facts | what is stored"]
+    for line in told.lines:
+        mark = "=" if line.agrees else "≠"
+        lines.append(f"{mark} {line.topic} {line.subject}: {line.derived}")
+        if not line.agrees:
+            lines.append(f"    stored: {line.stored}")
+    lines += [str(one) for one in told.findings]
+    lines.append(f"{len(told.findings)} findings" if told.findings else "everything stored follows from the facts")
+    return "\n".join(lines)
 
 
 def _line(found: Invariant) -> str:
@@ -87,4 +174,16 @@ def _summary(found: Sequence[Invariant]) -> str:
             lines.append(f"    and {one.violations - len(one.sample)} more; the view {one.name} lists them all")
     if all(one.at_rest for one in broken):
         lines.append("these hold once the workers have caught up: look again in a minute")
+    return "\n".join(lines)
+
+
+def _audit_summary(audited: Audit) -> str:
+    if not audited.is_derived:
+        return "the auditor finds nothing changed since its last clean audit; --whole derives everything anew"
+    if audited.holds:
+        return f"the auditor's {audited.rules} rules hold: everything stored follows from the facts"
+    lines = [f"the auditor found {len(audited.findings)}:"]
+    lines += [f"    {one}" for one in audited.findings[:_NAMED]]
+    if len(audited.findings) > _NAMED:
+        lines.append(f"    and {len(audited.findings) - _NAMED} more; --json lists them all")
     return "\n".join(lines)

@@ -54,3 +54,52 @@ def test_what_only_waits_for_the_workers_is_75(
     printed = capsys.readouterr()
     assert "is not at rest" in printed.out
     assert "look again in a minute" in printed.out
+
+
+def test_the_auditor_derives_everything_once_and_again_when_asked(
+    atlas: Atlas, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atlas("customer", "add", "42")
+    assert run_command_line(["verify"]) == 0
+    assert "everything stored follows from the facts" in capsys.readouterr().out
+    assert run_command_line(["verify"]) == 0
+    assert "nothing changed since its last clean audit" in capsys.readouterr().out
+    assert run_command_line(["verify", "--whole"]) == 0
+    assert "everything stored follows from the facts" in capsys.readouterr().out
+
+
+@pytest.mark.unchecked_money("it makes up a payment")
+def test_what_the_auditor_finds_is_65_with_both_values(
+    atlas: Atlas, cluster: Cluster, database_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atlas("customer", "add", "42")
+    sql(cluster, database_dsn, "UPDATE customers SET telegram_id = 43")
+    assert run_command_line(["verify"]) == 65
+    printed = capsys.readouterr().out
+    assert printed.startswith("all ")  # no view sees it
+    assert "customers 1, telegram_id of customer 1: derived 42, stored 43" in printed
+    assert run_command_line(["verify", "--json"]) == 65
+    [found] = json.loads(capsys.readouterr().out)["auditor"]["findings"]
+    assert (found["customer"], found["derived"], found["stored"]) == (1, "42", "43")
+
+
+@pytest.mark.unchecked_money("it alters a purse")
+def test_explain_shows_one_customer_side_by_side(
+    atlas: Atlas, cluster: Cluster, database_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atlas("customer", "add", "42")
+    atlas("trial", "42")
+    assert run_command_line(["verify", "--explain", "42"]) == 0
+    printed = capsys.readouterr().out
+    assert "= interval of event 1: basic 3 days" in printed
+    assert "everything stored follows from the facts" in printed
+    sql(cluster, database_dsn, "UPDATE accounts SET balance = 5 WHERE kind = 'paid'")
+    assert run_command_line(["verify", "--explain", "42"]) == 65
+    printed = capsys.readouterr().out
+    assert "≠ purse paid: 0\n    stored: 5" in printed
+    assert "a purse holds what the facts lead to: purse paid of customer 1: derived 0, stored 5" in printed
+
+
+def test_explaining_nobody_is_an_error_that_says_so(atlas: Atlas, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["verify", "--explain", "7"]) == 67
+    assert "no customer with Telegram id 7" in capsys.readouterr().err

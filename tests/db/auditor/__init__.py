@@ -1,0 +1,1 @@
+"""Tests of the auditor: rich histories, and rows that are altered on purpose."""
