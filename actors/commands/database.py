@@ -50,11 +50,17 @@ class CommitUnknown(AtlasError):
 
 
 def in_transaction(
-    ctx: click.Context, label: str, function: Callable[[Tx, *Args], Awaitable[T]], *args: *Args, within: float = 10.0
+    ctx: click.Context,
+    label: str,
+    function: Callable[[Tx, *Args], Awaitable[T]],
+    *args: *Args,
+    within: float = 10.0,
+    one_snapshot: bool = False,
 ) -> T:
     """Run `await function(tx, *args)` in one transaction on a connection of its own and return its result.
 
-    Works whether or not the supervisor runs, as long as the database does. The operator's role is asked first, and the audit
+    With `one_snapshot` all its statements read one moment: what the service commits in between is not half seen. Works
+    whether or not the supervisor runs, as long as the database does. The operator's role is asked first, and the audit
     entries of the transaction name it. Raises NotAllowed (77), which the audit trail keeps, DatabaseUnreachable (69) or
     DatabaseUnusable (78), which name the address and the setting, MigrationError (78) if the schema is not this program's,
     BusinessError (65) for a value that the server refuses, DatabaseBusy (75), DatabaseUnable (69) and DatabaseAway (69) when
@@ -66,6 +72,8 @@ def in_transaction(
 
     async def use(session: Session) -> T:
         async def run(tx: Tx) -> T:
+            if one_snapshot:
+                await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             await act_as(tx, acting_operator(ctx))
             return await function(tx, *args)
 

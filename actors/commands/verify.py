@@ -67,11 +67,10 @@ def verify(ctx: click.Context, within: float, whole: bool, explained: int | None
         return await verify_views(tx, progress)
 
     async def run_auditor(tx: Tx) -> Audit:
-        await _one_snapshot(tx)
         return await audit_changes(tx, whole=whole)
 
     found = in_transaction(ctx, "verify", run, within=within)
-    audited = in_transaction(ctx, "verify.audit", run_auditor, within=within)
+    audited = in_transaction(ctx, "verify.audit", run_auditor, within=within, one_snapshot=True)
     emit(
         {
             "holds": all(one.holds for one in found) and audited.holds,
@@ -109,18 +108,12 @@ def verify(ctx: click.Context, within: float, whole: bool, explained: int | None
         ctx.exit(NOT_AT_REST if audited.holds and all(one.at_rest for one in broken) else VIOLATED)
 
 
-async def _one_snapshot(tx: Tx) -> None:
-    """Many statements read one moment: what the service commits in between is not half seen."""
-    await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-
-
 def _explain(ctx: click.Context, telegram_id: int, within: float, as_json: bool) -> None:
     async def run(tx: Tx) -> Explanation:
-        await _one_snapshot(tx)
         await check_schema(tx)
         return await explain(tx, telegram_id)
 
-    told = in_transaction(ctx, "verify.explain", run, within=within)
+    told = in_transaction(ctx, "verify.explain", run, within=within, one_snapshot=True)
     emit(
         {
             "customer": told.customer_id,

@@ -66,7 +66,9 @@ class LoopBlocker(Actor):
     async def begin(self, message: Begin) -> None:
         services = self.context.services
         if services.beats.healthcheck is None and services.registry.lookup("healthcheck") is not None:
-            self.context.after(0.05, Begin())  # a busy machine has not let the first probe end: there is no beat yet to go stale
+            self.context.after(
+                0.05, Begin()
+            )  # a busy machine has not let the first probe end: there is no beat yet to go stale
             return
         log.info("blocks the loop")
         {"sleep": sleep_long, "lock": take_a_lock_twice, "regex": hold_the_interpreter}[self.how](self.seconds)

@@ -30,6 +30,12 @@ WHOLE_TABLES: Final[Mapping[str, str]] = {
     "audited_parts": "the auditor's own, sealed and checked by a test of its own",
     "purse_openings": "only in databases that were moved over; checked by their own test",
     "provider_events": "what providers sent: `outcome` and `provider` below, the rest is delivery",
+    "provider_refunds": "money that a provider is asked to give back; what came of it is a refund, which is checked",
+    "provider_statements": "how far a provider's statement was read; reading it again books nothing twice",
+    "rates": "what assets are worth for the next quote; an order keeps the rate of its own",
+    "seal_keys": "which keys have sealed; no key",
+    "trial_attempts": "how often somebody asked; the trial itself is in trials",
+    "withdrawal_confirmations": "a second person's word before a payout, which the audit trail has too",
     "invoices": "what customers were given to pay with: no money is there before a charge is",
 }
 
@@ -39,7 +45,7 @@ EXCEPT: Final[Mapping[str, tuple[str, ...]]] = {"provider_events": ("provider", 
 NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     "accounts": {"id": IDENTITY},
     "assets": {},
-    "audit": {"id": IDENTITY},
+    "audit": {"id": IDENTITY, "role": WORDS, "how": "by which way an operator came"},
     "cases": {"id": IDENTITY, "key_id": "which key could not be activated", "resolution": WORDS},
     "compensation_parts": {},
     "customers": {
@@ -53,8 +59,12 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     "entitlement_intervals": {},
     "first_placements": {},
     "journals": {"id": IDENTITY, "note": WORDS},
-    "money_in": {"id": IDENTITY},
-    "orders": {"id": IDENTITY, "unused_promo_id": "a code that lowered nothing and was not used"},
+    "money_in": {"id": IDENTITY, "stated": "a provider's words about an amount that has no value here"},
+    "orders": {
+        "id": IDENTITY,
+        "unused_promo_id": "a code that lowered nothing and was not used",
+        "receipt_contact": "where the fiscal receipt goes",
+    },
     "postings": {"id": IDENTITY},
     "prices": {},
     "prolongations": {"id": IDENTITY, "reason": WORDS},
@@ -93,7 +103,10 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "withdrawals": {
         "id": IDENTITY,
-        "requisites": "where to pay to",
+        "requisites": "where to pay to, from before it was sealed",
+        "destination_sealed": "where to pay to; a seal that was altered does not open",
+        "destination_end": WORDS,
+        "sealed_with": "which key opens it",
         "reference": WORDS,
         "reason": WORDS,
     },

@@ -29,7 +29,7 @@ from db.keys.nodes import register_node
 from db.money import Money
 from db.tx import Tx
 from db.work.claims import enlist_claimer
-from tests.db.database import Database
+from tests.db.database import SEAL, Database
 
 BOSS = 500
 """Invites everybody, and reaches the second tier."""
@@ -128,6 +128,8 @@ class Shop:
             telegram_id,
             Money(kopecks),
             destination="card 4000",
+            actor="front_end:test",
+            seal=SEAL,
             idempotency_key=f"withdraw-{self.numbers}",
         )
         return asked.id
@@ -174,7 +176,7 @@ async def _payers(shop: Shop) -> None:
     await shop.pass_days(3)
     await shop.pay(1, "basic", 90)
     await shop.join(2)
-    await run(grant_trial, 2)
+    await run(grant_trial, 2, actor="front_end:test")
     await shop.pass_days(1)
     await shop.pay(2)
     await shop.join(3)
@@ -343,7 +345,7 @@ async def _rewards(shop: Shop) -> None:
     paid = await shop.withdraw(BOSS, 100_000)
     rejected = await shop.withdraw(BOSS, 60_000)
     await shop.withdraw(BOSS, 50_000)
-    await run(approve_withdrawal, paid, actor=OPERATOR, reference="bank-1")
+    await run(approve_withdrawal, paid, actor=OPERATOR, reference="bank-1", second_above=None)
     await run(reject_withdrawal, rejected, actor=OPERATOR, reason="no such card")
     await run(set_hold_days, 0)
     rest = await shop.database.fetchval(
@@ -352,7 +354,11 @@ async def _rewards(shop: Shop) -> None:
     )
     await shop.adjust(BOSS, -(rest // 2))
     await run(
-        approve_withdrawal, await shop.withdraw(BOSS, rest - rest // 2 - 4_000), actor=OPERATOR, reference="bank-2"
+        approve_withdrawal,
+        await shop.withdraw(BOSS, rest - rest // 2 - 4_000),
+        actor=OPERATOR,
+        reference="bank-2",
+        second_above=None,
     )
     for charge in charges[:6]:
         await shop.refund(charge)
