@@ -229,6 +229,9 @@ def _become(program: str, request: dict[str, Any], streams: list[int], foreign: 
         os.dup2(descriptor, number)
     for descriptor in {*streams, *foreign} - {0, 1, 2}:
         os.close(descriptor)
+    # The streams of before remember what their descriptors were: whether one can seek, for example.
+    sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    sys.stderr = open(2, "w", closefd=False, encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])

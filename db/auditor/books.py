@@ -41,7 +41,8 @@ QUERIES: Final[Mapping[str, str]] = {
     "assets": "SELECT * FROM assets",
     "provider_events": "SELECT id, provider, event_id, state, outcome::text AS outcome, settled_at FROM provider_events "
     "WHERE state = 'processed'",
-    "invoices": "SELECT id, order_id, provider, state, settled_at FROM invoices WHERE state = 'paid'",
+    "invoices": "SELECT id, order_id, provider, state, settled_at, page_ends_at FROM invoices "
+    "WHERE state = 'paid' OR page_ends_at IS NOT NULL",
     "vpn_keys": "SELECT id, key_id, subscription_id, encode(sha256(convert_to(uuid::text, 'UTF8')), 'hex') AS uuid, wanted, "
     "activation_status, activated_at, created_at FROM vpn_keys",
     "subscription_links": "SELECT customer_id, encode(sha256(convert_to(token, 'UTF8')), 'hex') AS token FROM subscription_links",

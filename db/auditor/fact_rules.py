@@ -66,12 +66,21 @@ def _same_time(stored: object, value: object) -> bool:
     return datetime.fromisoformat(stored) == datetime.fromisoformat(value)
 
 
-@rule("an order costs what the price list and the best discount of its day say, for half an hour")
+@rule(
+    "an order costs what the price list and the best discount of its day say, for half an hour or as long as its page"
+)
 def orders_cost_what_was_listed(derived: Derivation) -> Found:
+    pages = grouped(derived.books["invoices"], "order_id")
     for order in derived.books["orders"]:
         if derived.is_brought_along(order["created_at"]):
             continue
-        expected = {"price_currency": "RUB", "expires_at": order["created_at"] + ORDER_LIFETIME}
+        # A pay page that outlives its order is honoured at its price, as long as nothing was paid before it was opened.
+        half_an_hour = order["created_at"] + ORDER_LIFETIME
+        ends = [page["page_ends_at"] for page in pages.get(order["id"], ()) if page["page_ends_at"] is not None]
+        lasts = order["expires_at"] if order["expires_at"] in ends else max([half_an_hour, *ends])
+        if order["expires_at"] == half_an_hour and order["state"] != "pending":
+            lasts = half_an_hour
+        expected = {"price_currency": "RUB", "expires_at": lasts}
         promo = None
         if order["promo_code_id"] is not None:
             fact = derived.facts.last("promo_codes", order["promo_code_id"])
@@ -262,6 +271,8 @@ def provider_events_have_charges(derived: Derivation) -> Found:
 def invoices_are_paid_by_charges(derived: Derivation) -> Found:
     captured = {(row["order_id"], row["provider"]) for row in derived.books["money_in"]}
     for row in derived.books["invoices"]:
+        if row["state"] != "paid":
+            continue
         if (row["order_id"], row["provider"]) not in captured:
             yield f"invoice {row['id']}", None, f"a charge of {row['provider']} for order {row['order_id']}", None
 

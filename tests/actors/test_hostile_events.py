@@ -59,11 +59,18 @@ def event_classes() -> list[type[Event]]:
     return sorted(set(own), key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
+_in_making: list[type[Any]] = []
+"""The classes of which one is being made: what may hold one of its own kind, as a cause does, holds none."""
+
+
 def hostile(wanted: Any) -> Any:
     """A value of this type, as bad as it can be."""
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
-        return hostile(next(each for each in arguments if each is not type(None)))
+        kind = next(each for each in arguments if each is not type(None))
+        return None if kind in _in_making and type(None) in arguments else hostile(kind)
+    if origin is tuple and arguments[0] in _in_making:
+        return ()
     if origin in (tuple, list, set, frozenset):
         return origin([hostile(arguments[0])])
     if origin is not None and issubclass(origin, typing.Mapping):
@@ -86,7 +93,11 @@ def hostile(wanted: Any) -> Any:
 def made(kind: type[Any]) -> Any:
     """One of these, every text in it hostile."""
     hints = typing.get_type_hints(kind)
-    return kind(**{each.alias: hostile(hints[each.name]) for each in attrs.fields(kind) if each.init})
+    _in_making.append(kind)
+    try:
+        return kind(**{each.alias: hostile(hints[each.name]) for each in attrs.fields(kind) if each.init})
+    finally:
+        _in_making.remove(kind)
 
 
 # S-903 S-904

@@ -58,6 +58,7 @@ async def _move_money(database: Database) -> None:
     await database.run(_orphan)
     for amount, key in ((Money(2000_00), "up"), (Money(-1_00), "down")):
         await database.run(adjust_balance, 1001, amount, reason="as agreed", actor="test", idempotency_key=key)
+    await database.earn(1001, 1_500_00)
     for key, settle in (("w1", approve_withdrawal), ("w2", reject_withdrawal)):
         asked = await database.run(
             request_withdrawal,

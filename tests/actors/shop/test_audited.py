@@ -10,7 +10,7 @@ from runtime.config import Secret
 from runtime.http import new_client
 from tests.actors.payments.payment_fixtures import harness
 from tests.actors.shop.front import KEYS, Front, front
-from tests.actors.shop.test_operations import ME, PLAN, fund
+from tests.actors.shop.test_operations import ME, SEEN, earn, fund
 
 CARD = "card 4111111111111234"
 WISH = {"amount": 50000, "destination": CARD, "idempotency_key": "w"}
@@ -19,8 +19,9 @@ WISH = {"amount": 50000, "destination": CARD, "idempotency_key": "w"}
 async def test_every_entry_names_the_front_end_and_the_customer(database_dsn: str) -> None:
     async with front(database_dsn) as here:
         await fund(here, 200_000)
+        await earn(here, 500_000)
         await here.ok("POST", f"{ME}/trial")
-        await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "p"})
+        await here.ok("POST", f"{ME}/purchases", {**SEEN, "idempotency_key": "p"})
         await here.ok("PUT", f"{ME}/auto-renew", {"enabled": True})
         await here.ok("POST", f"{ME}/reissue", {"idempotency_key": "r"})
         await here.ok("GET", f"{ME}/link")
@@ -48,7 +49,8 @@ async def test_every_entry_names_the_front_end_and_the_customer(database_dsn: st
 
 async def test_a_destination_is_in_no_row_and_a_repetition_is_the_same_withdrawal(database_dsn: str) -> None:
     async with front(database_dsn) as here:
-        await fund(here, 200_000)
+        await here.ok("PUT", ME, {})
+        await earn(here, 2_000_000)
         first = await here.ok("POST", f"{ME}/withdrawals", WISH)
         assert await here.ok("POST", f"{ME}/withdrawals", WISH) == first
         other = await here.call("POST", f"{ME}/withdrawals", {**WISH, "destination": "card 9999"})
@@ -66,7 +68,8 @@ async def test_without_its_key_file_a_withdrawal_waits_and_all_else_goes_on(data
     shop = ShopSettings(keys=Secret(KEYS))
     async with harness(database_dsn, shop=shop, withdrawals=WithdrawalSettings(bad)) as running, new_client() as client:
         here = Front(running, client)
-        await fund(here, 200_000)
+        await here.ok("PUT", ME, {})
+        await earn(here, 2_000_000)
         refused = await here.call("POST", f"{ME}/withdrawals", WISH)
         assert refused.status_code == 503
         assert str(bad) not in refused.text

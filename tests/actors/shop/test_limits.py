@@ -8,7 +8,7 @@ import pytest
 
 from db.settings import LimitSettings
 from tests.actors.shop.front import Front, front
-from tests.actors.shop.test_operations import ME, PLAN, fund
+from tests.actors.shop.test_operations import ME, PLAN, SEEN, fund
 
 
 async def place(here: Front, key: str) -> Any:
@@ -43,7 +43,7 @@ async def test_only_ones_own_unpaid_orders_are_cancelled(database_dsn: str) -> N
         other = await here.call("DELETE", f"/customers/7/orders/{order}")
         assert other.status_code == 404
         assert (await here.ok("GET", f"{ME}/orders/{order}"))["state"] == "pending"
-        paid = await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "p"})
+        paid = await here.ok("POST", f"{ME}/purchases", {**SEEN, "idempotency_key": "p"})
         refused = await here.call("DELETE", f"{ME}/orders/{paid['order_id']}")
         assert refused.status_code == 422
         assert "a refund gives the money back" in refused.json()["detail"]
@@ -56,7 +56,7 @@ async def test_only_ones_own_unpaid_orders_are_cancelled(database_dsn: str) -> N
 async def test_three_new_keys_in_five_minutes(database_dsn: str) -> None:
     async with front(database_dsn) as here:
         await fund(here, 74900)
-        await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "p"})
+        await here.ok("POST", f"{ME}/purchases", {**SEEN, "idempotency_key": "p"})
         for number in range(3):
             await here.ok("POST", f"{ME}/reissue", {"idempotency_key": f"r{number}"})
         refused = await here.call("POST", f"{ME}/reissue", {"idempotency_key": "r3"})
@@ -74,12 +74,12 @@ async def test_five_checkouts_a_minute_and_the_same_one_again_is_none(database_d
             orders.append(placed["order_id"])
             path = f"{ME}/orders/{placed['order_id']}/invoice"
             if number < 5:
-                first = await here.ok("POST", path, {"provider": "yookassa"})
-                assert await here.ok("POST", path, {"provider": "yookassa"}) == first
+                first = await here.ok("POST", path, {"provider": "yookassa", "price": 14900})
+                assert await here.ok("POST", path, {"provider": "yookassa", "price": 14900}) == first
                 if number == 4:
                     await here.ok("DELETE", f"{ME}/orders/{orders[0]}")  # room for one more order
             else:
-                refused = await here.call("POST", path, {"provider": "yookassa"})
+                refused = await here.call("POST", path, {"provider": "yookassa", "price": 14900})
                 assert_limited(refused, "limits.checkouts", 60)
         assert await here.harness.value("SELECT count(*) FROM invoices") == 5
 
@@ -87,7 +87,7 @@ async def test_five_checkouts_a_minute_and_the_same_one_again_is_none(database_d
 async def test_one_attempt_to_start_the_trial_an_hour(database_dsn: str) -> None:
     async with front(database_dsn) as here:
         await fund(here, 74900)
-        await here.ok("POST", f"{ME}/purchases", {**PLAN, "idempotency_key": "p"})
+        await here.ok("POST", f"{ME}/purchases", {**SEEN, "idempotency_key": "p"})
         first = await here.call("POST", f"{ME}/trial")
         assert first.status_code == 422 and "a subscription that runs" in first.json()["detail"]
         assert_limited(await here.call("POST", f"{ME}/trial"), "limits.trials", 3600)

@@ -38,7 +38,7 @@ async def earn(here: Front, spent: int, telegram_id: int = 1001) -> None:
         await add_customer(tx, 77, referrer_telegram_id=telegram_id)
         await set_hold_days(tx, 0)
         await tx.execute("INSERT INTO prices (tariff, days, amount) VALUES ('plus', 1000, $1)", spent)
-        await record_manual_purchase(tx, 77, "plus", 1000, "manual", "friend", Money(spent))
+        await record_manual_purchase(tx, 77, "plus", 1000, "manual", "friend", Money(spent), actor="test")
 
     await here.harness.run(book)
 
