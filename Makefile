@@ -32,7 +32,7 @@ test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them
 	$(BIN)/python -m tests.promises.run --at-once $(WORKERS) $(PROOFS)
 
-model: $(VENV)/dev.stamp  ## run 500 sequences of everything that is done with money against the model (4 minutes)
+model: $(VENV)/dev.stamp  ## run 500 sequences of everything that is done with money against the model (2 minutes)
 	ATLAS_MODEL_SEQUENCES=500 $(BIN)/python -m pytest --numprocesses 2 -q tests/db/model
 
 soak: $(VENV)/dev.stamp  ## the same with other sequences for HOURS=1, until one fails; it is kept in .hypothesis
