@@ -151,7 +151,8 @@ class Run:
             await finalize_purchase(tx, FinalizePurchase(provider, name, order.price, order.id, pair.telegram_id))
 
     async def _topup(self, tx: Tx, pair: Pair, which: int, size: int) -> None:
-        amount = 10_000 + size % 300_000
+        # Mostly just what a plan costs, so that little is left of it once that is bought.
+        amount = 10_000 + size % 300_000 if size % 4 == 0 else list(PRICES.values())[size % 3]
         name, provider = self._charge(pair, which)
         self.book.pay_in(pair.ought, name, amount)
         order = await open_topup(tx, pair.telegram_id, Money(amount), idempotency_key=name)
