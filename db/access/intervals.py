@@ -46,6 +46,14 @@ class Interval:
         return max(NOTHING, self.ends_at - max(self.starts_at, now))
 
 
+def share(amount: int, part: timedelta, whole: timedelta) -> int:
+    """What `part` of a period costs of which the `whole` cost `amount` kopecks, rounded down."""
+    tick = timedelta(
+        microseconds=1
+    )  # in whole numbers, since an amount times a timedelta may be more than one can hold
+    return amount * (part // tick) // (whole // tick)
+
+
 Ranks = Mapping[str, int]
 """The rank of each tariff: of two the higher one is better."""
 

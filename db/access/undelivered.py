@@ -37,7 +37,7 @@ class Undelivered:
         return self.waited > DELIVERY_PATIENCE
 
 
-async def lock_if_late(tx: Tx, event_id: int) -> Undelivered | None:
+async def find_undelivered(tx: Tx, event_id: int) -> Undelivered | None:
     """The purchase `event_id`, if no node has had its key yet; if it is late, the customer's row is locked.
 
     Called before the key's own locks: an operation on money takes the customer's row before the key, and two that take

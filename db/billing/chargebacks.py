@@ -12,12 +12,10 @@ from datetime import timedelta
 import attrs
 
 from db.access.entitlements import MovedEnd, read_access, take_back
-from db.access.intervals import NOTHING
+from db.access.intervals import NOTHING, share
 from db.billing.ledger import Leg, Purse, SystemAccount, purses
 from db.money import Money
 from db.tx import Row, Tx
-
-_TICK = timedelta(microseconds=1)
 
 
 @attrs.frozen
@@ -60,7 +58,7 @@ async def recover_spent(tx: Tx, customer_id: int, value: Money, *, write_off: bo
     spent = value - paid
     undone = await _undo(tx, customer_id, spent)
     unused = sum((each.value for each in undone), Money(0, value.currency))
-    owed, written_off = _divided(spent - unused, write_off)
+    owed, written_off = _debt_or_loss(spent - unused, write_off)
     legs = _legs(
         (Purse(customer_id, "paid"), paid),
         ("revenue", unused),
@@ -79,7 +77,7 @@ async def recover_compensated(
     the customer's row. Nothing is written.
     """
     there = min((await purses(tx, customer_id, value.currency)).credit, compensated)
-    owed, written_off = _divided(compensated - there, write_off)
+    owed, written_off = _debt_or_loss(compensated - there, write_off)
     legs = _legs(
         ("revenue", value - compensated),
         (Purse(customer_id, "credit"), there),
@@ -130,12 +128,12 @@ async def _undone(tx: Tx, row: Row, base: Money) -> Undone:
     left = next((each.left(access.now) for each in access.intervals if each.event_id == row["event_id"]), NOTHING)
     remains = row["price"] - row["undone"]
     bought = row["period"] * remains / row["price"]
-    value = base.amount * (min(left, bought) // _TICK) // (bought // _TICK)
+    value = share(base.amount, min(left, bought), bought)
     time = left if base.amount == remains else left * base.amount / remains
     return Undone(row["event_id"], row["subscription_id"], base, Money(value, base.currency), time)
 
 
-def _divided(lacking: Money, write_off: bool) -> tuple[Money, Money]:
+def _debt_or_loss(lacking: Money, write_off: bool) -> tuple[Money, Money]:
     """What is lacking, as a debt and as a loss: all of it is one of them."""
     nothing = Money(0, lacking.currency)
     return (nothing, lacking) if write_off else (lacking, nothing)

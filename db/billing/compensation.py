@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import attrs
 
 from db.access.entitlements import end_entitlement, read_access
-from db.access.intervals import NOTHING, Interval
+from db.access.intervals import NOTHING, Interval, share
 from db.access.wanted_keys import want_absent
 from db.billing.ledger import Journal, Purse, move, post
 from db.customers import lock_customers
@@ -50,8 +50,7 @@ class PaidGrant:
     @property
     def value(self) -> Money:
         """What the time that is left of it cost, rounded down."""
-        part = min(self.left, self.period)
-        return Money(self.cost.amount * (part // _TICK) // (self.period // _TICK), self.cost.currency)
+        return Money(share(self.cost.amount, min(self.left, self.period), self.period), self.cost.currency)
 
 
 async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -> Compensation:
@@ -158,6 +157,3 @@ async def _paid_grants(tx: Tx, intervals: Mapping[int, Interval], start: datetim
         left = interval.granted - interval.taken if row["created_at"] >= start else interval.left(start)
         grants.append(PaidGrant(row["id"], row["period"], left, Money(row["cost"])))
     return grants
-
-
-_TICK = timedelta(microseconds=1)

@@ -210,7 +210,7 @@ _CHARGE = """
 SELECT m.id, m.amount, m.asset, m.booked_amount, m.booked_currency, m.order_id,
        coalesce(m.customer_id, settled.customer_id) AS holder_id,  -- a case may have found out whose it is
        c.id AS case_id, settled.id AS settled_id,
-       e.id AS event_id, e.subscription_id, e.tariff, e.period, holder.referrer_id
+       e.id AS event_id, e.subscription_id, holder.referrer_id
 FROM money_in m
 LEFT JOIN cases c ON c.money_in_id = m.id
 LEFT JOIN journals settled ON settled.money_in_id = m.id AND settled.kind = 'case_credit'

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import attrs
 
-from db.access.undelivered import lock_if_late, note_delivery
+from db.access.undelivered import find_undelivered, note_delivery
 from db.access.wanted_keys import give_up_key, wanted_anew
 from db.billing.cases import open_case
 from db.billing.compensation import compensate, lock_for_compensation
@@ -139,7 +139,7 @@ async def confirm_activation(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConf
     another ends the replacement here: the other one is wanted no more from then on. A new access that comes late gets the
     time it waited (`db.access.undelivered`); its key is wanted anew then, until the later end.
     """
-    new_access = await lock_if_late(tx, claim.new_access) if claim.new_access is not None and applied else None
+    new_access = await find_undelivered(tx, claim.new_access) if claim.new_access is not None and applied else None
     outcome = await _confirm(tx, claim, applied)
     if new_access is not None and outcome.result is not ActivationResult.UNWANTED:
         await note_delivery(tx, new_access, actor="activation")

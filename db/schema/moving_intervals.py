@@ -7,12 +7,12 @@ compensation of before gave back is divided over grants where the amounts leave 
 says so with its numbers.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import attrs
 
+from db.schema.move_cases import MoveCase, open_move_cases
 from db.tx import Row, Tx
 
 NOTHING = timedelta(0)
@@ -150,7 +150,7 @@ async def move_page_to_intervals(tx: Tx, after: int, limit: int) -> int | None:
     """Move up to `limit` subscriptions above number `after`; returns the last number, `None` when there are none left."""
     rows = await tx.fetch(_SUBSCRIPTIONS, after, limit)
     if not rows:
-        await _open_cases(tx, await _undivided(tx))
+        await open_move_cases(tx, await _undivided(tx))
         return None
     now: datetime = rows[0]["now"]
     page = {row["id"]: Replay(row["id"], row["customer_id"], row["expires_at"]) for row in rows if not row["is_moved"]}
@@ -162,7 +162,7 @@ async def move_page_to_intervals(tx: Tx, after: int, limit: int) -> int | None:
 
 
 async def _write(tx: Tx, page: Sequence[Replay], now: datetime) -> None:
-    cases: list[tuple[str, str, int | None, Mapping[str, object]]] = []
+    cases: list[MoveCase] = []
     laid = []
     for replay in page:
         intervals = replay.intervals(now) if replay.owned else []
@@ -197,10 +197,10 @@ async def _write(tx: Tx, page: Sequence[Replay], now: datetime) -> None:
         """,
         *([part[column] for part in parts] for column in range(3)),
     )
-    await _open_cases(tx, cases)
+    await open_move_cases(tx, cases)
 
 
-async def _undivided(tx: Tx) -> list[tuple[str, str, int | None, Mapping[str, object]]]:
+async def _undivided(tx: Tx) -> list[MoveCase]:
     """Compensations that no event of a subscription stands for, as cases."""
     why = "what was given back for which grant cannot be derived: no event of a subscription stands for it"
     rows = await tx.fetch(
@@ -215,26 +215,6 @@ async def _undivided(tx: Tx) -> list[tuple[str, str, int | None, Mapping[str, ob
         ("compensation_split", f"journal:{row['id']}", row["customer_id"], {"why": why, "amount": row["amount"]})
         for row in rows
     ]
-
-
-async def _open_cases(tx: Tx, cases: Sequence[tuple[str, str, int | None, Mapping[str, object]]]) -> None:
-    """(kind, subject, customer, details) of each."""
-    await tx.execute(
-        """
-        WITH opened AS (
-            INSERT INTO cases (kind, subject, customer_id, details)
-            SELECT o.kind, o.subject, o.customer_id, o.details::jsonb
-            FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS o (kind, subject, customer_id, details)
-            RETURNING id, kind, subject, details
-        )
-        INSERT INTO outbox (kind, subject, payload)
-        SELECT 'case_opened', 'case:' || id, jsonb_build_object('kind', kind, 'subject', subject) || details FROM opened
-        """,
-        [kind for kind, _, _, _ in cases],
-        [subject for _, subject, _, _ in cases],
-        [customer_id for _, _, customer_id, _ in cases],
-        [json.dumps(details) for _, _, _, details in cases],
-    )
 
 
 _SUBSCRIPTIONS = """

@@ -6,13 +6,13 @@ Where a rule of today would have refused what was done then, the money is taken 
 its numbers. A customer whose account does not equal its postings is not moved, which is a case too.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 import attrs
 
+from db.schema.move_cases import open_move_cases
 from db.tx import Row, Tx
 
 PurseName = Literal["paid", "credit", "earned"]
@@ -255,24 +255,9 @@ async def _write(tx: Tx, page: Sequence[_Moved]) -> None:
         [parts.get("paid", 0) for _, parts in waiting],
         [parts.get("credit", 0) for _, parts in waiting],
     )
-    await _open_cases(tx, page)
-
-
-async def _open_cases(tx: Tx, page: Sequence[_Moved]) -> None:
-    found = [(moved.customer_id, problem) for moved in page if (problem := moved.problem()) is not None]
-    await tx.execute(
-        """
-        WITH opened AS (
-            INSERT INTO cases (kind, subject, customer_id, details)
-            SELECT 'purse_split', 'customer:' || o.id, o.id, o.details::jsonb
-            FROM unnest($1::bigint[], $2::text[]) AS o (id, details)
-            RETURNING id, kind, subject, details
-        )
-        INSERT INTO outbox (kind, subject, payload)
-        SELECT 'case_opened', 'case:' || id, jsonb_build_object('kind', kind, 'subject', subject) || details FROM opened
-        """,
-        [customer_id for customer_id, _ in found],
-        [json.dumps(problem) for _, problem in found],
+    problems = ((moved.customer_id, moved.problem()) for moved in page)
+    await open_move_cases(
+        tx, [("purse_split", f"customer:{number}", number, found) for number, found in problems if found is not None]
     )
 
 

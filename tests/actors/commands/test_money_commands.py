@@ -10,10 +10,9 @@ import trio
 
 from db.billing.payment_facts import FinalizePurchase
 from db.billing.purchases import finalize_purchase
-from db.billing.referrals import set_hold_days
 from db.driver.session import open_session
 from db.money import Money
-from tests.actors.commands.conftest import Atlas
+from tests.actors.commands.conftest import Atlas, earn
 
 BUY = ("buy", "--customer", "42", "--tariff", "basic", "--days", "30", "--provider", "manual", "--charge", "first")
 
@@ -48,7 +47,7 @@ def test_a_topup_is_spent_withdrawn_and_shown(atlas: Atlas) -> None:
     assert "nothing was changed" in atlas(*spend, "--price", "14900", text=True)
     refused = atlas("withdrawals", "request", "42", "60000", "--to", "card 4111111111111234", "--key", "w1", fails=65)
     assert "0.00 RUB can be withdrawn, less than 600.00 RUB" in refused and "refund of its charge" in refused
-    _earn(atlas)
+    earn(atlas, 689_70)
     asked = atlas("withdrawals", "request", "42", "60000", "--to", "card 4111111111111234", "--key", "w1")
     assert (asked["state"], asked["destination"]) == ("reserved", "…1234")
     shown = atlas("customer", "show", "42")
@@ -71,7 +70,7 @@ def test_a_topup_is_spent_withdrawn_and_shown(atlas: Atlas) -> None:
 def test_a_rejected_withdrawal_and_an_adjustment_move_the_balance(atlas: Atlas) -> None:
     atlas("customer", "add", "42")
     assert atlas("adjust", "42", "70000", "--reason", "gift", "--key", "a1")["balance"] == 70000
-    _earn(atlas)
+    earn(atlas, 689_70)
     atlas("withdrawals", "request", "42", "60000", "--to", "a wallet", "--key", "w1")
     assert "back on the balance" in atlas("withdrawals", "reject", "1", "--reason", "unknown wallet", text=True)
     assert "the balance is 1339.70 RUB" in atlas("adjust", "42", "-5000", "--reason", "fee", "--key", "a2", text=True)
@@ -157,32 +156,6 @@ def test_compensation_credits_what_never_worked(atlas: Atlas) -> None:
 
 def test_an_order_that_does_not_exist_is_named(atlas: Atlas) -> None:
     assert "there is no order 5" in atlas("orders", "cancel", "5", fails=65)
-
-
-def _earn(atlas: Atlas) -> None:
-    """A friend of customer 42 buys three dear plans, whose rewards are not held back: 689.70 RUB."""
-
-    async def hold_nothing_back() -> None:
-        async with open_session(os.environ["ATLAS__DATABASE__DSN"], "test") as session:
-            await session.run("hold", set_hold_days, 0)
-
-    trio.run(hold_nothing_back)
-    atlas("customer", "add", "43", "--referrer", "42")
-    plan = (
-        "buy",
-        "--customer",
-        "43",
-        "--provider",
-        "manual",
-        "--tariff",
-        "plus",
-        "--days",
-        "365",
-        "--amount",
-        "229900",
-    )
-    for number in range(3):
-        atlas(*plan, "--charge", f"friend-{number}")
 
 
 def _pay_nobody() -> None:
