@@ -80,8 +80,8 @@ class Notifications(ClaimingWorker):
         least = self.telegram.within + RECORD_SECONDS
         if not least < self.budget < self.claim_seconds:
             yield (
-                f"budget = {self.budget:g} must be more than telegram.within + {RECORD_SECONDS:g} = {least:g}, so that no "
-                f"message is cut off on its way, and less than claim_seconds = {self.claim_seconds:g}, so that none is sent by two"
+                f"budget = {self.budget:g} must be more than telegram.within + {RECORD_SECONDS:g} = {least:g}, so that "
+                f"no message is cut off, and less than claim_seconds = {self.claim_seconds:g}, so that none is sent by two"
             )
         if self.telegram.within >= shutdown:
             yield (
