@@ -59,7 +59,7 @@ async def wrong(harness: NodeHarness) -> dict[str, NodeKeys]:
     return {found.node: found for found in await harness.run(wrong_keys)}
 
 
-async def test_a_node_gets_back_all_that_it_lost_while_another_is_away_and_keys_are_renewed(
+async def test_a_node_gets_back_all_it_lost_while_another_is_away_and_keys_are_renewed(
     database_dsn: str, tmp_path: Path, site: Origin
 ) -> None:
     async with node_harness(database_dsn, tmp_path) as harness:
