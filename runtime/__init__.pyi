@@ -60,9 +60,11 @@ from .events import EventBus as EventBus
 from .events import EventRecord as EventRecord
 from .log.logs import get_logger as get_logger
 from .message import POSTPONE as POSTPONE
+from .message import Back as Back
 from .message import Control as Control
 from .message import Delivery as Delivery
 from .message import Down as Down
+from .message import Gone as Gone
 from .message import Inspect as Inspect
 from .message import Message as Message
 from .message import Postponed as Postponed

@@ -20,13 +20,13 @@ from runtime.core.ref import Ref
 from runtime.core.timers import clock_reader
 from runtime.error_text import error_text
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
-from runtime.message import Delivery, Down, Message, Stop, enveloped, told_message
+from runtime.message import Back, Delivery, Down, Gone, Message, Stop, enveloped, told_message
 from runtime.plain_value import KEPT, LIVE, Bounds, plain_mapping
 from runtime.redaction import one_line, redact
 
 if TYPE_CHECKING:
     from runtime.core.beats import Handling
-    from runtime.core.ref import Monitor
+    from runtime.core.ref import Monitor, MonitorKind
     from runtime.core.services import Services
 
 
@@ -189,10 +189,9 @@ class Address:
         self.facts.clear()
         if run is not None:
             run.discard()
-        for monitor in tuple(self.monitors):
-            monitor.report(exit.reason.value)
-        # A stop or a Down that the old incarnation has not seen says nothing to the next one.
-        self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down)))
+        self._tell_monitors("down", Down(self.name, self.incarnation, exit.reason.value))
+        # A stop, or what the old incarnation watched and has not seen, says nothing to the next one.
+        self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down, Back, Gone)))
 
     def on_decided(self, *, restarts: bool) -> None:
         """Fail the asks that waited."""
@@ -270,6 +269,7 @@ class Address:
         if self._run is run:
             self.state = AddressState.UP
             self._up_since = self.read_clock()
+            self._tell_monitors("back", Back(self.name, self.incarnation))
 
     def incarnation_failed(self, run: Incarnation | None, error: BaseException | None) -> None:
         """The incarnation will end: fail the requests that it handled or whose reply it deferred.
@@ -315,12 +315,17 @@ class Address:
         left = [message for item in self.mailbox.close() if (message := told_message(item)) is not None]
         for message in left:
             self.record_dead_letter(message, f"the actor is {state.value}: {reason}")
+        self._tell_monitors("gone", Gone(self.name, state.value))
         actor, self._actor = self._actor, None
         if actor is not None and left:
             try:
                 actor.on_undelivered(left, reason)
             except BaseException as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
                 self.record_dead_letter(left[0], f"on_undelivered raised {error_text(error)}")
+
+    def _tell_monitors(self, kind: MonitorKind, message: Message) -> None:
+        for monitor in [monitor for monitor in self.monitors if monitor.kind == kind]:
+            monitor.report(message)
 
     def _answer_queued(self, *, will_restart: bool) -> None:
         self._will_restart = will_restart
@@ -375,6 +380,16 @@ class Address:
     def is_up(self) -> bool:
         """Whether an incarnation runs (or is starting)."""
         return self.state in (AddressState.STARTING, AddressState.UP)
+
+    @property
+    def serves(self) -> bool:
+        """Whether an incarnation has done its start handshake and runs."""
+        return self.state is AddressState.UP
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is stopped for good or parked."""
+        return self.state in (AddressState.PARKED, AddressState.DEAD)
 
     @property
     def up_for(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from runtime.core.ask import Deferred
-from runtime.core.ref import Monitor
+from runtime.core.ref import Monitor, MonitorKind
 from runtime.core.timers import Timer
 from runtime.events import Event
 from runtime.message import Message, Request
@@ -79,9 +79,14 @@ class Context:
         """
         return self._run.timers.add(seconds, message)
 
-    def monitor(self, ref: Ref) -> Monitor:
-        """Get one Down, in the control lane, when the present incarnation behind `ref` is gone; at once if none runs."""
-        return self._run.monitor(ref.address)
+    def monitor(self, ref: Ref, *, when: MonitorKind = "down") -> Monitor:
+        """Get one message, in the control lane: Down when the present incarnation behind `ref` is gone; with `when="back"` Back
+        when the actor serves; with `when="gone"` Gone when it is stopped for good or parked.
+
+        At once if that is so already; after many such answers within a second, a second later. To follow an actor over its
+        restarts, ask for "back" on each Down, and for "down" on each Back.
+        """
+        return self._run.monitor(ref.address, when)
 
     def defer(self, message: Request[R]) -> Deferred[R]:
         """Answer the request that is being handled later: the handler returns the Deferred, and its holder answers once.

@@ -20,7 +20,7 @@ from runtime.core.ask import AskStage, CallContext, Deferred, PendingAsk, curren
 from runtime.core.configuration_check import refuse_wrong_arguments
 from runtime.core.context import Context
 from runtime.core.message_loop import serve
-from runtime.core.ref import Monitor
+from runtime.core.ref import AT_ONCE_PER_SECOND, Monitor, MonitorKind
 from runtime.core.timers import Timers
 from runtime.correlation import correlation_id, current_actor
 from runtime.error_text import leaves
@@ -91,6 +91,8 @@ def _is_cancelled() -> bool:
     return trio.current_effective_deadline() == -math.inf
 
 
+_NEVER = (-math.inf, 0)
+
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
@@ -102,6 +104,7 @@ class Incarnation:
     """Everything that dies with an incarnation. The address makes one for each call of `run`."""
 
     __slots__ = (
+        "_at_once",
         "_monitors",
         "_scope",
         "_start_scope",
@@ -137,6 +140,7 @@ class Incarnation:
         """Made by the handler that runs now."""
         self.task: trio.lowlevel.Task | None = None
         self._monitors: list[Monitor] = []
+        self._at_once = _NEVER
         self._scope = trio.CancelScope()
         self._tasks: dict[ActorTask, None] = {}
         self._tasks_ended: trio.Event | None = None
@@ -300,12 +304,27 @@ class Incarnation:
             self.address.tasks_outlive_it()
             await self._tasks_ended.wait()
 
-    def monitor(self, watched: Address) -> Monitor:
+    def monitor(self, watched: Address, kind: MonitorKind) -> Monitor:
         """See Context.monitor."""
-        monitor = Monitor(self.address, watched)
-        self._monitors.append(monitor)
-        monitor.place()
+        monitor = Monitor(self.address, watched, kind)
+        message = monitor.due_already()
+        if message is None:
+            self._monitors.append(monitor)
+            monitor.watch()
+        elif self._may_report_at_once():
+            self.address.mailbox.put(message)
+        else:
+            self.timers.add(1.0, message)
         return monitor
+
+    def _may_report_at_once(self) -> bool:
+        """Not so after many times within a second: a handler that places a monitor for each report would handle nothing else."""
+        second, count = self._at_once
+        now = trio.current_time()
+        if now - second >= 1.0:
+            second, count = now, 0
+        self._at_once = (second, count + 1)
+        return count < AT_ONCE_PER_SECOND
 
     def defer(self, message: Request[R]) -> Deferred[R]:
         """See Context.defer."""

@@ -188,6 +188,8 @@ class PeriodicWorker(Actor):
             return  # of an incarnation before this one
         self._running, self._task, self._last = None, None, message
         self._iterations += 1
+        if not message.cut_off:
+            self._beat.progress()
         iteration, name = message.iteration, self.context.name
         ITERATIONS.labels(name, "cut off" if message.cut_off else "in order").inc()
         ITEMS.labels(name, "done").inc(iteration.done)

@@ -13,9 +13,9 @@ PACKAGES = ["runtime", *(f"runtime.{name}" for name in ("cli", "config", "contro
 
 NAMES = """
 Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask Address AddressState AdministrationError AskError
-AskTimeout AtlasError AutoShutdown Backoff Budget Child ChildCounts ChildInfo ChildSpec ChildStartFailed ChildStarted
+AskTimeout AtlasError AutoShutdown Back Backoff Budget Child ChildCounts ChildInfo ChildSpec ChildStartFailed ChildStarted
 ChildState ChildrenUnstopped ConfigError Context Control DEFAULT_CAPACITY DeadLetter DeadLetters Deferred Delivery
-Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal GiveUp Ignore Inspect Iteration
+Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal GiveUp Gone Ignore Inspect Iteration
 Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics Message Monitor NO_BACKOFF Overflow POSTPONE
 PeriodicWorker Postponed Ref RefusalReason Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded
 Resume Services SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer
