@@ -62,7 +62,10 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise Invalid([((), f'there is no module "{error.name}"{_neighbours(error.name)}')]) from error
         raise Invalid([((), f"importing {name} failed: {error}")]) from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # also what ends a process, or it would end this one as if all were well;
         # a class that its own room got wrong (a handler table, say) is an error of this line, with the place to look at
         last = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

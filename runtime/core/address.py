@@ -46,6 +46,9 @@ class AddressState(enum.Enum):
     """Stopped for good."""
 
 
+_SEEN = frozenset({AskStage.HANDLED, AskStage.DEFERRED, AskStage.POSTPONED})
+"""Stages of a request that a handler has seen: nobody may be told that it is safe to repeat."""
+
 _ENDING = {AddressState.STARTING: "stopping", AddressState.UP: "stopping", AddressState.DOWN: "stopped"}
 """How to call an address in these states that will not come back."""
 
@@ -162,6 +165,8 @@ class Address:
         if self._run is not None:
             self._run.stop(reason)
             self._answer_queued(will_restart=reason.cause is StopCause.RESTART)
+            for ask in [ask for ask in self.asks if ask.stage is AskStage.POSTPONED]:
+                ask.settle(Error(self._crashed(ask, "is stopping")))
             self.mailbox.put(Stop(reason.detail))  # wakes the message loop, which then looks at the reason
 
     def request_drain(self) -> None:
@@ -279,8 +284,8 @@ class Address:
         self.state = AddressState.DOWN
         what = ""
         for ask in tuple(self.asks):
-            if ask.stage in (AskStage.HANDLED, AskStage.DEFERRED):
-                what = what or ("was killed" if error is None else f"crashed with {error_text(error)}")
+            if ask.stage in _SEEN:
+                what = what or _how_it_ended(run, error)
                 failure = self._crashed(ask, what)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
@@ -323,7 +328,7 @@ class Address:
 
     def _answer_waiting(self) -> None:
         for ask in tuple(self.asks):
-            if ask.stage not in (AskStage.HANDLED, AskStage.DEFERRED):
+            if ask.stage not in _SEEN:
                 ask.settle(Error(self._not_delivered(ask.message)))
 
     def _not_delivered(self, message: Message) -> AskError:
@@ -332,7 +337,9 @@ class Address:
     # --- error texts -------------------------------------------------------------------------------------------------
 
     def _crashed(self, ask: PendingAsk, what: str) -> ActorCrashed:
-        state = "handled" if ask.stage is AskStage.HANDLED else "owed the reply to"
+        state = {AskStage.HANDLED: "handled", AskStage.POSTPONED: "had seen and postponed"}.get(
+            ask.stage, "owed the reply to"
+        )
         return ActorCrashed(
             self.name,
             ask.message,
@@ -448,3 +455,9 @@ class Address:
 
     def __repr__(self) -> str:
         return f"<Address {self.name} #{self.incarnation} {self.state.value}>"
+
+
+def _how_it_ended(run: Incarnation | None, error: BaseException | None) -> str:
+    if error is not None:
+        return f"crashed with {error_text(error)}"
+    return "was killed" if run is None or run.stop_reason is None else "was stopped"

@@ -17,6 +17,7 @@ from runtime.child import StopReason
 from runtime.core import beats
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, CallContext, Deferred, PendingAsk, current_call_context
+from runtime.core.configuration_check import refuse_wrong_arguments
 from runtime.core.context import Context
 from runtime.core.message_loop import serve
 from runtime.core.ref import Monitor
@@ -171,6 +172,8 @@ class Incarnation:
         actor, kind = self.actor, type(self.actor)
         actor.context = Context(self)
         self._show_handling("on_start")
+        if self.number == 1:
+            refuse_wrong_arguments(actor, self.address.name, self.address.stop_timeout)
         await actor.on_start()
         self.address.start_done(self)
         task_status.started()

@@ -165,7 +165,7 @@ class Operations:
             "not_ready": not_ready,
             "started_at": system.started_at,
             "uptime": system.uptime,
-            "config": None if system.config.path is None else str(system.config.path),
+            "config": None if system.config.path is None else str(system.config.path.resolve()),
             "socket": str(system.socket),
             "dead_letters": system.services.deadletters.total,
             "beats": self._beats(),
