@@ -188,7 +188,7 @@ class PeriodicWorker(Actor):
             return  # of an incarnation before this one
         self._running, self._task, self._last = None, None, message
         self._iterations += 1
-        iteration, name = message.iteration, self.context.name
+        iteration, name = message.iteration, self.context.ref.address.metric_label
         ITERATIONS.labels(name, "cut off" if message.cut_off else "in order").inc()
         ITEMS.labels(name, "done").inc(iteration.done)
         ITEMS.labels(name, "failed").inc(message.budget.failed)
