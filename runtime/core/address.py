@@ -123,7 +123,7 @@ class Address:
         self.asks: dict[PendingAsk, None] = {}
         """All requests to this actor that are not answered, in order."""
         self.monitors: dict[Monitor, None] = {}
-        self.mailbox = Mailbox(capacity, overflow, self._read)
+        self.mailbox = Mailbox(capacity, overflow, lambda: self.read_clock())
         self.ref = Ref(self)
         self._make = make
         self._run: Incarnation | None = None
