@@ -21,6 +21,7 @@ from .core.deadletters import DeadLetters as DeadLetters
 from .core.failpoints import Failpoints as Failpoints
 from .core.incarnation import ActorTask as ActorTask
 from .core.iteration_budget import Budget as Budget
+from .core.keyed import Keyed as Keyed
 from .core.lease_guard import LeaseMarker as LeaseMarker
 from .core.lease_guard import current_lease as current_lease
 from .core.lease_guard import refuse_if_leased as refuse_if_leased
@@ -31,6 +32,7 @@ from .core.ref import Monitor as Monitor
 from .core.ref import Ref as Ref
 from .core.services import Registry as Registry
 from .core.services import Services as Services
+from .core.spawned import SpawnOptions as SpawnOptions
 from .core.timers import Timer as Timer
 from .core.timers import clock_reader as clock_reader
 from .core.worker import Iteration as Iteration
@@ -49,7 +51,10 @@ from .errors import Ignore as Ignore
 from .errors import Killed as Killed
 from .errors import LeaseHeldAcrossCall as LeaseHeldAcrossCall
 from .errors import MailboxFull as MailboxFull
+from .errors import NameTaken as NameTaken
+from .errors import SpawnRefused as SpawnRefused
 from .errors import StartRefused as StartRefused
+from .errors import TooManyChildren as TooManyChildren
 from .errors import TooManyPostponed as TooManyPostponed
 from .errors import Unhandled as Unhandled
 from .errors import UnknownActor as UnknownActor

@@ -314,7 +314,7 @@ class Address:
 
     def record_dead_letter(self, message: Message, reason: str) -> None:
         """Count a message that will not be handled, with the reason."""
-        self.services.deadletters.record(self.name, type(message).__name__, reason)
+        self.services.deadletters.record(self.name, type(message).__name__, reason, counted_as=self.metric_label)
 
     def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
         """See Context.ready."""
@@ -390,6 +390,16 @@ class Address:
         return () if self._actor is None else self._actor.handlers.keys()
 
     @property
+    def is_dead(self) -> bool:
+        """Whether it has stopped for good."""
+        return self.state is AddressState.DEAD
+
+    @property
+    def metric_label(self) -> str:
+        """What metrics call it: its name, unless it is one of many."""
+        return self.name
+
+    @property
     def is_up(self) -> bool:
         """Whether an incarnation runs (or is starting)."""
         return self.state in (AddressState.STARTING, AddressState.UP)
@@ -421,6 +431,21 @@ class Address:
         One that an operator stopped is awaited: its work is not done.
         """
         return not (self._ended_by_itself and self.state is AddressState.DEAD)
+
+    def idle_since(self) -> float | None:
+        """Since when, on trio's clock, it has had nothing to do; None while it has, and while it is not up.
+
+        What it may have to do: a message that waits, was postponed or is being handled; a request that it owes a reply to; a
+        task. A timer that is not due is nothing to do.
+        """
+        run = self._run
+        if self.state is not AddressState.UP or run is None or self.is_busy or self.asks or run.has_tasks:
+            return None
+        mailbox = self.mailbox
+        if not mailbox.is_empty or mailbox.control_waiting or mailbox.postponed:
+            return None
+        last = self._up_since if self.handling is None else max(self._up_since, self.handling[2])
+        return last + self.clock_offset
 
     @property
     def stopping(self) -> bool:
@@ -454,7 +479,7 @@ class Address:
         activity = self.last_activity()
         mailbox = self.mailbox.statistics()
         run = self._run
-        now = self._read() + self.clock_offset
+        now = self.read_clock() + self.clock_offset
         return {
             "name": self.name,
             "incarnation": self.incarnation,
@@ -477,9 +502,6 @@ class Address:
             "suspended": not self.mailbox.serve_user,
             "facts": dict(self.facts),
         }
-
-    def _read(self) -> float:
-        return self.read_clock()
 
     def __repr__(self) -> str:
         return f"<Address {self.name} #{self.incarnation} {self.state.value}>"

@@ -166,8 +166,10 @@ class Beats:
 
     def forget(self, name: str) -> None:
         """Drop the beat of a worker or pool that was deleted; unknown names are ignored."""
-        self._workers = {key: beat for key, beat in self._workers.items() if key != name}
-        self._pools = {key: beat for key, beat in self._pools.items() if key != name}
+        if name in self._workers:
+            self._workers = {key: beat for key, beat in self._workers.items() if key != name}
+        if name in self._pools:
+            self._pools = {key: beat for key, beat in self._pools.items() if key != name}
 
     def sample(self) -> None:
         """Fill in what only the loop can find out: who is paused or parked, and whose messages wait."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
+import attrs
+
+from runtime.child import Restart
 from runtime.core.ask import Deferred
+from runtime.core.keyed import Keyed
 from runtime.core.ref import Monitor, MonitorKind
+from runtime.core.spawned import DEFAULT_MAX_CHILDREN, SpawnOptions, current_spawner
 from runtime.core.timers import Timer
+from runtime.errors import SpawnRefused, TooManyChildren
 from runtime.events import Event
 from runtime.message import Message, Request
 
 if TYPE_CHECKING:
+    from runtime.core.actor import Actor
     from runtime.core.incarnation import ActorTask, Incarnation
     from runtime.core.ref import Ref
     from runtime.core.services import Services
 
+K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 PosArgs = TypeVarTuple("PosArgs")
 
@@ -71,6 +79,85 @@ class Context:
         operators see and defaults to the function's name. Returns a handle to cancel it or to wait for its end.
         """
         return self._run.start_task(function, args, name, inherit_deadline=inherit_deadline)
+
+    async def spawn(
+        self,
+        actor: Actor,
+        *,
+        name: str | None = None,
+        restart: Restart | str = Restart.TRANSIENT,
+        outlives: bool = False,
+        max_children: int = DEFAULT_MAX_CHILDREN,
+        options: SpawnOptions | None = None,
+    ) -> Ref:
+        """Start an actor under this one's supervision; returns its ref once it serves.
+
+        Its full name, which status and lookups use, is this actor's name, a dot, and `name` (by default its class in lower
+        case and a number); it is free again when the child is gone. `restart` is "transient" (after a crash; a child that
+        ends in order is gone), "permanent" or "temporary". Each incarnation gets a fresh copy of the start arguments of
+        `actor`, which itself is never run. `options` has the rest: what follows too many crashes (the child is parked; with
+        `give_up = "escalate"` this actor crashes), backoff, limits in time, mailbox.
+
+        A child ends with the incarnation that spawned it: stopped in order, before `on_stop`, in half of the time there is,
+        when that stops; killed when it crashes. One that `outlives` it goes on until it is stopped, or the system is.
+
+        A child's `on_start` must not ask this actor, which waits for it. Raises SpawnRefused: NameTaken, TooManyChildren when
+        this actor has `max_children` already, or because it stops, or because the child declined to run; ChildStartFailed
+        when the child's start fails; ValueError for a name that is none. Nothing is left of a child then, nor when the call
+        is cancelled.
+        """
+        run, parent = self._run, self.name
+        spawned = self.services.spawned
+        if spawned.count(parent) >= max_children:
+            raise TooManyChildren(f"{parent!r} has {spawned.count(parent)} children, as many as max_children allows")
+        chosen = options if options is not None else SpawnOptions(restart=restart)
+        if options is not None and Restart(restart) is not Restart.TRANSIENT:
+            chosen = attrs.evolve(options, restart=restart)
+        spawner = None if run.task is None else run.task.context.get(current_spawner)
+        if spawner is None:
+            raise SpawnRefused(f"{parent!r} runs in no supervision tree: no supervisor is there for what it spawns")
+        supervisor = await spawner.for_outliving(self.services) if outlives else run.children()
+        short = name if name is not None else spawned.next_name(type(actor).__name__.lower())
+        return await supervisor.start(
+            spawner.new_address(self.services, parent, short, actor, chosen, outlives=outlives)
+        )
+
+    async def stop(self, ref: Ref, *, within: float | None = None) -> None:
+        """Stop a child in order, for good, and wait until it is gone and its name free; at once if it is.
+
+        Its `shutdown` bounds that, or `within` seconds if that is less; then it is interrupted. Raises ValueError for an actor
+        that this one has not spawned, ChildrenUnstopped for one that does not end.
+        """
+        child = self.services.spawned.get(ref.name)
+        if child is None or child.ref != ref:
+            if ref.address.is_dead:
+                return
+            raise ValueError(f"{ref.name!r} is no child of {self.name!r}: it can stop only what it has spawned")
+        if child.parent != self.name:
+            raise ValueError(f"{ref.name!r} is a child of {child.parent!r}, and not of {self.name!r}")
+        await child.supervisor.begin_stop(child.name, within)()
+
+    def keyed(
+        self,
+        make: Callable[[K], Actor],
+        *,
+        idle: float = 300.0,
+        max_children: int = DEFAULT_MAX_CHILDREN,
+        naming: Callable[[K], str] = str,
+        options: SpawnOptions | None = None,
+    ) -> Keyed[K]:
+        """One child a key: `make(key)` is started at the first message for its key and stopped after `idle` seconds.
+
+        Idle is one that has had no message, no task and no request to answer for so long. What is sent for its key while it
+        stops is handled by the next one: nothing that was accepted is lost by idling. `naming` gives a key's short name, which
+        is the same for no two keys of this actor; `options` is as in `spawn`. Raises ValueError unless `idle` is positive.
+        """
+        return Keyed(self._run, make, idle, max_children, naming, options or SpawnOptions())
+
+    def children(self) -> Mapping[str, Ref]:
+        """The children of this actor by their short names, in the order in which they were spawned."""
+        start = len(self.name) + 1
+        return {child.name[start:]: child.ref for child in self.services.spawned.children_of(self.name)}
 
     def after(self, seconds: float, message: Message) -> Timer:
         """Get `message` in `seconds` from now, ahead of what waits in the user lane. Returns the timer, which can be cancelled.

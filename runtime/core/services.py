@@ -10,6 +10,7 @@ import attrs
 from runtime.core.beats import Beats
 from runtime.core.deadletters import DeadLetters
 from runtime.core.failpoints import Failpoints
+from runtime.core.spawned import SpawnedActors
 from runtime.errors import UnknownActor
 from runtime.events import EventBus
 from runtime.log.logs import log_event
@@ -70,6 +71,8 @@ class Services:
     failpoints: Failpoints = attrs.field(factory=Failpoints)
     deadletters: DeadLetters = attrs.field(factory=DeadLetters)
     registry: Registry = attrs.field(factory=Registry)
+    spawned: SpawnedActors = attrs.field(factory=SpawnedActors)
+    """The actors that other actors have spawned."""
     config: object = None
     """The loaded configuration; its class is of no concern here."""
     system_name: str = "atlas"

@@ -194,7 +194,7 @@ class PeriodicWorker(Actor):
         self._iterations += 1
         if not message.cut_off:
             self._beat.progress()
-        iteration, name = message.iteration, self.context.name
+        iteration, name = message.iteration, self.context.ref.address.metric_label
         ITERATIONS.labels(name, "cut off" if message.cut_off else "in order").inc()
         ITEMS.labels(name, "done").inc(iteration.done)
         ITEMS.labels(name, "failed").inc(message.budget.failed)

@@ -11,6 +11,7 @@ import trio
 from runtime.child import ExitReason
 from runtime.core.address import AddressState
 from runtime.core.beats import WorkerState
+from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
@@ -18,9 +19,12 @@ from runtime.events import Event
 from runtime.message import Resume, Suspend
 from runtime.operations.running import RunningSystem
 from runtime.supervision.events import ChildExited
-from runtime.supervision.supervisor import ChildInfo, ChildState
+from runtime.supervision.supervisor import ChildInfo, ChildState, Supervisor
 from runtime.watchdog.verdict import beat_ages, take_snapshot
 from runtime.wording import nearest
+
+LISTED_CHILDREN = 1000
+"""How many names of spawned actors `inspect` lists."""
 
 
 def why_declined(child: ChildInfo) -> str | None:
@@ -124,6 +128,7 @@ class Operations:
         supervisor, child = tree.supervisor_of(name), tree.find(name)
         if child is None and name in self._system.addresses:
             address = self._system.addresses[name]
+            assert isinstance(supervisor, Supervisor), "a declared actor has a supervisor of declared ones"
             return await supervisor.start_child(self._system.plans[name].spec(lambda: address))
         if child is not None and child.state not in (ChildState.DOWN, ChildState.PARKED):
             await supervisor.terminate_child(name, keep=True)
@@ -189,16 +194,27 @@ class Operations:
                 "last_crash": self._last_crash(name),
             }
         address = self._actor(name)
-        plan = self._system.plans[name]
         return {
             **self.describe(self._child(name)),
             **address.inspect(),
-            "class": f"{plan.actor.__module__}:{plan.actor.__qualname__}",
-            "needs": list(plan.needs),
-            "restart": plan.table.restart.value,
-            "give_up": plan.table.give_up.value,
+            **self._declaration(name, address),
+            "spawned": [child.name for child in self._system.services.spawned.children_of(name)][:LISTED_CHILDREN],
             "stack": address.stack(),
             "last_crash": self._last_crash(name),
+        }
+
+    def _declaration(self, name: str, address: DrainingAddress) -> Mapping[str, object]:
+        plan = self._system.plans.get(name)
+        if plan is not None:
+            actor, restart, give_up = plan.actor, plan.table.restart, plan.table.give_up
+        else:
+            assert isinstance(address, SpawnedAddress), "it is declared or spawned"
+            actor, restart, give_up = address.kind, address.spec.restart, address.spec.give_up
+        return {
+            "class": f"{actor.__module__}:{actor.__qualname__}",
+            "needs": [] if plan is None else list(plan.needs),
+            "restart": restart.value,
+            "give_up": give_up.value,
         }
 
     def crashes(self, name: str | None = None) -> list[CrashReport]:
@@ -215,7 +231,8 @@ class Operations:
         """The system and each of its children in one document."""
         system = self._system
         children = [self.describe(child) for child in system.tree.children()]
-        not_ready = [str(child["name"]) for child in children if not child["ready"]]
+        # One of many that were spawned is not what the whole service waits for.
+        not_ready = [str(child["name"]) for child in children if not child["ready"] and child["parent"] is None]
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
         return {
             "name": system.name,
@@ -253,7 +270,9 @@ class Operations:
     def describe(self, child: ChildInfo) -> dict[str, object]:
         """One child's line of `status`. A group has no mailbox: what is of an actor alone is empty there."""
         tree = self._system.tree
-        address = self._system.addresses.get(child.name)
+        spawned = self._system.services.spawned
+        address = self._address(child.name)
+        parent = spawned.get(child.name)
         seen = _AS_A_GROUP if address is None else address.look()
         now = trio.current_time()
         last = child.last_exit
@@ -267,6 +286,9 @@ class Operations:
             "kind": "group" if address is None else "actor",
             "group": tree.group_of(child.name),
             "depth_in_tree": tree.depth(child.name),
+            "parent": None if parent is None else parent.parent,
+            "outlives_parent": parent is not None and parent.outlives,
+            "children": spawned.count(child.name),
             "state": "paused" if seen["suspended"] and child.state is ChildState.RUNNING else child.state.value,
             "paused": address is not None and address.is_paused,
             "since": max(0.0, now - child.since),
@@ -297,6 +319,9 @@ class Operations:
             },
         }
 
+    def _address(self, name: str) -> DrainingAddress | None:
+        return self._system.addresses.get(name) or self._system.services.spawned.get(name)
+
     def _child(self, name: str) -> ChildInfo:
         child = self._system.tree.find(name)
         if child is None:
@@ -314,9 +339,10 @@ class Operations:
         if name in self._system.tree.groups:
             members = ", ".join(self._system.tree.members(name))
             raise OperationRefused(f"{name} is a group of actors; name one of them: {members}")
-        address = self._system.addresses.get(name)
+        address = self._address(name)
         if address is None:
-            meant = nearest(name, [*self._system.addresses, *self._system.tree.groups])
+            spawned = [child.name for child in self._system.services.spawned]
+            meant = nearest(name, [*self._system.addresses, *self._system.tree.groups, *spawned])
             raise OperationRefused(str(UnknownActor(name, meant)))
         return address
 

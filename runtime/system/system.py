@@ -97,7 +97,7 @@ class System:
         self.crashes = CrashReports(self.services.events)
         self.addresses: dict[str, DrainingAddress] = {}
         self.plans: dict[str, ChildPlan] = {plan.name: plan for plan in config.children}
-        self.tree = Tree(config, self._address, self.services.events.emit)
+        self.tree = Tree(config, self._address, self.services.events.emit, self.services.spawned)
         self.root = self.tree.root
         self.operations = Operations(self)
         self.reloader = Reloader(self)
@@ -266,7 +266,7 @@ class System:
         self.services.events.emit(SystemStopping(self.name, why, drain, budget))
         self.systemd.stopping()
         if self._stop_deadline is None:
-            for address in self.addresses.values():
+            for address in (*self.addresses.values(), *self.services.spawned):
                 address.drains = address.drains or drain
         self._stop_deadline = min(deadline, self._stop_deadline or deadline)
         self.root.request_stop(StopReason(StopCause.SHUTDOWN, why, self._stop_deadline))
