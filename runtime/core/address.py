@@ -13,6 +13,7 @@ from outcome import Error
 from runtime.child import IDLE, Activity, CrashDetails, Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
+from runtime.core.class_checks import forgotten_fields
 from runtime.core.incarnation import Incarnation
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
@@ -159,6 +160,18 @@ class Address:
         self._actor = actor = self._make()
         self._run = run = Incarnation(self, incarnation, actor)
         await run.run(task_status)
+
+    def check(self) -> None:
+        """Raise TypeError if the actor's class lacks its `@attrs.define`; called when a spec with this address is accepted."""
+        made = self._make if isinstance(self._make, type) else None
+        if made is None:
+            try:
+                made = type(self._make())
+            except Exception:  # noqa: BLE001  the start will say what is wrong with its arguments
+                return
+        forgotten = forgotten_fields(made)
+        if forgotten is not None:
+            raise TypeError(forgotten)
 
     def request_stop(self, reason: StopReason) -> None:
         """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from runtime.core.class_checks import check_state, forgotten_fields
 from runtime.error_text import error_text
 from runtime.errors import StartRefused
 
@@ -36,7 +37,14 @@ def wrong_with_actor(actor: Actor, name: str, shutdown: float) -> list[str]:
 
 
 def refuse_wrong_arguments(actor: Actor, name: str, shutdown: float) -> None:
-    """Raise StartRefused (78) with everything that the actor and the settings among its arguments say against them."""
+    """Raise StartRefused (78) with everything that the actor and the settings among its arguments say against them.
+
+    Raises TypeError for a class whose `@attrs.define` was forgotten, or whose state would be shared.
+    """
+    forgotten = forgotten_fields(type(actor))
+    if forgotten is not None:
+        raise TypeError(forgotten)
+    check_state(type(actor))  # of a class without slots nothing was known before
     found = wrong_with_actor(actor, name, shutdown)
     for field in attrs.fields(cast("Any", type(actor))):
         if field.init:

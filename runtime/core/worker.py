@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -111,6 +112,9 @@ class PeriodicWorker(Actor):
             # Forgetting it would leave a worker that never does anything and looks healthy.
             if hook is not None and "super" not in hook.__code__.co_names:
                 raise TypeError(f"{cls.__module__}.{cls.__qualname__}.{name} must call super().{name}(…)")
+        iterate = cls.__dict__.get("iterate")
+        if iterate is not None and not inspect.iscoroutinefunction(inspect.unwrap(iterate)):
+            raise TypeError(f"{cls.__module__}.{cls.__qualname__}.iterate must be `async def`")
 
     @abstractmethod
     async def iterate(self, budget: Budget) -> Iteration:
