@@ -33,6 +33,8 @@ from .core.ref import Ref as Ref
 from .core.services import Registry as Registry
 from .core.services import Services as Services
 from .core.spawned import SpawnOptions as SpawnOptions
+from .core.threads import AsyncioThread as AsyncioThread
+from .core.threads import Portal as Portal
 from .core.timers import Timer as Timer
 from .core.timers import clock_reader as clock_reader
 from .core.worker import Iteration as Iteration
@@ -52,6 +54,7 @@ from .errors import Killed as Killed
 from .errors import LeaseHeldAcrossCall as LeaseHeldAcrossCall
 from .errors import MailboxFull as MailboxFull
 from .errors import NameTaken as NameTaken
+from .errors import PortalClosed as PortalClosed
 from .errors import SpawnRefused as SpawnRefused
 from .errors import StartRefused as StartRefused
 from .errors import TooManyChildren as TooManyChildren

@@ -26,7 +26,7 @@ from runtime.correlation import correlation_id, current_actor
 from runtime.error_text import leaves
 from runtime.errors import SpawnRefused, StillRunning
 from runtime.events import Event
-from runtime.message import Request
+from runtime.message import Message, Request
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
@@ -110,6 +110,7 @@ class Incarnation:
         "_scope",
         "_start_scope",
         "_stop_scope",
+        "_subscriptions",
         "_tasks",
         "_tasks_ended",
         "actor",
@@ -140,6 +141,7 @@ class Incarnation:
         self.deferred: Deferred[object] | None = None
         """Made by the handler that runs now."""
         self.task: trio.lowlevel.Task | None = None
+        self._subscriptions: list[type[Message]] | None = None
         self._children: tuple[ChildSupervisor, ActorTask] | None = None
         """Once it has spawned: what supervises its children, and the task in which that runs."""
         self._monitors: list[Monitor] = []
@@ -322,6 +324,17 @@ class Incarnation:
         monitor.place()
         return monitor
 
+    def subscribe(self, kind: type[Message]) -> None:
+        """See Context.subscribe."""
+        if self.actor.handlers.get(kind) is None:
+            raise TypeError(
+                f"{type(self.actor).__name__} has no handler for {kind.__name__}, which it subscribes to: what would be "
+                "published could only be a dead letter"
+            )
+        self._subscriptions = self._subscriptions or []
+        self._subscriptions.append(kind)
+        self.address.services.topics.subscribe(kind, self.address)
+
     def defer(self, message: Request[R]) -> Deferred[R]:
         """See Context.defer."""
         ask = self.current_ask
@@ -379,6 +392,9 @@ class Incarnation:
         for monitor in self._monitors:
             monitor.cancel()
         self._monitors.clear()
+
+        for kind in self._subscriptions or ():
+            self.address.services.topics.unsubscribe(kind, self.address)
 
     def stack(self) -> list[str]:
         """Where the message loop stands, outermost first, as `file:line function`; empty when it does not run."""
