@@ -274,6 +274,10 @@ class Operations:
             return [self._system.addresses[member] for member in tree.members(name)]
         return [self._actor(name)]
 
+    def address(self, name: str) -> DrainingAddress:
+        """An actor's address. Raises OperationRefused for a group and for an unknown name."""
+        return self._actor(name)
+
     def _actor(self, name: str) -> DrainingAddress:
         if name in self._system.tree.groups:
             members = ", ".join(self._system.tree.members(name))
