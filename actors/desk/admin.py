@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -18,7 +17,7 @@ from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
 from actors.pool.client import pool_of
 from db.settings import LimitSettings
-from runtime import Actor, ActorTask, StartRefused, StopReason, get_logger, running_system
+from runtime import Actor, ActorTask, StopReason, get_logger, running_system
 from runtime.config import Secret, settings
 from runtime.desk import Addition, Desk, desk_app
 from runtime.http import HttpServer, LimitedApp, LocalHosts, RequestLimits, is_loopback, listen, url_of
@@ -54,6 +53,18 @@ class AdminSettings(RequestLimits):
     token: Secret = attrs.field(factory=lambda: Secret(""))
     """If set, `/metrics` is answered only with `Authorization: Bearer <token>`. The probes are always open."""
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse to be open to all, and a secret that can be guessed."""
+        yield from super().check_configuration()
+        if not self.token and not is_loopback(self.host):
+            yield (
+                f"admin.host = {self.host!r} can be reached from other machines, and admin.token_file is not set: metrics would "
+                "be open to all; set it, or listen on 127.0.0.1"
+            )
+        length = len(self.session_key.reveal())
+        if 0 < length < _LEAST_KEY:
+            yield f"admin.session_key has {length} characters and needs {_LEAST_KEY}; `openssl rand -hex 32` makes one"
+
 
 @attrs.define(eq=False)
 class Admin(Actor):
@@ -73,7 +84,7 @@ class Admin(Actor):
     async def on_start(self) -> None:
         desk = self._desk()
         app = self._app(desk)
-        listener = _listen(self.admin)
+        listener = listen("admin", self.admin.host, self.admin.port)
         url = url_of(listener)
         self.context.describe(listening=url, probes=f"{url}/readyz", metrics=f"{url}/metrics")
         if desk is not None:
@@ -93,12 +104,6 @@ class Admin(Actor):
             system = running_system()
         except RuntimeError:
             return None
-        key = self.admin.session_key.reveal().encode()
-        if key and len(key) < _LEAST_KEY:
-            raise StartRefused(
-                f"admin.session_key has {len(key)} bytes; make one of at least {_LEAST_KEY}: openssl rand -hex 32",
-                exit_code=os.EX_CONFIG,
-            )
         additions: list[Callable[[Desk], Addition]] = []
         if _POOL in self.context.services.registry:
             pool = pool_of(self.context, _POOL)
@@ -109,7 +114,7 @@ class Admin(Actor):
             system,
             lambda: Operators(system.config.operators),
             additions=additions,
-            session_key=key,
+            session_key=self.admin.session_key.reveal().encode(),
             is_https=self.admin.public_url.startswith("https:"),
         )
 
@@ -119,10 +124,7 @@ class Admin(Actor):
             app = LocalHosts(app, self.admin.hosts, setting="admin.hosts")
         if desk is not None:
             app = _Both(app, desk_app(desk, self.admin.hosts, self.admin.public_url))
-        try:
-            return LimitedApp(app, self.admin, name="admin", crashed=self._note_crash)
-        except ValueError as error:
-            raise StartRefused(f"admin.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
+        return LimitedApp(app, self.admin, name="admin", crashed=self._note_crash)
 
     async def _serve(self, app: LimitedApp, desk: Desk | None, listener: socket.socket) -> None:
         server = HttpServer("admin", app, self.admin, self._note_crash)
@@ -157,14 +159,3 @@ class _Both:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         await (self._probes if scope["path"] in PROBES else self._desk)(scope, receive, send)
-
-
-def _listen(admin: AdminSettings) -> socket.socket:
-    """The listening socket. Raises `StartRefused` if it cannot or must not be opened."""
-    if not admin.token and not is_loopback(admin.host):
-        raise StartRefused(
-            f"admin.host = {admin.host!r} can be reached from other machines, and admin.token_file is not set: metrics "
-            "would be open to all; set it, or listen on 127.0.0.1",
-            exit_code=os.EX_CONFIG,
-        )
-    return listen("admin", admin.host, admin.port)

@@ -129,6 +129,8 @@ class Customers:
         async def act(tx: Tx) -> T:
             await act_as(tx, view.who)
             done = await function(tx)
+            if getattr(done, "replayed", False):  # the same form again: its reason is there already
+                return done
             number = None if customer is None else (await find_customer(tx, customer)).id
             await record_audit(tx, view.who.actor, "desk.why", customer_id=number, subject=what, details={"why": why})
             return done

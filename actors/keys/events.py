@@ -110,11 +110,14 @@ class NodeDrifted(Event):
     missing: int
     ahead: int
     surplus: int
+    """Strangers: keys that this database never knew."""
+    ended: int = 0
+    """Keys that are known here as wanted no more, and were taken off it."""
 
     def line(self) -> str:
         return (
-            f"node {self.node} drifted: {self.missing} keys missing, {self.ahead} different, {self.surplus} that nobody "
-            "wants there"
+            f"node {self.node} drifted: {self.missing} keys missing, {self.ahead} different, {self.ended} that had ended, "
+            f"{self.surplus} that are unknown here"
         )
 
 
@@ -129,6 +132,22 @@ class NodeRestored(Event):
 
     def line(self) -> str:
         return f"node {self.node}: {self.keys} keys put back in {self.seconds:.2f} s"
+
+
+@attrs.frozen
+class EndedRemoved(Event):
+    """A node had keys again that are known here as wanted no more (it was restored from a backup, or cloned); they are off it."""
+
+    level: ClassVar[int] = logging.WARNING
+    node: str
+    keys: int
+    cut: int
+
+    def line(self) -> str:
+        return (
+            f"node {self.node}: had {self.keys} keys again whose access has ended, as if it came from a backup; removed them and "
+            f"cut {self.cut} connections"
+        )
 
 
 @attrs.frozen

@@ -29,9 +29,10 @@ log = get_logger("reconcile")
 class Reconcile(DatabaseWorker):
     """Compares every node with the database, and puts right what differs, both ways.
 
-    Role: the net under activation and expiry. Keys that a node lost are put back at once, all of them; keys that are not wanted
-    there are quarantined and removed only after a second sighting, older than `grace`, after a second look on both sides, at
-    most `removals` a pass. Owns: nothing that may not die with it: how far a pass has come is a row.
+    Role: the net under activation and expiry, node by node. Keys that a node lost are put back at once, all of them, also those
+    that another node has still to get; keys that the database knows as removed go at once as well. Strangers are quarantined and
+    removed only after a second sighting, older than `grace`, after a second look on both sides, at most `removals` a pass. Owns:
+    nothing that may not die with it: how far a pass has come is a row.
     Receives: WakeUp, also from a node that was started anew. Sends: requests to every `node.<name>`.
     On crash: the next incarnation goes on where the pass stood.
     Invariants: one process at a time does this, by the epoch row "reconcile", relied on for half of `ttl` and checked before each
@@ -47,11 +48,11 @@ class Reconcile(DatabaseWorker):
     ttl: float = attrs.field(default=30.0, validator=gt(0))
     """Seconds on the database's clock after which the row of a dead process is free."""
     grace: float = attrs.field(default=120.0, validator=ge(0))
-    """Seconds that a key must have been in quarantine before it is removed."""
+    """Seconds that a stranger must have been in quarantine before it is removed."""
     removals: int = attrs.field(default=100, validator=ge(0))
-    """Keys that one pass may remove from a node."""
+    """Strangers that one pass may remove from a node."""
     surplus_floor: int = attrs.field(default=20, validator=ge(0))
-    """So many unwanted keys on a node are always believed."""
+    """So many strangers on a node are always believed."""
     surplus_share: float = attrs.field(default=0.05, validator=[ge(0)])
     """More than the floor are believed up to this share of the keys that the node lists; beyond, nothing is removed."""
     restore_from: int = attrs.field(default=500, validator=ge(1))
@@ -110,8 +111,11 @@ class Reconcile(DatabaseWorker):
             patience=self.patience,
         )
         try:
-            verdict = await NodePass(self.context, lease, name, limits, budget).run()
+            looked = NodePass(self.context, lease, name, limits, budget)
+            verdict = await looked.run()
             self._troubles.pop(name, None)
+            if not looked.is_settled:
+                self.context.after(self.retry_seconds, WakeUp())
             if verdict in ("drifted", "told again"):
                 # what is in quarantine is looked at again once it may be removed
                 self.context.after(self.grace + 1.0, WakeUp())

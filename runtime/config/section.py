@@ -27,6 +27,9 @@ def settings(section: str, *, keyed: bool = False) -> Callable[[type[T]], type[T
     in the file: it is given as `<key>_file`, by the environment or by the credentials directory. With `keyed=True` the
     table is a mapping of such entries (`[nodes.paris]`, `[nodes.oslo]`), for use with `for_each`.
 
+    What no single field's validator can tell, `def check_configuration(self) -> Iterable[str]` says, a sentence for each thing
+    that is wrong: the configuration is refused with them (see `Actor.check_configuration`).
+
     Raises TypeError when the class is not an attrs class.
 
         @settings("pool")

@@ -16,6 +16,8 @@ from runtime.config.key_lines import KeyPath
 from runtime.config.runtime_sections import NAME, OWN_TABLES
 from runtime.config.secret_sources import resolve_secrets
 from runtime.config.section import section_of
+from runtime.core.checks import wrong_with_settings
+from runtime.error_text import error_text
 from runtime.wording import did_you_mean
 
 T = TypeVar("T")
@@ -87,7 +89,12 @@ class SectionReader:
             if name in OWN_TABLES or name in by_name:
                 continue
             if name in installed:
-                by_name[name] = installed[name].load()
+                try:
+                    by_name[name] = installed[name].load()
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001  also one that exits: of somebody else's package anything may come
+                    self._source.blame((name,), f"importing {installed[name].value} failed: {error_text(error)}")
             else:
                 known = OWN_TABLES | by_name.keys() | installed.keys()
                 self._source.blame(
@@ -112,7 +119,11 @@ class SectionReader:
                 self._source.blame((*path, *below), message)
             self.wrong.add(cls)
             return None
-        return with_absolute_paths(value, self._source.path.parent)
+        value = with_absolute_paths(value, self._source.path.parent)
+        for sentence in wrong_with_settings(value):
+            self._source.blame(path, sentence)
+            self.wrong.add(cls)
+        return value
 
 
 def with_absolute_paths(value: Any, directory: Path) -> object:

@@ -228,6 +228,7 @@ class ControlLoop:
         emit: Emit,
         chance: Callable[[], float],
         on_started: Callable[[], None],
+        on_forgotten: Callable[[ChildRecord], None],
     ) -> None:
         self.name = name
         self.settings = settings
@@ -245,6 +246,7 @@ class ControlLoop:
         self.control = StartStop(name, tree_nursery, emit, self.hooks, self)
         self._emit = emit
         self._on_started = on_started
+        self._on_forgotten = on_forgotten
         self._outcome = ChildOutcome(self, tree_nursery, emit, chance)
         self._inbox: deque[Callable[[], None]] = deque()
         self._wakeup = trio.Event()
@@ -297,7 +299,8 @@ class ControlLoop:
 
     def _stop_and_start_due(self, now: float) -> bool:
         stopping = self.stopping
-        for record in next_stops(self.children, stopping=stopping, parallel=self.settings.dynamic):
+        parallel = self.settings.dynamic or self.settings.spawned
+        for record in next_stops(self.children, stopping=stopping, parallel=parallel):
             self._ask_to_stop(record)
         if stopping:
             return not self.children.alive
@@ -315,6 +318,13 @@ class ControlLoop:
             self.control.ask_to_stop(record, StopCause.TERMINATED, "terminated")
         else:
             self.control.ask_to_stop(record, StopCause.RESTART, record.reason or "restarted together with a sibling")
+
+    def ask_to_terminate(self, record: ChildRecord, detail: str, budget: float) -> None:
+        """Ask a living child to stop now, not at the loop's next turn, or give one that was asked less time."""
+        if record.ladder is None:
+            self.control.ask_to_stop(record, StopCause.TERMINATED, detail, budget)
+        else:
+            self.control.shorten(record, budget)
 
     async def _kill_all(self) -> None:
         """After a bug in the loop: it can supervise no child any more, so none may outlive it."""
@@ -425,6 +435,7 @@ class ControlLoop:
         self.highest_number_forgotten = max(self.highest_number_forgotten, record.incarnation)
         if not record.unstopped_runs:
             self.children.remove(record.name)
+            self._on_forgotten(record)
 
     # The end of the supervisor
 

@@ -47,6 +47,8 @@ class SupervisorFlags:
     auto_shutdown: AutoShutdown = attrs.field(default=AutoShutdown.NEVER, converter=as_auto_shutdown)
     shutdown_budget: float = math.inf
     dynamic: bool = False
+    spawned: bool = False
+    """Its children come and go by name: one that ends for good is forgotten, and all are stopped at once."""
 
     def __attrs_post_init__(self) -> None:
         IntensityWindow(
@@ -117,11 +119,11 @@ class RunningSupervisor(Protocol):
         ...
 
 
-def decide(record: ChildRecord, end: Exit, *, stopping: bool, dynamic: bool) -> Decision:
+def decide(record: ChildRecord, end: Exit, *, stopping: bool, dynamic: bool, spawned: bool = False) -> Decision:
     """What follows this end, before any limit is counted: RESTART still has to pass the restart intensity."""
     if fatal_in(end.error) is not None:
         return Decision.SHUT_DOWN_TREE
-    forgotten = dynamic or record.spec.restart is Restart.TEMPORARY
+    forgotten = dynamic or spawned or record.spec.restart is Restart.TEMPORARY
     if stopping:
         return Decision.STOPPED
     if record.desired is not DesiredState.UP:
@@ -199,7 +201,8 @@ class ChildOutcome:
 
     def decide(self, record: ChildRecord, end: Exit, *, stopping: bool) -> Decision:
         """What follows this end. A restart is counted; one too many becomes PARK or GIVE_UP."""
-        decision = decide(record, end, stopping=stopping, dynamic=self._supervisor.settings.dynamic)
+        flags = self._supervisor.settings
+        decision = decide(record, end, stopping=stopping, dynamic=flags.dynamic, spawned=flags.spawned)
         return self.count_attempt(record) if decision is Decision.RESTART else decision
 
     def count_attempt(self, record: ChildRecord) -> Decision:

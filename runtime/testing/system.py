@@ -11,12 +11,16 @@ import trio
 
 from runtime.child import Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.mailbox import DEFAULT_CAPACITY, Overflow
-from runtime.core.ref import Ref
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
+from runtime.core.spawned import current_spawner
 from runtime.correlation import correlation_id
 from runtime.errors import Ignore
+from runtime.supervision.child_run import TreeNursery, enter_tree, open_tree_nursery
+from runtime.supervision.spawning import TREE_SPAWNER
+from runtime.supervision.supervisor import Supervisor, inherited_emit
 from runtime.testing.actors import Crash, Echo, Failable, FailableActor, Hang, Probe, ProbeActor, Swallow
 from runtime.testing.chaos import Boundary, ChaosFailed, ChaosMonkey, ChaosReport, Kill
 from runtime.testing.event_assertions import Happened, assert_events, happened
@@ -76,9 +80,10 @@ class _Runner:
 class ActorSystem:
     """Runs actors without a supervision tree. Made by `actor_system`."""
 
-    def __init__(self, nursery: trio.Nursery, services: Services) -> None:
+    def __init__(self, nursery: trio.Nursery, services: Services, tree: TreeNursery) -> None:
         self.services = services
         self._nursery = nursery
+        self._tree = tree
         self._runners: dict[str, _Runner] = {}
 
     async def start(
@@ -113,6 +118,10 @@ class ActorSystem:
         return probe
 
     async def _run(self, runner: _Runner, *, task_status: trio.TaskStatus[None]) -> None:
+        # As in a supervision tree: what the actor spawns is supervised, and told of on the bus.
+        enter_tree(self._tree)
+        current_spawner.set(TREE_SPAWNER)
+        inherited_emit.set(self.services.events.emit)
         address, incarnation = runner.address, 0
         status = _Started(runner, task_status)
         del task_status  # it holds the nursery of the start, which is long gone when the actor still runs
@@ -224,10 +233,18 @@ def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> 
 async def actor_system(services: Services | None = None) -> AsyncIterator[ActorSystem]:
     """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly fails the test."""
     correlation_id.set("")
-    async with trio.open_nursery() as nursery:
-        system = ActorSystem(nursery, services or Services())
+    chosen = services or Services()
+    root = Supervisor("test", [], emit=chosen.events.emit)
+    async with trio.open_nursery() as nursery, open_tree_nursery() as tree:
+        await nursery.start(_run_root, root)
+        system = ActorSystem(nursery, chosen, tree)
         try:
             yield system
         finally:
             with trio.CancelScope(shield=True):
                 await system.stop_all()
+                root.request_stop(StopReason(StopCause.SHUTDOWN, "the test ends", trio.current_time() + 5.0))
+
+
+async def _run_root(root: Supervisor, *, task_status: trio.TaskStatus[None]) -> None:
+    await root.run(task_status=task_status)

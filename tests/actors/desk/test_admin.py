@@ -13,7 +13,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.desk.admin import Admin, AdminSettings
-from runtime import Actor, AddressState, Ignore, Ref, StartRefused, unwrap_group
+from runtime import Actor, AddressState, Ignore, Ref, StartRefused, open_tree_nursery, unwrap_group
 from runtime.config import Secret
 from runtime.testing import ActorSystem, OnCrash, actor_system
 
@@ -57,8 +57,8 @@ async def test_ready_turns_503_with_the_reason_of_whoever_is_not() -> None:
 async def test_who_declined_to_run_is_not_waited_for() -> None:
     async with serving(AdminSettings(port=0)) as (system, _, browser):
         with pytest.RaisesGroup(Ignore, flatten_subgroups=True, allow_unwrapped=True):
-            async with trio.open_nursery() as nursery:
-                idle = ActorSystem(nursery, system.services)
+            async with trio.open_nursery() as nursery, open_tree_nursery() as tree:
+                idle = ActorSystem(nursery, system.services, tree)
                 await idle.start(Declining(), name="declining")
         assert system.services.registry.find("declining").state is AddressState.DEAD
         assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}}

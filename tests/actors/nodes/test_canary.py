@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from actors.conditions import ConditionBegan, ConditionEnded
-from actors.nodes.canary import CANARY_PASSES, Canary, CanarySettings
+from actors.nodes.canary import CANARY_PASSES, CANARY_PROBES, Canary, CanarySettings
 from runtime import WakeUp
 from tests.actors.node_fixtures import NEVER, NodeHarness, node_harness
 from tests.vpn.agents import gone
@@ -36,31 +37,68 @@ async def release(harness: NodeHarness, settings: CanarySettings | None = None) 
 
 async def probe(harness: NodeHarness) -> dict[str, object]:
     """One whole round; returns the troubles by subject."""
-    ref = harness.refs["canary"]
-
-    def own() -> dict[str, object]:
-        found = ref.address.inspect()["actor"]
-        assert isinstance(found, dict)
-        return found
-
-    before = own()["iterations"]
-    ref.tell(WakeUp())
+    before = inspected(harness)["iterations"]
+    harness.refs["canary"].tell(WakeUp())
 
     async def is_over() -> bool:
-        return own()["iterations"] != before
+        return inspected(harness)["iterations"] != before
 
     await harness.until(is_over)
-    conditions = own()["conditions"]
+    conditions = inspected(harness)["conditions"]
     assert isinstance(conditions, dict)
     return conditions
 
 
-async def test_packets_pass_through_a_node_that_is_well(harness: NodeHarness) -> None:
+def inspected(harness: NodeHarness) -> dict[str, object]:
+    """What the canary shows of itself."""
+    found = harness.refs["canary"].address.inspect()["actor"]
+    assert isinstance(found, dict)
+    return found
+
+
+async def test_packets_pass_through_a_node_that_is_well_also_with_one_client_as_it_says(
+    harness: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vpn.clients.mihomo._PACKAGE", "a_package_that_is_not_installed")
     await release(harness)
     assert await probe(harness) == {}
     assert await probe(harness) == {}
     assert harness.refs["canary"].address.readiness == (True, "")
     assert CANARY_PASSES.labels("oslo").value == 1
+    assert inspected(harness)["clients"] == ["xray"]
+    assert "one VPN client only (xray)" in str(inspected(harness)["last"])
+
+
+async def test_it_takes_turns_between_clients_and_tries_the_one_in_trouble_again(
+    harness: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await release(harness)
+    assert inspected(harness)["clients"] == ["xray", "mihomo"]
+    before = passed()
+
+    async def found_after(**turns: int) -> object:
+        troubles = await probe(harness)
+        assert {name: count - before[name] for name, count in passed().items()} == turns
+        return troubles
+
+    assert await found_after(xray=1, mihomo=0) == {}
+    assert await found_after(xray=1, mihomo=1) == {}
+    assert await found_after(xray=2, mihomo=1) == {}
+    with monkeypatch.context() as patched:
+        # a program that ends at once: mihomo's packets alone do not pass, and so it has the next turn as well
+        patched.setattr("vpn.clients.mihomo.mihomo_program", lambda: Path(sys.executable))
+        for _ in range(2):
+            found = await found_after(xray=2, mihomo=1)
+            assert "no packet passes (mihomo)" in str(found)
+            assert CANARY_PASSES.labels("oslo").value == 0
+    assert await found_after(xray=2, mihomo=2) == {}
+    assert CANARY_PASSES.labels("oslo").value == 1
+    assert await found_after(xray=3, mihomo=2) == {}
+
+
+def passed() -> dict[str, float]:
+    """How often the packets of each client passed, in this process so far."""
+    return {name: CANARY_PROBES.labels("oslo", name, "passed").value for name in ("xray", "mihomo")}
 
 
 async def test_its_key_is_no_customers_and_the_node_that_has_it_is_equal(harness: NodeHarness) -> None:

@@ -18,6 +18,7 @@ from runtime.core.actor import Actor, handler
 from runtime.core.beats import WorkerState
 from runtime.errors import Ignore
 from runtime.message import Message, Stop
+from runtime.operations.operations import OperationFailed, ResumeOutcome
 from runtime.supervision.supervisor import ChildState
 from runtime.system.system import System
 from runtime.system.watchdog_setup import make_watchdog
@@ -115,6 +116,46 @@ async def test_who_declined_or_finished_is_not_waited_for_and_whom_an_operator_s
         await system.operations.restart("plain")
         await system.operations.restart("crew")
         assert unready() == (True, [], [])
+
+
+@attrs.define(eq=False)
+class Fickle(Actor):
+    """Serves once, and from then on crashes as soon as it serves."""
+
+    async def after_start(self) -> None:
+        if self.context.incarnation > 1:
+            raise RuntimeError("not today")
+
+
+FICKLE = f"""
+[actor.fickle]
+actor = "{__name__}:Fickle"
+backoff = {{ initial = 500, maximum = 500, jitter = 0 }}
+give_up = "never"
+"""
+
+
+# S-1014
+async def test_a_restart_of_an_actor_that_crashes_at_once_is_no_success() -> None:
+    async with running(FICKLE) as system:
+        with pytest.raises(
+            OperationFailed, match=r"fickle was started as incarnation 2, and did not last: .*not today"
+        ):
+            await system.operations.restart("fickle")
+        assert OperationFailed("").exit_code == 70
+        assert await system.operations.restart("plain") == 2
+
+
+# S-1013
+async def test_resume_says_who_was_not_paused_and_who_does_not_run() -> None:
+    async with running() as system:
+        operations = system.operations
+        operations.pause("member")
+        assert operations.resume("crew") == ResumeOutcome((), {})
+        assert operations.resume("member") == ResumeOutcome(("member",), {})
+        operations.pause("plain")
+        await operations.stop("plain")
+        assert operations.resume("plain") == ResumeOutcome((), {"plain": "stopped"})
 
 
 # S-801 S-802
