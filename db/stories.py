@@ -76,6 +76,39 @@ class Backlog:
     """The number of the last captured charge: it grows by one for each."""
 
 
+@attrs.frozen
+class NodeStanding:
+    """What the database knows of a node: keys that belong there, keys that were confirmed there, what customers moved."""
+
+    name: str
+    accepts_keys: bool
+    last_seen_at: datetime | None
+    retired_at: datetime | None
+    wanted: int
+    """Keys that customers have and that are placed there."""
+    had: int
+    """Of these, those that the node has confirmed."""
+    moved: int
+    """Bytes in both directions, as far as usage is kept."""
+
+
+async def read_nodes(tx: Tx) -> Sequence[NodeStanding]:
+    """All nodes, the retired ones last. It counts every placement: for a page that is asked for, not for a loop."""
+    rows = await tx.fetch(
+        """
+        SELECT n.name, n.accepts_keys, n.last_seen_at, n.retired_at, coalesce(p.wanted, 0) AS wanted, coalesce(p.had, 0) AS had,
+               coalesce(u.moved, 0)::bigint AS moved
+        FROM vpn_nodes n
+        LEFT JOIN (SELECT p.node_id, count(*) AS wanted, count(*) FILTER (WHERE p.applied = 'present') AS had
+                   FROM key_placements p JOIN vpn_keys k ON k.id = p.key_id WHERE k.wanted = 'present'
+                   GROUP BY p.node_id) AS p ON p.node_id = n.id
+        LEFT JOIN (SELECT node_id, sum(uploaded + downloaded) AS moved FROM key_usage GROUP BY node_id) AS u ON u.node_id = n.id
+        ORDER BY n.retired_at NULLS FIRST, n.placement_order, n.id
+        """
+    )
+    return [NodeStanding(**{field.name: row[field.name] for field in attrs.fields(NodeStanding)}) for row in rows]
+
+
 async def search_customers(tx: Tx, text: str) -> Sequence[Found]:
     """The customers whom this text may mean: a Telegram id, the number of an order, a provider's id of a charge, or the
     beginning of a key's id (four characters or more). At most 20; the nearest meaning first."""

@@ -13,8 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from actors.desk.backlog import BacklogWatch
 from actors.desk.customers import Customers
+from actors.desk.nodes import nodes_addition
 from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
+from actors.desk.withdrawals import Withdrawals
 from actors.pool.client import pool_of
 from db.settings import LimitSettings
 from runtime import Actor, ActorTask, StopReason, get_logger, running_system
@@ -109,7 +111,14 @@ class Admin(Actor):
             pool = pool_of(self.context, _POOL)
             self._backlog = BacklogWatch(pool)
             customers = Customers(pool, system.config.section(LimitSettings))
-            additions = [self._backlog.addition, pools_addition, lambda _desk: customers.addition()]
+            withdrawals = Withdrawals(pool, system.config)
+            additions = [
+                self._backlog.addition,
+                pools_addition,
+                lambda desk: nodes_addition(desk, pool),
+                lambda _desk: customers.addition(),
+                lambda _desk: withdrawals.addition(),
+            ]
         return Desk(
             system,
             lambda: Operators(system.config.operators),

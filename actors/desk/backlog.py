@@ -93,7 +93,7 @@ class BacklogWatch:
                     f"{now.withdrawals} to pay out",
                     is_urgent=False,
                     since=_moment(now.oldest_withdrawal),
-                    hurt="`atlas withdrawals list` shows them.",
+                    href="/withdrawals",
                 )
             )
         if now.late_notices:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
+from tests.actors.commands.conftest import earn
 from tests.actors.desk.browser import Chromium, Running, Viewer, chromium, needs_chromium, running, viewer
 from tests.postgres_cluster import Cluster
 
@@ -51,15 +54,23 @@ def browser() -> Iterator[Chromium]:
 
 
 @pytest.fixture(scope="module")
-def shop(cluster: Cluster) -> Iterator[Running]:
-    """A shop with two customers, one of whom paid once, and once too little."""
+def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A shop in which customer 42 paid once, once too little, and wants what the friend 43 brought paid out."""
     name = cluster.create_database(cluster.template())
+    env = {
+        "ATLAS__DATABASE__DSN": cluster.dsn(name),
+        "ATLAS__DATABASE__PURPOSE": "test",
+        "ATLAS__WITHDRAWALS__KEY_FILE": str(tmp_path_factory.mktemp("key") / "payout.key"),
+    }
     try:
-        with running(_CONFIG, {"ATLAS__DATABASE__DSN": cluster.dsn(name), "ATLAS__DATABASE__PURPOSE": "test"}) as shop:
+        with running(_CONFIG, env) as shop:
             shop.atlas("customer", "add", "42")
             plan = ("--customer", "42", "--tariff", "basic", "--days", "30", "--provider", "manual")
             shop.atlas("buy", *plan, "--charge", "first-charge", "--amount", "14900")
             shop.atlas("buy", *plan, "--charge", "<b>odd</b>", "--amount", "100")
+            with mock.patch.dict(os.environ, shop.env):
+                earn(shop.atlas, 60_000)
+            shop.atlas("withdrawals", "request", "42", "50000", "--to", "a card that ends in 4242", "--key", "first")
             yield shop
         assert cluster.broken_invariants(name) == ""
     finally:
@@ -158,13 +169,39 @@ def test_a_pool_is_paused_resized_and_resumed_from_its_page(browser: Chromium, s
         browser.expect(anna.page.locator("[role=alert]")).to_contain_text("size")
 
 
+def test_a_withdrawal_shows_where_its_money_came_from_and_is_paid_by_money_alone(
+    browser: Chromium, shop: Running
+) -> None:
+    with viewer(browser, shop, "support") as sue:
+        sue.go("/withdrawals")
+        assert sue.page.locator("main a[data-ask]").count() == 0
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/withdrawals")
+        text = mona.page.inner_text("main")
+        assert "500.00 RUB → …4242" in text and "referral_reward" in text and "600.00 RUB" in text
+        mona.page.click("text=Record as paid out")
+        fill(mona, reference="bank 77", why="checked by telephone")
+        browser.expect(mona.page.locator(".said")).to_contain_text("recorded as paid out")
+        browser.expect(mona.page.locator("main")).to_contain_text("no withdrawal waits")
+    assert '"paid"' in shop.atlas("withdrawals", "list", "--state", "all", "--json")
+
+
+def test_the_page_of_nodes_tells_which_is_ready_and_what_is_wanted_there(browser: Chromium, shop: Running) -> None:
+    with viewer(browser, shop, "viewer") as vera:
+        vera.go("/nodes")
+        browser.expect(vera.page.locator("#nodes h2")).to_have_count(2)
+        browser.expect(vera.page.locator("#nodes")).to_contain_text("no packets are sent")
+        browser.expect(vera.page.locator("#live")).to_have_text("live")
+        assert vera.complaints == []
+
+
 @pytest.mark.parametrize("phone", [False, True])
 def test_axe_finds_nothing_on_these_pages_in_either_language(browser: Chromium, shop: Running, phone: bool) -> None:
     with viewer(browser, shop, language="ru" if phone else "en", dark=phone, phone=phone) as anna:
-        for path in ("/customers/42",) if phone else ("/pools", "/customers", "/customers/42", "/cases?state=closed"):
+        for path in ("/customers/42",) if phone else ("/pools", "/customers/42", "/nodes", "/withdrawals"):
             anna.go(path)
             assert anna.axe() == [], path
-        for path in ("/", "/pools", "/customers", "/customers/42", "/cases"):
+        for path in ("/", "/pools", "/customers/42", "/cases", "/nodes", "/withdrawals"):
             anna.go(path)
             assert anna.page.evaluate("document.documentElement.scrollWidth") <= (390 if phone else 1280), path
         assert anna.complaints == []
