@@ -27,6 +27,8 @@ from .core.lease_guard import refuse_if_leased as refuse_if_leased
 from .core.mailbox import DEFAULT_CAPACITY as DEFAULT_CAPACITY
 from .core.mailbox import MailboxStatistics as MailboxStatistics
 from .core.mailbox import Overflow as Overflow
+from .core.readiness import in_words as in_words
+from .core.readiness import judge_readiness as judge_readiness
 from .core.ref import Monitor as Monitor
 from .core.ref import Ref as Ref
 from .core.services import Registry as Registry

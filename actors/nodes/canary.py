@@ -16,7 +16,7 @@ from actors.pool.client import Pool, pool_of
 from db.errors import LeaseError, UnknownNode
 from db.keys.canary import CanaryKey, canary_key, confirm_canary, renew_canary
 from db.lease.queue import Lane
-from runtime import AskError, Budget, Iteration, PeriodicWorker, get_logger
+from runtime import AskError, Budget, Iteration, Message, PeriodicWorker, Timer, WakeUp, get_logger, handler
 from runtime.config import settings
 from runtime.http import is_loopback
 from runtime.metrics import SECONDS, counter, gauge, histogram
@@ -88,13 +88,18 @@ class CanarySettings:
     machine can reach; other nodes are then looked at without packets."""
 
 
+@attrs.frozen
+class ProbeAgain(Message):
+    """To itself: probe the nodes that are in trouble."""
+
+
 @attrs.define(eq=False)
 class Canary(PeriodicWorker):
     """Fetches a page through a real tunnel of each node, with a key of its own, and compares three answers.
 
     Role: the only one who knows whether customers' packets pass: the database says what is wanted, the node what it serves, and
     packets what is true. Owns: a key on each node that is no customer's; a client process while it probes.
-    Receives: WakeUp. Sends: ReadState, ReadKey and PutKey to every `node.<name>`.
+    Receives: WakeUp, and its own timer for nodes in trouble. Sends: ReadState, ReadKey and PutKey to every `node.<name>`.
     On crash: the next incarnation probes again; keys are rows and stay.
     Invariants: a node that is away or whose packets do not pass is a condition, which shows in readiness, events and metrics,
     and never a crash or a restart; no lease is held while a node is asked or a tunnel is open; a probe takes at most `patience`.
@@ -104,8 +109,14 @@ class Canary(PeriodicWorker):
     pool: str = "pool.main"
     patience: float = attrs.field(default=8.0, validator=gt(0))
     """Seconds that all of a node's probe may take."""
+    retry: float = attrs.field(default=5.0, validator=gt(0))
+    """Seconds after which a node in trouble is looked at again, so that a cure is seen at once and not at the next tick."""
     cooldown: float = attrs.field(default=300.0, validator=gt(0))
     """Seconds between two alerts about the same lasting condition."""
+    _are_all_due: bool = attrs.field(init=False, default=True)
+    _all_at: float = attrs.field(init=False, default=float("-inf"))
+    """When all nodes are due, not only those in trouble."""
+    _retry_timer: Timer | None = attrs.field(init=False, default=None)
     _conditions: ConditionTracker = attrs.field(init=False)
     _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
     _without_packets: set[str] = attrs.field(init=False, factory=set)
@@ -113,19 +124,38 @@ class Canary(PeriodicWorker):
     def __attrs_post_init__(self) -> None:
         self._conditions = ConditionTracker(self.cooldown)
 
+    @handler
+    async def wake_up(self, message: WakeUp) -> None:
+        self._are_all_due = True
+        await super().wake_up(message)
+
+    @handler
+    async def look_again(self, message: ProbeAgain) -> None:
+        await super().wake_up(WakeUp())
+
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         names = node_names(self.context.services.registry)
+        now = trio.current_time()
+        probed = [name for name in names if self._troubles.get(name)]
+        if self._are_all_due or now >= self._all_at:
+            probed, self._are_all_due, self._all_at = names, False, now + self.interval * (1 - self.tick_jitter)
         async with serve_origin() as origin, trio.open_nursery() as nursery:
-            for name in names:
+            for name in probed:
                 nursery.start_soon(self._check_node, pool, name, origin, budget)
         found = [Condition(f"packets through {name}", self._troubles[name]) for name in names if name in self._troubles]
         for alert in self._conditions.update(found, trio.current_time()):
             self.context.emit(alert.event(self.context.name))
         troubles = [f"{condition.subject}: {condition.trouble}" for condition in found if condition.trouble]
-        self.context.ready(not troubles, "; ".join(troubles))
+        for name, trouble in self._troubles.items():
+            self.context.trouble(
+                "packets", f"packets through {name}: {trouble}" if trouble else "", about=f"nodes.{name}"
+            )
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+        self._retry_timer = self.context.after(self.retry, ProbeAgain()) if troubles else None
         unproven = [f"{name}: no packets are sent, set [canary] url" for name in sorted(self._without_packets)]
-        return Iteration(done=len(names), note="; ".join([*troubles, *unproven])[:200])
+        return Iteration(done=len(probed), note="; ".join([*troubles, *unproven])[:200])
 
     def inspect(self) -> Mapping[str, object]:
         return {

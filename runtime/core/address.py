@@ -16,6 +16,7 @@ from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_contex
 from runtime.core.incarnation import Incarnation
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
+from runtime.core.readiness import OneOf, Trouble
 from runtime.core.ref import Ref
 from runtime.core.timers import clock_reader
 from runtime.error_text import error_text
@@ -63,8 +64,8 @@ class Address:
         "_end_reason",
         "_ended_by_itself",
         "_make",
-        "_readiness",
         "_run",
+        "_troubles",
         "_up_since",
         "_will_restart",
         "asks",
@@ -79,6 +80,7 @@ class Address:
         "mailbox",
         "monitors",
         "name",
+        "one_of",
         "read_clock",
         "ref",
         "restarts",
@@ -125,7 +127,9 @@ class Address:
         self._make = make
         self._run: Incarnation | None = None
         self._actor: Actor | None = None
-        self._readiness: tuple[bool, str] = (True, "")
+        self._troubles: dict[tuple[str, str], Trouble] = {}
+        self.one_of: OneOf | None = None
+        """Which of several of a kind it stands for; kept over its incarnations."""
         self._ended_by_itself = False
         """Whether the last incarnation declined to run, or came to its own end."""
         self._will_restart: bool | None = None
@@ -150,7 +154,7 @@ class Address:
         self.state = AddressState.STARTING
         self.is_draining = False
         self._will_restart = None
-        self._readiness = (True, "")
+        self._troubles.clear()
         self._ended_by_itself = False
         self._actor = None
         self._actor = actor = self._make()
@@ -300,7 +304,15 @@ class Address:
 
     def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
         """See Context.ready."""
-        self._readiness = (is_ready, one_line(redact(why)))  # it is shown to whoever asks whether the service is ready
+        self.set_trouble("itself", why if is_ready else why or "not ready", "", blocks=not is_ready)
+
+    def set_trouble(self, kind: str, why: str, about: str, *, blocks: bool) -> None:
+        """See Context.trouble."""
+        if why:
+            # it is shown to whoever asks whether the service is ready
+            self._troubles[about, kind] = Trouble(about, kind, one_line(redact(why)), blocks)
+        else:
+            self._troubles.pop((about, kind), None)
 
     def _close(self, state: AddressState, reason: str) -> None:
         self.state = state
@@ -377,7 +389,14 @@ class Address:
     @property
     def readiness(self) -> tuple[bool, str]:
         """Whether the actor can do its work, and why not."""
-        return self._readiness if self.state is AddressState.UP else (False, self.state.value)
+        troubles = self.troubles()
+        return not any(trouble.blocks for trouble in troubles), "; ".join(trouble.why for trouble in troubles)
+
+    def troubles(self) -> list[Trouble]:
+        """What keeps it from its work or harms it, what keeps it first; that it does not run, if that is so."""
+        if self.state is not AddressState.UP:
+            return [Trouble("", self.state.value, self.state.value, blocks=True)]
+        return sorted(self._troubles.values(), key=lambda trouble: not trouble.blocks)
 
     @property
     def is_awaited(self) -> bool:

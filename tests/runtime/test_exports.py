@@ -20,7 +20,8 @@ Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics Message Mon
 PeriodicWorker Postponed Ref RefusalReason Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded
 Resume Services SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer
 TooManyPostponed Unhandled UnknownActor WakeUp WorkerBeat WouldDeadlock clock_reader correlated current_lease
-get_logger handler open_tree_nursery redact refuse_if_leased run_system running_system unwrap_group watch_mailbox
+get_logger handler in_words judge_readiness open_tree_nursery redact refuse_if_leased run_system running_system
+unwrap_group watch_mailbox
 """
 
 
