@@ -9,10 +9,10 @@ import attrs
 import trio
 
 from runtime.child import ExitReason
-from runtime.core.address import AddressState
 from runtime.core.beats import WorkerState
 from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
+from runtime.core.ref import AddressState
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
 from runtime.events import Event
@@ -334,6 +334,10 @@ class Operations:
         if name in tree.groups:
             return [self._system.addresses[member] for member in tree.members(name)]
         return [self._actor(name)]
+
+    def address(self, name: str) -> DrainingAddress:
+        """An actor's address. Raises OperationRefused for a group and for an unknown name."""
+        return self._actor(name)
 
     def _actor(self, name: str) -> DrainingAddress:
         if name in self._system.tree.groups:
