@@ -17,7 +17,6 @@ from .core.beats import WorkerBeat as WorkerBeat
 from .core.context import Context as Context
 from .core.deadletters import DeadLetter as DeadLetter
 from .core.deadletters import DeadLetters as DeadLetters
-from .core.failpoints import Failpoints as Failpoints
 from .core.incarnation import ActorTask as ActorTask
 from .core.iteration_budget import Budget as Budget
 from .core.keyed import Keyed as Keyed
@@ -27,6 +26,8 @@ from .core.lease_guard import refuse_if_leased as refuse_if_leased
 from .core.mailbox import DEFAULT_CAPACITY as DEFAULT_CAPACITY
 from .core.mailbox import MailboxStatistics as MailboxStatistics
 from .core.mailbox import Overflow as Overflow
+from .core.readiness import in_words as in_words
+from .core.readiness import judge_readiness as judge_readiness
 from .core.ref import AddressState as AddressState
 from .core.ref import Monitor as Monitor
 from .core.ref import Ref as Ref
@@ -66,6 +67,7 @@ from .errors import unwrap_group as unwrap_group
 from .events import Event as Event
 from .events import EventBus as EventBus
 from .events import EventRecord as EventRecord
+from .failpoints import Failpoints as Failpoints
 from .log.logs import get_logger as get_logger
 from .message import POSTPONE as POSTPONE
 from .message import Back as Back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 import trio
@@ -18,7 +18,8 @@ from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
 from actors.desk.withdrawals import Withdrawals
 from actors.pool.client import pool_of
-from db.settings import LimitSettings
+from db.money import Money
+from db.settings import LimitSettings, WithdrawalSettings
 from runtime import Actor, ActorTask, StopReason, get_logger, running_system
 from runtime.config import Secret, settings
 from runtime.desk import Addition, Desk, desk_app
@@ -79,6 +80,9 @@ class Admin(Actor):
     """
 
     admin: AdminSettings
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    """What a customer may ask for; the desk is held to it as the command line is."""
+    withdrawals: WithdrawalSettings = attrs.field(factory=WithdrawalSettings)
     _server: ActorTask | None = attrs.field(init=False, default=None)
     _backlog: BacklogWatch | None = attrs.field(init=False, default=None)
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -110,8 +114,8 @@ class Admin(Actor):
         if _POOL in self.context.services.registry:
             pool = pool_of(self.context, _POOL)
             self._backlog = BacklogWatch(pool)
-            customers = Customers(pool, system.config.section(LimitSettings))
-            withdrawals = Withdrawals(pool, system.config)
+            customers = Customers(pool, self.limits)
+            withdrawals = Withdrawals(pool, self._second_above(system.config.operators))
             additions = [
                 self._backlog.addition,
                 pools_addition,
@@ -126,6 +130,10 @@ class Admin(Actor):
             session_key=self.admin.session_key.reveal().encode(),
             is_https=self.admin.public_url.startswith("https:"),
         )
+
+    def _second_above(self, operators: Mapping[str, object]) -> Money | None:
+        """As on the command line: where no operators are declared nobody can be the second one."""
+        return Money(self.withdrawals.second_operator_above) if operators else None
 
     def _app(self, desk: Desk | None) -> LimitedApp:
         app: ASGIApp = admin_app(self.context.services, self.admin.token)

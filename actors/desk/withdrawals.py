@@ -20,10 +20,8 @@ from db.billing.withdrawals import (
 )
 from db.errors import BusinessError
 from db.money import Money
-from db.settings import WithdrawalSettings
 from db.tx import Tx
 from db.work.audit import act_as, record_audit
-from runtime.config import Config
 from runtime.desk import Action, Addition, Button, Field, Page, Question, View
 from runtime.operators import Role, least_role
 
@@ -49,7 +47,8 @@ class Withdrawals:
     """The page, and what is done from it."""
 
     pool: Pool
-    config: Config
+    second_above: Money | None
+    """From which sum on another operator has to confirm; None: never."""
 
     def addition(self) -> Addition:
         """The page and the actions."""
@@ -64,18 +63,13 @@ class Withdrawals:
             words=_WORDS,
         )
 
-    @property
-    def _second_above(self) -> Money | None:
-        """As on the command line: nobody can be the second operator where none is declared."""
-        return Money(self.config.section(WithdrawalSettings).second_operator_above) if self.config.operators else None
-
     async def _list(self, view: View) -> Mapping[str, object]:
         async def read(tx: Tx) -> Sequence[ToPay]:
             return [
                 ToPay(
                     one,
                     await money_sources(tx, one.customer_id),
-                    lacks_confirmation(one, view.who.actor, self._second_above),
+                    lacks_confirmation(one, view.who.actor, self.second_above),
                 )
                 for one in await list_withdrawals(tx, "reserved", _SHOWN)
             ]
@@ -110,7 +104,7 @@ class Withdrawals:
             f"approve {number}",
             why,
             lambda tx: approve_withdrawal(
-                tx, number, actor=view.who.actor, reference=reference, second_above=self._second_above
+                tx, number, actor=view.who.actor, reference=reference, second_above=self.second_above
             ),
         )
         return f"{number}: {view.t('recorded as paid out')}"

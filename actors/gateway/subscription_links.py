@@ -109,7 +109,8 @@ def answer_for(
             expires_at=None if found is None else found.expires_at,
             upload=traffic.uploaded,
             download=traffic.downloaded,
-            update_hours=shop.update_hours,
+            # the sooner a program asks again, the shorter somebody who has paid meanwhile is left without
+            update_hours=shop.update_hours if usable else 1,
             support_url=shop.support_url,
             page_url=url,
             announce=shop.announce if usable else no_access.text(language),

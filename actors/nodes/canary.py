@@ -17,7 +17,7 @@ from actors.pool.client import Pool, pool_of
 from db.errors import LeaseError, UnknownNode
 from db.keys.canary import CanaryKey, canary_key, confirm_canary, renew_canary
 from db.lease.queue import Lane
-from runtime import AskError, Budget, Iteration, PeriodicWorker, get_logger
+from runtime import AskError, Budget, Iteration, Message, PeriodicWorker, Timer, WakeUp, get_logger, handler
 from runtime.config import settings
 from runtime.http import is_loopback
 from runtime.metrics import SECONDS, counter, gauge, histogram
@@ -122,6 +122,11 @@ class _View:
             self.troubles[client] = trouble
 
 
+@attrs.frozen
+class ProbeAgain(Message):
+    """To itself: probe the nodes that are in trouble."""
+
+
 @attrs.define(eq=False)
 class Canary(PeriodicWorker):
     """Fetches a page through a real tunnel of each node, with a key of its own, and compares three answers.
@@ -129,7 +134,7 @@ class Canary(PeriodicWorker):
     Role: the only one who knows whether customers' packets pass: the database says what is wanted, the node what it serves, and
     packets what is true. It takes turns between the VPN clients that are installed; one whose packets did not pass is tried again
     at the next probe. Owns: a key on each node that is no customer's; client processes while it probes.
-    Receives: WakeUp. Sends: ReadState, ReadKey and PutKey to every `node.<name>`.
+    Receives: WakeUp, and its own timer for nodes in trouble. Sends: ReadState, ReadKey and PutKey to every `node.<name>`.
     On crash: the next incarnation probes again; keys are rows and stay.
     Invariants: a node that is away or whose packets do not pass is a condition, which shows in readiness, events and metrics,
     and never a crash or a restart; no lease is held while a node is asked or a tunnel is open; a probe takes at most `patience`.
@@ -139,8 +144,14 @@ class Canary(PeriodicWorker):
     pool: str = "pool.main"
     patience: float = attrs.field(default=8.0, validator=gt(0))
     """Seconds that all of a node's probe may take."""
+    retry: float = attrs.field(default=5.0, validator=gt(0))
+    """Seconds after which a node in trouble is looked at again, so that a cure is seen at once and not at the next tick."""
     cooldown: float = attrs.field(default=300.0, validator=gt(0))
     """Seconds between two alerts about the same lasting condition."""
+    _are_all_due: bool = attrs.field(init=False, default=True)
+    _all_at: float = attrs.field(init=False, default=float("-inf"))
+    """When all nodes are due, not only those in trouble."""
+    _retry_timer: Timer | None = attrs.field(init=False, default=None)
     _conditions: ConditionTracker = attrs.field(init=False)
     _clients: tuple[Client, ...] = attrs.field(init=False, factory=installed_clients)
     _views: dict[str, _View] = attrs.field(init=False, factory=lambda: defaultdict(_View))
@@ -149,11 +160,24 @@ class Canary(PeriodicWorker):
     def __attrs_post_init__(self) -> None:
         self._conditions = ConditionTracker(self.cooldown)
 
+    @handler
+    async def wake_up(self, message: WakeUp) -> None:
+        self._are_all_due = True
+        await super().wake_up(message)
+
+    @handler
+    async def look_again(self, message: ProbeAgain) -> None:
+        await super().wake_up(WakeUp())
+
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
         names = node_names(self.context.services.registry)
+        now = trio.current_time()
+        probed = [name for name in names if self._views[name].trouble]
+        if self._are_all_due or now >= self._all_at:
+            probed, self._are_all_due, self._all_at = names, False, now + self.interval * (1 - self.tick_jitter)
         async with serve_origin() as origin, trio.open_nursery() as nursery:
-            for name in names:
+            for name in probed:
                 nursery.start_soon(self._check_node, pool, name, origin, budget)
         found = [
             Condition(f"packets through {name}", view.trouble) for name in names if (view := self._views[name]).is_known
@@ -161,10 +185,16 @@ class Canary(PeriodicWorker):
         for alert in self._conditions.update(found, trio.current_time()):
             self.context.emit(alert.event(self.context.name))
         troubles = [f"{condition.subject}: {condition.trouble}" for condition in found if condition.trouble]
-        self.context.ready(not troubles, "; ".join(troubles))
+        for name, view in self._views.items():
+            if view.is_known:
+                why = f"packets through {name}: {view.trouble}" if view.trouble else ""
+                self.context.trouble("packets", why, about=f"nodes.{name}")
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+        self._retry_timer = self.context.after(self.retry, ProbeAgain()) if troubles else None
         unproven = [f"{name}: no packets are sent, set [canary] url" for name in sorted(self._without_packets)]
         alone = [f"one VPN client only ({self._clients[0].value}): install atlas[clients]"] * (len(self._clients) == 1)
-        return Iteration(done=len(names), note="; ".join([*troubles, *unproven, *alone])[:200])
+        return Iteration(done=len(probed), note="; ".join([*troubles, *unproven, *alone])[:200])
 
     def inspect(self) -> Mapping[str, object]:
         return {

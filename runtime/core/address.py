@@ -16,13 +16,13 @@ from runtime.core.checks import refuse_forgotten_fields
 from runtime.core.incarnation import Incarnation
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
+from runtime.core.readiness import OneOf, Trouble, Troubles
 from runtime.core.ref import AddressState, Ref
 from runtime.core.timers import clock_reader
 from runtime.error_text import error_text
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
 from runtime.message import Back, Delivery, Down, Gone, Message, Stop, enveloped, told_message
 from runtime.plain_value import KEPT, LIVE, Bounds, plain_mapping
-from runtime.redaction import one_line, redact
 
 if TYPE_CHECKING:
     from runtime.core.beats import Handling
@@ -50,7 +50,6 @@ class Address:
         "_end_reason",
         "_ended_by_itself",
         "_make",
-        "_readiness",
         "_run",
         "_up_since",
         "_will_restart",
@@ -66,6 +65,8 @@ class Address:
         "mailbox",
         "monitors",
         "name",
+        "noted",
+        "one_of",
         "read_clock",
         "ref",
         "restarts",
@@ -112,7 +113,9 @@ class Address:
         self._make = make
         self._run: Incarnation | None = None
         self._actor: Actor | None = None
-        self._readiness: tuple[bool, str] = (True, "")
+        self.noted = Troubles()
+        self.one_of: OneOf | None = None
+        """Which of several of a kind it stands for; kept over its incarnations."""
         self._ended_by_itself = False
         """Whether the last incarnation declined to run, or came to its own end."""
         self._will_restart: bool | None = None
@@ -137,7 +140,7 @@ class Address:
         self.state = AddressState.STARTING
         self.is_draining = False
         self._will_restart = None
-        self._readiness = (True, "")
+        self.noted.clear()
         self._ended_by_itself = False
         self._actor = None
         self._actor = actor = self._make()
@@ -291,10 +294,6 @@ class Address:
         """Count a message that will not be handled, with the reason."""
         self.services.deadletters.record(self.name, type(message).__name__, reason, counted_as=self.metric_label)
 
-    def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
-        """See Context.ready."""
-        self._readiness = (is_ready, one_line(redact(why)))  # it is shown to whoever asks whether the service is ready
-
     def _close(self, state: AddressState, reason: str) -> None:
         self.state = state
         self._end_reason = f"{self._end_reason}; {reason}" if self._end_reason else reason
@@ -397,7 +396,14 @@ class Address:
     @property
     def readiness(self) -> tuple[bool, str]:
         """Whether the actor can do its work, and why not."""
-        return self._readiness if self.state is AddressState.UP else (False, self.state.value)
+        troubles = self.troubles()
+        return not any(trouble.blocks for trouble in troubles), "; ".join(trouble.why for trouble in troubles)
+
+    def troubles(self) -> list[Trouble]:
+        """What keeps it from its work or harms it, what keeps it first; that it does not run, if that is so."""
+        if self.state is not AddressState.UP:
+            return [Trouble("", self.state.value, self.state.value, blocks=True)]
+        return self.noted.in_order()
 
     @property
     def is_awaited(self) -> bool:

@@ -11,6 +11,7 @@ import trio
 from runtime.child import Restart
 from runtime.core.ask import Deferred
 from runtime.core.keyed import Keyed
+from runtime.core.readiness import OneOf
 from runtime.core.ref import Monitor, MonitorKind
 from runtime.core.spawned import DEFAULT_MAX_CHILDREN, SpawnOptions, current_spawner
 from runtime.core.threads import AsyncioThread, Portal
@@ -22,6 +23,7 @@ from runtime.message import Message, Request
 if TYPE_CHECKING:
     from runtime.core.actor import Actor
     from runtime.core.incarnation import ActorTask, Incarnation
+    from runtime.core.readiness import Required
     from runtime.core.ref import Ref
     from runtime.core.services import Services
 
@@ -250,4 +252,17 @@ class Context:
 
     def ready(self, is_ready: bool, why: str = "") -> None:  # reads as a sentence: ready(False, "…")
         """Whether this actor can do its work; shown in status and /readyz. Until told otherwise: yes, once started."""
-        self._run.address.set_ready(is_ready, why)
+        self._run.address.noted.set_ready(is_ready, why)
+
+    def trouble(self, kind: str, why: str, *, about: str = "", blocks: bool = True) -> None:
+        """Say what keeps this actor from its work, or takes it back with an empty `why`; beside other kinds, and beside `ready`.
+
+        `kind` is one word, for the metric `atlas_not_ready`. `about` names the one of several that is in trouble, such as
+        `nodes.oslo`, for an actor that works for all of them: the others are worked for as before. With `blocks=False` it is
+        shown and takes no readiness away.
+        """
+        self._run.address.noted.set(kind, why, about, blocks=blocks)
+
+    def one_of(self, kind: str, name: str, required: Required) -> None:
+        """Say that this actor stands for `name`, one of several of a `kind` of which the system needs `required` to be ready."""
+        self._run.address.one_of = OneOf(kind, name, required)

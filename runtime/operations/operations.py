@@ -12,6 +12,7 @@ from runtime.child import ExitReason
 from runtime.core.beats import WorkerState
 from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
+from runtime.core.readiness import judge_readiness
 from runtime.core.ref import AddressState
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
@@ -231,8 +232,11 @@ class Operations:
         """The system and each of its children in one document."""
         system = self._system
         children = [self.describe(child) for child in system.tree.children()]
-        # One of many that were spawned is not what the whole service waits for.
-        not_ready = [str(child["name"]) for child in children if not child["ready"] and child["parent"] is None]
+        judged = judge_readiness(system.registry)
+        unready_groups = {str(child["name"]) for child in children if child["kind"] == "group" and not child["ready"]}
+        # a group that is down stands for its members
+        hidden = system.addresses.keys() - {child["name"] for child in children} if unready_groups else set()
+        not_ready = [reason.actor for reason in judged.not_ready if reason.actor not in hidden] + sorted(unready_groups)
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
         return {
             "name": system.name,
@@ -240,7 +244,8 @@ class Operations:
             "pid": os.getpid(),
             "state": state,
             "ready": system.is_up and not system.is_stopping and not not_ready,
-            "not_ready": not_ready,
+            "not_ready": list(dict.fromkeys(not_ready)),
+            "degraded": list(dict.fromkeys(reason.actor for reason in judged.degraded)),
             "started_at": system.started_at,
             "uptime": system.uptime,
             "config": None if system.config.path is None else str(system.config.path.resolve()),

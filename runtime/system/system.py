@@ -23,12 +23,12 @@ from runtime.control import runtime_commands as _own_commands  # noqa: F401  # i
 from runtime.control.server import ControlServer
 from runtime.control.socket import InstanceLock, instance_name, make_directory, socket_path
 from runtime.core.drain import DrainingAddress
-from runtime.core.failpoints import Failpoints
 from runtime.core.services import Services
 from runtime.crash_report import set_report_size
 from runtime.error_text import error_text, message_of
 from runtime.errors import AtlasError
 from runtime.events import Event, EventBus
+from runtime.failpoints import Failpoints
 from runtime.log import logs
 from runtime.log.writer import LogWriter
 from runtime.metrics import METRICS

@@ -4,7 +4,7 @@ tests.
     monkey = ChaosMonkey(system, seed=7, victims=["ledger", "desk"])
     report = await monkey.run(one_round_of_work, kills=300, check=invariants)
 
-A boundary is a failpoint (see `runtime.core.failpoints`): `before:<Message>` and `after:<Message>` of each handler,
+A boundary is a failpoint (see `runtime.failpoints`): `before:<Message>` and `after:<Message>` of each handler,
 `task:<name>` of each task, and whatever the actor names with `context.failpoint`.
 """
 

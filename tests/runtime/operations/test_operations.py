@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -36,6 +36,16 @@ class Declining(Actor):
 
     async def on_start(self) -> None:
         raise Ignore("not here")
+
+
+@attrs.define(eq=False)
+class Slow(Actor):
+    """Takes its time to start."""
+
+    goes_on: ClassVar[trio.Event]
+
+    async def on_start(self) -> None:
+        await self.goes_on.wait()
 
 
 @attrs.frozen
@@ -156,6 +166,36 @@ async def test_resume_says_who_was_not_paused_and_who_does_not_run() -> None:
         operations.pause("plain")
         await operations.stop("plain")
         assert operations.resume("plain") == ResumeOutcome((), {"plain": "stopped"})
+
+
+async def test_it_is_not_ready_before_the_whole_tree_has_started() -> None:
+    slow = f"""
+[group.late]
+[actor.slow]
+actor = "{__name__}:Slow"
+group = "late"
+[actor.after]
+actor = "{__name__}:Plain"
+needs = ["slow"]
+"""
+    Slow.goes_on = trio.Event()
+    system = System(load_text(TREE.format(here=__name__) + slow))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(system.root.run)
+        await trio.testing.wait_all_tasks_blocked()
+        status: Any = system.operations.status()
+        assert (status["ready"], status["state"], sorted(status["not_ready"])) == (
+            False,
+            "starting",
+            ["after", "late", "slow"],
+        )
+        system.is_up = True  # whoever says so too early
+        assert not system.operations.status()["ready"]
+        Slow.goes_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        status = system.operations.status()
+        assert (status["ready"], status["not_ready"]) == (True, [])
+        system.root.request_stop(StopReason(StopCause.SHUTDOWN, "over"))
 
 
 # S-801 S-802
