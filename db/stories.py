@@ -69,7 +69,7 @@ class Backlog:
     """Keys that are wanted on nodes and not confirmed after two minutes."""
     oldest_key: datetime | None
     late_notices: int
-    """Notices that are not sent after five minutes."""
+    """Notices that were tried, and are not sent after five minutes."""
     withdrawals: int
     oldest_withdrawal: datetime | None
     payments: int
@@ -179,7 +179,8 @@ async def read_backlog(tx: Tx) -> Backlog:
               WHERE activation_status = 'pending' AND wanted = 'present' AND given_up_at IS NULL
                 AND pending_since < atlas_now() - interval '2 minutes') AS k,
              (SELECT count(*) AS late FROM outbox
-              WHERE state = 'pending' AND created_at < atlas_now() - interval '5 minutes') AS o,
+              -- not those that nobody has tried to send: they wait for a bot to be configured, or for a worker that is shown
+              WHERE state = 'pending' AND attempts > 0 AND created_at < atlas_now() - interval '5 minutes') AS o,
              (SELECT count(*) AS waiting, min(created_at) AS oldest FROM withdrawals WHERE state = 'reserved') AS w
         """
     )

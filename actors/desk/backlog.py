@@ -100,7 +100,7 @@ class BacklogWatch:
             found.append(
                 Need(
                     "notices",
-                    f"{now.late_notices} not sent for five minutes",
+                    f"{now.late_notices} were tried and are not sent after five minutes",
                     is_urgent=False,
                     href="/actors/notifications",
                 )

@@ -20,6 +20,7 @@ from runtime.desk.guard import Guard
 from runtime.desk.page import Action, NotFound, Page, View
 from runtime.desk.session import LIFETIME
 from runtime.desk.stream import PartsStream
+from runtime.error_text import error_text
 from runtime.errors import AtlasError
 from runtime.events import Event
 from runtime.http.routing import route
@@ -132,6 +133,8 @@ class _Site:
         who = self._desk.sessions.identify(cookie)
         if who is None:
             return PlainTextResponse("sign in again\n", 401)
+        if request.method == "HEAD" or "probe" in request.query_params:
+            return Response(status_code=204)  # a page asks whether its session still lasts
         split = urlsplit(request.query_params.get("at", ""))
         for found, page in self._routes:
             scope: Scope = {"type": "http", "path": split.path, "root_path": "", "method": "GET", "headers": []}
@@ -289,8 +292,13 @@ class _Site:
         form = await _form(request)
         why = one_line(form.pop("why", "").strip()[:_LONGEST_WHY])
         back = _local(form.pop("back", ""))
-        status, outcome, is_done = await self._perform(view, action, form, why)
-        self._tell(who, action, form, why, outcome, is_done=is_done)
+        try:
+            status, outcome, is_done = await self._perform(view, action, form, why)
+        except BaseException as error:
+            # Also if the desk itself is restarted by it, and this request ends with it: it was asked for.
+            self._tell(who, action, form, why, f"begun; its end was not seen: {error_text(error)}", is_done=False)
+            raise
+        self._tell(who, action, form, why, "done" if is_done else f"refused: {outcome}", is_done=is_done)
         if not is_done:
             return self._error(view, status, AtlasError(outcome))
         said = self._desk.say(outcome)
@@ -318,7 +326,7 @@ class _Site:
                 action.name,
                 one_line(redact(what[:80])),
                 redact(why),
-                "done" if is_done else f"refused: {one_line(redact(outcome))}",
+                one_line(redact(outcome)),
                 is_done,
             )
         )

@@ -44,6 +44,7 @@ class _Rendered:
     language: str
     parts: dict[str, tuple[int, str]] = attrs.field(factory=dict)
     watchers: int = 0
+    failure: str = ""
 
 
 class Board:
@@ -129,8 +130,11 @@ class Board:
         try:
             parts = one.source.render(one.language)
         except Exception as error:  # noqa: BLE001  # a page's defect must not end the board of all pages
-            _log.error("a part of the desk cannot be shown", part=one.source.name, what=error_text(error))
+            if (what := error_text(error)) != one.failure:  # once, not at every tick
+                one.failure = what
+                _log.error("a part of the desk cannot be shown", part=one.source.name, what=what)
             return
+        one.failure = ""
         before = self.version
         for name, html in parts.items():
             if (known := one.parts.get(name)) is None or known[1] != html:

@@ -31,7 +31,7 @@ class Desk:
         return Sessions(lambda: Operators(self.declared), key, lambda: self.now)
 
 
-def test_a_cookie_is_its_holders_with_the_role_of_this_moment_until_it_is_twelve_hours_old() -> None:
+def test_a_cookie_is_its_holders_with_the_role_of_this_moment_for_twelve_hours() -> None:
     desk = Desk({"anna.k": operator()})
     sessions = desk.sessions()
     cookie = sessions.sign_in(TOKEN)
