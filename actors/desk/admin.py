@@ -16,6 +16,7 @@ from actors.desk.customers import Customers
 from actors.desk.nodes import nodes_addition
 from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
+from actors.desk.trail import ActionTrail
 from actors.desk.withdrawals import Withdrawals
 from actors.pool.client import pool_of
 from db.money import Money
@@ -85,6 +86,7 @@ class Admin(Actor):
     withdrawals: WithdrawalSettings = attrs.field(factory=WithdrawalSettings)
     _server: ActorTask | None = attrs.field(init=False, default=None)
     _backlog: BacklogWatch | None = attrs.field(init=False, default=None)
+    _trail: ActionTrail | None = attrs.field(init=False, default=None)
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
@@ -113,7 +115,7 @@ class Admin(Actor):
         additions: list[Callable[[Desk], Addition]] = []
         if _POOL in self.context.services.registry:
             pool = pool_of(self.context, _POOL)
-            self._backlog = BacklogWatch(pool)
+            self._backlog, self._trail = BacklogWatch(pool), ActionTrail(pool)
             customers = Customers(pool, self.limits)
             withdrawals = Withdrawals(pool, self._second_above(system.config.operators))
             additions = [
@@ -156,14 +158,25 @@ class Admin(Actor):
                 desk.closing.set()
 
             nursery.start_soon(close)
+            unsubscribe = _nothing
             if self._backlog is not None:
                 nursery.start_soon(self._backlog.run)
-            async with desk.running():
-                await server.run(listener, self._stop)
+            if self._trail is not None:
+                unsubscribe = self._trail.subscribe(self.context.services.events)
+                nursery.start_soon(self._trail.run)
+            try:
+                async with desk.running():
+                    await server.run(listener, self._stop)
+            finally:
+                unsubscribe()
             nursery.cancel_scope.cancel(reason="the server has stopped")
 
     def _note_crash(self, error: str) -> None:
         _log.error("a request or its connection failed", actor=self.context.name, what=error)
+
+
+def _nothing() -> None:
+    """What ends no subscription."""
 
 
 class _Both:

@@ -55,9 +55,24 @@ class Withdrawals:
         return Addition(
             pages=(Page("/withdrawals", "Withdrawals", f"{_TEMPLATES}:withdrawals.html", Role.SUPPORT, self._list),),
             actions=(
-                Action("approve", "Record as paid out", _least("approve"), self._ask_approve, self._approve),
-                Action("confirm", "Confirm", _least("confirm"), self._ask_confirm, self._confirm),
-                Action("reject", "Reject", _least("reject"), self._ask_reject, self._reject, is_dangerous=True),
+                Action(
+                    "approve",
+                    "Record as paid out",
+                    _least("approve"),
+                    self._ask_approve,
+                    self._approve,
+                    keeps_reason=True,
+                ),
+                Action("confirm", "Confirm", _least("confirm"), self._ask_confirm, self._confirm, keeps_reason=True),
+                Action(
+                    "reject",
+                    "Reject",
+                    _least("reject"),
+                    self._ask_reject,
+                    self._reject,
+                    is_dangerous=True,
+                    keeps_reason=True,
+                ),
             ),
             templates=_TEMPLATES,
             words=_WORDS,

@@ -1,4 +1,5 @@
 from .actor_pages import run_command as run_command
+from .app import DeskAction as DeskAction
 from .app import desk_app as desk_app
 from .board import Parts as Parts
 from .board import Source as Source

@@ -46,6 +46,9 @@ class DeskAction(Event):
     why: str
     outcome: str
     is_done: bool
+    identity: Identity = attrs.field(repr=False)
+    is_kept: bool = attrs.field(default=False, repr=False)
+    """The audit trail has it already, reason included."""
 
     def line(self) -> str:
         """Who did what to what, why, and what came of it."""
@@ -328,6 +331,8 @@ class _Site:
                 redact(why),
                 one_line(redact(outcome)),
                 is_done,
+                who,
+                is_kept=is_done and action.keeps_reason,
             )
         )
 

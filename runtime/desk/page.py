@@ -97,6 +97,8 @@ class Action:
     ask: Callable[[View, Mapping[str, str]], Awaitable[Question]]
     act: Callable[[View, Mapping[str, str], str], Awaitable[str]]
     is_dangerous: bool = False
+    keeps_reason: bool = False
+    """`act` writes to the audit trail itself, in the transaction that does it."""
 
 
 @attrs.frozen

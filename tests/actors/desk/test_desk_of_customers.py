@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from unittest import mock
 
 import pytest
+import trio
 
+from db.driver.session import open_session
+from db.tx import Tx
 from tests.actors.commands.conftest import earn
-from tests.actors.desk.browser import Chromium, Running, Viewer, chromium, needs_chromium, running, viewer
+from tests.actors.desk.browser import PATIENCE, Chromium, Running, Viewer, chromium, needs_chromium, running, viewer
 from tests.postgres_cluster import Cluster
 
 pytestmark = needs_chromium
@@ -75,6 +79,23 @@ def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert cluster.broken_invariants(name) == ""
     finally:
         cluster.drop_database(name)
+
+
+def trail(shop: Running) -> str:
+    """What the audit trail has of actions at the desk that do not write to the database themselves."""
+
+    async def read(tx: Tx) -> str:
+        text: str = await tx.fetchval(
+            "SELECT coalesce(string_agg((details->>'why') || ': ' || (details->>'outcome'), '; '), '') FROM audit "
+            "WHERE action = 'desk.action' AND actor = 'operator:anna' AND role = 'owner'"
+        )
+        return text
+
+    async def run() -> str:
+        async with open_session(shop.env["ATLAS__DATABASE__DSN"], "test") as session:
+            return await session.run("read", read)
+
+    return trio.run(run)
 
 
 def fill(somebody: Viewer, **values: str) -> None:
@@ -167,6 +188,10 @@ def test_a_pool_is_paused_resized_and_resumed_from_its_page(browser: Chromium, s
         anna.page.click("text=Resize")
         fill(anna, size="0", why="a slip")
         browser.expect(anna.page.locator("[role=alert]")).to_contain_text("size")
+    wanted = ["more room: done", "a move: done", "moved: done", "a slip: refused"]
+    deadline = time.monotonic() + PATIENCE
+    while [text for text in wanted if text not in trail(shop)]:
+        assert time.monotonic() < deadline, trail(shop)
 
 
 def test_a_withdrawal_shows_where_its_money_came_from_and_is_paid_by_money_alone(
