@@ -407,11 +407,16 @@ class Address:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the system as a whole is not ready without it: not so for one that declined to run or has finished.
+        """Whether anything is to be expected of it: not so for one that declined to run or has finished.
 
         One that an operator stopped is awaited: its work is not done.
         """
         return not (self._ended_by_itself and self.state is AddressState.DEAD)
+
+    @property
+    def is_needed_by_all(self) -> bool:
+        """Whether the system as a whole is not ready while this one is not."""
+        return self.is_awaited
 
     def idle_since(self) -> float | None:
         """Since when, on trio's clock, it has had nothing to do; None while it has, and while it is not up.
