@@ -13,8 +13,8 @@ from outcome import Error
 from runtime.child import IDLE, Activity, CrashDetails, Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
-from runtime.core.class_checks import forgotten_fields
-from runtime.core.incarnation import Incarnation
+from runtime.core.class_checks import refuse_forgotten_fields
+from runtime.core.incarnation import Incarnation, how_it_ended
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
 from runtime.core.ref import Ref
@@ -124,7 +124,7 @@ class Address:
         self.asks: dict[PendingAsk, None] = {}
         """All requests to this actor that are not answered, in order."""
         self.monitors: dict[Monitor, None] = {}
-        self.mailbox = Mailbox(capacity, overflow, self._read)
+        self.mailbox = Mailbox(capacity, overflow, lambda: self.read_clock())
         self.ref = Ref(self)
         self._make = make
         self._run: Incarnation | None = None
@@ -162,16 +162,8 @@ class Address:
         await run.run(task_status)
 
     def check(self) -> None:
-        """Raise TypeError if the actor's class lacks its `@attrs.define`; called when a spec with this address is accepted."""
-        made = self._make if isinstance(self._make, type) else None
-        if made is None:
-            try:
-                made = type(self._make())
-            except Exception:  # noqa: BLE001  the start will say what is wrong with its arguments
-                return
-        forgotten = forgotten_fields(made)
-        if forgotten is not None:
-            raise TypeError(forgotten)
+        """See ChecksItself."""
+        refuse_forgotten_fields(self._make)
 
     def request_stop(self, reason: StopReason) -> None:
         """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""
@@ -298,7 +290,7 @@ class Address:
         what = ""
         for ask in tuple(self.asks):
             if ask.stage in _SEEN:
-                what = what or _how_it_ended(run, error)
+                what = what or how_it_ended(run, error)
                 failure = self._crashed(ask, what)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
@@ -505,9 +497,3 @@ class Address:
 
     def __repr__(self) -> str:
         return f"<Address {self.name} #{self.incarnation} {self.state.value}>"
-
-
-def _how_it_ended(run: Incarnation | None, error: BaseException | None) -> str:
-    if error is not None:
-        return f"crashed with {error_text(error)}"
-    return "was killed" if run is None or run.stop_reason is None else "was stopped"

@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, cast
 
 import attrs
@@ -88,6 +88,22 @@ def forgotten_fields(cls: type) -> str | None:
                     f"{base.__name__}, or all incarnations share its {', '.join(fields)}"
                 )
     return None
+
+
+def refuse_forgotten_fields(make: Callable[[], object]) -> None:
+    """Raise TypeError if what `make` (a class, or a function) makes lacks its `@attrs.define`.
+
+    An error in it is passed over: the start will tell it.
+    """
+    made = make if isinstance(make, type) else None
+    if made is None:
+        try:
+            made = type(make())
+        except Exception:  # noqa: BLE001  see above
+            return
+    forgotten = forgotten_fields(made)
+    if forgotten is not None:
+        raise TypeError(forgotten)
 
 
 def _is_class_variable(wanted: object) -> bool:
