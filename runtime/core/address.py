@@ -210,6 +210,10 @@ class Address:
         """Nothing will run here any more."""
         self._close(AddressState.DEAD, reason)
 
+    def on_forgotten(self) -> None:
+        """Free the name. Refs that exist still lead here."""
+        self.services.forget(self)
+
     def last_activity(self) -> Activity:
         """What is handled since when, or was handled last."""
         handling = self.handling
@@ -395,11 +399,6 @@ class Address:
     def is_up(self) -> bool:
         """Whether an incarnation runs (or is starting)."""
         return self.state in (AddressState.STARTING, AddressState.UP)
-
-    @property
-    def serves(self) -> bool:
-        """Whether an incarnation has done its start handshake and runs."""
-        return self.state is AddressState.UP
 
     @property
     def is_gone(self) -> bool:
