@@ -12,7 +12,6 @@ from .child import Strategy as Strategy
 from .core.actor import Actor as Actor
 from .core.actor import handler as handler
 from .core.address import Address as Address
-from .core.address import AddressState as AddressState
 from .core.ask import Deferred as Deferred
 from .core.beats import WorkerBeat as WorkerBeat
 from .core.context import Context as Context
@@ -28,11 +27,14 @@ from .core.lease_guard import refuse_if_leased as refuse_if_leased
 from .core.mailbox import DEFAULT_CAPACITY as DEFAULT_CAPACITY
 from .core.mailbox import MailboxStatistics as MailboxStatistics
 from .core.mailbox import Overflow as Overflow
+from .core.ref import AddressState as AddressState
 from .core.ref import Monitor as Monitor
 from .core.ref import Ref as Ref
 from .core.services import Registry as Registry
 from .core.services import Services as Services
 from .core.spawned import SpawnOptions as SpawnOptions
+from .core.threads import AsyncioThread as AsyncioThread
+from .core.threads import Portal as Portal
 from .core.timers import Timer as Timer
 from .core.timers import clock_reader as clock_reader
 from .core.worker import Iteration as Iteration
@@ -52,6 +54,7 @@ from .errors import Killed as Killed
 from .errors import LeaseHeldAcrossCall as LeaseHeldAcrossCall
 from .errors import MailboxFull as MailboxFull
 from .errors import NameTaken as NameTaken
+from .errors import PortalClosed as PortalClosed
 from .errors import SpawnRefused as SpawnRefused
 from .errors import StartRefused as StartRefused
 from .errors import TooManyChildren as TooManyChildren

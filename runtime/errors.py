@@ -116,6 +116,10 @@ class SpawnRefused(AtlasError):
     """An actor was not spawned. Nothing was started, and nothing is left of it."""
 
 
+class PortalClosed(AtlasError):
+    """A thread called through a portal whose loop has ended."""
+
+
 class NameTaken(SpawnRefused):
     """Another actor of the system has this name, or a task of a former one that does not end."""
 

@@ -91,7 +91,7 @@ class CanarySettings:
     machine can reach; other nodes are then looked at without packets."""
 
 
-Found = tuple[str, str]
+ProbeOutcome = tuple[str, str]
 
 
 @attrs.define(eq=False)
@@ -199,10 +199,10 @@ class Canary(PeriodicWorker):
             self._without_packets.discard(name)
         await budget.count()
 
-    async def _probe(self, pool: Pool, name: str, origin: Origin, found: dict[Client, Found]) -> None:
+    async def _probe(self, pool: Pool, name: str, origin: Origin, found: dict[Client, ProbeOutcome]) -> None:
         """Enter into `found` what each of its clients found: a word for the metrics, and the trouble, empty if there is none."""
         node = node_ref(self.context, name)
-        same: Found
+        same: ProbeOutcome
         try:
             state = await node.ask(ReadState(), within=self.patience)
             if not state.ready:
@@ -243,7 +243,7 @@ class Canary(PeriodicWorker):
 
     async def _send_packets(
         self, client: Client, name: str, key: CanaryKey, inbound: InboundFacts, origin: Origin
-    ) -> Found:
+    ) -> ProbeOutcome:
         url, wanted = self.origin.url, None
         if not url:
             if not is_loopback(inbound.host):

@@ -13,7 +13,7 @@ import attrs
 
 from runtime.config.errors import Invalid
 from runtime.core.actor import Actor
-from runtime.core.class_checks import forgotten_fields
+from runtime.core.checks import forgotten_fields
 from runtime.wording import did_you_mean
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -16,7 +16,7 @@ from runtime.config.key_lines import KeyPath
 from runtime.config.runtime_sections import NAME, OWN_TABLES
 from runtime.config.secret_sources import resolve_secrets
 from runtime.config.section import section_of
-from runtime.core.configuration_check import wrong_with_settings
+from runtime.core.checks import wrong_with_settings
 from runtime.error_text import error_text
 from runtime.wording import did_you_mean
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import attrs
 
 from runtime.core.ask import Deferred
-from runtime.core.class_checks import check_hooks, check_no_handler_was_forgotten, check_state
+from runtime.core.checks import check_hooks, check_no_handler_was_forgotten, check_state
 from runtime.message import Message, Postponed, Request
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ from outcome import Error
 from runtime.child import IDLE, Activity, CrashDetails, Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
-from runtime.core.class_checks import refuse_forgotten_fields
+from runtime.core.checks import refuse_forgotten_fields
 from runtime.core.incarnation import Incarnation, how_it_ended
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
-from runtime.core.ref import Ref
+from runtime.core.ref import AddressState, Ref
 from runtime.core.timers import clock_reader
 from runtime.error_text import error_text
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
@@ -29,22 +28,6 @@ if TYPE_CHECKING:
     from runtime.core.beats import Handling
     from runtime.core.ref import Monitor, MonitorKind
     from runtime.core.services import Services
-
-
-class AddressState(enum.Enum):
-    """What runs at an address, if anything."""
-
-    NEW = "new"
-    """Not started yet; everything waits in the mailbox."""
-    STARTING = "starting"
-    """In the start handshake."""
-    UP = "up"
-    DOWN = "restarting"
-    """Between two incarnations: told messages wait, asks fail with ActorRestarting or ActorDead."""
-    PARKED = "parked"
-    """Down until an operator restarts it."""
-    DEAD = "dead"
-    """Stopped for good."""
 
 
 _SEEN = frozenset({AskStage.HANDLED, AskStage.DEFERRED, AskStage.POSTPONED})

@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import attrs
+import trio
 
 from runtime.child import Restart
 from runtime.core.ask import Deferred
 from runtime.core.keyed import Keyed
 from runtime.core.ref import Monitor, MonitorKind
 from runtime.core.spawned import DEFAULT_MAX_CHILDREN, SpawnOptions, current_spawner
+from runtime.core.threads import AsyncioThread, Portal
 from runtime.core.timers import Timer
 from runtime.errors import SpawnRefused, TooManyChildren
 from runtime.events import Event
@@ -159,12 +161,55 @@ class Context:
         start = len(self.name) + 1
         return {child.name[start:]: child.ref for child in self.services.spawned.children_of(self.name)}
 
-    def after(self, seconds: float, message: Message) -> Timer:
+    def after(self, seconds: float, message: Message, *, key: Hashable = None) -> Timer:
         """Get `message` in `seconds` from now, ahead of what waits in the user lane. Returns the timer, which can be cancelled.
 
-        It dies with the incarnation. Raises ValueError unless `seconds` is finite and at least 0.
+        With a `key` it takes the place of the timer with that key, so that there is one at most. It dies with the incarnation.
+        Raises ValueError unless `seconds` is finite and at least 0.
         """
-        return self._run.timers.add(seconds, message)
+        return self._run.timers.add(seconds, message, key=key)
+
+    def every(self, seconds: float, message: Message, *, first: float | None = None, key: Hashable = None) -> Timer:
+        """Get `message` every `seconds`, as with `after`; the first time after `first` seconds, by default after `seconds`.
+
+        In step with the beginning: how long handling takes moves nothing, and of times that were missed one comes, not all.
+        Raises ValueError unless `seconds` is finite and more than 0.
+        """
+        if not seconds > 0:
+            raise ValueError(f"a period must be a positive number of seconds, not {seconds!r}")
+        return self._run.timers.add(seconds if first is None else first, message, period=seconds, key=key)
+
+    def cancel_timer(self, key: Hashable) -> bool:
+        """Cancel the timer with this key; False if none waits."""
+        return self._run.timers.cancel(key)
+
+    def subscribe(self, kind: type[Message]) -> None:
+        """Be told each `kind`, and each of its subclasses, that any actor publishes from now on, as ordinary messages.
+
+        Ends with the incarnation; the next one subscribes in its `on_start`, and has not heard what was published between. Raises
+        TypeError if this actor has no handler for `kind`.
+        """
+        self._run.subscribe(kind)
+
+    def unsubscribe(self, kind: type[Message]) -> None:
+        """Be told no longer. Those that wait in the mailbox still come."""
+        self.services.topics.unsubscribe(kind, self._run.address)
+
+    def publish(self, message: Message) -> int:
+        """Tell `message` to every actor that has subscribed to its type; returns how many took it. Never waits, never raises.
+
+        An announcement is a hint: one whose mailbox is full, or who is between two incarnations, does not hear it. What must
+        happen is a row in the database.
+        """
+        return self.services.topics.publish(message)
+
+    def portal(self) -> Portal:
+        """A way for plain threads to tell and ask actors; good until the loop ends."""
+        return Portal(self.services, trio.lowlevel.current_trio_token())
+
+    def asyncio_thread(self) -> AsyncioThread:
+        """An asyncio loop in a thread of its own, for a library that needs one; it ends with the incarnation."""
+        return AsyncioThread(self._run)
 
     def monitor(self, ref: Ref, *, when: MonitorKind = "down") -> Monitor:
         """Get one message, in the control lane: Down when the present incarnation behind `ref` is gone; with `when="back"` Back

@@ -17,7 +17,7 @@ from runtime.child import StopCause, StopReason
 from runtime.core import beats
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, CallContext, Deferred, PendingAsk, current_call_context
-from runtime.core.configuration_check import refuse_wrong_arguments
+from runtime.core.checks import refuse_wrong_arguments
 from runtime.core.context import Context
 from runtime.core.message_loop import serve
 from runtime.core.ref import AT_ONCE_PER_SECOND, Monitor, MonitorKind
@@ -27,7 +27,7 @@ from runtime.correlation import correlation_id, current_actor
 from runtime.error_text import error_text, leaves
 from runtime.errors import SpawnRefused, StillRunning
 from runtime.events import Event
-from runtime.message import Request
+from runtime.message import Message, Request
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
@@ -114,6 +114,7 @@ class Incarnation:
         "_scope",
         "_start_scope",
         "_stop_scope",
+        "_subscriptions",
         "_tasks",
         "_tasks_ended",
         "actor",
@@ -144,6 +145,7 @@ class Incarnation:
         self.deferred: Deferred[object] | None = None
         """Made by the handler that runs now."""
         self.task: trio.lowlevel.Task | None = None
+        self._subscriptions: list[type[Message]] | None = None
         self._children: tuple[ChildSupervisor, ActorTask] | None = None
         """Once it has spawned: what supervises its children, and the task in which that runs."""
         self._monitors: list[Monitor] = []
@@ -344,6 +346,17 @@ class Incarnation:
         self._at_once = (second, count + 1)
         return count < AT_ONCE_PER_SECOND
 
+    def subscribe(self, kind: type[Message]) -> None:
+        """See Context.subscribe."""
+        if self.actor.handlers.get(kind) is None:
+            raise TypeError(
+                f"{type(self.actor).__name__} has no handler for {kind.__name__}, which it subscribes to: what would be "
+                "published could only be a dead letter"
+            )
+        self._subscriptions = self._subscriptions or []
+        self._subscriptions.append(kind)
+        self.address.services.topics.subscribe(kind, self.address)
+
     def defer(self, message: Request[R]) -> Deferred[R]:
         """See Context.defer."""
         ask = self.current_ask
@@ -401,6 +414,9 @@ class Incarnation:
         for monitor in self._monitors:
             monitor.cancel()
         self._monitors.clear()
+
+        for kind in self._subscriptions or ():
+            self.address.services.topics.unsubscribe(kind, self.address)
 
     def stack(self) -> list[str]:
         """Where the message loop stands, outermost first, as `file:line function`; empty when it does not run."""

@@ -1,7 +1,8 @@
-"""How actors reach and watch each other: references, and monitors."""
+"""How actors reach and watch each other: references, what may run behind one, and monitors."""
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from runtime.core.ask import ask
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
+
+
+class AddressState(enum.Enum):
+    """What runs at an address, if anything."""
+
+    NEW = "new"
+    """Not started yet; everything waits in the mailbox."""
+    STARTING = "starting"
+    """In the start handshake."""
+    UP = "up"
+    DOWN = "restarting"
+    """Between two incarnations: told messages wait, asks fail with ActorRestarting or ActorDead."""
+    PARKED = "parked"
+    """Down until an operator restarts it."""
+    DEAD = "dead"
+    """Stopped for good."""
 
 
 class Ref:

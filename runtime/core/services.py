@@ -11,6 +11,7 @@ from runtime.core.beats import Beats
 from runtime.core.deadletters import DeadLetters
 from runtime.core.failpoints import Failpoints
 from runtime.core.spawned import SpawnedActors
+from runtime.core.topics import Topics
 from runtime.errors import UnknownActor
 from runtime.events import EventBus
 from runtime.log.logs import log_event
@@ -71,6 +72,8 @@ class Services:
     failpoints: Failpoints = attrs.field(factory=Failpoints)
     deadletters: DeadLetters = attrs.field(factory=DeadLetters)
     registry: Registry = attrs.field(factory=Registry)
+    topics: Topics = attrs.field(factory=Topics)
+    """Who wants to hear of which announcements."""
     spawned: SpawnedActors = attrs.field(factory=SpawnedActors)
     """The actors that other actors have spawned."""
     config: object = None

@@ -13,10 +13,11 @@ from attrs.validators import ge, gt, instance_of, lt
 
 from runtime.child import StopReason
 from runtime.core.actor import Actor, handler
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.beats import WorkerBeat, WorkerState
 from runtime.core.incarnation import ActorTask
 from runtime.core.iteration_budget import Budget
+from runtime.core.ref import AddressState
 from runtime.core.timers import Timer
 from runtime.log.logs import get_logger
 from runtime.message import Control, Message, WakeUp

@@ -9,10 +9,10 @@ import attrs
 import trio
 
 from runtime.child import ExitReason
-from runtime.core.address import AddressState
 from runtime.core.beats import WorkerState
 from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
+from runtime.core.ref import AddressState
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
 from runtime.events import Event
@@ -57,6 +57,10 @@ class ResumeOutcome:
 
 SETTLE_SECONDS = 0.2
 """How long `restart` looks at what it has started: one that crashes in its first message has not come back."""
+
+
+SETTLE_TURNS = 20
+"""Turns of the loop that it looks at least: on a machine that is busy the time may pass before the actor has run at all."""
 
 
 class Operations:
@@ -112,6 +116,8 @@ class Operations:
                 while not any(event.incarnation >= number for event in ended):
                     await seen.wait()
                     seen = trio.Event()
+            for _ in range(SETTLE_TURNS):
+                await trio.lowlevel.checkpoint()
         finally:
             unsubscribe()
         crash = next((event for event in ended if event.incarnation >= number), None)
@@ -334,6 +340,10 @@ class Operations:
         if name in tree.groups:
             return [self._system.addresses[member] for member in tree.members(name)]
         return [self._actor(name)]
+
+    def address(self, name: str) -> DrainingAddress:
+        """An actor's address. Raises OperationRefused for a group and for an unknown name."""
+        return self._actor(name)
 
     def _actor(self, name: str) -> DrainingAddress:
         if name in self._system.tree.groups:

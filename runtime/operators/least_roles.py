@@ -81,6 +81,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "withdrawals reject": _MONEY,
     "withdrawals request": _MONEY,
     # the system as a whole
+    "ask": _OWNER,
     "db migrate": _OWNER,
     "drain": _OWNER,
     "pause": _OWNER,
@@ -92,6 +93,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "reload": _OWNER,
     "resume": _OWNER,
     "stop": _OWNER,
+    "tell": _OWNER,
     "withdrawals seal": _OWNER,
 }
 """By the words after `atlas`; None: no role is asked for."""

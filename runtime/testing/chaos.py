@@ -20,8 +20,8 @@ import attrs
 import trio
 import trio.testing
 
-from runtime.core.address import Address, AddressState
-from runtime.core.ref import Ref
+from runtime.core.address import Address
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
 from runtime.events import Event
 from runtime.message import Message

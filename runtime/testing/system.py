@@ -11,13 +11,13 @@ import trio
 
 from runtime.child import Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.mailbox import DEFAULT_CAPACITY, Overflow
-from runtime.core.ref import Ref
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
 from runtime.core.spawned import current_spawner
 from runtime.correlation import correlation_id
-from runtime.errors import Ignore
+from runtime.errors import Ignore, unwrap_group
 from runtime.supervision.child_run import TreeNursery, enter_tree, fatal_in, open_tree_nursery
 from runtime.supervision.spawning import TREE_SPAWNER
 from runtime.supervision.supervisor import Supervisor, inherited_emit
@@ -128,9 +128,10 @@ class ActorSystem:
         runner = self._runners[address.name] = _Runner(address, on_crash)
         try:
             await self._nursery.start(self._run, runner)
-        except BaseException:
-            self.services.forget(address)
-            del self._runners[address.name]
+        except BaseException as error:
+            if not isinstance(unwrap_group(error), Ignore):  # who declined is known, as in a real system
+                self.services.forget(address)
+                del self._runners[address.name]
             raise
         return address.ref
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -70,11 +71,17 @@ class Network:
             return trio.socket.socket(family, kind)
 
 
+def _expect_threads(known: set[threading.Thread]) -> None:
+    begun = set(threading.enumerate()) - known
+    assert not begun, f"threads that began in a namespace stay there, and others may be given them later: {begun}"
+
+
 @contextlib.contextmanager
 def small_internet() -> Iterator[Network]:
     """The two namespaces, for as long as the block lasts. The phone's own route leads to the origin as well, so what is not sent
     through the node arrives with the phone's address. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN."""
     with contextlib.ExitStack() as opened:
+        opened.callback(_expect_threads, set(threading.enumerate()))
         before = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         opened.callback(os.close, before)
         opened.callback(lambda: _checked(_libc.setns(before, _CLONE_NEWNET)))

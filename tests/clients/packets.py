@@ -17,7 +17,8 @@ from tests.clients.network import ORIGIN, Network
 
 ANSWERED: Final = 15.0
 """Seconds after which no answer comes any more."""
-_TRY: Final = 3.0
+_TRY: Final = 5.0
+_SEND_AGAIN: Final = 0.3
 NOTHING: Final = 1.0
 """Seconds without an answer that count as none, where none must come."""
 
@@ -47,7 +48,7 @@ class Kind(enum.Enum):
 
 
 @attrs.frozen
-class Origin:
+class PublicOrigin:
     """Answers everything with the address that it came from. `arrived` has those addresses."""
 
     ports: dict[Kind, int] = attrs.field(factory=dict)
@@ -81,9 +82,9 @@ class Origin:
 
 
 @contextlib.asynccontextmanager
-async def serving_origin() -> AsyncIterator[Origin]:
+async def serving_origin() -> AsyncIterator[PublicOrigin]:
     """An origin of every kind, for as long as the block lasts."""
-    origin = Origin()
+    origin = PublicOrigin()
     async with trio.open_nursery() as nursery:
         for kind in Kind:
             await nursery.start(origin.serve, kind)
@@ -96,7 +97,7 @@ class Phone:
     """Sends to the origin through a SOCKS proxy on the phone, or without a `proxy` as any program there does."""
 
     network: Network
-    origin: Origin
+    origin: PublicOrigin
     proxy: int = 0
 
     async def send(self, kind: Kind, within: float = ANSWERED) -> str | None:
@@ -138,15 +139,13 @@ class Phone:
     async def _datagram(self, kind: Kind) -> bytes:
         if not self.proxy:
             with self.network.socket_of_phone(kind.family, socket.SOCK_DGRAM) as own:
-                await own.sendto(b"?", (kind.host, self.origin.ports[kind]))
-                return await own.recv(100)
+                return await _ask(own, b"?", (kind.host, self.origin.ports[kind]))
         with (
             self.network.socket_of_phone(socket.AF_INET, socket.SOCK_STREAM) as control,
             self.network.socket_of_phone(socket.AF_INET, socket.SOCK_DGRAM) as own,
         ):
             relay = await self._socks(control, 3, kind)
-            await own.sendto(b"\0\0\0" + self._address(kind) + b"?", ("127.0.0.1", relay))
-            packet = await own.recv(1500)
+            packet = await _ask(own, b"\0\0\0" + self._address(kind) + b"?", ("127.0.0.1", relay))
             return packet[3 + (7 if packet[3] == 1 else 19) :]
 
     async def _socks(self, own: trio.socket.SocketType, command: int, kind: Kind) -> int:
@@ -166,6 +165,14 @@ class Phone:
     def _address(self, kind: Kind) -> bytes:
         address = ipaddress.ip_address(kind.host)
         return bytes([1 if address.version == 4 else 4]) + address.packed + struct.pack(">H", self.origin.ports[kind])
+
+
+async def _ask(own: trio.socket.SocketType, question: bytes, where: tuple[str, int]) -> bytes:
+    """Send a datagram until one comes back: the first may be lost."""
+    while True:
+        await own.sendto(question, where)
+        with trio.move_on_after(_SEND_AGAIN):
+            return await own.recv(1500)
 
 
 async def _exactly(own: trio.socket.SocketType, size: int) -> bytes:

@@ -28,7 +28,7 @@ YES, NOTHING_PASSES, NOT_CONNECTED = "yes", "dead end", "no"
 
 
 @attrs.frozen
-class Row:
+class TableRow:
     """A real client that is started on a form. `start` takes the served body; `suffix` is the form's, if the name of the program
     does not tell it. `is_lost` names nodes to which the client does not connect with what the form can say."""
 
@@ -43,11 +43,11 @@ class Row:
 
 REALITY: Final = frozenset(node for node in NODES if node.startswith("REALITY"))
 ROWS: Final = (
-    Row("Xray", "base64", "v2rayNG/1.10", programs.xray_on_links),
-    Row("Xray", "xray", "v2rayNG/1.10", programs.xray, suffix="xray"),
-    Row("mihomo", "clash", "mihomo/1.19", programs.mihomo),
-    Row("mihomo", "base64", "Happ/3.4", programs.mihomo_on_links, is_lost=REALITY),
-    Row("sing-box", "singbox", "SFA/1.12", programs.sing_box, is_dead_end=REALITY),
+    TableRow("Xray", "base64", "v2rayNG/1.10", programs.xray_on_links),
+    TableRow("Xray", "xray", "v2rayNG/1.10", programs.xray, suffix="xray"),
+    TableRow("mihomo", "clash", "mihomo/1.19", programs.mihomo),
+    TableRow("mihomo", "base64", "Happ/3.4", programs.mihomo_on_links, is_lost=REALITY),
+    TableRow("sing-box", "singbox", "SFA/1.12", programs.sing_box, is_dead_end=REALITY),
 )
 Table = dict[tuple[str, str], dict[str, str]]
 
@@ -67,7 +67,7 @@ async def measure(here: World) -> Table:
     return table
 
 
-async def _cell(here: World, row: Row, body: bytes, within: float, *, dead_end: bool) -> str:
+async def _cell(here: World, row: TableRow, body: bytes, within: float, *, dead_end: bool) -> str:
     here.origin.arrived.clear()
     async with row.start(here, body) as phone:
         seen = await phone.send_all(within)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,8 +27,16 @@ UNSERVED = ("ios", "edge", "android", "360", "qq")
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
     """Nodes, an origin and a phone."""
+    if not can_unshare():
+        pytest.skip("needs CAP_SYS_ADMIN, to make network namespaces")
     async with world(tmp_path) as made:
         yield made
+
+
+def can_unshare() -> bool:
+    """Whether this process may make network namespaces."""
+    unshare = shutil.which("unshare")
+    return unshare is not None and subprocess.run([unshare, "--net", "true"], check=False).returncode == 0
 
 
 async def test_the_phone_reaches_the_origin_without_a_vpn_and_is_seen_to(here: World) -> None:

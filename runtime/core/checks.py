@@ -1,19 +1,25 @@
-"""What is checked of an actor's class beside its handlers: mistakes that would else show as an actor that silently does nothing,
-or whose incarnations share what each should have of its own.
+"""What is refused before an actor runs: mistakes in its class that would else show as an actor that silently does nothing, or
+whose incarnations share what each should have of its own; and what actors and settings say against their configuration.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import attrs
 
+from runtime.error_text import error_text
+from runtime.errors import StartRefused
 from runtime.message import Message
+
+if TYPE_CHECKING:
+    from runtime.core.actor import Actor
 
 _COROUTINES: Final = ("on_start", "after_start", "on_stop")
 _PLAIN: Final = ("on_undelivered", "inspect", "check_configuration")
@@ -90,22 +96,6 @@ def forgotten_fields(cls: type) -> str | None:
     return None
 
 
-def refuse_forgotten_fields(make: Callable[[], object]) -> None:
-    """Raise TypeError if what `make` (a class, or a function) makes lacks its `@attrs.define`.
-
-    An error in it is passed over: the start will tell it.
-    """
-    made = make if isinstance(make, type) else None
-    if made is None:
-        try:
-            made = type(make())
-        except Exception:  # noqa: BLE001  see above
-            return
-    forgotten = forgotten_fields(made)
-    if forgotten is not None:
-        raise TypeError(forgotten)
-
-
 def _is_class_variable(wanted: object) -> bool:
     if isinstance(wanted, str):
         return wanted.replace(" ", "").partition("[")[0].rpartition(".")[2] == "ClassVar"
@@ -131,3 +121,52 @@ def _names_around_the_class() -> Mapping[str, object]:
     ):
         frame = frame.f_back
     return frame.f_locals if frame.f_locals is not frame.f_globals else {}
+
+
+def refuse_forgotten_fields(make: Callable[[], Actor]) -> None:
+    """Raise TypeError if the class of what `make` makes lacks its `@attrs.define`."""
+    made = make if isinstance(make, type) else None
+    if made is None:
+        try:
+            made = type(make())
+        except Exception:  # noqa: BLE001  the start will say what is wrong with its arguments
+            return
+    forgotten = forgotten_fields(made)
+    if forgotten is not None:
+        raise TypeError(forgotten)
+
+
+def wrong_with_settings(settings: object) -> list[str]:
+    """Return what a settings instance says against itself by its `check_configuration()`, if it has one."""
+    check = getattr(settings, "check_configuration", None)
+    if check is None or not attrs.has(type(settings)):
+        return []
+    try:
+        return [str(sentence) for sentence in check()]
+    except Exception as error:  # noqa: BLE001  a check that fails has not approved
+        return [f"it cannot be checked: {error_text(error)}"]
+
+
+def wrong_with_actor(actor: Actor, name: str, shutdown: float) -> list[str]:
+    """Return what an actor says against its own start arguments, without what is wrong with each settings class among them."""
+    try:
+        return [str(sentence) for sentence in actor.check_configuration(name, shutdown)]
+    except Exception as error:  # noqa: BLE001  as above
+        return [f"it cannot be checked: {error_text(error)}"]
+
+
+def refuse_wrong_arguments(actor: Actor, name: str, shutdown: float) -> None:
+    """Raise StartRefused (78) with everything that the actor and the settings among its arguments say against them.
+
+    Raises TypeError for a class whose `@attrs.define` was forgotten, or whose state would be shared.
+    """
+    forgotten = forgotten_fields(type(actor))
+    if forgotten is not None:
+        raise TypeError(forgotten)
+    check_state(type(actor))  # of a class without slots nothing was known before
+    found = wrong_with_actor(actor, name, shutdown)
+    for field in attrs.fields(cast("Any", type(actor))):
+        if field.init:
+            found += wrong_with_settings(getattr(actor, field.name))
+    if found:
+        raise StartRefused("; ".join(f"{name}: {sentence}" for sentence in found), exit_code=os.EX_CONFIG)
