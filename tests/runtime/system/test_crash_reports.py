@@ -109,7 +109,7 @@ def test_status_inspect_and_crashes_tell_where_it_was_over_restarts(place: Path)
         unknown = atlas(place, "crashes", "bat")
         assert (unknown.returncode, "did you mean 'bad'" in unknown.stderr) == (64, True)
         assert atlas(place, "inspect", "bad").stdout.count("Traceback") == 1
-        with pytest.raises(ControlError, match="bad was started as incarnation 6, and did not last: bad crashed"):
+        with pytest.raises(ControlError, match="bad was started as incarnation 4, and did not last: bad crashed"):
             process.call("restart", name="bad")
         process.until("bad is parked")
         kept = process.call("crashes", name="bad", limit=2)

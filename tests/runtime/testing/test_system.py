@@ -6,7 +6,7 @@ import trio
 
 from runtime.child import ExitReason
 from runtime.core.actor import handler
-from runtime.core.address import AddressState
+from runtime.core.ref import AddressState
 from runtime.errors import ActorCrashed, Fatal, Ignore
 from runtime.testing.actors import FailableError
 from runtime.testing.system import Crash, Echo, Failable, FailableActor, Hang, OnCrash, Swallow, actor_system
