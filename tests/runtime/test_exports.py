@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import actors.pool
+import db
 import runtime
 
-PACKAGES = ["runtime", *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "operators", "testing"))]
+OWN = ("db", "actors.pool")
+PACKAGES = [
+    "runtime",
+    *OWN,
+    *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "operators", "testing")),
+]
 
 NAMES = """
 Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask Address AddressState AdministrationError AskError
@@ -27,6 +34,18 @@ get_logger handler open_tree_nursery redact refuse_if_leased run_system running_
 
 def test_the_public_names_change_only_on_purpose() -> None:
     assert sorted(runtime.__all__) == sorted(NAMES.split())
+
+
+NAMES_OF_THE_DATABASE = """
+AmbiguousCommit BusinessError ConnectionLost DatabaseBusy DatabaseSettings ForeignAwait Lane LeaseError LeaseExpired
+LeaseTimeout Money OpenLease PoolDown Row TransactionLost Tx
+"""
+NAMES_OF_THE_POOL = "ClaimingWorker DatabaseWorker Pool PoolActor PoolSettings pool_of"
+
+
+def test_the_public_names_of_db_and_the_pool_change_only_on_purpose() -> None:
+    assert sorted(db.__all__) == sorted(NAMES_OF_THE_DATABASE.split())
+    assert sorted(actors.pool.__all__) == sorted(NAMES_OF_THE_POOL.split())
 
 
 def test_nothing_is_public_by_accident() -> None:

@@ -107,8 +107,8 @@ async def test_an_order_in_a_providers_asset_is_invoiced_and_paid_there(database
 
 async def test_a_purchase_from_the_balance_counts_once_however_often_it_is_clicked(database_dsn: str) -> None:
     async with front(database_dsn) as here:
-        listener = await here.system.probe()
-        here.system.services.topics.subscribe(PurchaseFinal, listener.ref.address)
+        listener = await here.harness.system.probe()
+        here.harness.system.services.topics.subscribe(PurchaseFinal, listener.ref.address)
         await fund(here, 20000)
         wish = {**SEEN, "idempotency_key": "double-click"}
         for price in (None, 14800, 0):
