@@ -10,6 +10,7 @@ import pytest
 import actors.pool
 import db
 import runtime
+from runtime.public_names import public_names
 
 OWN = ("db", "actors.pool")
 PACKAGES = [
@@ -78,3 +79,11 @@ def test_importing_the_packages_loads_no_actors() -> None:
     program = f"import {', '.join(PACKAGES)}, sys; print(sorted({{'trio', 'attrs', 'click'}} & sys.modules.keys()))"
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert told.stdout == "[]\n"
+
+
+def test_a_name_that_will_go_warns_with_what_replaces_it(tmp_path: Path) -> None:
+    (tmp_path / "__init__.pyi").write_text("from .message import WakeUp as Bell  # deprecated: use WakeUp\n")
+    get, _, names = public_names("runtime", str(tmp_path / "__init__.py"))
+    with pytest.warns(DeprecationWarning, match="runtime.Bell is deprecated: use WakeUp"):
+        assert get("Bell") is runtime.WakeUp
+    assert names == ["Bell"]
