@@ -200,6 +200,15 @@ class ShowsCrash(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksItself(Protocol):
+    """A child that can tell before its start that it could never work as it is meant."""
+
+    def check(self) -> None:
+        """Raise TypeError that says why. Called once when its spec is accepted; starts nothing."""
+        ...
+
+
 class Child(Protocol):
     """What a supervisor runs. One that also has `crash_details` (ShowsCrash) adds them to its crash reports.
 

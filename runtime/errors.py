@@ -57,14 +57,14 @@ class AskError(AtlasError):
 
 
 class ActorCrashed(AskError):
-    """The callee died while it handled this very message, or owed a deferred reply to it.
+    """The callee ended while it handled this very message, owed a deferred reply to it, or had postponed it.
 
     What it had done by then is unknown: repeat only what is idempotent. The callee's own error is the `__cause__`.
     """
 
 
 class ActorRestarting(AskError):
-    """The callee is between two incarnations and has not looked at the message: repeating it is safe."""
+    """The callee is between two incarnations and no handler has looked at the message: repeating it is safe."""
 
 
 class ActorDead(AskError):

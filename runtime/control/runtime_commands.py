@@ -132,8 +132,13 @@ async def pause(call: ControlCall, arguments: Name) -> object:
 @control_command("resume", Name)
 async def resume(call: ControlCall, arguments: Name) -> object:
     """Undo pause."""
-    call.system.operations.resume(arguments.name)
-    return {"name": arguments.name, "paused": False}
+    outcome = call.system.operations.resume(arguments.name)
+    answer: dict[str, object] = {"name": arguments.name, "paused": False}
+    if outcome.not_paused:
+        answer["not_paused"] = outcome.not_paused
+    if outcome.not_running:
+        answer["not_running"] = outcome.not_running
+    return answer
 
 
 @control_command("reload", NoArguments)

@@ -40,6 +40,11 @@ class SpawnedAddress(DrainingAddress):
         """One label for all descendants of a declared actor."""
         return f"{self.family}.*"
 
+    @property
+    def is_awaited(self) -> bool:
+        """One of many that were spawned is not what the whole service waits for."""
+        return False
+
     declined: str = ""
     """Why it declined to run, if it did."""
     when_released: Callable[[], None] | None = None

@@ -11,7 +11,8 @@ import trio
 from runtime.child import Restart
 from runtime.core.ask import Deferred
 from runtime.core.keyed import Keyed
-from runtime.core.ref import Monitor
+from runtime.core.readiness import OneOf
+from runtime.core.ref import Monitor, MonitorKind
 from runtime.core.spawned import DEFAULT_MAX_CHILDREN, SpawnOptions, current_spawner
 from runtime.core.threads import AsyncioThread, Portal
 from runtime.core.timers import Timer
@@ -22,6 +23,7 @@ from runtime.message import Message, Request
 if TYPE_CHECKING:
     from runtime.core.actor import Actor
     from runtime.core.incarnation import ActorTask, Incarnation
+    from runtime.core.readiness import Required
     from runtime.core.ref import Ref
     from runtime.core.services import Services
 
@@ -132,7 +134,7 @@ class Context:
         """
         child = self.services.spawned.get(ref.name)
         if child is None or child.ref != ref:
-            if ref.address.is_gone:
+            if ref.address.is_dead:
                 return
             raise ValueError(f"{ref.name!r} is no child of {self.name!r}: it can stop only what it has spawned")
         if child.parent != self.name:
@@ -211,9 +213,14 @@ class Context:
         """An asyncio loop in a thread of its own, for a library that needs one; it ends with the incarnation."""
         return AsyncioThread(self._run)
 
-    def monitor(self, ref: Ref) -> Monitor:
-        """Get one Down, in the control lane, when the present incarnation behind `ref` is gone; at once if none runs."""
-        return self._run.monitor(ref.address)
+    def monitor(self, ref: Ref, *, when: MonitorKind = "down") -> Monitor:
+        """Get one message, in the control lane: Down when the present incarnation behind `ref` is gone; with `when="back"` Back
+        when the actor serves; with `when="gone"` Gone when it is stopped for good or parked.
+
+        At once if that is so already; after many such answers within a second, a second later. To follow an actor over its
+        restarts, ask for "back" on each Down, and for "down" on each Back.
+        """
+        return self._run.monitor(ref.address, when)
 
     def defer(self, message: Request[R]) -> Deferred[R]:
         """Answer the request that is being handled later: the handler returns the Deferred, and its holder answers once.
@@ -245,4 +252,17 @@ class Context:
 
     def ready(self, is_ready: bool, why: str = "") -> None:  # reads as a sentence: ready(False, "…")
         """Whether this actor can do its work; shown in status and /readyz. Until told otherwise: yes, once started."""
-        self._run.address.set_ready(is_ready, why)
+        self._run.address.noted.set_ready(is_ready, why)
+
+    def trouble(self, kind: str, why: str, *, about: str = "", blocks: bool = True) -> None:
+        """Say what keeps this actor from its work, or takes it back with an empty `why`; beside other kinds, and beside `ready`.
+
+        `kind` is one word, for the metric `atlas_not_ready`. `about` names the one of several that is in trouble, such as
+        `nodes.oslo`, for an actor that works for all of them: the others are worked for as before. With `blocks=False` it is
+        shown and takes no readiness away.
+        """
+        self._run.address.noted.set(kind, why, about, blocks=blocks)
+
+    def one_of(self, kind: str, name: str, required: Required) -> None:
+        """Say that this actor stands for `name`, one of several of a `kind` of which the system needs `required` to be ready."""
+        self._run.address.one_of = OneOf(kind, name, required)

@@ -17,9 +17,10 @@ from runtime.child import StopCause, StopReason
 from runtime.core import beats
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, CallContext, Deferred, PendingAsk, current_call_context
+from runtime.core.checks import refuse_wrong_arguments
 from runtime.core.context import Context
 from runtime.core.message_loop import serve
-from runtime.core.ref import Monitor
+from runtime.core.ref import AT_ONCE_PER_SECOND, Monitor, MonitorKind
 from runtime.core.spawned import ChildSupervisor, current_spawner
 from runtime.core.timers import Timers
 from runtime.correlation import correlation_id, current_actor
@@ -92,6 +93,8 @@ def _is_cancelled() -> bool:
     return trio.current_effective_deadline() == -math.inf
 
 
+_NEVER = (-math.inf, 0)
+
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
@@ -105,6 +108,7 @@ class Incarnation:
     """Everything that dies with an incarnation. The address makes one for each call of `run`."""
 
     __slots__ = (
+        "_at_once",
         "_children",
         "_monitors",
         "_scope",
@@ -145,6 +149,7 @@ class Incarnation:
         self._children: tuple[ChildSupervisor, ActorTask] | None = None
         """Once it has spawned: what supervises its children, and the task in which that runs."""
         self._monitors: list[Monitor] = []
+        self._at_once = _NEVER
         self._scope = trio.CancelScope()
         self._tasks: dict[ActorTask, None] = {}
         self._tasks_ended: trio.Event | None = None
@@ -187,6 +192,8 @@ class Incarnation:
         actor, kind = self.actor, type(self.actor)
         actor.context = Context(self)
         self._show_handling("on_start")
+        if self.number == 1:
+            refuse_wrong_arguments(actor, self.address.name, self.address.stop_timeout)
         await actor.on_start()
         self.address.start_done(self)
         task_status.started()
@@ -317,12 +324,27 @@ class Incarnation:
             self.address.tasks_outlive_it()
             await self._tasks_ended.wait()
 
-    def monitor(self, watched: Address) -> Monitor:
+    def monitor(self, watched: Address, kind: MonitorKind) -> Monitor:
         """See Context.monitor."""
-        monitor = Monitor(self.address, watched)
-        self._monitors.append(monitor)
-        monitor.place()
+        monitor = Monitor(self.address, watched, kind)
+        message = monitor.due_already()
+        if message is None:
+            self._monitors.append(monitor)
+            monitor.watch()
+        elif self._may_report_at_once():
+            self.address.mailbox.put(message)
+        else:
+            self.timers.add(1.0, message)
         return monitor
+
+    def _may_report_at_once(self) -> bool:
+        """Not so after many times within a second: a handler that places a monitor for each report would handle nothing else."""
+        second, count = self._at_once
+        now = trio.current_time()
+        if now - second >= 1.0:
+            second, count = now, 0
+        self._at_once = (second, count + 1)
+        return count < AT_ONCE_PER_SECOND
 
     def subscribe(self, kind: type[Message]) -> None:
         """See Context.subscribe."""

@@ -9,11 +9,11 @@ import attrs
 
 from runtime.core.beats import Beats
 from runtime.core.deadletters import DeadLetters
-from runtime.core.failpoints import Failpoints
 from runtime.core.spawned import SpawnedActors
 from runtime.core.topics import Topics
 from runtime.errors import UnknownActor
 from runtime.events import EventBus
+from runtime.failpoints import Failpoints
 from runtime.log.logs import log_event
 from runtime.metrics import Metrics
 from runtime.wording import nearest

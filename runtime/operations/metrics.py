@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from runtime.core.readiness import judge_readiness
 from runtime.events import Event
 from runtime.metrics import counter, gauge
 from runtime.operations.running import RunningSystem
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
+READY = gauge("atlas_ready", "1 while the system as a whole is ready, as `/readyz` and `atlas status` say.")
+NOT_READY = gauge(
+    "atlas_not_ready",
+    "1 for each reason for which the system is not ready (effect not_ready), or that it can do with (effect degraded).",
+    labels=("actor", "about", "reason", "effect"),
+)
 UP = gauge(
     "atlas_actor_up",
     "1 while an incarnation of the actor serves, else 0; of spawned ones, how many.",
@@ -74,6 +81,14 @@ def publish(system: RunningSystem) -> Callable[[], None]:
         assert isinstance(event, ChildExited), "it subscribes to nothing else"
         ENDS.labels(system.tree.label_of(event.actor), event.reason).inc()
 
+    def reasons() -> Samples:
+        judged = judge_readiness(system.registry)
+        for effect, found in (("not_ready", judged.not_ready), ("degraded", judged.degraded)):
+            for reason in found:
+                yield (reason.actor, reason.about, reason.kind, effect), 1
+
+    READY.from_source(lambda: [((), system.is_up and judge_readiness(system.registry).is_ready)])
+    NOT_READY.from_source(reasons)
     UP.from_source(of_actors(lambda address: address.is_up))
     RESTARTS.from_source(of_actors(lambda address: address.restarts, past="restarts"))
     MAILBOX_DEPTH.from_source(of_actors(lambda address: address.mailbox.statistics().current_buffer_used))
@@ -87,6 +102,8 @@ def publish(system: RunningSystem) -> Callable[[], None]:
     def withdraw() -> None:
         unsubscribe()
         for instrument in (
+            READY,
+            NOT_READY,
             UP,
             RESTARTS,
             MAILBOX_DEPTH,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import attrs
 import trio
 
 from runtime.child import ExitReason
 from runtime.core.beats import WorkerState
 from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
+from runtime.core.readiness import judge_readiness
+from runtime.core.ref import AddressState
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
+from runtime.events import Event
 from runtime.message import Resume, Suspend
 from runtime.operations.running import RunningSystem
+from runtime.supervision.events import ChildExited
 from runtime.supervision.supervisor import ChildInfo, ChildState, Supervisor
 from runtime.watchdog.verdict import beat_ages, take_snapshot
 from runtime.wording import nearest
@@ -31,10 +36,28 @@ def why_declined(child: ChildInfo) -> str | None:
     return last.detail or "it declined to run"
 
 
+class OperationFailed(AtlasError):
+    """The operation was done, and did not lead to what it is for. Exit code 70."""
+
+
 class OperationRefused(AtlasError):
     """The operation makes no sense for this actor now; the text says what would."""
 
     exit_code = 64
+
+
+@attrs.frozen
+class ResumeOutcome:
+    """What `resume` found."""
+
+    not_paused: tuple[str, ...]
+    """Actors that were not paused."""
+    not_running: Mapping[str, str]
+    """Actors that go on with nothing, since they do not run, and their states."""
+
+
+SETTLE_SECONDS = 0.2
+"""How long `restart` looks at what it has started: one that crashes in its first message has not come back."""
 
 
 class Operations:
@@ -70,8 +93,37 @@ class Operations:
         """Stop the actor in order if it runs, then start it; returns its new incarnation, None if it declined to run.
 
         One that is paused stays paused; one that is temporary comes back, also when it has ended before. Raises
-        ChildrenUnstopped when it does not stop and ChildStartFailed when it does not start.
+        ChildrenUnstopped when it does not stop, ChildStartFailed when it does not start, and OperationFailed when what was
+        started crashes within SETTLE_SECONDS.
         """
+        ended: list[ChildExited] = []
+        seen = trio.Event()
+
+        def note(event: Event) -> None:
+            if isinstance(event, ChildExited) and event.actor == name:
+                ended.append(event)
+                seen.set()
+
+        unsubscribe = self._system.services.events.subscribe(note, ChildExited)
+        try:
+            number = await self._restart(name)
+            if number is None:
+                return None
+            with trio.move_on_after(SETTLE_SECONDS):
+                while not any(event.incarnation >= number for event in ended):
+                    await seen.wait()
+                    seen = trio.Event()
+        finally:
+            unsubscribe()
+        crash = next((event for event in ended if event.incarnation >= number), None)
+        if crash is not None:
+            raise OperationFailed(
+                f"{name} was started as incarnation {number}, and did not last: {crash.line()}; `atlas crashes {name}` shows all "
+                "of it"
+            )
+        return number
+
+    async def _restart(self, name: str) -> int | None:
         self._members(name)
         tree = self._system.tree
         supervisor, child = tree.supervisor_of(name), tree.find(name)
@@ -104,10 +156,20 @@ class Operations:
         for address in self._members(name):
             self._pause(address, paused=True)
 
-    def resume(self, name: str) -> None:
-        """Undo `pause`."""
-        for address in self._members(name):
+    def resume(self, name: str) -> ResumeOutcome:
+        """Undo `pause`; returns which of the actors were not paused, and which do not run all the same, with their states."""
+        members = self._members(name)
+        outcome = ResumeOutcome(
+            not_paused=tuple(address.name for address in members if not address.is_paused),
+            not_running={
+                address.name: "stopped" if address.state is AddressState.DEAD else address.state.value
+                for address in members
+                if not address.is_up
+            },
+        )
+        for address in members:
             self._pause(address, paused=False)
+        return outcome
 
     def _pause(self, address: DrainingAddress, *, paused: bool) -> None:
         address.is_paused = paused  # who is down begins so
@@ -170,8 +232,11 @@ class Operations:
         """The system and each of its children in one document."""
         system = self._system
         children = [self.describe(child) for child in system.tree.children()]
-        # One of many that were spawned is not what the whole service waits for.
-        not_ready = [str(child["name"]) for child in children if not child["ready"] and child["parent"] is None]
+        judged = judge_readiness(system.registry)
+        unready_groups = {str(child["name"]) for child in children if child["kind"] == "group" and not child["ready"]}
+        # a group that is down stands for its members
+        hidden = system.addresses.keys() - {child["name"] for child in children} if unready_groups else set()
+        not_ready = [reason.actor for reason in judged.not_ready if reason.actor not in hidden] + sorted(unready_groups)
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
         return {
             "name": system.name,
@@ -179,10 +244,11 @@ class Operations:
             "pid": os.getpid(),
             "state": state,
             "ready": system.is_up and not system.is_stopping and not not_ready,
-            "not_ready": not_ready,
+            "not_ready": list(dict.fromkeys(not_ready)),
+            "degraded": list(dict.fromkeys(reason.actor for reason in judged.degraded)),
             "started_at": system.started_at,
             "uptime": system.uptime,
-            "config": None if system.config.path is None else str(system.config.path),
+            "config": None if system.config.path is None else str(system.config.path.resolve()),
             "socket": str(system.socket),
             "dead_letters": system.services.deadletters.total,
             "beats": self._beats(),

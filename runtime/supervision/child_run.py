@@ -18,11 +18,11 @@ import attrs
 import trio
 
 from runtime.child import Child, CrashDetails, Exit, ExitReason, ShowsCrash
-from runtime.core.printable_errors import protect_nurseries
 from runtime.core.stacks import stack_of
 from runtime.crash_report import CrashReport
 from runtime.error_text import MAX_LINE, cut_redacted, error_text, leaves, summarise
 from runtime.errors import AtlasError, Fatal, Ignore, Killed, StillRunning, unwrap_group
+from runtime.supervision.printable_errors import protect_nurseries
 from runtime.supervision.stop_ladder import Unstopped
 
 

@@ -15,7 +15,7 @@ from typing import Generic, ParamSpec
 
 import trio
 
-from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopReason, Strategy
+from runtime.child import IDLE, Activity, AutoShutdown, ChecksItself, ChildSpec, Exit, StopReason, Strategy
 from runtime.core.spawned import current_spawner
 from runtime.error_text import error_text
 from runtime.errors import unwrap_group
@@ -110,6 +110,11 @@ class _SupervisorBase:
             raise SpecError(f"the spec {spec.name!r} made no child: its start returned {type(child).__name__}")
         if child.name != spec.name:
             raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
+        if static and isinstance(child, ChecksItself):
+            try:
+                child.check()
+            except TypeError as error:
+                raise SpecError(f"the spec {spec.name!r} is of no use: {error}") from error
         window = IntensityWindow(self.settings.intensity, self.settings.period)
         # A child of this name may have been forgotten; its numbers are not used again.
         number = self._loop.highest_number_forgotten if self._loop is not None else 0

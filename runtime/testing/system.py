@@ -11,9 +11,9 @@ import trio
 
 from runtime.child import Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.mailbox import DEFAULT_CAPACITY, Overflow
-from runtime.core.ref import Ref
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
 from runtime.core.spawned import current_spawner
 from runtime.correlation import correlation_id

@@ -21,15 +21,16 @@ PACKAGES = [
 
 NAMES = """
 Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask Address AddressState AdministrationError AskError
-AskTimeout AsyncioThread AtlasError AutoShutdown Backoff Budget Child ChildCounts ChildInfo ChildSpec ChildStartFailed
-ChildStarted ChildState ChildrenUnstopped ConfigError Context Control DEFAULT_CAPACITY DeadLetter DeadLetters Deferred
-Delivery Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal GiveUp Ignore Inspect
-Iteration Keyed Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics Message Monitor NO_BACKOFF
-NameTaken Overflow POSTPONE PeriodicWorker Portal PortalClosed Postponed Ref RefusalReason Registry
-RepairIntensityExceeded Request Restart RestartIntensityExceeded Resume Services SpawnOptions SpawnRefused SpecError
-StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer TooManyChildren
+AskTimeout AsyncioThread AtlasError AutoShutdown Back Backoff Budget Child ChildCounts ChildInfo ChildSpec
+ChildStartFailed ChildStarted ChildState ChildrenUnstopped ConfigError Context Control DEFAULT_CAPACITY DeadLetter
+DeadLetters Deferred Delivery Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal
+GiveUp Gone Ignore Inspect Iteration Keyed Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics
+Message Monitor NO_BACKOFF NameTaken Overflow POSTPONE PeriodicWorker Portal PortalClosed Postponed Ref RefusalReason
+Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded Resume Services SpawnOptions SpawnRefused
+SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer TooManyChildren
 TooManyPostponed Unhandled UnknownActor WakeUp WorkerBeat WouldDeadlock clock_reader correlated current_lease
-get_logger handler open_tree_nursery redact refuse_if_leased run_system running_system unwrap_group watch_mailbox
+get_logger handler in_words judge_readiness open_tree_nursery redact refuse_if_leased run_system running_system
+unwrap_group watch_mailbox
 """
 
 
