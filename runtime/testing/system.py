@@ -97,7 +97,7 @@ class _Runner:
 class ActorSystem:
     """Runs actors without a supervision tree. Made by `actor_system`."""
 
-    def __init__(self, nursery: trio.Nursery, services: Services, tree: TreeNursery) -> None:
+    def __init__(self, nursery: trio.Nursery, services: Services, tree: TreeNursery | None = None) -> None:
         self.services = services
         self._nursery = nursery
         self._tree = tree
@@ -143,8 +143,9 @@ class ActorSystem:
 
     async def _run(self, runner: _Runner, *, task_status: trio.TaskStatus[None]) -> None:
         # As in a supervision tree: what the actor spawns is supervised, and told of on the bus.
-        enter_tree(self._tree)
-        current_spawner.set(TREE_SPAWNER)
+        if self._tree is not None:
+            enter_tree(self._tree)
+            current_spawner.set(TREE_SPAWNER)
         inherited_emit.set(self.services.events.emit)
         address, incarnation = runner.address, 0
         status = _Started(runner, task_status)
