@@ -10,6 +10,7 @@ import attrs
 import trio
 from attrs.validators import ge, gt
 
+from actors.announcements import AccessEnded, KeyActive
 from actors.keys.events import (
     KEY_SETTLE_SECONDS,
     KEYS_SETTLED,
@@ -118,6 +119,10 @@ class KeySql:
     """Count a real failure; the next attempt is newer than the generation that the node knows."""
     failed: Callable[[Any], str]
     """The name of what `fail` returned."""
+    final: str
+    """The name of what `confirm` returns when the last node has confirmed."""
+    announcement: type[KeyActive] | type[AccessEnded]
+    """What that is for those that wait for it."""
 
 
 R = TypeVar("R")
@@ -297,6 +302,8 @@ class KeyWorker(ClaimingWorker):
         KEYS_SETTLED.labels(self.context.name, outcome).inc()
         KEY_SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
         self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
+        if outcome == self.sql.final:
+            self.context.publish(self.sql.announcement(claim.key_id, claim.subscription_id, claim.customer_id))
 
     async def _fail(self, claim: KeyClaim, round_: KeyRound, error: Exception) -> None:
         known = error.generation if isinstance(error, NodeConflict) else -1

@@ -21,6 +21,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "operators add": None,
     "operators list": None,
     "operators whoami": None,
+    "new actor": None,
     "node install": None,
     "node kick": None,
     "node list": None,

@@ -46,11 +46,6 @@ class Walls(Request[tuple[Wall, ...]]):
     """All of them."""
 
 
-@attrs.frozen
-class Call(Message):
-    back: Any
-
-
 @attrs.define(eq=False)
 class Painter(Actor):
     walls: list[Wall] = attrs.field(init=False, factory=list)
