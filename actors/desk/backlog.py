@@ -13,8 +13,8 @@ from actors.health.housekeeping import VIOLATIONS
 from actors.keys.events import KEYS_SETTLED
 from actors.pool.client import Pool
 from db.stories import Backlog, read_backlog
-from runtime import AtlasError
 from runtime.desk import Addition, Desk, Figure, Need, Row
+from runtime.error_text import error_text
 
 EVERY: Final = 10.0
 """Seconds between two counts."""
@@ -35,8 +35,8 @@ class BacklogWatch:
             try:
                 self.last = await self.pool.run("desk.backlog", read_backlog, within=_WITHIN, hold=_WITHIN)
                 self.trouble = ""
-            except AtlasError as error:
-                self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001  # whatever the database says, probes and the desk are served on
+                self.trouble = error_text(error)
             await trio.sleep(EVERY)
 
     def addition(self, desk: Desk) -> Addition:

@@ -12,7 +12,7 @@ import trio
 from actors.pool.client import Pool
 from db.tx import Tx
 from db.work.audit import act_as, record_audit
-from runtime import AtlasError, Event, EventBus
+from runtime import Event, EventBus
 from runtime.desk import DeskAction
 
 _KEPT: Final = 1000
@@ -47,7 +47,7 @@ class ActionTrail:
                 action = self._waiting.popleft()
                 try:
                     await self.pool.run("desk.trail", _write, action, within=_WITHIN, hold=_WITHIN)
-                except AtlasError:
+                except Exception:  # noqa: BLE001  # whatever the database says, probes and the desk are served on
                     if len(self._waiting) < _KEPT:
                         self._waiting.appendleft(action)
                     await trio.sleep(_AGAIN)
