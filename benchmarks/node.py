@@ -112,7 +112,7 @@ async def scenario(rounds: int) -> Figures:
     """So many keys, one after the other, after a few that are not counted."""
     figures = Figures()
     with tempfile.TemporaryDirectory() as directory:
-        async with running_agent(Path(directory) / "node") as agent, agent.client() as client, origin() as site:
+        async with running_agent(Path(directory) / "node") as agent, agent.backend() as client, origin() as site:
             for number in range(rounds + WARM_UP):
                 if number == WARM_UP:
                     figures = Figures()

@@ -57,14 +57,14 @@ class AskError(AtlasError):
 
 
 class ActorCrashed(AskError):
-    """The callee died while it handled this very message, or owed a deferred reply to it.
+    """The callee ended while it handled this very message, owed a deferred reply to it, or had postponed it.
 
     What it had done by then is unknown: repeat only what is idempotent. The callee's own error is the `__cause__`.
     """
 
 
 class ActorRestarting(AskError):
-    """The callee is between two incarnations and has not looked at the message: repeating it is safe."""
+    """The callee is between two incarnations and no handler has looked at the message: repeating it is safe."""
 
 
 class ActorDead(AskError):
@@ -106,6 +106,26 @@ class Unhandled(AskError):
 
 class TooManyPostponed(AtlasError):
     """An actor postponed more messages than its mailbox may hold; raised in its handler, so it crashes."""
+
+
+class StillRunning(AtlasError):
+    """Something ended of which a part still runs, and takes its place for as long as it does."""
+
+
+class SpawnRefused(AtlasError):
+    """An actor was not spawned. Nothing was started, and nothing is left of it."""
+
+
+class PortalClosed(AtlasError):
+    """A thread called through a portal whose loop has ended."""
+
+
+class NameTaken(SpawnRefused):
+    """Another actor of the system has this name, or a task of a former one that does not end."""
+
+
+class TooManyChildren(SpawnRefused):
+    """The actor has as many children as `max_children` allows."""
 
 
 class Ignore(AtlasError):

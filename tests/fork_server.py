@@ -69,7 +69,7 @@ class Forked:
 class ForkServer:
     """A process that has imported a program and forks it whenever it is asked."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, env: Mapping[str, str] | None = None) -> None:
         self._program = program
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -78,7 +78,7 @@ class ForkServer:
         with theirs:
             argv = [sys.executable, "-m", "tests.fork_server", program, str(theirs.fileno())]
             self._process = subprocess.Popen(
-                argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent
+                argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent, env=env
             )
 
     def fork(

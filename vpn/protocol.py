@@ -30,6 +30,8 @@ MAX_BATCH: Final = 1000
 
 CAN_LIST: Final = "list"
 "Capability: the node lists its keys. Without it `VpnNode.list` raises NodeCannotList: compare digests, send the full set."
+CAN_LIST_EXPIRED: Final = "list-expired"
+"Capability: the node lists those of its keys alone whose time it takes to be over."
 CAN_SYNC: Final = "sync"
 "Capability: the node takes a full set at once."
 CAN_BATCH: Final = "batch"
@@ -40,6 +42,8 @@ CAN_MOVE_CLOCK: Final = "clock"
 "Capability: the node's clock may be moved (demonstrations and tests)."
 CAN_EXTEND_HEADER: Final = "x-atlas-can-extend"
 "Header of requests from a backend that can extend keys now. Nodes give keys a grace while no request has it."
+TIME_HEADER: Final = "x-atlas-time"
+"Header beside it: the database's real time in Unix seconds, which nodes go by."
 
 
 def route_blind(uuid: UUID) -> bytes:
@@ -180,7 +184,9 @@ class NodeState:
     `count` is the number of wanted keys, made of `serving`, `expired` and `pending`; `digest` covers exactly the wanted
     keys (see `vpn.digest`). `sequence` grows with every change of the wanted set (see `VpnNode.sync`). `ready` is false
     while Xray is down, with the reason in `why`; a ready node with a `why` serves, but refuses changes (its disk is
-    full). `now` is the node's clock, with the demonstration offset if it has one.
+    full). `now` is the node's clock, with the demonstration offset if it has one. `time_source` says where that time is from:
+    "backend", "guess" or "wall" (`vpn.agent.state.clock.TimeSource`), "" of an agent that is too old to say; `wall_skew` is how
+    far the host's own clock is ahead of it, in seconds. `ends_held` keys seem to be over and are served on: `why_held`.
     """
 
     agent_id: str
@@ -199,6 +205,10 @@ class NodeState:
     capabilities: frozenset[str]
     inbounds: tuple[InboundFacts, ...]
     now: datetime
+    time_source: str = ""
+    wall_skew: float = 0.0
+    ends_held: int = 0
+    why_held: str = ""
 
     @property
     def inbound(self) -> InboundFacts:
@@ -279,6 +289,9 @@ class VpnNode(Protocol):
     async def list(self, after: str = "", limit: int = 1000) -> KeyPage:
         """A page of wanted keys in order of key id. Idempotent. An error is never an empty page: NodeCannotList if the
         node has no list, NodeProtocolError for one that is not in order."""
+
+    async def list_expired(self, after: str = "", limit: int = 1000) -> KeyPage:
+        """As `list`, of those keys alone whose time the node takes to be over. Only of a node with CAN_LIST_EXPIRED."""
 
     async def state(self) -> NodeState:
         """The node at a glance. Idempotent, and cheap enough to be asked every second."""

@@ -10,7 +10,7 @@ import click
 from actors.commands.database import in_transaction
 from actors.commands.parameters import TELEGRAM_ID
 from actors.nodes.links import subscription_state, working_links
-from db.access.subscriptions import SubscriptionView, get_subscription
+from db.access.subscriptions import PlaceView, SubscriptionView, get_subscription
 from db.errors import BusinessError
 from runtime.cli import config_option, emit, json_option
 from vpn.link import VlessLink
@@ -54,6 +54,14 @@ def subscription(ctx: click.Context, telegram_id: int, form: str | None, as_json
         "key": None if found.key is None else found.key.key_id,
         "key_status": None if found.key is None else found.key.status,
         "trouble": None if found.key is None else found.key.last_error,
+        "nodes": [
+            {
+                "name": place.node,
+                "as_wanted": place.is_as_wanted,
+                "missing_since": None if place.missing_since is None else place.missing_since.isoformat(),
+            }
+            for place in _places(found)
+        ],
         "link": links[0] if links else None,
         "links": links,
     }
@@ -71,6 +79,16 @@ def _print_links(telegram_id: int, links: list[VlessLink], form: Format) -> None
     sys.stdout.buffer.write(b"\n")
 
 
+def _places(found: SubscriptionView) -> tuple[PlaceView, ...]:
+    return () if found.key is None else found.key.places
+
+
+def _trouble(place: PlaceView) -> str:
+    if place.missing_since is not None:
+        return f"{place.node} had it, and was seen without it since {place.missing_since:%Y-%m-%d %H:%M} UTC"
+    return f"{place.node} has not confirmed it yet"
+
+
 def _text(found: SubscriptionView, data: Mapping[str, object], links: list[str]) -> str:
     rows = [
         ("customer", str(found.telegram_id)),
@@ -81,5 +99,10 @@ def _text(found: SubscriptionView, data: Mapping[str, object], links: list[str])
     ]
     if data["trouble"] and data["state"] != "active":
         rows.append(("waiting", str(data["trouble"])))
+    places = _places(found)
+    if places:
+        wrong = [place for place in places if not place.is_as_wanted]
+        rows.append(("nodes", f"{len(places) - len(wrong)} of {len(places)} have the key as it is wanted"))
+        rows += [("", _trouble(place)) for place in wrong]
     rows += [("link", link) for link in links]
     return "\n".join(f"{label:<10}{value}" for label, value in rows)

@@ -12,6 +12,7 @@ from db.auditor.audit import Audit, audit_changes
 from db.auditor.explain import Explanation, explain
 from db.billing.invariants import Invariant
 from db.billing.invariants import check_invariants as verify_views
+from db.keys.placements import NodeKeys, wrong_keys
 from db.schema.migrate import check_schema
 from db.tx import Tx
 from runtime.cli import Seconds, config_option, emit, json_option
@@ -48,11 +49,11 @@ _NAMED = 20
 def verify(ctx: click.Context, within: float, whole: bool, explained: int | None, as_json: bool) -> None:
     """Check the money invariants, and audit all money and access.
 
-    First every view `money_…`, which lists violations and must be empty. Then the auditor: it derives journals, purses, rewards
-    and access from the facts, by itself, and names each row that says otherwise. It may run beside the service and writes
-    nothing but its own checkpoint. Exit code 0: all hold. 65: an invariant that holds at every commit is violated, or the
-    auditor found something. 75: only some that hold at rest are violated, so the workers have not caught up yet: look
-    again in a minute.
+    First every view `money_…`, which lists violations and must be empty; then of each node how many keys are wrong there. Then
+    the auditor: it derives journals, purses, rewards and access from the facts, by itself, and names each row that says
+    otherwise. It may run beside the service and writes nothing but its own checkpoint. Exit code 0: all hold. 65: an invariant
+    that holds at every commit is violated, or the auditor found something. 75: only some that hold at rest are violated, so the
+    workers have not caught up yet: look again in a minute.
     """
     if explained is not None:
         _explain(ctx, explained, within, as_json)
@@ -74,6 +75,7 @@ def verify(ctx: click.Context, within: float, whole: bool, explained: int | None
         return await audit_changes(tx, whole=whole, progress=step)
 
     found = in_transaction(ctx, "verify", run, within=within)
+    nodes = in_transaction(ctx, "verify.nodes", wrong_keys, within=within)
     audited = in_transaction(ctx, "verify.audit", run_auditor, within=within, one_snapshot=True)
     emit(
         {
@@ -87,6 +89,17 @@ def verify(ctx: click.Context, within: float, whole: bool, explained: int | None
                     "sample": [{"subject": subject, "problem": problem} for subject, problem in one.sample],
                 }
                 for one in found
+            ],
+            "nodes": [
+                {
+                    "name": node.node,
+                    "missing": node.missing,
+                    "late": node.late,
+                    "ended": node.ended,
+                    "strangers": node.strangers,
+                    "last_seen_at": None if node.last_seen_at is None else node.last_seen_at.isoformat(),
+                }
+                for node in nodes
             ],
             "auditor": {
                 "holds": audited.holds,
@@ -105,7 +118,7 @@ def verify(ctx: click.Context, within: float, whole: bool, explained: int | None
             },
         },
         as_json,
-        lambda: f"{_summary(found)}\n{_audit_summary(audited)}",
+        lambda: "\n".join([_summary(found), *_nodes_summary(nodes), _audit_summary(audited)]),
     )
     broken = [one for one in found if not one.holds]
     if broken or not audited.holds:
@@ -172,6 +185,20 @@ def _summary(found: Sequence[Invariant]) -> str:
     if all(one.at_rest for one in broken):
         lines.append("these hold once the workers have caught up: look again in a minute")
     return "\n".join(lines)
+
+
+def _nodes_summary(nodes: Sequence[NodeKeys]) -> list[str]:
+    """One line for each node on which keys are wrong, or one for all."""
+    wrong = [f"node {node.node}: {node}{_last_seen(node)}" for node in nodes if str(node)]
+    if wrong or not nodes:
+        return wrong
+    return [f"{len(nodes)} nodes have every key as it is wanted, as far as they were seen"]
+
+
+def _last_seen(node: NodeKeys) -> str:
+    return (
+        "; it was never seen" if node.last_seen_at is None else f"; last seen {node.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
 
 
 def _audit_summary(audited: Audit) -> str:

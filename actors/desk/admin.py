@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+from collections.abc import Iterable
 
 import attrs
 import trio
@@ -11,7 +11,7 @@ from attrs.validators import ge, le
 from starlette.types import ASGIApp
 
 from actors.desk.routes import admin_app
-from runtime import Actor, ActorTask, StartRefused, StopReason, get_logger
+from runtime import Actor, ActorTask, StopReason, get_logger
 from runtime.config import Secret, settings
 from runtime.http import HttpServer, LimitedApp, LocalHosts, RequestLimits, is_loopback, listen, url_of
 
@@ -33,6 +33,15 @@ class AdminSettings(RequestLimits):
     token: Secret = attrs.field(factory=lambda: Secret(""))
     """If set, `/metrics` is answered only with `Authorization: Bearer <token>`. The probes are always open."""
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse to be open to all."""
+        yield from super().check_configuration()
+        if not self.token and not is_loopback(self.host):
+            yield (
+                f"admin.host = {self.host!r} can be reached from other machines, and admin.token_file is not set: metrics would "
+                "be open to all; set it, or listen on 127.0.0.1"
+            )
+
 
 @attrs.define(eq=False)
 class Admin(Actor):
@@ -50,7 +59,7 @@ class Admin(Actor):
 
     async def on_start(self) -> None:
         app = self._app()
-        listener = _listen(self.admin)
+        listener = listen("admin", self.admin.host, self.admin.port)
         url = url_of(listener)
         self.context.describe(listening=url, probes=f"{url}/readyz", metrics=f"{url}/metrics")
         self._server = self.context.start_task(self._serve, app, listener, name="serve http", inherit_deadline=False)
@@ -64,24 +73,10 @@ class Admin(Actor):
         app: ASGIApp = admin_app(self.context.services, self.admin.token)
         if is_loopback(self.admin.host):
             app = LocalHosts(app, self.admin.hosts, setting="admin.hosts")
-        try:
-            return LimitedApp(app, self.admin, name="admin", crashed=self._note_crash)
-        except ValueError as error:
-            raise StartRefused(f"admin.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
+        return LimitedApp(app, self.admin, name="admin", crashed=self._note_crash)
 
     async def _serve(self, app: LimitedApp, listener: socket.socket) -> None:
         await HttpServer("admin", app, self.admin, self._note_crash).run(listener, self._stop)
 
     def _note_crash(self, error: str) -> None:
         _log.error("a request or its connection failed", actor=self.context.name, what=error)
-
-
-def _listen(admin: AdminSettings) -> socket.socket:
-    """The listening socket. Raises `StartRefused` if it cannot or must not be opened."""
-    if not admin.token and not is_loopback(admin.host):
-        raise StartRefused(
-            f"admin.host = {admin.host!r} can be reached from other machines, and admin.token_file is not set: metrics "
-            "would be open to all; set it, or listen on 127.0.0.1",
-            exit_code=os.EX_CONFIG,
-        )
-    return listen("admin", admin.host, admin.port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +27,7 @@ from actors.shop.settings import ShopSettings
 from actors.shop.signature import read_keys
 from db.embedded import EmbeddedSettings
 from db.settings import LimitSettings, TrialSettings, WithdrawalSettings
-from runtime import Actor, ActorTask, Killed, StartRefused, StopReason, get_logger
+from runtime import Actor, ActorTask, Killed, StopReason, get_logger
 from runtime.config import Secret, settings
 from runtime.http import HttpServer, LimitedApp, RequestLimits, listen, route, url_of
 
@@ -74,7 +73,7 @@ class Gateway(Actor):
     _failed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def on_start(self) -> None:
-        keys = _keys(self.shop)
+        keys = read_keys(self.shop.keys.reveal())
         self._providers = open_providers(self.payments)
         app = self._app(keys)
         listener = listen("gateway", self.gateway.host, self.gateway.port)
@@ -92,17 +91,14 @@ class Gateway(Actor):
 
     def _app(self, keys: Mapping[str, Secret]) -> LimitedApp:
         routed = route(self.routes(keys), {HTTPException: on_http_exception})
-        try:
-            return LimitedApp(
-                routed,
-                self.gateway,
-                name="gateway",
-                crashed=self._note_crash,
-                killed=self._fail_actor,
-                refusal=refusal_response,
-            )
-        except ValueError as error:
-            raise StartRefused(f"gateway.trusted_proxies: {error}", exit_code=os.EX_CONFIG) from error
+        return LimitedApp(
+            routed,
+            self.gateway,
+            name="gateway",
+            crashed=self._note_crash,
+            killed=self._fail_actor,
+            refusal=refusal_response,
+        )
 
     def routes(self, keys: Mapping[str, Secret]) -> Sequence[BaseRoute]:
         """Return the routes of everything that is served; the shop's only if `keys` has a key of a front end."""
@@ -111,7 +107,7 @@ class Gateway(Actor):
             return pool_of(self.context, self.pool)
 
         seal = seal_opener(self.withdrawals, self.embedded)
-        shop = Shop(keys, pool, self._providers, seal, self.limits, self.trials)
+        shop = Shop(keys, pool, self._providers, seal, self.limits, self.trials, publish=self.context.publish)
         return [
             Route("/healthz", self._healthz),
             *payment_routes(Intake.of(self.context, self.pool), self._providers),
@@ -145,10 +141,3 @@ class Gateway(Actor):
         await self._failed.wait()
         assert self._error is not None
         raise self._error
-
-
-def _keys(shop: ShopSettings) -> Mapping[str, Secret]:
-    try:
-        return read_keys(shop.keys.reveal())
-    except ValueError as error:
-        raise StartRefused(f"shop.keys: {error}", exit_code=os.EX_CONFIG) from error

@@ -24,6 +24,8 @@ class KeyDiff:
     """The node has something else of this generation, which is not older than ours."""
     unconfirmed: list[ExpectedKey] = attrs.field(factory=list)
     """The node has them as wanted, and the database does not know it yet."""
+    unwanted: list[str] = attrs.field(factory=list)
+    """The node has them, and they are wanted nowhere any more."""
 
 
 class WantedKey(Protocol):
@@ -61,16 +63,23 @@ def key_spec(key: WantedKey, place: KeyPlace) -> KeySpec:
 
 
 def diff_keys(expected: Sequence[ExpectedKey], listed: Mapping[str, NodeKey], place: ReconcilePass) -> KeyDiff:
-    """Compare active keys with what the node lists of them. Other keys are left out: their own workers are at them."""
+    """Compare keys with what the node lists of them, whatever is true of them on other nodes.
+
+    A key that waits to be put is left to the worker that activates where this node has not confirmed it yet; where it has, it
+    is compared like any other, so that neither a renewal nor another node that is away takes it out of repair.
+    """
     diff = KeyDiff()
     for key in expected:
-        if key.status != "active":
-            continue
         found = listed.get(key.key_id)
-        if found is None:
+        if key.status in ("removing", "failed"):
+            if found is not None:
+                diff.unwanted.append(key.key_id)
+        elif key.status == "pending" and not key.is_noted:
+            continue
+        elif found is None:
             diff.missing.append(key)
         elif _same(found.spec, key_spec(key, place)):
-            if not key.is_noted and found.state is not KeyState.PENDING:
+            if (not key.is_noted or key.is_missing) and found.state is not KeyState.PENDING:
                 diff.unconfirmed.append(key)
         elif found.spec.generation < key.generation:
             diff.missing.append(key)

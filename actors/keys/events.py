@@ -38,9 +38,12 @@ class KeySettled(Event):
 
 @attrs.frozen
 class KeyPostponed(Event):
-    """A node was away, or a row of the key locked; the key is tried again, and no attempt was counted."""
+    """A node was away, or a row of the key locked; the key is tried again, and no attempt was counted.
 
-    level: ClassVar[int] = logging.WARNING
+    Logged at the level debug alone: all keys of a node that is away wait, and KeysWait says so once.
+    """
+
+    level: ClassVar[int] = logging.DEBUG
     key_id: str
     retry_in: float
     attempts: int
@@ -51,6 +54,21 @@ class KeyPostponed(Event):
 
     def line(self) -> str:
         return f"key {self.key_id}, wanted so since {self.waited:.0f} s, waits {self.retry_in:.0f} s more: {self.why}"
+
+
+@attrs.frozen
+class KeysWait(Event):
+    """Keys wait for one thing that is away: said when that begins and once a cooldown while it lasts, however many they are."""
+
+    level: ClassVar[int] = logging.WARNING
+    subject: str
+    """What they wait for: a node, or a row that another session keeps locked."""
+    count: int
+    """Keys of this round that wait for it."""
+    why: str
+
+    def line(self) -> str:
+        return f"{self.count} keys wait for {self.subject}: {self.why}"
 
 
 @attrs.frozen
@@ -110,11 +128,14 @@ class NodeDrifted(Event):
     missing: int
     ahead: int
     surplus: int
+    """Strangers: keys that this database never knew."""
+    ended: int = 0
+    """Keys that are known here as wanted no more, and were taken off it."""
 
     def line(self) -> str:
         return (
-            f"node {self.node} drifted: {self.missing} keys missing, {self.ahead} different, {self.surplus} that nobody "
-            "wants there"
+            f"node {self.node} drifted: {self.missing} keys missing, {self.ahead} different, {self.ended} that had ended, "
+            f"{self.surplus} that are unknown here"
         )
 
 
@@ -129,6 +150,22 @@ class NodeRestored(Event):
 
     def line(self) -> str:
         return f"node {self.node}: {self.keys} keys put back in {self.seconds:.2f} s"
+
+
+@attrs.frozen
+class EndedRemoved(Event):
+    """A node had keys again that are known here as wanted no more (it was restored from a backup, or cloned); they are off it."""
+
+    level: ClassVar[int] = logging.WARNING
+    node: str
+    keys: int
+    cut: int
+
+    def line(self) -> str:
+        return (
+            f"node {self.node}: had {self.keys} keys again whose access has ended, as if it came from a backup; removed them and "
+            f"cut {self.cut} connections"
+        )
 
 
 @attrs.frozen

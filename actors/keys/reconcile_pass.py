@@ -13,6 +13,7 @@ from actors.keys.events import (
     KEY_DIFFERENCES,
     KEYS_QUARANTINED,
     DuplicateUuid,
+    EndedRemoved,
     NodeDrifted,
     NodeRestored,
     SurplusRemoved,
@@ -30,29 +31,37 @@ from actors.nodes.messages import (
     canary_key_spec,
 )
 from db.keys.canary import find_canary_key
+from db.keys.placements import record_missing
 from db.keys.reconcile import (
     ExpectedKey,
     ReconcilePass,
     begin_pass,
-    confirm_unwanted,
     digest_part,
     expected_page,
     find_expected,
     finish_pass,
-    forget_sighting,
     place_keys,
     record_present,
+    save_position,
+    want_newer_generation,
+)
+from db.keys.sightings import (
+    Sighting,
+    UnwantedKey,
+    confirm_known,
+    confirm_unwanted,
+    forget_sighting,
+    known_unwanted,
+    record_gone,
     record_sightings,
     ripe_sightings,
-    save_position,
     unwanted_of,
-    want_newer_generation,
 )
 from db.tx import Tx
 from runtime import Budget, Context, Request
 from vpn.digest import digest_text, key_digest
 from vpn.errors import NodeCannotList, NodeConflict, NodeRefused
-from vpn.protocol import CAN_LIST, CAN_SYNC, MAX_BATCH, Applied, NodeKey, NodeState
+from vpn.protocol import CAN_LIST, CAN_SYNC, MAX_BATCH, Applied, NodeKey, NodeState, Removal, Removed
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -61,6 +70,7 @@ Args = TypeVarTuple("Args")
 _PART = 10_000
 _LIST_PAGE = 500
 _EQUAL = "equal"
+_APPLY_LOOK = 0.1
 _MOST_KEYS = 500_000
 """Keys of one node at which a list is not read on, whatever the node says of itself."""
 _SOMETHING = "?"
@@ -73,7 +83,8 @@ class Implausible(Exception):
 
 @attrs.frozen
 class PassLimits:
-    """What a pass may do. `removals` a pass; a surplus above `surplus_floor` keys and `surplus_share` of all removes nothing."""
+    """What a pass may do to strangers: `removals` a pass, after `grace` seconds; more of them than `surplus_floor` keys and
+    `surplus_share` of all removes none. None of this holds for keys that the database knows as removed."""
 
     grace: float
     removals: int
@@ -93,10 +104,13 @@ class NodePass:
     node: str
     limits: PassLimits
     budget: Budget
+    is_settled: bool = attrs.field(init=False, default=True)
+    """False after a run that put keys back which the node has still to apply: look again soon."""
     _pass: ReconcilePass = attrs.field(init=False)
     _missing: list[ExpectedKey] = attrs.field(init=False, factory=list)
     _ahead: int = attrs.field(init=False, default=0)
     _restored: int = attrs.field(init=False, default=0)
+    _ended: int = attrs.field(init=False, default=0)
 
     async def run(self) -> str:
         """Returns the verdict: equal, drifted (and put right as far as possible), unfinished, or not ready.
@@ -114,7 +128,7 @@ class NodePass:
             await self._place()
             state = await self._ask(ReadState())
             if await self._is_equal(state):
-                await self._run("sighted", ripe_sightings, self.lease.epoch, self.node, begun.number, 0.0, 0)
+                await self._run("sighted", ripe_sightings, self.lease.epoch, self.node, begun.number + 1, 0.0, 0)
                 await self._run("finish", finish_pass, self.lease.epoch, self.node, _EQUAL, state.boot_id)
                 KEYS_QUARANTINED.labels(self.node).set(0)
                 return _EQUAL
@@ -198,7 +212,11 @@ class NodePass:
                 return "unfinished"
         after = await self._ask(ReadState())
         is_equal = await self._is_equal(after)
-        seen = [] if is_equal else [(_SOMETHING, 0)]
+        if not is_equal:
+            # it cannot say which of the keys that were ours it still has, so it is told that all of them are gone
+            after = await self._remove_all_known(after)
+            is_equal = await self._is_equal(after)
+        seen = [] if is_equal else [Sighting(_SOMETHING, 0, is_known=False)]
         await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
         _, ripe = await self._run(
             "sighted", ripe_sightings, self.lease.epoch, self.node, self._pass.number, self.limits.grace, 1
@@ -208,6 +226,15 @@ class NodePass:
             await self._replace(after)
         await self._run("finish", finish_pass, self.lease.epoch, self.node, "told again", after.boot_id)
         return "told again"
+
+    async def _remove_all_known(self, state: NodeState) -> NodeState:
+        row: int | None = 0
+        while row is not None:
+            await self.lease.ensure_held()
+            keys, row = await self._run("known", known_unwanted, self.node, row, MAX_BATCH)
+            await self._remove_known(keys)
+            self.budget.progress()
+        return await self._ask(ReadState()) if self._ended else state
 
     async def _replace(self, state: NodeState) -> None:
         """Give the node the full set: what it has besides goes, except what it learned of after `state`."""
@@ -271,8 +298,9 @@ class NodePass:
             known = {key.key_id for key in page}
             surplus = [name for name in names[walked:until] if name not in known]
             walked = until
-            await self._handle(diff_keys(page, listed, self._pass), state)
-            await self._quarantine(surplus, listed)
+            diff = diff_keys(page, listed, self._pass)
+            await self._handle(diff, state)
+            await self._sight([*diff.unwanted, *surplus], listed)
             self.context.failpoint("compared")
             if end is None:
                 return None
@@ -291,11 +319,54 @@ class NodePass:
             await self._run("overtake", want_newer_generation, self.lease.epoch, diff.node_is_newer)
         self.budget.progress()
 
-    async def _quarantine(self, names: Sequence[str], listed: dict[str, NodeKey]) -> None:
+    async def _sight(self, names: Sequence[str], listed: dict[str, NodeKey]) -> None:
+        """Remove at once what is known here and wanted no more; quarantine what was never known."""
         surplus = await self._run("unwanted", unwanted_of, self.node, names) if names else []
-        seen = [(name, listed[name].spec.generation) for name in surplus]
-        if seen:
-            await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
+        if not surplus:
+            return
+        seen = [Sighting(key.key_id, listed[key.key_id].spec.generation, key.is_known) for key in surplus]
+        await self._run("sightings", record_sightings, self.lease.epoch, self.node, self._pass.number, seen)
+        known = [key.key_id for key in surplus if key.is_known]
+        for start in range(0, len(known), MAX_BATCH):
+            await self.lease.ensure_held()
+            # read again: who renewed meanwhile keeps the key, also because the node refuses a removal older than what it has
+            batch = await self._run(
+                "confirm", confirm_known, self.lease.epoch, self.node, known[start : start + MAX_BATCH]
+            )
+            await self._remove_known(
+                [attrs.evolve(key, generation=max(key.generation, listed[key.key_id].spec.generation)) for key in batch]
+            )
+
+    async def _remove_known(self, keys: Sequence[UnwantedKey]) -> None:
+        """Take keys off the node that the database knows and does not want there."""
+        if not keys:
+            return
+        self.context.failpoint("removing")
+        removals = tuple([Removal(key.key_id, key.generation) for key in keys])
+        outcomes = await self._ask(ChangeKeys(removals), patience=60.0)
+        self.context.failpoint("removed")
+        gone = [
+            (key.key_id, key.generation)
+            for key, outcome in zip(keys, outcomes, strict=True)
+            if isinstance(outcome, Removed)
+        ]
+        removed = [outcome for outcome in outcomes if isinstance(outcome, Removed) and outcome.existed]
+        await self._run("gone", record_gone, self.lease.epoch, self.node, gone)
+        if removed:
+            self._ended += len(removed)
+            cut = sum(outcome.cut for outcome in removed)
+            KEY_DIFFERENCES.labels(self.node, "ended").inc(len(removed))
+            self.context.emit(EndedRemoved(actor=self.context.name, node=self.node, keys=len(removed), cut=cut))
+        await self.budget.count(len(removed))
+        newer = {
+            key.key_id: outcome.generation
+            for key, outcome in zip(keys, outcomes, strict=True)
+            if isinstance(outcome, NodeConflict) and outcome.generation > key.generation
+        }
+        if newer:  # told to the node by us a moment ago, because it was paid for, or by somebody else
+            await self.lease.ensure_held()
+            still = await self._run("confirm", confirm_known, self.lease.epoch, self.node, list(newer))
+            await self._remove_known([attrs.evolve(key, generation=newer[key.key_id]) for key in still])
 
     async def _restore(self, state: NodeState, *, can_list: bool = True) -> None:
         """Everything that is missing, in one request if it is very much, else in batches that are confirmed key by key."""
@@ -305,20 +376,33 @@ class NodePass:
         began = trio.current_time()
         self._restored += len(missing)
         KEY_DIFFERENCES.labels(self.node, "missing").inc(len(missing))
+        lost = [key for key in missing if key.is_noted]
+        if lost and can_list:  # before anything is tried: what cannot be put back now stays known as missing
+            await self._run("missing", record_missing, self.lease.epoch, self.node, lost)
         # counted before it is done: an iteration that is cut off meanwhile is followed by the next one at once
         await self.budget.count(len(missing))
         if can_list and len(missing) >= self.limits.restore_from:
             await self._ask(RestoreKeys(tuple([key_spec(key, self._pass) for key in missing])), patience=120.0)
             self.context.failpoint("restored")
-            after = await self._ask(ReadState())
-            # What was refused is neither noted nor forgotten: the next pass meets it in a batch, with the reason.
-            listed = {} if after.pending else await self._list(after)
-            await self._handle(attrs.evolve(diff_keys(missing, listed, self._pass), missing=[]), after)
+            after = await self._applied_state()
+            # What was refused, or is not applied yet, stays missing: the next pass meets it, with the reason of a refusal.
+            back = [attrs.evolve(key, is_missing=True) for key in missing]
+            diff = diff_keys(back, await self._list(after), self._pass)
+            self.is_settled = len(diff.unconfirmed) == len(back)
+            await self._handle(attrs.evolve(diff, missing=[]), after)
         else:
             for start in range(0, len(missing), MAX_BATCH):
                 await self._put_batch(missing[start : start + MAX_BATCH], state)
         seconds = trio.current_time() - began
         self.context.emit(NodeRestored(actor=self.context.name, node=self.node, keys=len(missing), seconds=seconds))
+
+    async def _applied_state(self) -> NodeState:
+        """What the node says of itself once it has applied what it took, or time is short."""
+        until = trio.current_time() + min(self.limits.patience, self.budget.remaining / 2)
+        while (state := await self._ask(ReadState())).pending and trio.current_time() < until:
+            self.budget.progress()
+            await trio.sleep(_APPLY_LOOK)
+        return state
 
     async def _put_batch(self, keys: Sequence[ExpectedKey], state: NodeState) -> None:
         await self.lease.ensure_held()  # as before every change of a node
@@ -330,8 +414,8 @@ class NodePass:
                 diff.unconfirmed.append(key)
             elif isinstance(outcome, NodeConflict):
                 diff.node_is_newer.append((key, outcome.generation))
-            elif isinstance(outcome, NodeRefused):
-                # the activation worker counts the refusals of a key, and tells the operator
+            elif isinstance(outcome, NodeRefused) and key.status == "active":
+                # the activation worker counts the refusals of a key, and tells the operator; it has those that wait already
                 diff.node_is_newer.append((key, key.generation))
         await self._handle(diff, state)
 
@@ -367,10 +451,15 @@ class NodePass:
     def _report(self, surplus: int) -> None:
         missing = self._restored
         KEY_DIFFERENCES.labels(self.node, "ahead").inc(self._ahead)
-        if missing or self._ahead or surplus:
+        if missing or self._ahead or surplus or self._ended:
             self.context.emit(
                 NodeDrifted(
-                    actor=self.context.name, node=self.node, missing=missing, ahead=self._ahead, surplus=surplus
+                    actor=self.context.name,
+                    node=self.node,
+                    missing=missing,
+                    ahead=self._ahead,
+                    surplus=surplus,
+                    ended=self._ended,
                 )
             )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 import attrs
 import trio
 
-from actors.conditions import Condition, ConditionTracker
+from actors.conditions import ConditionTracker
 from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome
 from actors.nodes.messages import (
     ChangeKeys,
@@ -24,19 +25,21 @@ from actors.nodes.messages import (
     ReplaceKeys,
     RestoreKeys,
 )
+from actors.nodes.trouble import WRONG_KEYS, NodeTrouble
 from actors.pool.client import pool_of
 from db.driver.classify import sqlstate
 from db.errors import LeaseError
-from db.keys.nodes import make_keys_due, record_node_seen, register_node
+from db.keys.nodes import count_ended_too_soon, make_keys_due, record_node_seen, register_node
+from db.keys.placements import wrong_keys
 from db.tx import Tx
 from runtime import Actor, AskError, Deferred, Event, Request, WakeUp, get_logger, handler
-from runtime.metrics import gauge
 from vpn.errors import NodeError, NodeUnavailable
 from vpn.node.breaker import Breaker
 from vpn.node.client import AgentClient
-from vpn.node.settings import NodeSettings
+from vpn.node.settings import NodeSettings, NodesSettings
 from vpn.node.wire import readable
 from vpn.protocol import (
+    CAN_LIST_EXPIRED,
     Applied,
     InboundFacts,
     KeyPage,
@@ -47,12 +50,6 @@ from vpn.protocol import (
     Removed,
     SyncOutcome,
     UsagePage,
-)
-
-CLOCK_SKEW = gauge(
-    "atlas_node_clock_skew_seconds",
-    "How far the node's clock is ahead of the database's; keys end there so much early, or late if it is below 0.",
-    labels=("node",),
 )
 
 
@@ -113,12 +110,13 @@ class NodeActor(Actor):
     after making due whatever waits for it.
     On crash: open requests fail with ActorCrashed; every one of them but a kick is idempotent, so callers repeat them.
     Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
-    seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes
-    or has a wrong clock, is a condition and not away: it is asked as before.
+    seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes,
+    has a wrong clock or has ended keys too soon, is a condition and not away: it is asked as before.
     """
 
     key: str
     node: NodeSettings
+    nodes: NodesSettings = attrs.field(factory=NodesSettings, kw_only=True)
     pool: str = "pool.main"
     wakes: tuple[str, ...] = ()
     """Workers that have something to do once the node is back."""
@@ -132,6 +130,8 @@ class NodeActor(Actor):
     """Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."""
     longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """Seconds that it waits at most."""
+    count_interval: float = attrs.field(default=15.0, validator=attrs.validators.gt(0))
+    """Seconds after which wrong keys are counted again where none was wrong; where some are, they are at each look."""
     clock_tolerance: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds that the node's clock may be away from the database's before that is a condition."""
     cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
@@ -144,6 +144,8 @@ class NodeActor(Actor):
     _conditions: ConditionTracker = attrs.field(init=False)
     _changes: ChangeBatcher = attrs.field(init=False)
     _skew: float = attrs.field(init=False, default=0.0)
+    _ended_too_soon: int = attrs.field(init=False, default=0)
+    _count_at: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.concurrency)
@@ -151,7 +153,8 @@ class NodeActor(Actor):
         self._changes = ChangeBatcher(self._start, self._change)
 
     async def on_start(self) -> None:
-        self.context.ready(False, "not reached yet")
+        self.context.one_of("nodes", self.key, self.nodes.required)
+        self.context.trouble("away", "not reached yet")
         self.context.start_task(self._watch_node, name="reach the node", inherit_deadline=False)
 
     @handler
@@ -252,6 +255,7 @@ class NodeActor(Actor):
             self._client = client
             while True:
                 await self._probe(client)
+                await self._count_keys()
                 await trio.sleep(self.probe_interval)
 
     async def _locate(self) -> NodeSettings:
@@ -262,7 +266,7 @@ class NodeActor(Actor):
             try:
                 found = await agent.ask(Locate(), within=_LOCATE_SECONDS)
             except AskError as error:
-                self.context.ready(False, f"the embedded agent does not answer: {error}")
+                self.context.trouble("away", f"the embedded agent does not answer: {error}")
                 await trio.sleep(_LOCATE_RETRY)
             else:
                 return attrs.evolve(self.node, url=found.url, token=found.token)
@@ -281,11 +285,11 @@ class NodeActor(Actor):
             self._mark_away(f"its Xray is not ready: {state.why}")
             return
         # a node whose backend cannot reach its database keeps customers past their end: they may have paid
-        client.can_extend = await self._record(state)
+        client.can_extend = await self._record(client, state)
         if client.can_extend:
             self._mark_reachable(state)
 
-    async def _record(self, state: NodeState) -> bool:
+    async def _record(self, client: AgentClient, state: NodeState) -> bool:
         """Keep the database's facts; False if the database is away, so that the next probe tries again."""
         pool = pool_of(self.context, self.pool)
         known, answered = self._state, trio.current_time()
@@ -293,6 +297,7 @@ class NodeActor(Actor):
             if known is None or known.inbounds != state.inbounds:
                 await pool.run("node.register", _register, self.key, state)
             seen = await pool.run("node.seen", record_node_seen, self.key, state.boot_id)
+            client.time = partial(_carried_on, seen.real_time, trio.current_time())
             # what passed in between, waiting for a connection, is not the node's
             passed = trio.current_time() - answered
             self._skew = (state.now - seen.now).total_seconds() + passed
@@ -300,8 +305,12 @@ class NodeActor(Actor):
             if seen.is_new_boot or known is None or takes_changes_again or self._away_since is not None:
                 await pool.run("node.due", make_keys_due, self.key)
                 self._wakes_are_due = True
+            self._ended_too_soon = await self._count_ended_too_soon(client, state)
+        except NodeError as error:
+            self._mark_away(str(error))
+            return False
         except LeaseError as error:
-            self.context.ready(False, f"reached, but the database is away: {error}")
+            self.context.trouble("database", f"reached, but the database is away: {error}")
             return False
         except Exception as error:
             if sqlstate(error) is None:
@@ -310,6 +319,19 @@ class NodeActor(Actor):
             self._mark_away(f"the database does not take what it says of itself: {readable(str(error))}")
             return False
         return True
+
+    async def _count_ended_too_soon(self, client: AgentClient, state: NodeState) -> int:
+        """How many customers the node refuses although it has confirmed that their time is not over."""
+        found = 0
+        after: str | None = "" if state.expired and state.can(CAN_LIST_EXPIRED) else None
+        while after is not None:
+            page = await client.list_expired(after)
+            ids = [key.spec.key_id for key in page.keys]
+            found += await pool_of(self.context, self.pool).run(
+                "node.ended_too_soon", count_ended_too_soon, self.key, ids, self.clock_tolerance
+            )
+            after = page.next
+        return found
 
     def _mark_reachable(self, state: NodeState) -> None:
         first = self._state is None
@@ -328,23 +350,32 @@ class NodeActor(Actor):
             self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
 
     def _note_conditions(self, state: NodeState) -> None:
-        """A node that does not take changes is not ready, because purchases wait; one with a wrong clock serves them."""
-        refuses = f"it serves, and refuses changes: {state.why}" if state.why else ""
-        clock = ""
-        if abs(self._skew) > self.clock_tolerance:
-            side, when = ("ahead of", "early") if self._skew > 0 else ("behind", "late")
-            clock = f"its clock is {abs(self._skew):.0f} s {side} the database's, so keys end {when} by as much; set it there"
-        CLOCK_SKEW.labels(self.key).set(self._skew)
-        found = [
-            Condition(f"changes of {self.context.name}", refuses),
-            Condition(f"clock of {self.context.name}", clock),
-        ]
-        for alert in self._conditions.update(found, trio.current_time()):
+        trouble = NodeTrouble.of(state, self._skew, self._ended_too_soon, self.clock_tolerance)
+        trouble.measure(self.key)
+        for alert in self._conditions.update(trouble.conditions(self.context.name), trio.current_time()):
             self.context.emit(alert.event(self.context.name))
-        self.context.ready(not refuses, "; ".join(filter(None, (refuses, clock))))
+        for kind in ("away", "database"):
+            self.context.trouble(kind, "")
+        for kind, why, blocks in trouble.reasons():
+            self.context.trouble(kind, why, blocks=blocks)
+
+    async def _count_keys(self) -> None:
+        """Say how many keys are wrong on this node, whether it can be reached or not: at each look while any is."""
+        if trio.current_time() < self._count_at:
+            return
+        try:
+            counted = await pool_of(self.context, self.pool).run("node.keys", wrong_keys, self.key)
+        except LeaseError:
+            return  # the pool says so itself
+        for found in counted:  # one, or none before the node was ever reached
+            for kind in ("missing", "late", "ended"):
+                WRONG_KEYS.labels(self.key, kind).set(getattr(found, kind))
+            # one key that is refused must not make a service unready that serves all others
+            self.context.trouble("keys", f"of its keys {found}" if found.wrong else "", blocks=False)
+            self._count_at = trio.current_time() + (0.0 if found.wrong else self.count_interval)
 
     def _mark_away(self, why: str) -> None:
-        self.context.ready(False, why)
+        self.context.trouble("away", why)
         if self._away_since is None:
             self._away_since = trio.current_time()
             self.context.emit(NodeAway(actor=self.context.name, why=why))
@@ -359,6 +390,10 @@ async def _register(tx: Tx, name: str, state: NodeState) -> None:
         inbounds=[inbound.tag for inbound in state.inbounds],
         flow=inbound.flow,
     )
+
+
+def _carried_on(real_time: float, read_at: float) -> float:
+    return real_time + trio.current_time() - read_at
 
 
 def _customers(inbound: InboundFacts) -> str:

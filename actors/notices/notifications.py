@@ -18,7 +18,7 @@ from db.errors import LeaseError
 from db.lease.queue import Lane
 from db.work.claims import Claimer
 from db.work.outbox import OutboxMessage, claim_messages
-from runtime import Budget, Iteration, StartRefused, StopReason, WakeUp, get_logger
+from runtime import Budget, Iteration, StopReason, WakeUp, get_logger
 
 log = get_logger("notices")
 
@@ -75,22 +75,18 @@ class Notifications(ClaimingWorker):
         self._api = BotApi(self.telegram)
         self.context.start_task(close_at_end, self._api.aclose, name="client", inherit_deadline=False)
 
-    def require_enough_time(self) -> None:
-        """Raise StartRefused (78) unless a message that is on its way has its time, before the budget, a stop or a claim ends."""
+    def check_configuration(self, name: str, shutdown: float) -> Iterable[str]:
+        """Refuse limits that cut off a message on its way, at the end of the budget, of a stop or of a claim."""
         least = self.telegram.within + RECORD_SECONDS
         if not least < self.budget < self.claim_seconds:
-            raise StartRefused(
-                f"{self.context.name}: budget = {self.budget:g} must be more than telegram.within + {RECORD_SECONDS:g} = "
-                f"{least:g}, so that no message is cut off on its way, and less than claim_seconds = "
-                f"{self.claim_seconds:g}, so that none is sent by two",
-                exit_code=78,
+            yield (
+                f"budget = {self.budget:g} must be more than telegram.within + {RECORD_SECONDS:g} = {least:g}, so that "
+                f"no message is cut off, and less than claim_seconds = {self.claim_seconds:g}, so that none is sent by two"
             )
-        patience = self.context.ref.address.stop_timeout
-        if self.telegram.within >= patience:
-            raise StartRefused(
-                f"{self.context.name}: telegram.within = {self.telegram.within:g} must be less than the actor's shutdown = "
-                f"{patience:g}, so that a stop waits for what is on its way instead of sending it twice",
-                exit_code=78,
+        if self.telegram.within >= shutdown:
+            yield (
+                f"telegram.within = {self.telegram.within:g} must be less than the actor's shutdown = {shutdown:g}, so that a "
+                "stop waits for what is on its way instead of sending it twice"
             )
 
     async def on_stop(self, reason: StopReason) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Iterable
 
 import attrs
 import httpx
@@ -82,6 +83,18 @@ class HeleketSettings(RateSettings):
     """What invoices are quoted and paid in."""
     url: str = "https://api.heleket.com"
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse credentials by half."""
+        if not self.payment_key:
+            return
+        if not self.merchant:
+            yield half_configured(NAME, "merchant", "the merchant's UUID")
+        if not self.callback_url.startswith("https://"):
+            yield half_configured(NAME, "callback_url", "the public https address of /payments/heleket")
+        if self.asset in _FIAT:
+            wanted = "a crypto asset such as USDT: what customers pay in is what is compared"
+            yield half_configured(NAME, "asset", wanted)
+
 
 @attrs.frozen
 class Heleket(Provider):
@@ -97,14 +110,6 @@ class Heleket(Provider):
     def open(cls, settings: HeleketSettings) -> Heleket | None:
         if not settings.payment_key:
             return None
-        if not settings.merchant:
-            raise half_configured(NAME, "merchant", "the merchant's UUID")
-        if not settings.callback_url.startswith("https://"):
-            raise half_configured(NAME, "callback_url", "the public https address of /payments/heleket")
-        if settings.asset in _FIAT:
-            raise half_configured(
-                NAME, "asset", "a crypto asset such as USDT: what customers pay in is what is compared"
-            )
         return cls(settings, new_client(settings.url, headers={"merchant": settings.merchant}))
 
     def authenticate(self, delivery: WebhookDelivery) -> str:

@@ -7,6 +7,7 @@ credentials. It has no idempotency key: asked twice, it opens two, and a payment
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 import attrs
@@ -67,6 +68,13 @@ class PlategaSettings(PaidInRoubles):
     """Where he comes back to if he could not; by default the same."""
     url: str = "https://app.platega.io"
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse credentials by half."""
+        if self.secret and not self.merchant_id:
+            yield half_configured(NAME, "merchant_id", "the merchant's UUID")
+        if self.secret and not self.return_url:
+            yield half_configured(NAME, "return_url", "where the customer comes back to")
+
 
 @attrs.frozen
 class Platega(Provider):
@@ -83,10 +91,6 @@ class Platega(Provider):
     def open(cls, settings: PlategaSettings) -> Platega | None:
         if not settings.secret:
             return None
-        if not settings.merchant_id:
-            raise half_configured(NAME, "merchant_id", "the merchant's UUID")
-        if not settings.return_url:
-            raise half_configured(NAME, "return_url", "where the customer comes back to")
         headers = {"x-merchantid": settings.merchant_id, "x-secret": settings.secret.reveal()}
         return cls(settings, new_client(settings.url, headers=headers))
 

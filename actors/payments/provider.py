@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
@@ -23,7 +22,7 @@ from db.billing.provider_refunds import ProviderRefund, RefundAnswer
 from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx
-from runtime import AtlasError, StartRefused
+from runtime import AtlasError
 
 
 class PaymentError(AtlasError):
@@ -96,12 +95,11 @@ class StillOpen:
     """The provider's answer to `look_up`: the invoice can still be paid."""
 
 
-def half_configured(provider: str, key: str, wanted: str) -> StartRefused:
-    """The error for a provider that has its credentials, and lacks a setting without which payments would get lost."""
-    return StartRefused(
+def half_configured(provider: str, key: str, wanted: str) -> str:
+    """The sentence about a provider that has its credentials, and lacks a setting without which payments would get lost."""
+    return (
         f"payments.{provider} has credentials, but payments.{provider}.{key} is not usable: it needs {wanted}; "
-        "without it payments could come in that nobody hears of",
-        exit_code=os.EX_CONFIG,
+        "without it payments could come in that nobody hears of"
     )
 
 
@@ -131,8 +129,8 @@ class Provider(ABC):
     def open(cls, settings: Any) -> Provider | None:
         """Return the adapter with an HTTP client of its own, which `aclose` closes; None without credentials: it is off.
 
-        `settings` are its own table. Raises StartRefused, by `half_configured`, if they would take payments of which no message
-        reaches us.
+        `settings` are its own table, which has nothing to say against itself: with credentials alone payments could come in of
+        which no message reaches us, so its `check_configuration` refuses that.
         """
 
     @property

@@ -24,19 +24,17 @@ ADAPTERS: Final[tuple[type[Provider], ...]] = (Telegram, CryptoBot, YooKassa, St
 def open_providers(settings: PaymentSettings) -> Providers:
     """An adapter, with its HTTP client, for each provider that has its credentials; by name.
 
-    Raises StartRefused (exit code 78) when one is configured by half: it would take payments of which no message reaches us.
+    Raises StartRefused (exit code 78) with what the settings say against themselves, as when one is configured by half: it would
+    take payments of which no message reaches us.
     """
+    wrong = list(settings.check_configuration())
+    if wrong:
+        raise StartRefused("; ".join(wrong), exit_code=os.EX_CONFIG)
     found: Providers = {}
     for adapter in ADAPTERS:
         opened = adapter.open(getattr(settings, adapter.name))
         if opened is not None:
             found[adapter.name] = opened
-    source = settings.rates.source
-    if source and source not in found:
-        raise StartRefused(
-            f'payments.rates.source = "{source}" is off: it needs payments.{source} with its credentials, or leave source out',
-            exit_code=os.EX_CONFIG,
-        )
     return found
 
 

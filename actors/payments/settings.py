@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import Final, Literal
 
 import attrs
 
 from actors.payments.heleket import HeleketSettings
 from actors.payments.platega import PlategaSettings
+from actors.payments.provider import half_configured
 from actors.payments.quotes import PaidInRoubles, RateSettings
 from db.billing.orders import normalised_contact
 from db.errors import BusinessError
 from runtime.config import Secret, settings
+
+_SECRET_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 @attrs.frozen
@@ -45,6 +51,12 @@ class TelegramPaymentSettings(RateSettings):
     url: str = "https://api.telegram.org"
     """The Bot API."""
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse credentials by half."""
+        if self.token and self.mode == "webhook" and not _SECRET_TOKEN.fullmatch(self.webhook_secret.reveal()):
+            wanted = '1 to 256 characters of A-Z, a-z, 0-9, _ and -, or mode = "polling"'
+            yield half_configured("telegram", "webhook_secret_file", wanted)
+
 
 @attrs.frozen
 class CryptoBotSettings(RateSettings):
@@ -58,6 +70,10 @@ class CryptoBotSettings(RateSettings):
     """What invoices are quoted in."""
     url: str = "https://pay.crypt.bot"
     """The Crypto Pay API; `https://testnet-pay.crypt.bot` is its test network."""
+
+    def check_configuration(self) -> Iterable[str]:
+        """Its token is all that it needs."""
+        return ()
 
 
 YOOKASSA_NETWORKS = (
@@ -116,6 +132,20 @@ class YooKassaSettings(PaidInRoubles):
         if not self.receipt_vat_code and self.receipt_tax_system:
             raise ValueError("receipt_tax_system is set, and without receipt_vat_code no receipt is sent")
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse credentials by half."""
+        if not self.secret_key:
+            return
+        if not self.shop_id:
+            yield half_configured("yookassa", "shop_id", "the shop's number")
+        if not self.return_url:
+            yield half_configured("yookassa", "return_url", "where the customer comes back to")
+        try:
+            for network in self.networks:
+                ip_network(network)
+        except ValueError as error:
+            yield half_configured("yookassa", "networks", f"networks such as 185.71.76.0/27: {error}")
+
 
 @attrs.frozen
 class StripeSettings(RateSettings):
@@ -133,6 +163,16 @@ class StripeSettings(RateSettings):
     """Where the customer comes back to."""
     url: str = "https://api.stripe.com"
 
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse credentials by half."""
+        if not (self.secret_key or self.webhook_secret):
+            return
+        if not (self.secret_key and self.webhook_secret):
+            missing = "webhook_secret_file" if self.secret_key else "secret_key_file"
+            yield half_configured("stripe", missing, "both of its secrets")
+        if not self.success_url:
+            yield half_configured("stripe", "success_url", "where the customer comes back to")
+
 
 @settings("payments")
 @attrs.frozen
@@ -146,3 +186,14 @@ class PaymentSettings:
     platega: PlategaSettings = attrs.field(factory=PlategaSettings)
     heleket: HeleketSettings = attrs.field(factory=HeleketSettings)
     rates: RateSourceSettings = attrs.field(factory=RateSourceSettings)
+
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse a provider that is configured by half, and a source of rates that is off."""
+        providers = (self.telegram, self.cryptobot, self.yookassa, self.stripe, self.platega, self.heleket)
+        for provider in providers:
+            yield from provider.check_configuration()
+        source = self.rates.source
+        if source == "cryptobot" and not self.cryptobot.token:
+            yield (
+                f'payments.rates.source = "{source}" is off: it needs payments.{source} with its credentials, or leave source out'
+            )

@@ -19,7 +19,6 @@ from actors.payments.provider import (
     Provider,
     StillOpen,
     WebhookDelivery,
-    half_configured,
 )
 from actors.payments.settings import YooKassaSettings
 from actors.payments.wire import (
@@ -73,14 +72,7 @@ class YooKassa(Provider):
     def open(cls, settings: YooKassaSettings) -> YooKassa | None:
         if not settings.secret_key:
             return None
-        if not settings.shop_id:
-            raise half_configured(NAME, "shop_id", "the shop's number")
-        if not settings.return_url:
-            raise half_configured(NAME, "return_url", "where the customer comes back to")
-        try:
-            networks = tuple(ip_network(network) for network in settings.networks)
-        except ValueError as error:
-            raise half_configured(NAME, "networks", f"networks such as 185.71.76.0/27: {error}") from error
+        networks = tuple(ip_network(network) for network in settings.networks)
         client = new_client(settings.url)
         client.auth = httpx.BasicAuth(settings.shop_id, settings.secret_key.reveal())
         return cls(settings, client, networks)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar, NoReturn
 
 import attrs
@@ -12,7 +11,7 @@ import trio
 
 from actors.pool.client import Pool
 from db.work.claims import Claimer, enlist_claimer
-from runtime import Iteration, PeriodicWorker, StartRefused, WakeUp, get_logger
+from runtime import Iteration, PeriodicWorker, WakeUp, get_logger
 
 SOONEST_RETRY = 1.0
 """Seconds, at least, until something that was away is tried again."""
@@ -66,28 +65,21 @@ class ClaimingWorker(DatabaseWorker):
     Role: under which name rows are claimed. Owns: that name's epoch, for as long as every claim was settled. Receives, sends:
     see PeriodicWorker.
     On crash: its claims are free for the next incarnation at once.
-    Invariants: a claim lasts longer than an iteration, else the worker refuses to start.
+    Invariants: a claim lasts longer than an iteration, else the configuration is refused.
     """
 
     claim_seconds: float = attrs.field(default=60.0, kw_only=True)
     """How long a claim lasts if this process dies; a successor under the same name does not wait for it."""
     _claimer: Claimer | None = attrs.field(init=False, default=None)
 
-    async def on_start(self) -> None:
-        await super().on_start()
-        self.require_enough_time()
-
-    def require_enough_time(self) -> None:
-        """Raise StartRefused (78) unless a claim lasts for a whole iteration: a row would be worked on by two at once."""
-        if self.budget < self.claim_seconds:
-            return
-        name = self.context.name
-        raise StartRefused(
-            f"{name}: budget = {self.budget:g} must be less than claim_seconds = {self.claim_seconds:g}, or rows that it still "
-            f"works on would be free for another process. Lower budget in [actor.{name}] args (MAX_ITERATION_SECONDS in the "
-            "environment sets it too), or raise claim_seconds there",
-            exit_code=os.EX_CONFIG,
-        )
+    def check_configuration(self, name: str, shutdown: float) -> Iterable[str]:
+        """Refuse a claim that does not last for a whole iteration: a row would be worked on by two at once."""
+        if self.budget >= self.claim_seconds:
+            yield (
+                f"budget = {self.budget:g} must be less than claim_seconds = {self.claim_seconds:g}, or rows that it still works "
+                f"on would be free for another process. Lower budget in [actor.{name}] args (MAX_ITERATION_SECONDS in the "
+                "environment sets it too), or raise claim_seconds there"
+            )
 
     async def take_claimer(self, pool: Pool) -> Claimer:
         """Return under whom this iteration claims: the claimer of the last one, or a new incarnation of it.

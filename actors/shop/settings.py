@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 from attrs.validators import ge, le, matches_re, max_len
 
+from actors.shop.signature import read_keys
 from runtime.config import Secret, settings
 
 _ADDRESS = r"(https?://[!-~]+[^/])?"
@@ -27,3 +30,10 @@ class ShopSettings:
     """A line that customers' programs show beside the subscription, such as a notice of maintenance; 200 characters at most."""
     update_hours: int = attrs.field(default=12, validator=[ge(1), le(720)])
     """How often customers' programs fetch the links again."""
+
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse keys that cannot be read, or a name given twice; a secret is never shown."""
+        try:
+            read_keys(self.keys.reveal())
+        except ValueError as error:
+            yield f"shop.keys: {error}"

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import attrs
@@ -29,6 +30,17 @@ class NodeFacts:
 
 
 @attrs.frozen
+class PlaceView:
+    """What is true of the key on one node, as that node confirmed it last."""
+
+    node: str
+    is_as_wanted: bool
+    """It has this generation of the key; or, of a key that is wanted no more, it has none."""
+    missing_since: datetime | None
+    """It had confirmed the key and was seen without it; until it has it back."""
+
+
+@attrs.frozen
 class KeyView:
     """The customer's current key. Its text form shows the first 8 characters of the UUID only."""
 
@@ -41,6 +53,8 @@ class KeyView:
     last_error: str | None
     nodes: tuple[NodeFacts, ...]
     """Where the key is confirmed to be present; empty before it is."""
+    places: tuple[PlaceView, ...] = ()
+    """Every node that it has to do with; those of `nodes` are among them."""
 
 
 @attrs.frozen
@@ -78,10 +92,13 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
         SELECT s.id, coalesce(running.tariff, s.tariff) AS tariff, s.state, s.source, s.expires_at, s.auto_renew,
                s.state = 'active' AND s.expires_at > atlas_now() AS is_running,
                k.key_id, k.uuid, k.generation, k.activation_status, k.activated_at, k.last_error,
-               (SELECT json_agg(json_build_object('name', n.name, 'endpoint', n.endpoint, 'flow', n.flow)
+               (SELECT json_agg(json_build_object('name', n.name, 'endpoint', n.endpoint, 'flow', n.flow,
+                                                  'present', p.applied = 'present', 'missing_since', p.missing_since,
+                                                  'as_wanted', p.applied = k.wanted AND p.applied_generation >= k.generation
+                                                               AND p.missing_since IS NULL)
                                 ORDER BY n.placement_order, n.id)::text
                 FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
-                WHERE p.key_id = k.id AND p.applied = 'present' AND n.retired_at IS NULL) AS nodes
+                WHERE p.key_id = k.id AND n.retired_at IS NULL) AS places
         FROM customers c
         JOIN subscriptions s ON s.customer_id = c.id
         LEFT JOIN LATERAL (SELECT k.* FROM vpn_keys k
@@ -104,7 +121,7 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
         return None
     key = None
     if row["key_id"] is not None:
-        nodes = [NodeFacts(node["name"], node["endpoint"], node["flow"]) for node in json.loads(row["nodes"] or "[]")]
+        places = json.loads(row["places"] or "[]")
         key = KeyView(
             key_id=row["key_id"],
             uuid=UUID(int=row["uuid"].int),
@@ -112,7 +129,8 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
             status=row["activation_status"],
             activated_at=row["activated_at"],
             last_error=row["last_error"],
-            nodes=tuple(nodes),
+            nodes=tuple([NodeFacts(at["name"], at["endpoint"], at["flow"]) for at in places if at["present"]]),
+            places=tuple([_place(at) for at in places]),
         )
     return SubscriptionView(
         id=row["id"],
@@ -125,6 +143,11 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
         auto_renew=row["auto_renew"],
         key=key,
     )
+
+
+def _place(found: Mapping[str, Any]) -> PlaceView:
+    since = found["missing_since"]
+    return PlaceView(found["name"], found["as_wanted"], None if since is None else datetime.fromisoformat(since))
 
 
 async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:

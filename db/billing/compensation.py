@@ -62,7 +62,13 @@ async def compensate(tx: Tx, subscription_id: int, *, reason: str, actor: str) -
     customer_id = await lock_for_compensation(tx, subscription_id)
     since: datetime | None = await tx.fetchval(
         """
-        SELECT CASE WHEN bool_or(wanted = 'present' AND activation_status = 'active') THEN NULL
+        SELECT CASE WHEN bool_or(wanted = 'present' AND (activation_status = 'active'
+                                 -- it waits for a node, while another one serves it
+                                 OR (activation_status = 'pending'
+                                     AND EXISTS (SELECT FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
+                                                 WHERE p.key_id = vpn_keys.id AND n.retired_at IS NULL
+                                                   AND p.applied = 'present' AND p.missing_since IS NULL
+                                                   AND p.applied_expires_at > atlas_now())))) THEN NULL
                     WHEN bool_or(activated_at IS NOT NULL)
                     THEN min(pending_since) FILTER (WHERE wanted = 'present' AND activation_status IN ('pending', 'failed'))
                     ELSE min(created_at) END

@@ -71,7 +71,7 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
 
     Skipped: keys on which a worker is at work (claims of an earlier incarnation of `owner` do not count), whose
     subscription has ended, or for which there is no node yet. A key belongs on every accepting node and is placed where
-    it has no place yet; the claim names the places that do not have this generation of it, which may be none. Commit
+    it has no place yet; the claim names the places that do not have this generation of it, or lost it, which may be none. Commit
     before telling any node.
     """
     rows = await tx.fetch(
@@ -104,7 +104,8 @@ async def claim_activations(tx: Tx, owner: Claimer, limit: int, lease_seconds: f
         ), places AS (
             SELECT p.key_id, n.* FROM claimed
             JOIN key_placements p ON p.key_id = claimed.id JOIN vpn_nodes n ON n.id = p.node_id
-            WHERE n.retired_at IS NULL AND (p.applied <> 'present' OR p.applied_generation < claimed.generation)
+            WHERE n.retired_at IS NULL
+              AND (p.applied <> 'present' OR p.applied_generation < claimed.generation OR p.missing_since IS NOT NULL)
             UNION ALL SELECT placed.key_id, n.* FROM placed JOIN vpn_nodes n ON n.id = placed.node_id
         )
         SELECT k.id, k.key_id, k.uuid, k.generation, k.claim_epoch, s.expires_at, k.subscription_id, s.customer_id,
@@ -161,7 +162,8 @@ async def _confirm(tx: Tx, claim: KeyClaim, applied: Sequence[NodeConfirmation])
             {released(of="k.", unless="NOT places.is_whole")}
         FROM subscriptions s, vpn_keys before, LATERAL (
             SELECT count(*) FILTER (WHERE p.applied = 'present') AS serving,
-                   count(*) > 0 AND bool_and(p.applied = 'present' AND p.applied_generation >= before.generation) AS is_whole
+                   count(*) > 0 AND bool_and(p.applied = 'present' AND p.applied_generation >= before.generation
+                                          AND p.missing_since IS NULL) AS is_whole
             FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
             WHERE p.key_id = before.id AND n.retired_at IS NULL
         ) AS places
@@ -230,7 +232,8 @@ async def fail_activation(tx: Tx, claim: KeyClaim, error: str, known_generation:
                        ELSE least($6, $5 * 2 ^ least(k.attempts, 20)) * (0.5 + random() / 2) END * interval '1 second',
             {released()}
         FROM (SELECT EXISTS (SELECT FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id
-                             WHERE p.key_id = $1 AND p.applied = 'present' AND n.retired_at IS NULL) AS is_served) AS places
+                             WHERE p.key_id = $1 AND p.applied = 'present' AND p.missing_since IS NULL
+                               AND n.retired_at IS NULL) AS is_served) AS places
         WHERE k.id = $1 AND k.claim_epoch = $2 AND k.activation_status = 'pending'
         RETURNING k.activation_status, k.attempts
         """,  # noqa: S608 - our own fragments

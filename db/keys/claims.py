@@ -118,7 +118,7 @@ async def record_confirmations(
         """
         UPDATE key_placements p
         SET applied = $6, applied_generation = $2, applied_expires_at = CASE WHEN $6 = 'present' THEN $3::timestamptz END,
-            applied_boot_id = seen.boot_id, applied_at = atlas_now()
+            applied_boot_id = seen.boot_id, applied_at = atlas_now(), missing_since = NULL
         FROM unnest($4::text[], $5::text[]) AS seen (node, boot_id) JOIN vpn_nodes n ON n.name = seen.node
         WHERE p.key_id = $1 AND p.node_id = n.id AND p.applied_generation <= $2
         """,

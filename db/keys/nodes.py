@@ -75,6 +75,8 @@ class NodeSeen:
     """It was started again since it was last seen."""
     now: datetime
     """The database's clock."""
+    real_time: float
+    """The same in Unix seconds, without the offset that a demonstration may have: what nodes go by."""
 
 
 async def record_node_seen(tx: Tx, name: str, boot_id: str) -> NodeSeen:
@@ -83,14 +85,31 @@ async def record_node_seen(tx: Tx, name: str, boot_id: str) -> NodeSeen:
         """
         UPDATE vpn_nodes n SET boot_id = $2, last_seen_at = atlas_now()
         FROM vpn_nodes before WHERE n.name = $1 AND before.id = n.id
-        RETURNING before.boot_id IS DISTINCT FROM n.boot_id AS is_new_boot, n.last_seen_at AS now
+        RETURNING before.boot_id IS DISTINCT FROM n.boot_id AS is_new_boot, n.last_seen_at AS now,
+                  extract(epoch FROM clock_timestamp())::float8 AS real_time
         """,
         name,
         boot_id,
     )
     if row is None:
         raise UnknownNode(name)
-    return NodeSeen(row["is_new_boot"], row["now"])
+    return NodeSeen(row["is_new_boot"], row["now"], row["real_time"])
+
+
+async def count_ended_too_soon(tx: Tx, name: str, key_ids: Sequence[str], tolerance_seconds: float) -> int:
+    """How many of these keys, which the node takes to be over, it has confirmed to serve until later than now by more than the
+    tolerance."""
+    count: int = await tx.fetchval(
+        """
+        SELECT count(*) FROM key_placements p JOIN vpn_nodes n ON n.id = p.node_id JOIN vpn_keys k ON k.id = p.key_id
+        WHERE n.name = $1 AND k.key_id = ANY ($2::text[]) AND p.applied = 'present' AND p.applied_generation = k.generation
+          AND (p.applied_expires_at > atlas_now() + $3::interval OR p.applied_expires_at IS NULL)
+        """,
+        name,
+        list(key_ids),
+        timedelta(seconds=tolerance_seconds),
+    )
+    return count
 
 
 async def make_keys_due(tx: Tx, name: str) -> int:

@@ -5,7 +5,7 @@ business of the workers that activate and remove. Every write of a pass is fence
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -26,7 +26,7 @@ class DigestPart:
 
     count: int
     behind: int
-    """Active keys that the node is not known to have as they are wanted."""
+    """Active keys that the node is not known to have as they are wanted, and keys that it was seen without."""
     digest: int
     last: int | None
     """Where the next part starts; `None` if this was the last."""
@@ -43,7 +43,9 @@ class ExpectedKey:
     status: KeyStatus
     expires_at: datetime
     is_noted: bool
-    """The node is known to have this generation of it."""
+    """The node has confirmed this generation of it."""
+    is_missing: bool = False
+    """It was seen without it since."""
 
 
 @attrs.frozen
@@ -86,7 +88,7 @@ async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
 
 
 async def place_keys(tx: Tx, epoch: Epoch, node: str, after: int, limit: int) -> int | None:
-    """Place up to `limit` active keys on the node that have no place there yet, because it was added later.
+    """Place up to `limit` wanted keys on the node that have no place there yet, because it was added later.
 
     Looks at rows above `after` and returns where to go on, `None` at the end. A node that accepts no keys gets none.
     """
@@ -95,7 +97,7 @@ async def place_keys(tx: Tx, epoch: Epoch, node: str, after: int, limit: int) ->
         """
         WITH seen AS MATERIALIZED (
             SELECT k.id, n.id AS node_id, p.key_id IS NULL AS is_new
-            FROM vpn_nodes n JOIN vpn_keys k ON k.activation_status = 'active'
+            FROM vpn_nodes n JOIN vpn_keys k ON k.activation_status IN ('active', 'pending')
             LEFT JOIN key_placements p ON p.key_id = k.id AND p.node_id = n.id
             WHERE n.name = $1 AND n.accepts_keys AND n.retired_at IS NULL AND k.id > $2
             ORDER BY k.id LIMIT $3
@@ -120,8 +122,11 @@ async def digest_part(tx: Tx, node: str, after: int, limit: int) -> DigestPart:
         WITH part AS MATERIALIZED (
             SELECT p.key_id AS row, k.key_id, k.uuid, n.flow, p.applied, p.applied_expires_at,
                    array_to_string(ARRAY(SELECT tag FROM unnest(n.inbounds) AS tag ORDER BY tag COLLATE "C"), ',') AS inbounds,
-                   k.activation_status = 'active'
-                       AND NOT (p.applied = 'present' AND p.applied_generation >= k.generation) AS is_behind
+                   CASE k.activation_status
+                       WHEN 'active' THEN NOT (p.applied = 'present' AND p.applied_generation >= k.generation)
+                                          OR p.missing_since IS NOT NULL
+                       WHEN 'pending' THEN p.missing_since IS NOT NULL
+                       ELSE false END AS is_behind
             FROM vpn_nodes n
             JOIN key_placements p ON p.node_id = n.id
             JOIN vpn_keys k ON k.id = p.key_id
@@ -154,7 +159,7 @@ async def digest_part(tx: Tx, node: str, after: int, limit: int) -> DigestPart:
 
 _EXPECTED = """
     SELECT k.id, k.key_id, k.uuid, k.generation, k.activation_status, s.expires_at,
-           p.applied = 'present' AND p.applied_generation >= k.generation AS is_noted
+           p.applied = 'present' AND p.applied_generation >= k.generation AS is_noted, p.missing_since IS NOT NULL AS is_missing
     FROM vpn_keys k
     JOIN key_placements p ON p.key_id = k.id AND p.node_id = (SELECT id FROM vpn_nodes WHERE name = $1)
     JOIN subscriptions s ON s.id = k.subscription_id
@@ -185,6 +190,7 @@ def _expected(row: Row) -> ExpectedKey:
         row["activation_status"],
         row["expires_at"],
         row["is_noted"],
+        row["is_missing"],
     )
 
 
@@ -195,7 +201,7 @@ async def record_present(tx: Tx, epoch: Epoch, node: str, boot_id: str, keys: Se
         """
         UPDATE key_placements p
         SET applied = 'present', applied_generation = seen.generation, applied_expires_at = seen.expires_at,
-            applied_boot_id = $2, applied_at = atlas_now()
+            applied_boot_id = $2, applied_at = atlas_now(), missing_since = NULL
         FROM unnest($3::bigint[], $4::bigint[], $5::timestamptz[]) AS seen (row, generation, expires_at), vpn_nodes n
         WHERE n.name = $1 AND p.node_id = n.id AND p.key_id = seen.row AND p.applied_generation <= seen.generation
         """,
@@ -217,49 +223,19 @@ async def want_newer_generation(tx: Tx, epoch: Epoch, keys: Sequence[tuple[Expec
         f"""
         WITH changed AS (
             UPDATE vpn_keys k
-            SET generation = seen.generation + 1, activation_status = 'pending', pending_since = atlas_now(),
-                next_attempt_at = atlas_now(), attempts = 0, last_error = NULL, {revoked()}
+            SET generation = seen.generation + 1, activation_status = 'pending',
+                -- a key that waits for another node as well has waited since then, and keeps the refusals that it has met
+                pending_since = CASE k.activation_status WHEN 'active' THEN atlas_now() ELSE k.pending_since END,
+                attempts = CASE k.activation_status WHEN 'active' THEN 0 ELSE k.attempts END,
+                next_attempt_at = atlas_now(), last_error = NULL, {revoked()}
             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS seen (row, before, generation)
-            WHERE k.id = seen.row AND k.generation = seen.before AND k.activation_status = 'active'
+            WHERE k.id = seen.row AND k.generation = seen.before AND k.activation_status IN ('active', 'pending')
         )
         SELECT pg_notify('atlas_wake', 'activation')
         """,  # noqa: S608 - our own fragments
         [key.key_row for key, _ in keys],
         [key.generation for key, _ in keys],
         [max(key.generation, generation) for key, generation in keys],
-    )
-
-
-async def unwanted_of(tx: Tx, node: str, key_ids: Sequence[str]) -> list[str]:
-    """Return which of these keys are not wanted on the node: unknown ones, and those whose removal was confirmed."""
-    rows = await tx.fetch(
-        """
-        SELECT seen.key_id FROM unnest($2::text[]) AS seen (key_id)
-        WHERE NOT EXISTS (SELECT FROM vpn_keys k WHERE k.key_id = seen.key_id AND k.activation_status <> 'removed')
-          AND NOT EXISTS (SELECT FROM canary_keys c JOIN vpn_nodes n ON n.id = c.node_id
-                          WHERE c.key_id = seen.key_id AND n.name = $1)
-        """,
-        node,
-        list(key_ids),
-    )
-    return [row["key_id"] for row in rows]
-
-
-async def record_sightings(tx: Tx, epoch: Epoch, node: str, pass_number: int, seen: Sequence[tuple[str, int]]) -> None:
-    """Quarantine keys (id, generation) that were seen on the node and are unwanted."""
-    await check_epoch(tx, epoch)
-    await tx.execute(
-        """
-        INSERT INTO key_sightings AS s (node_id, key_id, first_pass, last_pass, generation)
-        SELECT n.id, seen.key_id, $2, $2, seen.generation
-        FROM vpn_nodes n, unnest($3::text[], $4::bigint[]) AS seen (key_id, generation) WHERE n.name = $1
-        ON CONFLICT (node_id, key_id) DO UPDATE
-            SET last_pass = excluded.last_pass, last_seen_at = atlas_now(), generation = excluded.generation
-        """,
-        node,
-        pass_number,
-        [key_id for key_id, _ in seen],
-        [generation for _, generation in seen],
     )
 
 
@@ -270,63 +246,6 @@ async def save_position(tx: Tx, epoch: Epoch, node: str, position: str) -> None:
         "UPDATE reconcile_passes p SET position = $2 FROM vpn_nodes n WHERE n.name = $1 AND p.node_id = n.id",
         node,
         position,
-    )
-
-
-async def ripe_sightings(
-    tx: Tx, epoch: Epoch, node: str, pass_number: int, grace_seconds: float, limit: int
-) -> tuple[int, list[str]]:
-    """How many unwanted keys this pass saw, and up to `limit` of them that an earlier pass saw as well, long enough ago.
-
-    Keys that this pass did not see any more are forgotten.
-    """
-    await check_epoch(tx, epoch)
-    await tx.execute(
-        """
-        DELETE FROM key_sightings s USING vpn_nodes n WHERE n.name = $1 AND s.node_id = n.id AND s.last_pass < $2
-        """,
-        node,
-        pass_number,
-    )
-    rows = await tx.fetch(
-        """
-        SELECT s.key_id, s.first_pass < $2 AND s.first_seen_at <= atlas_now() - $3::interval AS is_ripe
-        FROM key_sightings s JOIN vpn_nodes n ON n.id = s.node_id WHERE n.name = $1
-        ORDER BY s.first_seen_at, s.key_id
-        """,
-        node,
-        pass_number,
-        timedelta(seconds=grace_seconds),
-    )
-    return len(rows), [row["key_id"] for row in rows if row["is_ripe"]][:limit]
-
-
-async def confirm_unwanted(tx: Tx, epoch: Epoch, node: str, key_id: str) -> bool:
-    """Read again, right before the removal, whether the key is still unwanted there; if so, count the removal and return True."""
-    await check_epoch(tx, epoch)
-    if not await unwanted_of(tx, node, [key_id]):
-        await _forget_sighting(tx, node, key_id)
-        return False
-    await tx.execute(
-        """
-        UPDATE reconcile_passes p SET removals = removals + 1 FROM vpn_nodes n WHERE n.name = $1 AND p.node_id = n.id
-        """,
-        node,
-    )
-    return True
-
-
-async def forget_sighting(tx: Tx, epoch: Epoch, node: str, key_id: str) -> None:
-    """Take a key off the quarantine list of a node: it is gone from there."""
-    await check_epoch(tx, epoch)
-    await _forget_sighting(tx, node, key_id)
-
-
-async def _forget_sighting(tx: Tx, node: str, key_id: str) -> None:
-    await tx.execute(
-        "DELETE FROM key_sightings s USING vpn_nodes n WHERE n.name = $1 AND s.node_id = n.id AND s.key_id = $2",
-        node,
-        key_id,
     )
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.cli.options import config_option, json_option, load_config
+from runtime.cli.options import config_option, json_option, load_startable
 from runtime.cli.output import emit, table
+from runtime.config.errors import ConfigErrors
+from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from runtime.config.config import Config
@@ -23,18 +25,37 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, *, as_json: bool) -> None:
     """Check the configuration and print the tree, the start order, the longest stop and the time to give up.
 
-    Imports the actors that are declared and connects to nothing. All errors are printed at once, with their lines; the
-    exit code is 78 then.
+    Imports the actors that are declared and connects to nothing. It refuses whatever `atlas run` refuses before that connects
+    anywhere, in the same words. All errors are printed at once, with their lines; the exit code is 78 then. With --json,
+    stdout has them as {"ok": false, "errors": [{"file", "line", "variable", "key", "message"}]}.
     """
-    report = examine(load_config(ctx))
+    try:
+        report = examine(load_startable(ctx))
+    except ConfigError as error:
+        if as_json:
+            emit({"ok": False, "errors": _as_data(error)}, as_json, str)
+        raise
     emit(report, as_json, lambda: render(report))
+
+
+def _as_data(error: ConfigError) -> list[dict[str, object]]:
+    if not isinstance(error, ConfigErrors):
+        return [{"file": None, "line": None, "variable": None, "key": "", "message": str(error)}]
+    return [
+        {
+            "file": None if problem.place.file is None else str(problem.place.file),
+            "line": problem.place.line,
+            "variable": problem.place.variable,
+            "key": problem.key,
+            "message": problem.message,
+        }
+        for problem in error.problems
+    ]
 
 
 def examine(config: Config) -> dict[str, object]:
     """Everything that can be known of a tree before it runs."""
-    import os  # keeps `atlas --help` fast
-
-    from runtime.child import ChildSpec  # as above
+    from runtime.child import ChildSpec  # keeps `atlas --help` fast
     from runtime.config.groups import GroupPlan  # as above
     from runtime.config.tree import never_started  # as above
     from runtime.control.socket import socket_path  # as above
@@ -88,6 +109,7 @@ def examine(config: Config) -> dict[str, object]:
     plans = tuple(place(plan) for plan in config.below(None))
     tree = SpecTree(ChildSpec(root.name, never_started, shutdown=root.shutdown_budget, kind="supervisor"), plans)
     return {
+        "ok": True,
         "config": None if config.path is None else str(config.path),
         "name": root.name,
         "strategy": root.strategy.value,
@@ -96,7 +118,7 @@ def examine(config: Config) -> dict[str, object]:
         "shutdown_budget": root.shutdown_budget,
         "worst_case_stop": worst_case_shutdown(tree),
         "worst_case_stop_unlimited": sum(worst_case_shutdown(plan) for plan in plans),
-        "socket": str(socket_path(config, os.environ)),
+        "socket": str(socket_path(config)),
         "operators": [{"name": name, "role": one.role.value} for name, one in config.operators.items()],
         "warnings": list(config.warnings),
         "start_order": [plan.name for plan in config.children],

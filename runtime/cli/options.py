@@ -170,6 +170,17 @@ def load_config(ctx: click.Context) -> Config:
     return load(config_path(ctx))
 
 
+def load_startable(ctx: click.Context) -> Config:
+    """The whole configuration, and all that `atlas run` looks at before it starts anything: what this refuses, `run` and `check`
+    refuse, in the same words. Raises ConfigError (exit code 78).
+    """
+    from runtime.control.socket import check_directory, socket_path  # as above
+
+    config = load_config(ctx)
+    check_directory(socket_path(config))
+    return config
+
+
 def load_sections(ctx: click.Context, *classes: type) -> Config:
     """The sections of these settings classes, checked, without importing any actor. Raises ConfigErrors (exit code 78)."""
     from runtime.config.loader import load_sections  # as above
@@ -185,7 +196,14 @@ def control_socket(ctx: click.Context) -> Path:
     from runtime.config.loader import load_control  # as above
     from runtime.control.socket import socket_path  # as above
 
-    return socket_path(load_control(config_path(ctx)), os.environ)
+    return socket_path(load_control(config_path(ctx)))
+
+
+def control_config(ctx: click.Context) -> Path | None:
+    """The configuration that the system must run: the one whose socket is used, or that was named; None if only a socket was."""
+    if isinstance(ctx.meta.get(_SOCKET), Path) and not isinstance(ctx.meta.get(_CONFIG), Path):
+        return None
+    return config_path(ctx)
 
 
 def call_control(ctx: click.Context, command: str, **arguments: object) -> Any:  # JSON, whatever it is
@@ -197,6 +215,7 @@ def call_control(ctx: click.Context, command: str, **arguments: object) -> Any: 
         command,
         timeout=control_timeout(ctx, TIMEOUT),
         token=operator_token(os.environ),
+        config=control_config(ctx),
         **arguments,
     )
 
@@ -213,7 +232,8 @@ def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: 
     from runtime.errors import AtlasError  # as above
 
     try:
-        found = call(control_socket(ctx), "status", timeout=1.0, token=operator_token(os.environ))
+        token, config = operator_token(os.environ), control_config(ctx)
+        found = call(control_socket(ctx), "status", timeout=1.0, token=token, config=config)
         names = [child["name"] for child in found["children"]] if isinstance(found, dict) else []
     except (AtlasError, OSError, KeyError, TypeError):
         try:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from runtime.cli.options import config_option, load_config
+from runtime.cli.options import config_option, load_startable
 
 
 @click.command
@@ -22,7 +22,7 @@ def run(ctx: click.Context, *, quiet: bool) -> None:
     Exit codes: 0 asked to stop, 1 wedged while code held the interpreter lock, 69 gave up, or another instance runs, 70 wedged
     or a failed start, 75 something did not stop, or a third signal, 78 configuration.
     """
-    config = load_config(ctx)
+    config = load_startable(ctx)
     import trio  # a configuration with errors is reported without it
 
     from runtime.errors import AtlasError  # as above

@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from runtime.cli.operators import operator_token
-from runtime.cli.options import call_control, complete_actor, control_options, control_socket, json_option
+from runtime.cli.options import (
+    call_control,
+    complete_actor,
+    control_config,
+    control_options,
+    control_socket,
+    json_option,
+)
 from runtime.cli.output import emit, emit_line, table
 from runtime.redaction import one_line
 
@@ -40,6 +47,8 @@ def render(found: dict[str, Any]) -> str:
             notes.append(child["reason"])
         elif not child["ready"]:
             notes.append(f"not ready: {child['why_not_ready']}")
+        elif child["why_not_ready"]:
+            notes.append(child["why_not_ready"])
         last = child["last_exit"]
         if last is not None and last["where"]:
             notes.append(f"last {last['reason'].replace('_', ' ')} at {last['where']}")
@@ -56,8 +65,11 @@ def render(found: dict[str, Any]) -> str:
             )
         )
     ready = "ready" if found["ready"] else f"not ready ({', '.join(found['not_ready']) or found['state']})"
+    if found["degraded"]:
+        ready += f", in trouble: {', '.join(found['degraded'])}"
     head = f"{found['name']} {found['state']}, {ready}, pid {found['pid']}, for {duration(found['uptime'])}"
-    lines = [head, "", table(("child", "state", "for", "inc", "restarts", "mailbox", "doing", "facts"), rows)]
+    where = f"configuration {found['config'] or 'none'}, control socket {found['socket']}"
+    lines = [head, where, "", table(("child", "state", "for", "inc", "restarts", "mailbox", "doing", "facts"), rows)]
     lines.append(_beats(found["beats"]))
     if found["unstopped"]:
         lines.append(f"unstopped: {', '.join(found['unstopped'])}")
@@ -169,8 +181,9 @@ def events(ctx: click.Context, name: str | None, limit: int, *, follow: bool, as
     """Show the latest events, one a line; with --json one JSON object a line."""
     from runtime.control.client import stream  # keeps `atlas --help` fast
 
+    token, config = operator_token(os.environ), control_config(ctx)
     for item in stream(
-        control_socket(ctx), "events", token=operator_token(os.environ), name=name, limit=limit, follow=follow
+        control_socket(ctx), "events", token=token, config=config, name=name, limit=limit, follow=follow
     ):
         if as_json:
             emit_line(item)

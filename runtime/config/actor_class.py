@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import re
 import traceback
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import attrs
 
 from runtime.config.errors import Invalid
 from runtime.core.actor import Actor
+from runtime.core.checks import forgotten_fields
 from runtime.wording import did_you_mean
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -38,8 +38,9 @@ def actor_class(path: str) -> type[Actor]:
         raise Invalid([((), f'module {module_name} has no "{name}"{did_you_mean(name, classes)}')])
     if not _is_actor(found):
         raise Invalid([((), f"{path} is not an actor: it must be a subclass of runtime.core.actor.Actor")])
-    if "__attrs_attrs__" not in vars(found) and inspect.get_annotations(found):
-        raise Invalid([((), f"{path} is not an attrs class: put @attrs.define above class {name}")])
+    forgotten = forgotten_fields(found)
+    if forgotten is not None:
+        raise Invalid([((), forgotten)])
     checked: type[Actor] = found
     return checked
 
@@ -62,7 +63,10 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise Invalid([((), f'there is no module "{error.name}"{_neighbours(error.name)}')]) from error
         raise Invalid([((), f"importing {name} failed: {error}")]) from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # also what ends a process, or it would end this one as if all were well;
         # a class that its own room got wrong (a handler table, say) is an error of this line, with the place to look at
         last = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

@@ -34,6 +34,9 @@ class Config:
     """Everything the file and the environment said, checked. `Config()` is an empty one with all defaults."""
 
     path: Path | None = None
+    data_dir: Path = Path(".atlas")
+    """Where this installation keeps its files: what the configuration calls `data_dir`, else `.atlas`; absolute, if it was read
+    from a file."""
     supervisor: SupervisorSettings = attrs.field(factory=SupervisorSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
     watchdog: WatchdogSettings = attrs.field(factory=WatchdogSettings)

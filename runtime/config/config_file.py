@@ -60,6 +60,16 @@ class RawConfig:
         self.blame(path, "expected a table")
         return {}
 
+    @property
+    def data_dir(self) -> Path:
+        """The installation's directory: the `data_dir` of whichever table has one, else `.atlas`; relative to the file.
+
+        Which of the rooms keeps data there is none of the runtime's business; two of them agree by the name of the key.
+        """
+        tables = [table for table in self.data.values() if isinstance(table, dict)]
+        named = next((table["data_dir"] for table in tables if isinstance(table.get("data_dir"), str)), ".atlas")
+        return (self.path.parent / (named or ".atlas")).absolute()
+
     def flat(self) -> dict[str, object]:
         """Every value that is not a table, by its dotted path."""
         found: dict[str, object] = {}

@@ -84,7 +84,7 @@ def load_control(path: Path, env: Mapping[str, str] | None = None) -> Config:
     sections = SectionReader(source, env)
     supervisor, control = sections.section(SupervisorSettings), sections.section(ControlSettings)
     _raise(source)
-    return Config(path=path, supervisor=supervisor, control=control)
+    return Config(path=path, data_dir=source.data_dir, supervisor=supervisor, control=control)
 
 
 def load_sections(path: Path, *classes: type, env: Mapping[str, str] | None = None) -> Config:
@@ -110,6 +110,7 @@ def load_sections(path: Path, *classes: type, env: Mapping[str, str] | None = No
         return load(path, env)
     return Config(
         path=path,
+        data_dir=source.data_dir,
         operators=operators,
         secrets=source.secrets,
         sections=sections.read,
@@ -139,6 +140,7 @@ def _load(source: RawConfig, env: Mapping[str, str]) -> Config:
     _raise(source)
     return Config(
         path=source.path,
+        data_dir=source.data_dir,
         supervisor=sections.section(SupervisorSettings),
         log=sections.section(LogSettings),
         watchdog=sections.section(WatchdogSettings),

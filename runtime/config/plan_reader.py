@@ -22,6 +22,7 @@ from runtime.config.table import bad_values, build, field_types, read_arguments
 from runtime.config.tree import ChildPlan, DeclaredTree, resolve_needs
 from runtime.config.tree_tables import ActorTable
 from runtime.core.actor import Actor
+from runtime.core.checks import wrong_with_actor
 from runtime.wording import did_you_mean
 
 
@@ -123,10 +124,12 @@ class PlanReader:
             )
             return
         try:
-            build(cls, arguments, given)
+            actor = build(cls, arguments, given)
         except Invalid as error:
             self._blame(path, error)
             return
+        for sentence in wrong_with_actor(actor, name, table.shutdown):
+            self._source.blame(("actor", declared), sentence)
         yield ChildPlan(name, declared, table, cls, arguments)
 
     def _injected(self, declared: str, key: str | None) -> tuple[dict[str, object], bool]:

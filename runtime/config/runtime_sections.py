@@ -101,7 +101,7 @@ class ControlSettings:
     """`[control]`: the operators' socket."""
 
     socket: Path | None = None
-    """Default: $XDG_RUNTIME_DIR/atlas/<name>.sock, else a directory of the user's own under the temporary directory."""
+    """Default: `control/<name>.sock` in the installation's data directory, with the name of `[supervisor]`."""
     max_request: int = attrs.field(default=65536, validator=and_(ge(1024), le(16 * 1024 * 1024)))
     """Bytes of the longest request line."""
     max_connections: int = attrs.field(default=32, validator=and_(ge(1), le(1024)))

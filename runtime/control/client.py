@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.control.protocol import UNAVAILABLE, ControlError, decode, encode
+from runtime.control.socket import short_path
 
 TIMEOUT = 10.0
 """Seconds that an answer may take unless told otherwise."""
@@ -31,25 +32,37 @@ class ControlTimeout(ControlError):
 
 
 def call(
-    socket_path: Path, command: str, *, timeout: float = TIMEOUT, token: str | None = None, **arguments: object
+    socket_path: Path,
+    command: str,
+    *,
+    timeout: float = TIMEOUT,
+    token: str | None = None,
+    config: Path | None = None,
+    **arguments: object,
 ) -> object:
     """Run one command and return its result. With `token` as the operator whose token it is, else as this unix user.
 
-    Arguments that are None are left out. Raises ControlUnreachable, ControlTimeout, and ControlError with the system's own
-    words and exit code when it refuses.
+    Arguments that are None are left out. A system that runs another configuration than `config` refuses. Raises
+    ControlUnreachable, ControlTimeout, and ControlError with the system's own words and exit code when it refuses.
     """
     result: object = None
-    for is_item, value in _lines(socket_path, command, timeout, timeout, token, arguments):
+    for is_item, value in _lines(socket_path, command, timeout, timeout, (token, config), arguments):
         if not is_item:
             result = value
     return result
 
 
 def stream(
-    socket_path: Path, command: str, *, timeout: float = TIMEOUT, token: str | None = None, **arguments: object
+    socket_path: Path,
+    command: str,
+    *,
+    timeout: float = TIMEOUT,
+    token: str | None = None,
+    config: Path | None = None,
+    **arguments: object,
 ) -> Iterator[object]:
     """Run one command that streams and yield its items as they come, however long that takes. Raises like `call`."""
-    for is_item, value in _lines(socket_path, command, timeout, None, token, arguments):
+    for is_item, value in _lines(socket_path, command, timeout, None, (token, config), arguments):
         if is_item:
             yield value
 
@@ -59,15 +72,19 @@ def _lines(
     command: str,
     connecting: float,
     waiting: float | None,
-    token: str | None,
+    caller: tuple[str | None, Path | None],
     arguments: dict[str, object],
 ) -> Iterator[tuple[bool, object]]:
     given = {name: value for name, value in arguments.items() if value is not None}
+    token, config = caller
     request = {"command": command, "arguments": given} | ({} if token is None else {"token": token})
+    if config is not None:
+        request["config"] = str(config.resolve())
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(connecting)
         try:
-            connection.connect(str(path))
+            with short_path(path) as within_the_limit:
+                connection.connect(within_the_limit)
             connection.sendall(encode(request))
         except TimeoutError as error:
             raise ControlTimeout(path, command, connecting) from error

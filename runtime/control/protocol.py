@@ -1,9 +1,9 @@
 """The lines on the control socket.
 
 A request is one line `{"command": "kill", "arguments": {"name": "pool.main"}}`, with `"token": "…"` where an operator is
-recognised by one. The answer is any number of lines
-`{"item": …}` (only from commands that stream) and then exactly one of `{"result": …}` and
-`{"error": {"message": "…", "exit_code": 69}}`. A connection may carry several requests, one after the other.
+recognised by one, and `"config": "…"`, the absolute path of the configuration that is meant: a system that runs another one
+refuses. The answer is any number of lines `{"item": …}` (only from commands that stream) and then exactly one of `{"result": …}`
+and `{"error": {"message": "…", "exit_code": 69}}`. A connection may carry several requests, one after the other.
 """
 
 from __future__ import annotations
@@ -54,14 +54,19 @@ def decode(line: bytes) -> dict[str, Any]:
     return value
 
 
-def decode_request(line: bytes) -> tuple[str, dict[str, Any], str | None]:
-    """The command, its arguments, and the operator's token or None. Raises ControlError (usage) for anything else."""
+def decode_request(line: bytes) -> tuple[str, dict[str, Any], str | None, str | None]:
+    """The command, its arguments, and the operator's token and the configuration that is meant, each or None.
+
+    Raises ControlError (usage) for anything else.
+    """
     request = decode(line)
     command, arguments = request.pop("command", None), request.pop("arguments", {})
-    token = request.pop("token", None)
-    if not isinstance(command, str) or not isinstance(arguments, dict) or not isinstance(token, str | None) or request:
-        raise ControlError('a request is {"command": "…", "arguments": {…}, "token": "…"} and nothing else', USAGE)
-    return command, arguments, token
+    token, config = request.pop("token", None), request.pop("config", None)
+    is_right = isinstance(command, str) and isinstance(arguments, dict)
+    if not is_right or not isinstance(token, str | None) or not isinstance(config, str | None) or request:
+        text = 'a request is {"command": "…", "arguments": {…}, "token": "…", "config": "…"} and nothing else'
+        raise ControlError(text, USAGE)
+    return command, arguments, token, config
 
 
 def error_line(error: Exception) -> dict[str, object]:

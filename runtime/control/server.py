@@ -29,6 +29,7 @@ from runtime.control.command import (
     find_command,
 )
 from runtime.control.protocol import UNAVAILABLE, USAGE, ControlError, decode_request, encode, error_line
+from runtime.control.socket import short_path
 from runtime.correlation import correlated
 from runtime.errors import StartRefused
 from runtime.events import Event
@@ -162,7 +163,8 @@ class ControlServer:
     async def _answer(self, stream: trio.SocketStream, caller: Operator, line: bytes) -> None:
         target, command, is_told = "", None, False
         try:
-            name, arguments, token = decode_request(line)
+            name, arguments, token, meant = decode_request(line)
+            self._refuse_another_installation(meant)
             command = find_command(self._commands, name)
             is_told = command.changes
             target = str(arguments.get("name", ""))
@@ -183,6 +185,18 @@ class ControlServer:
                 OperatorCommand("control", command.name, target, caller.pid, caller.uid, outcome, who)
             )
         await self._send(stream, answer)
+
+    def _refuse_another_installation(self, meant: str | None) -> None:
+        """Raise ControlError (usage) for a command that was called with the configuration of another system."""
+        running = self._system.config.path
+        if meant is None or running is None or meant == str(running.resolve()):
+            return
+        raise ControlError(
+            f"nothing was done: this command's configuration is {meant}, and the system that answers on {self._path} runs "
+            f"{running.resolve()} (pid {os.getpid()}). Name that one with --config, or start this one with a socket of its own "
+            "([control] socket)",
+            USAGE,
+        )
 
     def _recognise(
         self, caller: Operator, command: ControlCommand, arguments: Mapping[str, object], token: str | None
@@ -248,7 +262,8 @@ def _bind(path: Path) -> socket.socket:
     # the file must never exist with more rights than these, not even between two calls
     previous = os.umask(0o177)
     try:
-        listening.bind(str(path))
+        with short_path(path) as within_the_limit:
+            listening.bind(within_the_limit)
         listening.listen(64)
     except OSError as error:
         listening.close()

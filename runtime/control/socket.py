@@ -5,6 +5,7 @@ The kernel frees the lock when its holder dies, however it dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -12,9 +13,8 @@ import os
 import platform
 import select
 import stat
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,52 +25,81 @@ from runtime.wording import duration
 
 LONGEST: Final = 107
 """Bytes of a unix socket's path that the kernel takes."""
+_LONGEST_NAME: Final = LONGEST - len("/proc/self/fd/0123456789/")
+_DIRECTORY: Final = "control"
+"""Not where the database's own socket is: that directory may belong to another account."""
 
 
-def socket_path(config: Config, env: Mapping[str, str]) -> Path:
-    """`[control] socket`, else `$XDG_RUNTIME_DIR/atlas/<name>.sock`, else a directory of the user's own in the temp dir.
+def socket_path(config: Config) -> Path:
+    """Return `[control] socket`, else `control/<name>.sock` in the installation's data directory: so that two installations,
+    which may well have one name, never reach each other's.
 
-    Raises ConfigError when the path is longer than 107 bytes.
+    Raises ConfigError when the file's name alone is longer than the kernel takes.
     """
-    name = f"{config.supervisor.name}.sock"
     if config.control.socket is not None:
         base = config.path.parent if config.path is not None else Path()
         path = (base / config.control.socket).absolute()
-        origin = "[control] socket"
-    elif env.get("XDG_RUNTIME_DIR"):
-        path = Path(env["XDG_RUNTIME_DIR"]) / "atlas" / name
-        origin = "its default, from XDG_RUNTIME_DIR and [supervisor] name"
     else:
-        path = Path(tempfile.gettempdir()) / f"atlas-{os.geteuid()}" / name
-        origin = "its default, from the temporary directory and [supervisor] name"
-    length = len(os.fsencode(path))
-    if length > LONGEST:
+        path = (config.data_dir / _DIRECTORY / f"{config.supervisor.name}.sock").absolute()
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise ConfigError(
-            f"the path of the control socket is {length} bytes long and may have {LONGEST}: {path} ({origin}); "
-            "set [control] socket (or ATLAS__CONTROL__SOCKET) to a shorter one"
+            f"the name of the control socket, {path.name}, is {len(os.fsencode(path.name))} bytes long and may have "
+            f"{_LONGEST_NAME}; set [control] socket (or ATLAS__CONTROL__SOCKET) to a shorter one"
         )
     return path
 
 
-def make_directory(path: Path) -> None:
-    """Make the socket's directory with mode 0700. Raises ConfigError when it cannot be made or belongs to somebody else.
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A path of the same socket, for `bind` and `connect`, that is no longer than the kernel takes; valid inside the `with`.
+
+    Raises OSError when its directory cannot be opened.
+    """
+    if len(os.fsencode(path)) <= LONGEST:
+        yield str(path)
+        return
+    # A link that the kernel makes: it is in no directory where somebody else could have put one, and nothing of it stays behind.
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def check_directory(path: Path) -> None:
+    """Raise ConfigError when the socket's directory cannot be used, or belongs to somebody else; makes nothing.
 
     A directory in a place where everybody may write (the temporary directory) could have been made by anybody.
     """
     directory = path.parent
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat() if directory.parent.stat().st_uid == os.geteuid() else directory.lstat()
-    except OSError as error:
+    nearest = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        what = "may not be written by this user" if nearest.is_dir() else "is no directory"
         raise ConfigError(
-            f"the directory of the control socket cannot be used: {error}; set [control] socket to another place"
-        ) from error
+            f"the directory of the control socket, {directory}, cannot be used: {nearest} {what}; set [control] socket "
+            "to another place"
+        )
+    if nearest != directory:
+        return
+    found = directory.stat() if directory.parent.stat().st_uid == os.geteuid() else directory.lstat()
     is_ours = found.st_uid in (os.geteuid(), 0)
     if not stat.S_ISDIR(found.st_mode) or not is_ours or (found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX):
         raise ConfigError(
             f"the directory of the control socket, {directory}, belongs to somebody else (uid {found.st_uid}) or lets "
             "everybody write; set [control] socket to another place"
         )
+
+
+def make_directory(path: Path) -> None:
+    """Make the socket's directory with mode 0700. Raises ConfigError as `check_directory` does, and when it cannot be made."""
+    check_directory(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the directory of the control socket cannot be used: {error}; set [control] socket to another place"
+        ) from error
+    check_directory(path)
 
 
 def instance_name(socket: Path) -> str:
@@ -102,7 +131,7 @@ class InstanceLock:
             os.close(fd)
             raise StartRefused(
                 f"another atlas run holds the control socket {self._socket}: {holder}. Stop it with `atlas stop`, or "
-                "give this one its own name or socket ([supervisor] name, [control] socket)",
+                "give this one its own data directory, name or socket (embedded.data_dir, [supervisor] name, [control] socket)",
                 UNAVAILABLE,
             ) from error
         os.ftruncate(fd, 0)

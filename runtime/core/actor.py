@@ -7,12 +7,13 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import attrs
 
 from runtime.core.ask import Deferred
+from runtime.core.checks import check_hooks, check_no_handler_was_forgotten, check_state
 from runtime.message import Message, Postponed, Request
 
 if TYPE_CHECKING:
@@ -62,10 +63,23 @@ class Actor:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        check_hooks(cls)
+        check_no_handler_was_forgotten(cls, lambda member: hasattr(member, _MARK))
+        check_state(cls)
         cls.handlers = _table(cls)
         cls.instant_handlers = {
             message: function for message, function in cls.handlers.items() if _is_instant(function)
         }
+
+    def check_configuration(self, name: str, shutdown: float) -> Iterable[str]:
+        """Say what is wrong with the start arguments, a sentence each that names the settings; by default nothing.
+
+        Asked when a configuration is read (`atlas check`, `run`, `reload`), which then refuses it with its file and line, and
+        before the first start, which then fails with StartRefused (78). `name` is the actor's, `shutdown` the seconds that a stop
+        may take. The instance has no context yet: look at the arguments alone, open nothing. A settings class has the same
+        method without arguments.
+        """
+        return ()
 
     async def on_start(self) -> None:
         """The start handshake: bounded by the spec's start timeout, no network.

@@ -28,6 +28,8 @@ class AskStage(enum.Enum):
     WAITING_FOR_ROOM = "waiting for room in the mailbox"
     QUEUED = "waiting in the mailbox"
     HANDLED = "being handled"
+    POSTPONED = "postponed by its handler"
+    """Waiting in the mailbox again; but a handler has seen it, and may have done something."""
     DEFERRED = "deferred"
 
 

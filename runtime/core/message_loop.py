@@ -185,7 +185,7 @@ async def _answer(run: Incarnation, ask: PendingAsk, now: float) -> None:
     run.call.deadline = math.inf
     deferred, run.deferred = run.deferred, None
     if result is POSTPONE:
-        ask.stage = AskStage.QUEUED
+        ask.stage = AskStage.POSTPONED
         address.mailbox.postpone(ask)
     elif deferred is None and not isinstance(result, Deferred):
         ask.settle(Value(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from ipaddress import IPv6Network, ip_network
 from typing import Final
 from urllib.parse import unquote
@@ -49,6 +50,14 @@ class ConnectionLimits:
     def patience(self) -> float:
         """Seconds that a client may stand still in the middle of a body or of an answer."""
         return self.head_seconds * _AMID
+
+    def check_configuration(self) -> Iterable[str]:
+        """Refuse proxies that are no networks."""
+        for text in self.trusted_proxies:
+            try:
+                ip_network(text)
+            except ValueError as error:
+                yield f"trusted_proxies: {error}; write a network such as 10.0.0.0/8, or an address"
 
     def networks(self) -> Networks:
         """`trusted_proxies`, read. Raises ValueError for what is no network."""

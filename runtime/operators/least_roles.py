@@ -21,6 +21,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "operators add": None,
     "operators list": None,
     "operators whoami": None,
+    "new actor": None,
     "node install": None,
     "node kick": None,
     "node list": None,
@@ -81,6 +82,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "withdrawals reject": _MONEY,
     "withdrawals request": _MONEY,
     # the system as a whole
+    "ask": _OWNER,
     "db migrate": _OWNER,
     "drain": _OWNER,
     "pause": _OWNER,
@@ -92,6 +94,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "reload": _OWNER,
     "resume": _OWNER,
     "stop": _OWNER,
+    "tell": _OWNER,
     "withdrawals seal": _OWNER,
 }
 """By the words after `atlas`; None: no role is asked for."""

@@ -86,7 +86,7 @@ def fearless(here: Stack) -> Path:
 @asynccontextmanager
 async def running(here: Stack) -> AsyncIterator[System]:
     """The tree of the installation inside this process."""
-    system = System(load(fearless(here), here.env), env=here.env)
+    system = System(load(fearless(here), here.env))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(system.run)
 

@@ -74,7 +74,9 @@ class Campaign:
     async def control(self, command: str, **arguments: str | int) -> dict[str, object]:
         """Speak to the control socket as `atlas` does."""
         socket = Path(self.here.env["ATLAS__CONTROL__SOCKET"])
-        found = await trio.to_thread.run_sync(lambda: call(socket, command, timeout=10.0, token=None, **arguments))
+        found = await trio.to_thread.run_sync(
+            lambda: call(socket, command, timeout=10.0, token=None, config=None, **arguments)
+        )
         assert isinstance(found, dict)
         return found
 

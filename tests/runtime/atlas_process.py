@@ -93,7 +93,7 @@ class AtlasProcess:
         self.process.send_signal(number)
 
     def call(self, command: str, **arguments: object) -> object:
-        return client.call(self.socket, command, timeout=PATIENCE, token=None, **arguments)
+        return client.call(self.socket, command, timeout=PATIENCE, token=None, config=None, **arguments)
 
     def wait(self) -> int:
         """The exit code; the rest of the output is in `lines` then."""

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -19,6 +20,8 @@ from runtime.child_process import PIPE, ChildProcess, spawn
 from runtime.config import Secret
 from runtime.http import new_client
 from tests.fork_server import ForkServer
+from vpn.agent.state.clock import KnownTime, boot_of_host, elapsed
+from vpn.agent.state.records import encode_line
 from vpn.link import VlessLink, link_for
 from vpn.node.client import AgentClient
 from vpn.node.wire import inbound_from_json
@@ -40,6 +43,10 @@ class RunningAgent:
         """A client with the right token, unless another is given."""
         return AgentClient("tested", self.url, Secret(token))
 
+    def backend(self, ahead: float = 0.0) -> AgentClient:
+        """A client of somebody who can extend keys and says what time it is: ours, `ahead` seconds of it if given."""
+        return attrs.evolve(self.client(), can_extend=True, time=lambda: time.time() + ahead)
+
     def link(self, spec: KeySpec) -> VlessLink:
         """The customer's link."""
         return link_for(spec, self.facts)
@@ -52,6 +59,14 @@ class RunningAgent:
         """SIGKILL the agent alone, not its group, and wait for its end."""
         self.child.send_signal(signal.SIGKILL)
         await self.child.wait()
+
+
+def unheard_since(directory: Path, seconds: float, now: float | None = None) -> None:
+    """Let the agent of this data directory, which is not running, have heard the backend so long ago, and take it to be `now`."""
+    directory.mkdir(exist_ok=True)
+    now = now or time.time()
+    known = KnownTime(now, elapsed(), boot_of_host(), 0.0, now - seconds, 0.0)
+    (directory / "clock").write_bytes(encode_line(attrs.asdict(known)))
 
 
 def children_of(pid: int) -> list[int]:
@@ -104,12 +119,17 @@ async def running_agent(
     *extra: str,
     argv: Sequence[str] | None = None,
     server: ForkServer | None = None,
+    env: Mapping[str, str] | None = None,
     within: float = 60.0,
 ) -> AsyncIterator[RunningAgent]:
     """An agent for as long as the block lasts. Its log goes to the test's standard error. With `server` it is forked from
     there, which takes a tenth of the time of a new process."""
     command = list(argv or arguments(directory, "--parent-stdin", *extra))
-    child = server.fork(command[3:]) if server else spawn(command, name="agent", keep_stdin=True, stdout=PIPE)
+    child = (
+        server.fork(command[3:], env=env)
+        if server
+        else spawn(command, name="agent", keep_stdin=True, stdout=PIPE, env=env)
+    )
     try:
         with trio.fail_after(within):
             line = await read_line(child)

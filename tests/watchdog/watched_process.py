@@ -101,7 +101,9 @@ class Watched:
     async def call(self, command: str, **arguments: object) -> Any:
         """Ask over the control socket: only a loop that turns answers."""
         return await trio.to_thread.run_sync(
-            functools.partial(client.call, self._socket, command, timeout=PATIENCE, token=None, **arguments)
+            functools.partial(
+                client.call, self._socket, command, timeout=PATIENCE, token=None, config=None, **arguments
+            )
         )
 
     async def events(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from vpn.agent.http.api import make_app
 from vpn.agent.http.auth import count_failed_handshake
 from vpn.agent.http.report import Reporter
 from vpn.agent.state import files
-from vpn.agent.state.expiry import LastContactFile, NodeClock
+from vpn.agent.state.clock import ClockFile, NodeClock
 from vpn.agent.state.identity import load_identity, save_identity
 from vpn.agent.state.store import open_store
 from vpn.agent.xray.background_checks import BackgroundChecks
@@ -78,7 +78,8 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
 
 async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | None, systemd: Systemd) -> None:
     identity = load_identity(settings.data_dir)
-    clock = NodeClock(settings.clock_offset)
+    clock, clock_file = NodeClock(settings.clock_offset), ClockFile(settings.data_dir)
+    contact = clock_file.load(settings.expiry, clock)
     store, remark = open_store(settings.data_dir, clock.now)
     if remark:
         log.warning(remark)
@@ -103,11 +104,9 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
             on_access=lambda instance, access: node.on_access(instance, access),
             clock=clock.now,
         )
-        last_contact_file = LastContactFile(settings.data_dir)
-        contact = last_contact_file.load(settings.expiry, clock.real_now())
         facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
         node = AgentNode(store, xray, contact, facts, clock)
-        reporter = Reporter(kept.agent_id, node, clock, last_contact_file)
+        reporter = Reporter(kept.agent_id, node, clock, clock_file)
         async with trio.open_nursery() as nursery:
             await nursery.start(xray.run)
             nursery.start_soon(node.run)

@@ -31,6 +31,7 @@ from vpn.node.caller import AgentCaller
 from vpn.protocol import (
     CAN_EXTEND_HEADER,
     MAX_BATCH,
+    TIME_HEADER,
     Applied,
     KeyPage,
     KeySpec,
@@ -67,7 +68,8 @@ class AgentClient:
 
     While `can_extend` is set, every request says that it comes from a backend which can extend keys now. A node that
     gets no such request for a while lets keys live longer (`vpn.agent.state.expiry`): a client that only looks, or has
-    no database, must not set it.
+    no database, must not set it. `time` then gives the database's real time in Unix seconds, which is said with every request:
+    the node goes by it.
     """
 
     name: str
@@ -81,6 +83,7 @@ class AgentClient:
     verify: ssl.SSLContext | bool = attrs.field(default=True, repr=False)
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     can_extend: bool = False
+    time: Callable[[], float] | None = attrs.field(default=None, repr=False)
     _caller: AgentCaller = attrs.field(init=False, repr=False)
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
 
@@ -120,6 +123,8 @@ class AgentClient:
     async def _mark_can_extend(self, request: httpx.Request) -> None:
         if self.can_extend:
             request.headers[CAN_EXTEND_HEADER] = "1"
+            if self.time is not None:
+                request.headers[TIME_HEADER] = f"{self.time():.3f}"
 
     async def put(self, spec: KeySpec) -> Applied:
         """See VpnNode.put. Idempotent."""
@@ -232,7 +237,13 @@ class AgentClient:
     async def list(self, after: str = "", limit: int = 1000) -> KeyPage:
         """See VpnNode.list. Idempotent. Raises NodeCannotList for a node without a list, and NodeProtocolError for a page
         that does not follow `after` in order: a list that lies is no list."""
-        path = f"/v1/users?after={quote(after)}&limit={limit}"
+        return await self._page(f"/v1/users?after={quote(after)}&limit={limit}", after)
+
+    async def list_expired(self, after: str = "", limit: int = 1000) -> KeyPage:
+        """See VpnNode.list_expired. Idempotent."""
+        return await self._page(f"/v1/users?state=expired&after={quote(after)}&limit={limit}", after)
+
+    async def _page(self, path: str, after: str) -> KeyPage:
         try:
             answer = await self._caller.call("list", "GET", path)
         except NodeRefused as error:

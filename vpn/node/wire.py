@@ -310,7 +310,7 @@ def state_from_json(value: object) -> NodeState:
         agent_version=_get(data, "agent_version", str),
         xray_version=_get(data, "xray_version", str),
         ready=_get(data, "ready", bool),
-        why=_why(data),
+        why=_why(data, "why"),
         count=_get(data, "count", int),
         serving=_get(data, "serving", int),
         expired=_get(data, "expired", int),
@@ -321,15 +321,27 @@ def state_from_json(value: object) -> NodeState:
         capabilities=frozenset(_texts(data, "capabilities")),
         inbounds=inbounds,
         now=_moment(data, "now"),
+        time_source=_get(data, "time_source", str, ""),
+        wall_skew=_seconds(data, "wall_skew"),
+        ends_held=_get(data, "ends_held", int, 0),
+        why_held=_why(data, "why_held", ""),
     )
 
 
-def _why(data: Mapping[str, object]) -> str:
+def _why(data: Mapping[str, object], name: str, default: str | None = None) -> str:
     """A reason may quote anything: what is not text in it is replaced, not refused."""
-    text = data.get("why")
+    text = data.get(name, default)
     if not isinstance(text, str):
-        raise WireError(f"why: expected str, got {type(text).__name__}")
+        raise WireError(f"{name}: expected str, got {type(text).__name__}")
     return readable(text)
+
+
+def _seconds(data: Mapping[str, object], name: str) -> float:
+    """Seconds that a node reports; 0 of one that does not."""
+    value = data.get(name, 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LATEST:
+        raise WireError(f"{name}: expected a number of seconds")
+    return float(value)
 
 
 def _moment(data: Mapping[str, object], name: str) -> datetime:

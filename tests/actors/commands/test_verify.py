@@ -56,6 +56,49 @@ def test_what_only_waits_for_the_workers_is_75(
     assert "look again in a minute" in printed.out
 
 
+NODES = """
+INSERT INTO vpn_nodes (name, endpoint, inbounds)
+SELECT name, '{"tag": "vless", "host": "127.0.0.1", "port": 443, "network": "tcp", "security": "none"}', '{vless}'
+FROM unnest('{bern,oslo,rome}'::text[]) AS name;
+INSERT INTO key_placements (key_id, node_id, applied, applied_generation, missing_since)
+SELECT k.id, n.id, CASE n.name WHEN 'rome' THEN 'unknown' ELSE 'present' END, k.generation,
+       CASE n.name WHEN 'bern' THEN now() END FROM vpn_keys k, vpn_nodes n;
+INSERT INTO key_sightings (node_id, key_id, first_pass, last_pass, generation, is_known)
+SELECT id, 'kended', 1, 1, 1, true FROM vpn_nodes WHERE name = 'oslo';
+UPDATE vpn_keys SET pending_since = now() - interval '1 hour';
+"""
+
+
+def test_each_node_is_named_with_how_many_keys_are_wrong_there(
+    atlas: Atlas, cluster: Cluster, database_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atlas("customer", "add", "42")
+    atlas("trial", "42")
+    sql(cluster, database_dsn, NODES)
+    assert run_command_line(["verify"]) == 75
+    said = capsys.readouterr().out
+    assert "node bern: 1 it had and does not have any more; it was never seen" in said
+    assert "node oslo: 1 should not be there any more" in said
+    assert "node rome: 1 wait to be put there" in said
+    assert run_command_line(["verify", "--json"]) == 75
+    found = [
+        (node["name"], node["missing"], node["late"], node["ended"])
+        for node in json.loads(capsys.readouterr().out)["nodes"]
+    ]
+    assert found == [("bern", 1, 0, 0), ("oslo", 0, 0, 1), ("rome", 0, 1, 0)]
+    shown = atlas("subscription", "42")
+    assert [(node["name"], node["as_wanted"]) for node in shown["nodes"]] == [
+        ("bern", False),
+        ("oslo", True),
+        ("rome", False),
+    ]
+    assert run_command_line(["subscription", "42"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 3 have the key as it is wanted" in said
+    assert "bern had it, and was seen without it since" in said
+    assert "rome has not confirmed it yet" in said
+
+
 def test_the_auditor_derives_everything_once_and_again_when_asked(
     atlas: Atlas, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,11 +61,29 @@ def test_a_key_that_differs_is_put_again_and_overtaken_if_the_node_would_refuse_
     assert diff.node_is_newer == ([] if is_older else [(key, generation)])
 
 
-@pytest.mark.parametrize("status", ["pending", "failed", "removing"])
-def test_a_key_that_is_on_its_way_is_left_to_its_own_worker(status: Status) -> None:
-    key = expected(status=status)
+@pytest.mark.parametrize(("status", "is_noted"), [("pending", False), ("failed", True), ("removing", True)])
+def test_a_key_that_this_node_has_not_confirmed_is_left_to_its_own_worker(status: Status, is_noted: bool) -> None:
+    key = expected(status=status, is_noted=is_noted)
     diff = diff_keys([key], {}, PLACE)
-    assert (diff.missing, diff.node_is_newer, diff.unconfirmed) == ([], [], [])
+    assert (diff.missing, diff.node_is_newer, diff.unconfirmed, diff.unwanted) == ([], [], [], [])
+
+
+def test_a_key_that_waits_for_another_node_is_compared_where_it_was_confirmed() -> None:
+    key = expected(status="pending")
+    assert diff_keys([key], {}, PLACE).missing == [key]
+    spec = attrs.evolve(key_spec(key, PLACE), uuid=UUID(int=5))
+    assert diff_keys([key], listed(spec), PLACE).node_is_newer == [(key, 3)]
+
+
+@pytest.mark.parametrize("status", ["failed", "removing"])
+def test_a_key_that_is_wanted_no_more_is_unwanted_wherever_it_is_listed(status: Status) -> None:
+    key = expected(status=status)
+    assert diff_keys([key], listed(key_spec(key, PLACE)), PLACE).unwanted == ["k1"]
+
+
+def test_a_key_that_was_missing_and_is_there_again_is_noted() -> None:
+    key = attrs.evolve(expected(), is_missing=True)
+    assert diff_keys([key], listed(key_spec(key, PLACE)), PLACE).unconfirmed == [key]
 
 
 def test_a_key_found_on_its_node_is_noted_once_the_node_has_confirmed_it() -> None:

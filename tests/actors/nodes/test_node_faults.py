@@ -14,7 +14,8 @@ import pytest
 
 from actors.conditions import ConditionBegan, ConditionEnded
 from actors.keys.events import KeyPostponed, PassStopped
-from actors.nodes.node import CLOCK_SKEW, NodeAway, NodeBack
+from actors.nodes.node import NodeAway, NodeBack
+from actors.nodes.trouble import CLOCK_SKEW
 from tests.actors.node_fixtures import NodeHarness, node_harness
 from tests.actors.nodes.lying_proxy import LyingProxy, lists, loses, lying_proxy
 from tests.vpn.agent.test_faults import limit_files, xray_of

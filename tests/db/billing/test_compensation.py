@@ -12,8 +12,12 @@ from db.billing.grants import grant_access, grant_trial
 from db.billing.ledger import balance
 from db.billing.refunds import refund_charge
 from db.errors import BusinessError
+from db.keys.activation import claim_activations, confirm_activation
+from db.keys.claims import NodeConfirmation
+from db.keys.nodes import register_node
 from db.keys.reissue import request_reissue
 from db.money import Money
+from db.work.claims import enlist_claimer
 from tests.db.database import Database
 
 DAY = timedelta(days=1)
@@ -66,6 +70,18 @@ async def test_time_that_a_working_key_served_is_not_credited_because_another_on
     await database.buy()
     await worked(database)
     await database.run(request_reissue, 1001, actor="operator", idempotency_key="r")
+    await database.move_clock(days=20)
+    assert (await compensated(database)).amount <= Money(4967)
+
+
+async def test_time_that_one_node_served_is_not_credited_because_another_is_waited_for(database: Database) -> None:
+    for name in ("oslo", "rome"):
+        await database.run(register_node, name, {"host": name}, inbounds=["in"])
+    await database.add_customer()
+    await database.buy()
+    worker = await database.run(enlist_claimer, "main/activation")
+    [claim] = await database.run(claim_activations, worker, 50, 60.0)
+    await database.run(confirm_activation, claim, [NodeConfirmation("oslo")])
     await database.move_clock(days=20)
     assert (await compensated(database)).amount <= Money(4967)
 

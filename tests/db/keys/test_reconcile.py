@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from db.keys.nodes import register_node
-from db.keys.reconcile import forget_sighting
+from db.keys.sightings import forget_sighting
 from db.work.leader_leases import LostEpoch, acquire_epoch, release_epoch
 from tests.db.database import Database
 

@@ -304,10 +304,10 @@ def test_status_shows_every_child_and_its_facts(launch: Launch, place: Path) -> 
     assert shown.returncode == 0
     assert shown.stdout.startswith(f"atlas up, ready, pid {process.process.pid}, for ")
     lines = shown.stdout.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["child", "first", "second", "beats:"]
+    assert [line.split()[0] for line in lines[3:]] == ["child", "first", "second", "beats:"]
     assert lines[-1].startswith("beats: event_loop ")
     assert lines[-1].endswith("worker absent, healthcheck absent")
-    assert "greeting hello" in lines[3]
+    assert "greeting hello" in lines[4]
     found = json.loads(atlas(place, "status", "--json").stdout)
     assert [(child["name"], child["state"], child["incarnation"]) for child in found["children"]] == [
         ("first", "running", 1),

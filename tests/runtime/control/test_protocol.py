@@ -29,8 +29,9 @@ class Thing:
 
 
 def test_a_request_is_a_command_and_its_arguments() -> None:
-    assert decode_request(b'{"command": "kill", "arguments": {"name": "x"}}') == ("kill", {"name": "x"}, None)
-    assert decode_request(b'{"command": "status", "token": "t"}') == ("status", {}, "t")
+    assert decode_request(b'{"command": "kill", "arguments": {"name": "x"}}') == ("kill", {"name": "x"}, None, None)
+    line = b'{"command": "status", "token": "t", "config": "/etc/atlas.toml"}'
+    assert decode_request(line) == ("status", {}, "t", "/etc/atlas.toml")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_a_request_is_a_command_and_its_arguments() -> None:
         b'{"command": "a", "arguments": []}',
         b'{"command": "a", "b": 1}',
         b'{"command": "a", "token": 1}',
+        b'{"command": "a", "config": 1}',
     ],
 )
 def test_anything_else_is_a_usage_error(line: bytes) -> None:
@@ -55,13 +57,14 @@ def test_anything_else_is_a_usage_error(line: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_make_anything_but_a_request_or_a_usage_error(line: bytes) -> None:
     try:
-        command, arguments, token = decode_request(line)
+        command, arguments, token, config = decode_request(line)
     except ControlError as error:
         assert error.exit_code == 64
     else:
         assert isinstance(command, str)
         assert isinstance(arguments, dict)
         assert token is None or isinstance(token, str)
+        assert config is None or isinstance(config, str)
 
 
 def test_what_commands_return_becomes_one_line_of_json_without_secrets() -> None:

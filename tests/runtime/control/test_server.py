@@ -85,7 +85,9 @@ async def serving(
 
 
 async def call(path: Path, command: str, **arguments: object) -> Any:
-    return await trio.to_thread.run_sync(lambda: client.call(path, command, timeout=PATIENCE, token=None, **arguments))
+    return await trio.to_thread.run_sync(
+        lambda: client.call(path, command, timeout=PATIENCE, token=None, config=None, **arguments)
+    )
 
 
 async def test_a_call_returns_the_result_and_leaves_an_event_with_the_caller(path: Path) -> None:

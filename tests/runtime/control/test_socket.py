@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket as unix
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 
 from runtime.config.loader import load_text
 from runtime.control.protocol import ControlError
-from runtime.control.socket import LONGEST, Holder, InstanceLock, make_directory, socket_path
+from runtime.control.socket import LONGEST, Holder, InstanceLock, make_directory, short_path, socket_path
 from runtime.errors import ConfigError, StartRefused
 from tests.runtime.atlas_process import PATIENCE, ROOT, short_directory
 
@@ -29,28 +29,43 @@ def place() -> Iterator[Path]:
 
 def test_the_setting_wins_and_a_relative_one_is_relative_to_the_configuration(place: Path) -> None:
     absolute = load_text(f'[control]\nsocket = "{place}/a.sock"\n')
-    assert socket_path(absolute, {"XDG_RUNTIME_DIR": "/run/user/1"}) == place / "a.sock"
+    assert socket_path(absolute) == place / "a.sock"
     relative = load_text('[control]\nsocket = "b.sock"\n', path=place / "supervisor.toml")
-    assert socket_path(relative, {}) == place / "b.sock"
+    assert socket_path(relative) == place / "b.sock"
 
 
-def test_without_a_setting_the_runtime_directory_is_used_else_one_of_the_users_own() -> None:
-    config = load_text('[supervisor]\nname = "shop"\n')
-    assert socket_path(config, {"XDG_RUNTIME_DIR": "/run/user/1"}) == Path("/run/user/1/atlas/shop.sock")
-    own = Path(tempfile.gettempdir()) / f"atlas-{os.geteuid()}" / "shop.sock"
-    assert socket_path(config, {}) == own
+# S-1011
+def test_without_a_setting_it_is_in_the_installations_own_data_directory(place: Path) -> None:
+    here = place / "supervisor.toml"
+    config = load_text('[supervisor]\nname = "shop"\n', path=here)
+    assert socket_path(config) == place / ".atlas" / "control" / "shop.sock"
+    actor = '[actor.node]\nactor = "actors.pool.embedded_postgres:EmbeddedPostgres"\n'
+    named = load_text(f'{actor}[embedded]\ndata_dir = "data"\n', path=here)
+    assert socket_path(named) == place / "data" / "control" / "atlas.sock"
+    by_environment = load_text(actor, {"ATLAS__EMBEDDED__DATA_DIR": "/srv/two"}, path=here)
+    assert socket_path(by_environment) == Path("/srv/two/control/atlas.sock")
 
 
-def test_a_path_longer_than_the_kernel_takes_names_the_setting() -> None:
-    longest = "/" + "x" * (LONGEST - 1)
-    assert str(socket_path(load_text(f'[control]\nsocket = "{longest}"\n'), {})) == longest
-    with pytest.raises(ConfigError, match=r"108 bytes long and may have 107: .*\[control\] socket") as raised:
-        socket_path(load_text(f'[control]\nsocket = "{longest}y"\n'), {})
+# S-1011
+def test_however_long_its_path_is_the_socket_can_be_reached_and_lies_there(place: Path) -> None:
+    deep = place / ("x" * 120) / ("y" * 120) / "a.sock"
+    make_directory(deep)
+    with unix.socket(unix.AF_UNIX) as server, unix.socket(unix.AF_UNIX) as client:
+        with short_path(deep) as path:
+            assert len(path) <= LONGEST
+            server.bind(path)
+        server.listen()
+        assert stat.S_ISSOCK(deep.stat().st_mode)
+        with short_path(deep) as path:
+            client.connect(path)
+    with short_path(place / "a.sock") as short:
+        assert short == str(place / "a.sock")
+
+
+def test_a_name_longer_than_the_kernel_takes_names_the_setting() -> None:
+    with pytest.raises(ConfigError, match=r"125 bytes long and may have \d+; set \[control\] socket") as raised:
+        socket_path(load_text(f'[control]\nsocket = "/tmp/{"ü" * 60}.sock"\n'))
     assert raised.value.exit_code == 78
-    with pytest.raises(ConfigError, match=r"XDG_RUNTIME_DIR and \[supervisor\] name"):
-        socket_path(load_text(""), {"XDG_RUNTIME_DIR": longest})
-    with pytest.raises(ConfigError, match="bytes long"):
-        socket_path(load_text(f'[control]\nsocket = "/{"ü" * 54}"\n'), {})
 
 
 def test_the_directory_is_made_for_its_owner_alone(place: Path) -> None:

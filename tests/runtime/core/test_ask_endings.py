@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 import attrs
 import pytest
@@ -10,14 +11,15 @@ import trio
 import trio.testing
 
 from runtime.child import ChildSpec, GiveUp, StopCause, StopReason
-from runtime.core.actor import handler
+from runtime.core.actor import Actor, handler
 from runtime.core.address import Address
 from runtime.core.services import Services
-from runtime.errors import ActorDead, ActorRestarting, AskError
+from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError, AskTimeout
 from runtime.events import EventBus
-from runtime.message import Message, Suspend
+from runtime.message import POSTPONE, Message, Postponed, Suspend
 from runtime.restart_limits import NO_BACKOFF, Backoff
 from runtime.supervision.supervisor import Supervisor
+from runtime.testing.system import OnCrash, actor_system
 from runtime.testing.virtual_time import run_virtual
 from tests.runtime.messages import Boom, GetNotes, Note, Scribe, Wait, World
 
@@ -217,3 +219,54 @@ def test_actors_of_a_nested_supervisor_restart_between_its_lives_and_end_with_it
 
     for seed in SEEDS:
         assert run_virtual(main, seed=seed) == [ActorRestarting, None, ActorDead]
+
+
+@attrs.define(eq=False)
+class Bookkeeper(Actor):
+    """Notes a request before it postpones it, as a handler may that has done something by then."""
+
+    noted: ClassVar[int] = 0
+
+    @handler
+    async def note(self, message: GetNotes) -> tuple[int, ...] | Postponed:
+        type(self).noted += 1
+        return POSTPONE
+
+    @handler
+    async def boom(self, message: Boom) -> None:
+        raise ValueError("boom")
+
+
+# S-206 S-223
+@pytest.mark.parametrize("end", ["crashed with ValueError: boom", "was killed", "is stopping"])
+async def test_a_request_whose_handler_ran_and_postponed_it_is_not_called_safe_to_repeat(end: str) -> None:
+    Bookkeeper.noted = 0
+    seen: list[AskError] = []
+    async with actor_system() as system, trio.open_nursery() as nursery:
+        ref = await system.start(Bookkeeper(), on_crash=OnCrash.RESTART)
+
+        async def ask() -> None:
+            with pytest.raises(AskError) as failed:
+                await ref.ask(GetNotes(), within=60)
+            seen.append(failed.value)
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert Bookkeeper.noted == 1
+        if end == "was killed":
+            await system.kill(ref)
+        elif end == "is stopping":
+            await system.stop(ref)
+        else:
+            ref.tell(Boom())
+    (error,) = seen
+    assert type(error) is ActorCrashed
+    assert f"{end} while it had seen and postponed GetNotes; whether it took effect is unknown" in str(error)
+
+
+# S-203 S-223
+async def test_a_timeout_says_that_the_request_was_postponed() -> None:
+    async with actor_system() as system:
+        ref = await system.start(Bookkeeper())
+        with pytest.raises(AskTimeout, match=r"postponed by its handler for \d.*what it did by then is unknown"):
+            await ref.ask(GetNotes(), within=0.01)

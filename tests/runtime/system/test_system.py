@@ -454,14 +454,6 @@ def test_the_socket_answers_while_an_actor_is_wedged(launch: Launch) -> None:
     assert echo["last_exit"]["last_message"] == "Block"
 
 
-def test_a_socket_path_that_is_too_long_names_the_setting(place: Path) -> None:
-    write_config(place, TWO)
-    refused = atlas(place, "run", ATLAS__CONTROL__SOCKET="/tmp/" + "x" * 120)
-    assert refused.returncode == 78
-    assert "may have 107" in refused.stderr
-    assert "[control] socket" in refused.stderr
-
-
 def test_a_blocked_stdout_does_not_keep_the_system_from_serving_and_stopping(place: Path, full_pipe: int) -> None:
     write_config(place, EXPLODING)
     process = AtlasProcess(place, stdout=full_pipe)

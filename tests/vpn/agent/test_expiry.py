@@ -36,9 +36,10 @@ def at(seconds: float) -> datetime:
 async def test_at_its_time_a_key_is_cut_and_refused_without_the_backend(agent: RunningAgent, origin: Origin) -> None:
     spec = key("customer", expires_at=at(2))
     other = key("other")
+    async with agent.backend() as backend:
+        await backend.put(other)
     async with agent.client() as client, open_tunnel(agent.link(spec)) as tunnel:
         await client.put(spec)
-        await client.put(other)
         async with open_stream(tunnel, origin) as stream:
             with trio.fail_after(PATIENCE):
                 await read_until_cut(stream)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +17,7 @@ from tests.fork_server import ForkServer
 from tests.run_queue import PATIENCE
 from tests.vpn.agent.test_expiry import at
 from tests.vpn.agent.test_faults import limit_files
-from tests.vpn.agents import RunningAgent, configured_agent, key, measured
+from tests.vpn.agents import RunningAgent, configured_agent, key, measured, unheard_since
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
 from vpn.commands.node import node
@@ -36,10 +35,7 @@ async def unheard(
     directory: Path, server: ForkServer, settle: float = 300.0, offset: float = 0.0
 ) -> AsyncIterator[RunningAgent]:
     """An agent whose clock may be moved, and which has not heard the backend for an hour."""
-    data = directory / "node"
-    data.mkdir(exist_ok=True)
-    (data / "heard").touch()
-    os.utime(data / "heard", (time.time() - HOUR,) * 2)
+    unheard_since(directory / "node", HOUR)
     async with graced(directory, server, settle, offset) as agent:
         yield agent
 

@@ -22,6 +22,14 @@ REPAIRED: Final = counter(
 )
 CUSTOMERS: Final = gauge("atlas_node_customers_connected", "Customers with at least one open connection.")
 EXPIRED: Final = counter("atlas_node_expired_total", "Keys that came to their end on this node.")
+HELD: Final = gauge(
+    "atlas_node_ends_held", "Keys whose time seems to be over and that are served on until the backend makes contact."
+)
+GIVEN_BACK: Final = counter("atlas_node_given_back_total", "Keys that had been ended too soon and are served again.")
+WALL_SKEW: Final = gauge(
+    "atlas_node_wall_skew_seconds", "How far the host's own clock is ahead of the time that the node goes by."
+)
+CLOCK_STEPS: Final = counter("atlas_node_clock_steps_total", "Times that the host's own clock was set.")
 CHANGES: Final = counter("atlas_node_changes_total", "Changes of the wanted keys written down.", labels=("kind",))
 SILENCE: Final = gauge(
     "atlas_node_backend_silence_seconds", "Seconds since a backend that can extend keys made contact."

@@ -120,11 +120,18 @@ class _Api:
         return JSONResponse({"outcomes": [_outcome(done) for done in await self.node.batch(changes)]})
 
     async def list_keys(self, request: Request) -> Response:
-        """A page of wanted keys after `after`, at most `limit`."""
+        """A page of wanted keys after `after`, at most `limit`; with `state=expired` those whose time is over."""
         limit = integer_of(request, "limit", 1000, 1, MAX_PAGE)
+        if request.query_params.get("state") == "expired":
+            return self._expired(request.query_params.get("after", ""), limit)
         specs = self.node.store.desired.page(request.query_params.get("after", ""), limit + 1)
         keys = tuple(key for spec in specs[:limit] if (key := self.node.get(spec.key_id)) is not None)
         return JSONResponse(page_to_json(KeyPage(keys, specs[limit - 1].key_id if len(specs) > limit else None)))
+
+    def _expired(self, after: str, limit: int) -> Response:
+        ids = self.node.expired_after(after, limit + 1)
+        keys = tuple(key for key_id in ids[:limit] if (key := self.node.get(key_id)) is not None)
+        return JSONResponse(page_to_json(KeyPage(keys, ids[limit - 1] if len(ids) > limit else None)))
 
     async def kick(self, request: Request) -> Response:
         """Cut the customer's open connections."""

@@ -18,7 +18,7 @@ from runtime import get_logger
 from runtime.config import Secret
 from runtime.http import ConnectionLimits, has_controls, head_size, reason_of
 from vpn.agent.config.metrics import HANDSHAKES_FAILED, REQUESTS
-from vpn.protocol import CAN_EXTEND_HEADER
+from vpn.protocol import CAN_EXTEND_HEADER, TIME_HEADER
 
 log = get_logger(__name__)
 
@@ -30,6 +30,10 @@ def count_failed_handshake(error: Exception) -> None:
 
 
 _CAN_EXTEND: Final = CAN_EXTEND_HEADER.encode()
+_TIME: Final = TIME_HEADER.encode()
+_NOT_BEFORE: Final = 1.0e9
+"No backend lives in 2001: a time before is not one."
+_NOT_AFTER: Final = 1.0e11
 _BODY_UNREAD: Final = ("unauthorized", "busy", "too_slow", "too_large", "http")
 
 
@@ -48,11 +52,15 @@ class Gate:
 
     The comparison takes the same time for every wrong token. Nothing of the body is read before it, and requests without
     the token take no place from those with it. `note_backend_contact` is called for every admitted request that says it
-    comes from a backend which can extend keys (`vpn.protocol.CAN_EXTEND_HEADER`).
+    comes from a backend which can extend keys (`vpn.protocol.CAN_EXTEND_HEADER`), with the time that it says.
     """
 
     def __init__(
-        self, app: ASGIApp, token: Secret, limits: ConnectionLimits, note_backend_contact: Callable[[], None]
+        self,
+        app: ASGIApp,
+        token: Secret,
+        limits: ConnectionLimits,
+        note_backend_contact: Callable[[float | None], None],
     ) -> None:
         self._app = app
         self._limits = limits
@@ -100,7 +108,7 @@ class Gate:
         else:
             self._inside += 1
             if (_CAN_EXTEND, b"1") in scope["headers"]:
-                self._note_backend_contact()
+                self._note_backend_contact(_time(scope))
             try:
                 await self._app(scope, receive, send)
             finally:
@@ -112,6 +120,17 @@ class Gate:
         # hashed, so that neither its length nor its beginning shows in the time
         matches = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self._expected)
         return matches and kind.lower() == b"bearer"
+
+
+def _time(scope: Scope) -> float | None:
+    for name, value in scope["headers"]:
+        if name == _TIME:
+            try:
+                said = float(value)
+            except ValueError:
+                return None
+            return said if _NOT_BEFORE < said < _NOT_AFTER else None
+    return None
 
 
 def _method(scope: Scope) -> str:

@@ -13,10 +13,20 @@ from typing import Final
 import attrs
 
 from vpn.agent.config import metrics
-from vpn.agent.state.expiry import LastContactFile, NodeClock
+from vpn.agent.state.clock import ClockFile, NodeClock
 from vpn.agent.xray.instance import XrayInstance
 from vpn.agent.xray.node import AgentNode
-from vpn.protocol import CAN_BATCH, CAN_CUT, CAN_LIST, CAN_MOVE_CLOCK, CAN_SYNC, KeyUsage, NodeState, UsagePage
+from vpn.protocol import (
+    CAN_BATCH,
+    CAN_CUT,
+    CAN_LIST,
+    CAN_LIST_EXPIRED,
+    CAN_MOVE_CLOCK,
+    CAN_SYNC,
+    KeyUsage,
+    NodeState,
+    UsagePage,
+)
 from vpn.xray.api import Traffic
 from vpn.xray.cutter import CutMethod
 
@@ -95,31 +105,35 @@ VERSION: Final = version()
 class Reporter:
     """What one node reports: `state` and `usage` for its clients, `measure` for the metrics.
 
-    Every contact of a backend that can extend keys is noted here too, and remembered in `last_contact_file`.
+    Every contact of a backend that can extend keys is noted here too, and remembered in `clock_file`.
     """
 
     agent_id: str
     node: AgentNode
     clock: NodeClock
-    last_contact_file: LastContactFile
+    clock_file: ClockFile
     _usage: UsagePages = attrs.field(init=False, factory=UsagePages)
 
-    def note_backend_contact(self) -> None:
-        """A backend that can extend keys made contact. While no change can be written down this counts for nothing:
-        what was paid for then cannot reach this node either.
+    def note_backend_contact(self, said: float | None) -> None:
+        """A backend that can extend keys made contact; `said` is what it says that the time is, None if it is too old to say.
+
+        While no change can be written down this is no contact: what was paid for then cannot reach this node either.
         """
-        if self.node.store.failure:
+        moved = said is not None and self.clock.hear(said)
+        if moved:
+            self.node.clock_changed()
+        if not self.node.store.failure:
+            if self.node.contact.note_contact(self.clock.elapsed()) or self.node.held:
+                self.node.contact_made()
+        elif not moved:
             return
-        now = self.clock.real_now()
-        if self.node.contact.note_contact(now):
-            self.node.grace_changed()
-        self.last_contact_file.remember(self.node.contact, now)
+        self.clock_file.remember(self.node.contact, self.clock, at_once=moved)
 
     def state(self) -> NodeState:
         """The node at a glance. Never raises: while Xray is down it says so."""
         node, instance = self.node, self.node.xray.current
         serving, expired, pending = node.counts()
-        capabilities = {CAN_LIST, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
+        capabilities = {CAN_LIST, CAN_LIST_EXPIRED, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
         if instance is not None and instance.cutter.method is not CutMethod.NONE:
             capabilities |= {CAN_CUT, instance.cutter.method.value}
         if self.clock.offset is not None:
@@ -141,6 +155,10 @@ class Reporter:
             capabilities=frozenset(capabilities),
             inbounds=(node.facts,),
             now=datetime.fromtimestamp(self.clock.now(), UTC),
+            time_source=self.clock.source.value,
+            wall_skew=round(self.clock.skew, 3),
+            ends_held=node.held,
+            why_held=node.why_held,
         )
 
     async def usage(self, since: str, after: str, limit: int) -> UsagePage:
@@ -156,9 +174,10 @@ class Reporter:
         metrics.STARTS.set(self.node.xray.starts)
         metrics.CONNECTIONS.set(0 if instance is None else len(instance.connections))
         metrics.CUSTOMERS.set(0 if instance is None else instance.connections.customers)
-        now = self.clock.real_now()
-        metrics.SILENCE.set(max(0.0, now - self.node.contact.last_contact))
-        metrics.GRACE.set(self.node.contact.grace_at(now))
+        metrics.SILENCE.set(max(0.0, self.clock.elapsed() - self.node.contact.last_contact))
+        metrics.GRACE.set(self.node.grace())
+        metrics.WALL_SKEW.set(self.clock.skew)
+        metrics.HELD.set(self.node.held)
         metrics.REFUSING.set(bool(self.node.store.failure))
         if instance is not None:
             metrics.INFO.labels(VERSION, instance.version).set(1)

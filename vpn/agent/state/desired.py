@@ -57,7 +57,8 @@ class Forgotten:
 
 @attrs.frozen
 class Ended:
-    """Keys whose time was over at `upto` (Unix seconds) have been ended, and stay so."""
+    """Keys whose time was over at `upto` (Unix seconds) have been ended, and stay so; an earlier `upto` than the one before takes
+    back what a wrong clock ended."""
 
     upto: float
     sequence: int
@@ -176,7 +177,7 @@ class DesiredSet:
         """Make a change that was decided here or read from the file. Never refuses."""
         self.sequence = max(self.sequence, change.sequence)
         if isinstance(change, Ended):
-            self.ended_upto = max(self.ended_upto, change.upto)
+            self.ended_upto = change.upto
             return
         known = self._entries.pop(change.key_id, None)
         if known is not None and known.spec is not None:

@@ -71,10 +71,11 @@ class Store:
         first = self.desired.sequence + 1
         await self._change([Forgotten(key_id, first + number) for number, key_id in enumerate(key_ids)])
 
-    def record_ended(self, upto: float) -> None:
-        """Remember that keys whose time was over at `upto` (Unix seconds) have been ended. Survives a kill at once and a power
-        failure with the next change; never fails, because customers' time does not wait for a disk."""
-        if upto <= self.desired.ended_upto:
+    def record_ended(self, upto: float, *, too_far: bool = False) -> None:
+        """Remember that keys whose time was over at `upto` (Unix seconds) have been ended; with `too_far`, that none after it
+        have: the clock had been wrong. Survives a kill at once and a power failure with the next change; never fails, because
+        customers' time does not wait for a disk."""
+        if upto <= self.desired.ended_upto and not too_far:
             return
         change = Ended(upto, self.desired.sequence + 1)
         if not self._failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from heapq import nsmallest
 from typing import Final
 
 import attrs
@@ -12,8 +13,9 @@ import trio
 
 from runtime import get_logger
 from vpn.agent.config import metrics
+from vpn.agent.state.clock import NodeClock, TimeSource
 from vpn.agent.state.desired import Conflict
-from vpn.agent.state.expiry import BackendContact, ExpiryQueue, NodeClock, is_over
+from vpn.agent.state.expiry import BackendContact, ExpiryQueue, is_over
 from vpn.agent.state.store import Store
 from vpn.agent.xray.convergence import AT_ONCE, Convergence
 from vpn.agent.xray.instance import XrayInstance
@@ -37,6 +39,11 @@ log = get_logger(__name__)
 
 _LONGEST_NAP: Final = 30.0
 "Seconds after which expiry is looked at again at the latest."
+_LOOK_SECONDS: Final = 1.0
+"Seconds between two looks at whether the host's clock was set."
+_MANY: Final = 20
+_SHARE: Final = 0.05
+"More keys than these, and than this share of those served, are not ended at once while the backend is silent."
 
 
 class UnknownInbound(ValueError):
@@ -48,8 +55,12 @@ class AgentNode:
     """Keeps what is wanted, and has Xray made equal to it.
 
     A change is written down, made in Xray, read back, and only then confirmed. What could not be confirmed is tried
-    again until it is (`convergence`). `clock` decides when keys end; the silence of the backend is measured in real
-    time (`contact`). `facts` describe the inbound that customers connect to.
+    again until it is (`convergence`). `clock` decides when keys end; the silence of the backend is measured by the clock that
+    nothing sets (`contact`). `facts` describe the inbound that customers connect to.
+
+    Keys are not ended on this node's word alone where that could be wrong for many: while no backend has confirmed what time it
+    is, while one says another time, and more than 20 and 5 % of those served at once while it is silent. They are served on until
+    the backend makes contact; `held` says how many, `why_held` why.
     """
 
     store: Store
@@ -58,8 +69,11 @@ class AgentNode:
     facts: InboundFacts
     clock: NodeClock
     convergence: Convergence = attrs.field(init=False)
+    held: int = attrs.field(init=False, default=0)
+    why_held: str = attrs.field(init=False, default="")
     _expired: set[str] = attrs.field(init=False, factory=set)
     _ended_upto: float = attrs.field(init=False, default=float("-inf"))
+    _given_back: list[str] = attrs.field(init=False, factory=list)
     _queue: ExpiryQueue = attrs.field(init=False, factory=ExpiryQueue)
     _wake: trio.Event = attrs.field(init=False, factory=trio.Event)
     _cut_soon: dict[str, None] = attrs.field(init=False, factory=dict)
@@ -68,7 +82,11 @@ class AgentNode:
     def __attrs_post_init__(self) -> None:
         self.convergence = Convergence(self.store.desired, self._expired, self.xray, self.facts.tag)
         for spec in self.store.desired.specs():
-            self._schedule_expiry(spec)
+            if self._was_ended(spec):
+                self._end(spec)
+            else:
+                self._queue.add(spec)
+        self._end_due()  # before Xray starts with them
         self.store.on_change = self._key_changed
 
     def check(self, spec: KeySpec) -> None:
@@ -229,74 +247,131 @@ class AgentNode:
             self._cut_soon[access.email] = None
             self._cut_wake.set()
 
+    def expired_after(self, after: str, limit: int) -> list[str]:
+        """The ids of keys whose time is over that follow the key id `after`, in order, at most `limit`."""
+        return nsmallest(limit, (key_id for key_id in self._expired if key_id > after))
+
     async def run(self) -> None:
-        """Enforce expiry, retry what is pending, watch removed customers; until cancelled."""
+        """Enforce expiry, retry what is pending, watch removed customers and the host's clock; until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._expire)
+            nursery.start_soon(self._watch_clock)
             nursery.start_soon(self.convergence.run)
             nursery.start_soon(self._cut_new_connections)
 
     def clock_changed(self) -> None:
-        """The node's clock was moved: decide anew which keys are over."""
+        """The node's time was corrected or moved: decide anew which keys are over. Those that were ended too soon come back."""
+        now = self.clock.now()
+        back = []
         for key_id in sorted(self._expired):
             spec = self.store.desired.wanted(key_id)
             if spec is not None and not self._is_over(spec):
-                self._key_changed(key_id)
+                back.append(key_id)
+        if self._ended_upto > now or self.store.desired.ended_upto > now:
+            # a silence that begins later must find them ended at their time, and not before
+            self._ended_upto = now
+            self.store.record_ended(now, too_far=True)
+        for key_id in back:
+            self._key_changed(key_id)
+        if back:
+            metrics.GIVEN_BACK.inc(len(back))
+            log.warning("keys had been ended too soon and are served again", count=len(back))
+            self._given_back += back
         self._wake.set()
 
-    def grace_changed(self) -> None:
-        """The grace ends at another time than before: look at the next ends again."""
+    def contact_made(self) -> None:
+        """The grace ends at another time than before, or ends were held until now: look at the next ends again."""
         self._wake.set()
 
-    def _grace(self) -> float:
-        return self.contact.grace_at(self.clock.real_now())
+    def grace(self) -> float:
+        """Seconds that a key lives beyond its time right now."""
+        if self.clock.source is not TimeSource.BACKEND and self.clock.offset is None:
+            return self.contact.grace
+        return self.contact.grace_at(self.clock.elapsed())
 
     def _is_over(self, spec: KeySpec) -> bool:
-        return is_over(spec, self.clock.now(), self._grace(), self.store.desired.ended_upto)
+        return is_over(spec, self.clock.now(), self.grace(), self.store.desired.ended_upto)
 
-    def _schedule_expiry(self, spec: KeySpec) -> None:
-        if self._is_over(spec):
-            assert spec.expires_at is not None
-            self._expired.add(spec.key_id)
-            self._ended_upto = max(self._ended_upto, spec.expires_at.timestamp())
-        else:
-            self._queue.add(spec)
-        self._wake.set()
+    def _was_ended(self, spec: KeySpec) -> bool:
+        return is_over(spec, self.clock.now(), math.inf, self.store.desired.ended_upto)
+
+    def _end(self, spec: KeySpec) -> None:
+        assert spec.expires_at is not None
+        self._expired.add(spec.key_id)
+        self._ended_upto = max(self._ended_upto, spec.expires_at.timestamp())
 
     def _key_changed(self, key_id: str) -> None:
         """A key changed: its expiry is new, and it is pending until Xray agrees."""
         spec = self.store.desired.wanted(key_id)
         self._expired.discard(key_id)
         if spec is not None:
-            self._schedule_expiry(spec)
+            if self._was_ended(spec) or (self._is_over(spec) and not self._why_held(self.held + 1)):
+                self._end(spec)
+            else:
+                self._queue.add(spec)
+            self._wake.set()
         self.convergence.mark_pending(key_id)
+
+    def _why_held(self, count: int) -> str:
+        """Why so many keys are not ended now, though their time seems to be over; empty if they may be."""
+        if not self.clock.may_end:
+            return "no backend has said what time it is since this host was started"
+        if self.clock.is_doubted:
+            return "the backend has said another time than this node's, and has not confirmed it yet"
+        most = max(_MANY, _SHARE * (len(self.store.desired) - len(self._expired)))
+        if count > most and self.contact.is_silent(self.clock.elapsed()):
+            return f"they are more than {most:.0f} at once, and no backend confirms the time"
+        return ""
+
+    def _end_due(self) -> list[str]:
+        """End the keys whose time is over, unless they are held; returns their ids."""
+        due: dict[str, KeySpec] = {}
+        for key_id, end in self._queue.pop_due(self.clock.now(), self.grace()):
+            spec = self.store.desired.wanted(key_id)
+            if spec is not None and spec.expires_at is not None and spec.expires_at.timestamp() == end:
+                due[key_id] = spec
+        why = self._why_held(len(due)) if due else ""
+        if why and not self.held:
+            log.warning("keys whose time seems to be over are served on until the backend makes contact", reason=why)
+        self.held, self.why_held = (len(due), why) if why else (0, "")
+        for spec in due.values():
+            if why:
+                self._queue.add(spec)
+            else:
+                self._end(spec)
+        return [] if why else list(due)
 
     async def _expire(self) -> None:
         while True:
             self._wake = trio.Event()
-            now, grace = self.clock.now(), self._grace()
-            over = []
-            for key_id, end in self._queue.pop_due(now, grace):
-                spec = self.store.desired.wanted(key_id)
-                if spec is not None and spec.expires_at is not None and spec.expires_at.timestamp() == end:
-                    self._expired.add(key_id)
-                    self._ended_upto = max(self._ended_upto, end)
-                    self.convergence.mark_pending(key_id)
-                    over.append(key_id)
+            back, self._given_back = self._given_back, []
+            over = self._end_due()
+            for key_id in over:
+                self.convergence.mark_pending(key_id)
             self.store.record_ended(self._ended_upto)
             if over:
                 metrics.EXPIRED.inc(len(over))
-                log.info("keys have come to their end", count=len(over), grace_seconds=grace)
-                await self.convergence.converge_all(over)
+                log.info("keys have come to their end", count=len(over), grace_seconds=self.grace())
+            if over or back:
+                await self.convergence.converge_all([*over, *back])
                 continue
-            next_end = self._queue.next_end()
+            now, at = self.clock.now(), self.clock.elapsed()
+            next_end = None if self.held else self._queue.next_end()
             nap = min(
                 _LONGEST_NAP,
-                math.inf if next_end is None else next_end + grace - now,
-                self.contact.next_change(self.clock.real_now()) - self.clock.real_now() + 0.001,
+                math.inf if next_end is None else next_end + self.grace() - now,
+                self.contact.next_change(at) - at + 0.001,
             )
             with trio.move_on_after(max(nap, 0.001)):
                 await self._wake.wait()
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            if self.clock.look():
+                metrics.CLOCK_STEPS.inc()
+                if self.clock.source is not TimeSource.BACKEND:
+                    self.clock_changed()
 
     async def _cut_new_connections(self) -> None:
         """Connections of removed customers that showed up only after the cut."""

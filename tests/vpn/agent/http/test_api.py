@@ -428,7 +428,7 @@ async def test_usage_counts_a_customers_bytes_and_never_resets(agent: RunningAge
 
 async def test_metrics_are_prometheus_text_without_secrets(agent: RunningAgent, origin: Origin) -> None:
     spec, ended = key("customer"), key("ended", expires_at=datetime.fromtimestamp(1, UTC))
-    async with agent.client() as client, raw(agent) as http, open_tunnel(agent.link(spec)) as tunnel:
+    async with agent.backend() as client, raw(agent) as http, open_tunnel(agent.link(spec)) as tunnel:
         await client.put(spec)
         await client.put(ended)
         await client.remove("ended", 1)

@@ -38,7 +38,7 @@ def client() -> httpx.AsyncClient:
     """A client of a gate, without a network between them."""
     app = Starlette(routes=[Route("/slow", answer_slowly), Route("/", answer)])
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(Gate(app, Secret(TOKEN), LIMITS, lambda: None)), base_url="http://node"
+        transport=httpx.ASGITransport(Gate(app, Secret(TOKEN), LIMITS, lambda _: None)), base_url="http://node"
     )
 
 

@@ -11,7 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.vpn.agents import key
-from vpn.agent.state.expiry import BackendContact, NodeClock
+from vpn.agent.state.clock import NodeClock
+from vpn.agent.state.expiry import BackendContact
 from vpn.agent.state.store import open_store
 from vpn.agent.xray.node import AgentNode
 from vpn.agent.xray.supervisor import XraySupervisor
@@ -33,7 +34,7 @@ def node(tmp_path: Path) -> Iterator[AgentNode]:
         clock=clock.now,
     )
     yield AgentNode(
-        store, xray, BackendContact(clock.real_now()), InboundFacts("vless", "localhost", 1, "tcp", "none"), clock
+        store, xray, BackendContact(clock.elapsed()), InboundFacts("vless", "localhost", 1, "tcp", "none"), clock
     )
     store.close()
 
