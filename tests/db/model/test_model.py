@@ -38,7 +38,7 @@ from tests.db.model.book import HOUR, PRICES, Book, Customer, Refused
 SEQUENCES = int(os.environ.get("ATLAS_MODEL_SEQUENCES", "40"))
 SEED = int(os.environ["ATLAS_MODEL_SEED"]) if "ATLAS_MODEL_SEED" in os.environ else None
 """The same sequences each time, unless another seed is given."""
-SHORTEST, LONGEST = 6, 24
+SHORTEST, LONGEST = 6, 22
 PROVIDERS = ("telegram", "stripe", "yookassa", "cryptobot")
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 _telegram_ids = count(1)
