@@ -13,7 +13,7 @@ from runtime.child import IDLE, Activity, CrashDetails, Exit, ExitReason, StopCa
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
 from runtime.core.checks import refuse_forgotten_fields
-from runtime.core.incarnation import Incarnation
+from runtime.core.incarnation import Incarnation, how_it_ended
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
 from runtime.core.readiness import OneOf, Trouble, Troubles
@@ -148,7 +148,7 @@ class Address:
         await run.run(task_status)
 
     def check(self) -> None:
-        """Raise TypeError if the actor's class lacks its `@attrs.define`; called when a spec with this address is accepted."""
+        """See ChecksItself."""
         refuse_forgotten_fields(self._make)
 
     def request_stop(self, reason: StopReason) -> None:
@@ -195,6 +195,10 @@ class Address:
     def on_final(self, reason: str) -> None:
         """Nothing will run here any more."""
         self._close(AddressState.DEAD, reason)
+
+    def on_forgotten(self) -> None:
+        """Free the name. Refs that exist still lead here."""
+        self.services.forget(self)
 
     def last_activity(self) -> Activity:
         """What is handled since when, or was handled last."""
@@ -276,7 +280,7 @@ class Address:
         what = ""
         for ask in tuple(self.asks):
             if ask.stage in _SEEN:
-                what = what or _how_it_ended(run, error)
+                what = what or how_it_ended(run, error)
                 failure = self._crashed(ask, what)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
@@ -379,11 +383,6 @@ class Address:
         return self.state in (AddressState.STARTING, AddressState.UP)
 
     @property
-    def serves(self) -> bool:
-        """Whether an incarnation has done its start handshake and runs."""
-        return self.state is AddressState.UP
-
-    @property
     def is_gone(self) -> bool:
         """Whether it is stopped for good or parked."""
         return self.state in (AddressState.PARKED, AddressState.DEAD)
@@ -407,11 +406,16 @@ class Address:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the system as a whole is not ready without it: not so for one that declined to run or has finished.
+        """Whether anything is to be expected of it: not so for one that declined to run or has finished.
 
         One that an operator stopped is awaited: its work is not done.
         """
         return not (self._ended_by_itself and self.state is AddressState.DEAD)
+
+    @property
+    def is_needed_by_all(self) -> bool:
+        """Whether the system as a whole is not ready while this one is not."""
+        return self.is_awaited
 
     def idle_since(self) -> float | None:
         """Since when, on trio's clock, it has had nothing to do; None while it has, and while it is not up.
@@ -486,9 +490,3 @@ class Address:
 
     def __repr__(self) -> str:
         return f"<Address {self.name} #{self.incarnation} {self.state.value}>"
-
-
-def _how_it_ended(run: Incarnation | None, error: BaseException | None) -> str:
-    if error is not None:
-        return f"crashed with {error_text(error)}"
-    return "was killed" if run is None or run.stop_reason is None else "was stopped"

@@ -41,7 +41,7 @@ class SpawnedAddress(DrainingAddress):
         return f"{self.family}.*"
 
     @property
-    def is_awaited(self) -> bool:
+    def is_needed_by_all(self) -> bool:
         """One of many that were spawned is not what the whole service waits for."""
         return False
 

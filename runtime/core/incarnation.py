@@ -24,7 +24,7 @@ from runtime.core.ref import AT_ONCE_PER_SECOND, Monitor, MonitorKind
 from runtime.core.spawned import ChildSupervisor, current_spawner
 from runtime.core.timers import Timers
 from runtime.correlation import correlation_id, current_actor
-from runtime.error_text import leaves
+from runtime.error_text import error_text, leaves
 from runtime.errors import SpawnRefused, StillRunning
 from runtime.events import Event
 from runtime.message import Message, Request
@@ -428,3 +428,10 @@ class Incarnation:
                 f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in task.iter_await_frames()
             ]
         return []
+
+
+def how_it_ended(run: Incarnation | None, error: BaseException | None) -> str:
+    """For the errors of those whose requests it had seen: `crashed with …`, `was killed`, `was stopped`."""
+    if error is not None:
+        return f"crashed with {error_text(error)}"
+    return "was killed" if run is None or run.stop_reason is None else "was stopped"

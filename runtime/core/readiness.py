@@ -115,7 +115,7 @@ def judge_readiness(addresses: Iterable[Address]) -> Readiness:
     degraded: list[Reason] = []
     of_members: dict[str, dict[str, list[Reason]]] = {}
     required: dict[str, Required] = {}
-    awaited = [address for address in addresses if address.is_awaited]
+    awaited = [address for address in addresses if address.is_needed_by_all]
     for address in awaited:
         if address.one_of is not None:
             of_members.setdefault(address.one_of.kind, {}).setdefault(address.one_of.about, [])

@@ -114,7 +114,7 @@ class Monitor:
         if self.kind == "down":
             return None if watched.is_up else Down(watched.name, watched.incarnation, "dead")
         if self.kind == "back":
-            return Back(watched.name, watched.incarnation) if watched.serves else None
+            return Back(watched.name, watched.incarnation) if watched.state.value == "up" else None
         return Gone(watched.name, watched.state.value) if watched.is_gone else None
 
     def watch(self) -> None:

@@ -81,3 +81,9 @@ class Services:
     system_name: str = "atlas"
     instance: str = ""
     """Tells this process from all others that live, and is the same after a restart; empty if there is only one."""
+
+    def forget(self, address: Address) -> None:
+        """Free the name of an address, and drop what is kept under it, if it is known by that name."""
+        if address.name in self.registry and self.registry.find(address.name) is address:
+            self.registry.remove(address.name)
+            self.beats.forget(address.name)

@@ -60,6 +60,10 @@ SETTLE_SECONDS = 0.2
 """How long `restart` looks at what it has started: one that crashes in its first message has not come back."""
 
 
+SETTLE_TURNS = 20
+"""Turns of the loop that it looks at least: on a machine that is busy the time may pass before the actor has run at all."""
+
+
 class Operations:
     """One method per verb; a name is that of an actor or of a group, whose actors are then all meant.
 
@@ -113,6 +117,8 @@ class Operations:
                 while not any(event.incarnation >= number for event in ended):
                     await seen.wait()
                     seen = trio.Event()
+            for _ in range(SETTLE_TURNS):
+                await trio.lowlevel.checkpoint()
         finally:
             unsubscribe()
         crash = next((event for event in ended if event.incarnation >= number), None)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -29,6 +27,7 @@ from runtime.supervision.children import (
     next_stops,
     without_frames,
 )
+from runtime.supervision.deadlines import Deadlines
 from runtime.supervision.errors import AdministrationError, RefusalReason
 from runtime.supervision.events import (
     ChildEnded,
@@ -55,8 +54,7 @@ class StartStop:
         self._emit = emit
         self._hooks = hooks
         self._loop = loop
-        self._heap: list[tuple[float, int, ChildRecord]] = []
-        self._tickets = itertools.count()
+        self._deadlines = Deadlines()
 
     # Starting
 
@@ -139,21 +137,19 @@ class StartStop:
                 at = min(at, record.start_deadline)
         elif record.state in PENDING:
             at = record.not_before
-        record.deadline = at
-        if at < math.inf:
-            heapq.heappush(self._heap, (at, next(self._tickets), record))
+        self._deadlines.set(record, at)
+
+    def unschedule(self, record: ChildRecord) -> None:
+        """Look at the child no more."""
+        self._deadlines.set(record, math.inf)
 
     def next_deadline(self) -> float:
         """When `run_due` has to be called next; math.inf if nothing is due ever."""
-        while self._heap and self._heap[0][0] != self._heap[0][2].deadline:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else math.inf
+        return self._deadlines.next
 
     def run_due(self, now: float) -> None:
         """Act on all deadlines that have passed."""
-        while self.next_deadline() <= now:
-            _, _, record = heapq.heappop(self._heap)
-            record.deadline = math.inf
+        while (record := self._deadlines.pop_due(now)) is not None:
             if record.run is not None:
                 self._next_rung(record, record.run, now)
 
@@ -435,6 +431,8 @@ class ControlLoop:
         self.highest_number_forgotten = max(self.highest_number_forgotten, record.incarnation)
         if not record.unstopped_runs:
             self.children.remove(record.name)
+            self.control.unschedule(record)
+            self.hooks.tell_forgotten(record)
             self._on_forgotten(record)
 
     # The end of the supervisor

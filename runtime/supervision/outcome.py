@@ -17,6 +17,7 @@ from runtime.child import (
     Exit,
     ExitReason,
     GiveUp,
+    NotesForgotten,
     Restart,
     Strategy,
     as_auto_shutdown,
@@ -77,6 +78,12 @@ class ChildHooks:
         if not record.told_final:
             record.told_final = True
             self.call(record, "on_final", lambda: record.child.on_final(reason))
+
+    def tell_forgotten(self, record: ChildRecord) -> None:
+        """It is not listed any more. Told if the child wants to know."""
+        child = record.child
+        if isinstance(child, NotesForgotten):
+            self.call(record, "on_forgotten", child.on_forgotten)
 
     @trio.lowlevel.enable_ki_protection  # a Ctrl-C is not the hook's
     def call(self, record: ChildRecord, hook: str, call: Callable[[], None]) -> None:

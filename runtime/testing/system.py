@@ -17,8 +17,8 @@ from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
 from runtime.core.spawned import current_spawner
 from runtime.correlation import correlation_id
-from runtime.errors import Ignore
-from runtime.supervision.child_run import TreeNursery, enter_tree, open_tree_nursery
+from runtime.errors import Ignore, unwrap_group
+from runtime.supervision.child_run import TreeNursery, enter_tree, fatal_in, open_tree_nursery
 from runtime.supervision.spawning import TREE_SPAWNER
 from runtime.supervision.supervisor import Supervisor, inherited_emit
 from runtime.testing.actors import Crash, Echo, Failable, FailableActor, Hang, Probe, ProbeActor, Swallow
@@ -71,6 +71,23 @@ class _Runner:
     changed: trio.Event = attrs.field(factory=trio.Event)
     is_final: bool = False
 
+    def ended(
+        self, incarnation: int, reason: ExitReason, error: BaseException | None, lived: float, *, restarts: bool
+    ) -> bool:
+        """Note the end of an incarnation and tell all that wait for it; whether another follows: if `restarts`, after an abnormal
+        end."""
+        address = self.address
+        record = Exit(address.name, incarnation, reason, error, address.last_activity().message, lived)
+        self.exits.append(record)
+        address.on_exit(record)
+        restarts = restarts and record.abnormal
+        address.on_decided(restarts=restarts)
+        if not restarts:
+            address.on_final(reason.value)
+            self.is_final = True
+        self.notify()
+        return restarts
+
     def notify(self) -> None:
         """Wake all tasks that wait for the next exit or start."""
         self.changed.set()
@@ -97,7 +114,8 @@ class ActorSystem:
     ) -> Ref:
         """Start an actor and wait until it serves; raises what its start raised.
 
-        `name` defaults to the class's name in lower case. Each incarnation gets a fresh copy of `actor`'s start arguments.
+        `name` defaults to the class's name in lower case; after a start that failed it is free again. Each incarnation gets a
+        fresh copy of `actor`'s start arguments.
         """
         address = Address(
             name or type(actor).__name__.lower(),
@@ -108,7 +126,13 @@ class ActorSystem:
         )
         self.services.registry.add(address)
         runner = self._runners[address.name] = _Runner(address, on_crash)
-        await self._nursery.start(self._run, runner)
+        try:
+            await self._nursery.start(self._run, runner)
+        except BaseException as error:
+            if not isinstance(unwrap_group(error), Ignore):  # who declined is known, as in a real system
+                self.services.forget(address)
+                del self._runners[address.name]
+            raise
         return address.ref
 
     async def probe(self, name: str = "probe") -> Probe:
@@ -131,28 +155,26 @@ class ActorSystem:
             runner.scope = trio.CancelScope()
             began = trio.current_time()
             error: BaseException | None = None
-            with runner.scope:
-                try:
-                    await address.run(incarnation, task_status=status)
-                except Exception as raised:  # noqa: BLE001  # judged below, after the address was told
-                    error = raised
+            try:
+                with runner.scope:
+                    try:
+                        await address.run(incarnation, task_status=status)
+                    except Exception as raised:  # noqa: BLE001  # judged below, after the address was told
+                        error = raised
+            except BaseException:
+                # The test itself is cancelled: those that wait for this end, the system's own end first of all, are told.
+                runner.ended(incarnation, ExitReason.KILLED, None, trio.current_time() - began, restarts=False)
+                raise
             reason = _classify(runner, error, served=status.served)
-            last, lived = address.last_activity().message, trio.current_time() - began
-            record = Exit(address.name, incarnation, reason, error, last, lived)
-            runner.exits.append(record)
-            address.on_exit(record)
-            restarts = (
-                record.abnormal and runner.on_crash is OnCrash.RESTART and status.served and not runner.stop_asked
+            fatal = fatal_in(error)
+            may_restart = (
+                runner.on_crash is OnCrash.RESTART and status.served and not runner.stop_asked and fatal is None
             )
-            address.on_decided(restarts=restarts)
-            if not restarts:
-                address.on_final(reason.value)
-                runner.is_final = True
-            runner.notify()
+            restarts = runner.ended(incarnation, reason, error, trio.current_time() - began, restarts=may_restart)
             if restarts:
                 status = _Started(runner, None)
                 continue
-            if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL):
+            if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL or fatal is not None):
                 raise error
             return
 
@@ -232,7 +254,7 @@ def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> 
 
 @asynccontextmanager
 async def actor_system(services: Services | None = None) -> AsyncIterator[ActorSystem]:
-    """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly fails the test."""
+    """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly, or by Fatal, fails the test."""
     correlation_id.set("")
     chosen = services or Services()
     root = Supervisor("test", [], emit=chosen.events.emit)
