@@ -184,7 +184,8 @@ class _Sampled(Instrument[N]):
         """Read any number of series, as (label values, figure), by calling `source` at each rendering; None ends it."""
         self._source = source
 
-    def _samples(self) -> dict[Labels, float]:
+    def samples(self) -> dict[Labels, float]:
+        """Each series with its figure now, by label values."""
         # An instrument without labels starts at 0, and so does not hide what a callback would say.
         samples = {values: float(series.value) for values, series in self._series.items()}
         for values, callback in self._callbacks.items():
@@ -204,7 +205,7 @@ class _Sampled(Instrument[N]):
 
     def lines(self) -> Iterable[str]:
         """One line per series."""
-        return [f"{self._labelled(values)} {_number(figure)}" for values, figure in sorted(self._samples().items())]
+        return [f"{self._labelled(values)} {_number(figure)}" for values, figure in sorted(self.samples().items())]
 
 
 class Counter(_Sampled[CounterSeries]):

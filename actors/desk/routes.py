@@ -13,6 +13,8 @@ from runtime import Services, in_words, judge_readiness
 from runtime.config import Secret
 from runtime.http import route
 
+PROBES = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+"""The paths that this module answers."""
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -4,8 +4,9 @@ Promises: a connection has at most one holder; a request is granted, refused or 
 names; an outage is a state, never a crash. Entry points: `client.pool_of(context, name)`, then `Pool.run(…)`;
 `pool.PoolActor` in `supervisor.toml`; `embedded_postgres.EmbeddedPostgres` for a machine without a server;
 `database_worker.DatabaseWorker` for workers whose work is rows, `database_worker.ClaimingWorker` for those that claim
-them. All packages of the room may import `client`, `messages`, `settings` and `database_worker`; `state` (where leases
-are granted, revoked and shed), `opener`, `monitor`, `report`, `errors` and `control` belong to this package.
+them. All packages of the room may import `client`, `messages`, `settings` and `database_worker`, and the desk `control`, whose
+`pool_reports` it shows; `state` (where leases are granted, revoked and shed), `opener`, `monitor`, `report` and `errors` belong
+to this package.
 
 An actor of one's own imports from `actors.pool` the names that `__init__.pyi` lists, and nothing deeper.
 """

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from actors.pool.client import known_gate
-from actors.pool.report import pool_report
+from actors.pool.report import pool_report, pool_state
 from actors.pool.state import PoolState
 from runtime import Registry
 from runtime.control import UNAVAILABLE, USAGE, ControlCall, ControlError, control_command
@@ -45,14 +45,25 @@ class PoolArguments:
 @control_command("leases", LeasesArguments, changes=False)
 async def leases(call: ControlCall, arguments: LeasesArguments) -> object:
     """Every pool: who holds connections, who waits for one, and how long waits have been."""
-    pools = _pools(call.system.registry)
-    chosen = pools if arguments.pool is None else {arguments.pool: _find(pools, arguments.pool)}
-    return {
-        "pools": [
-            {"pool": name, "state": "not running"} if state is None else pool_report(state)
-            for name, state in sorted(chosen.items())
-        ]
-    }
+    return {"pools": pool_reports(call.system.registry, arguments.pool)}
+
+
+def pool_reports(registry: Registry, name: str | None = None) -> list[dict[str, object]]:
+    """What is known of every pool, or of one. Raises ControlError (usage) for a name that is no pool's."""
+    pools = _pools(registry)
+    chosen = pools if name is None else {name: _find(pools, name)}
+    return [
+        {"pool": one, "state": "not running"} if state is None else pool_report(state)
+        for one, state in sorted(chosen.items())
+    ]
+
+
+def pool_states(registry: Registry) -> list[dict[str, object]]:
+    """The state of every pool and its counts, without those who hold and wait: cheap enough to be asked all the time."""
+    return [
+        {"pool": name, "state": "not running"} if state is None else pool_state(state)
+        for name, state in sorted(_pools(registry).items())
+    ]
 
 
 @control_command("pool", PoolArguments)

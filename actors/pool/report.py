@@ -22,7 +22,7 @@ def pool_report(state: PoolState) -> dict[str, object]:
     """
     now = trio.current_time()
     return {
-        **_state(state, now),
+        **pool_state(state),
         "holders": _holders(state, now),
         "waiting": _waiting(state, now),
         "waits": [
@@ -39,7 +39,7 @@ def pool_summary(state: PoolState) -> dict[str, object]:
     waiters."""
     now = trio.current_time()
     return {
-        **_state(state, now),
+        **pool_state(state),
         "holders": _holders(state, now, MAX_LISTED),
         "waiting": _waiting(state, now, MAX_LISTED),
         "waiting_in_all": len(state.queue),
@@ -47,7 +47,9 @@ def pool_summary(state: PoolState) -> dict[str, object]:
     }
 
 
-def _state(state: PoolState, now: float) -> dict[str, object]:
+def pool_state(state: PoolState) -> dict[str, object]:
+    """What state the pool is in, since when, and how many connections are where."""
+    now = trio.current_time()
     codel = state.queue.codel
     return {
         "pool": state.name,

@@ -2,7 +2,7 @@
 
 The listener holds strangers to limits that are settings, speaks HTTP/1.1 and nothing else, and lets no connection hurt
 another or hold up a stop. The clients refuse to talk while their task holds a database lease. Nothing else in `runtime`
-imports this package.
+but the desk imports this package.
 
     listener = listen("admin", settings.host, settings.port)
     app = LimitedApp(Starlette(routes=…), settings, name="admin", crashed=…, killed=…)

@@ -16,7 +16,7 @@ OWN = ("db", "actors.pool")
 PACKAGES = [
     "runtime",
     *OWN,
-    *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "operators", "testing")),
+    *(f"runtime.{name}" for name in ("cli", "config", "control", "desk", "log", "operators", "testing")),
 ]
 
 NAMES = """

@@ -15,9 +15,11 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.desk.admin import Admin, AdminSettings
+from actors.desk.backlog import BacklogWatch
 from runtime import Actor, AddressState, Ignore, Ref, StartRefused, open_tree_nursery, unwrap_group
 from runtime.config import Secret
 from runtime.testing import ActorSystem, OnCrash, actor_system
+from tests.actors.pool_fixtures import pool_harness
 
 TOKEN = Secret("a-token-of-this-test")
 
@@ -224,3 +226,19 @@ async def test_it_listens_again_after_a_crash_and_leaves_no_socket_behind() -> N
         url = system.address(ref).facts["listening"]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as again:
             assert (await again.get("/livez")).status_code == 200
+
+
+async def test_a_database_without_what_the_desk_counts_is_shown_as_trouble(
+    empty_database_dsn: str,
+) -> None:
+    async with pool_harness(empty_database_dsn) as harness:
+        watch = BacklogWatch(harness.pool)
+        with trio.move_on_after(5) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch.run)
+                while not watch.trouble:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        assert not patience.cancelled_caught
+        assert "does not exist" in watch.trouble
+        assert [row.label for row in watch.facts() if row.is_wrong] == ["database"]
