@@ -15,10 +15,10 @@ HOURS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test proofs model soak check format bench lock clean
+.PHONY: help run demo test proofs proofs-money proofs-model model soak check format bench lock clean
 
 help:  ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/run.stamp  ## start everything on this machine: database, node, supervisor (Ctrl-C stops it)
 	@exec $(BIN)/atlas run
@@ -31,6 +31,13 @@ test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run
 
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them
 	$(BIN)/python -m tests.promises.run --at-once $(WORKERS) $(PROOFS)
+	$(if $(PROOFS),,$(BIN)/python -m tests.mutants.run --at-once $(WORKERS) --sample)
+
+proofs-money: $(VENV)/dev.stamp  ## put small wrongs into all modules of money, and see that a test finds each; MONEY="db.billing.refunds"
+	$(BIN)/python -m tests.mutants.run --at-once $(WORKERS) $(MONEY)
+
+proofs-model: $(VENV)/dev.stamp  ## see that the search of the model finds by itself what it must find (some minutes)
+	ATLAS_MODEL_SEQUENCES=500 $(BIN)/python -m tests.mutants.run --at-once $(WORKERS) --list tests/db/model/must_find.txt
 
 model: $(VENV)/dev.stamp  ## run 500 sequences of everything that is done with money against the model (2 minutes)
 	ATLAS_MODEL_SEQUENCES=500 $(BIN)/python -m pytest --numprocesses 2 -q tests/db/model

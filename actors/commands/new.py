@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from runtime.cli import emit, json_option
+from runtime.cli import Word, emit, json_option
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
@@ -236,7 +236,7 @@ def new() -> None:
 
 
 @new.command("actor")
-@click.argument("name")
+@click.argument("name", type=Word(_NAME, "lower-case letters, digits and _, beginning with a letter"))
 @json_option
 @click.pass_context
 def actor(ctx: click.Context, name: str, *, as_json: bool) -> None:
@@ -244,10 +244,9 @@ def actor(ctx: click.Context, name: str, *, as_json: bool) -> None:
 
     Existing files are not touched: the folder must not exist.
     """
-    if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in sys.stdlib_module_names or name in _TAKEN:
+    if keyword.iskeyword(name) or name in sys.stdlib_module_names or name in _TAKEN or name.startswith("pg_"):
         raise click.UsageError(
-            f"{name!r} cannot name the package and its schema: lower-case letters, digits and _, and no name that Python, "
-            "PostgreSQL or ATLAS has",
+            f"{name!r} cannot name the package and its schema: Python, PostgreSQL or ATLAS has something of that name",
             ctx,
         )
     folder = Path(name)

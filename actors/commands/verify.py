@@ -63,12 +63,16 @@ def verify(ctx: click.Context, within: float, whole: bool, explained: int | None
         if not as_json:
             click.echo(f"[{number:>{len(str(total))}}/{total}] {_line(found)}", err=True)
 
+    def step(text: str) -> None:
+        if whole and not as_json:
+            click.echo(f"auditor: {text}", err=True)
+
     async def run(tx: Tx) -> tuple[Invariant, ...]:
         await check_schema(tx)  # a view that is not there would find nothing wrong
         return await verify_views(tx, progress)
 
     async def run_auditor(tx: Tx) -> Audit:
-        return await audit_changes(tx, whole=whole)
+        return await audit_changes(tx, whole=whole, progress=step)
 
     found = in_transaction(ctx, "verify", run, within=within)
     nodes = in_transaction(ctx, "verify.nodes", wrong_keys, within=within)

@@ -1,4 +1,4 @@
-"""Housekeeping: stale orders expire, old rows go, and the money views are checked.
+"""Housekeeping: stale orders expire, old rows go, the money views are checked, and the auditor looks.
 
 `ViolationTracker` tells which violation is worth an alarm, and which is only work in progress.
 """
@@ -14,6 +14,7 @@ import trio
 from attrs.validators import ge, gt
 
 from actors.conditions import Condition, ConditionTracker
+from actors.health.auditing import AUDITOR, look
 from actors.health.chores import Chore, apply_rules, chores, do_page
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
@@ -87,7 +88,7 @@ _NAMED = 5
 
 @attrs.define(eq=False)
 class Housekeeping(DatabaseWorker):
-    """Does its chores page by page, then looks at every money view and says which is in trouble.
+    """Does its chores page by page, then looks at every money view, lets the auditor look, and says what is in trouble.
 
     Role: the work that belongs to no other actor. Owns: what the last look at each view found. Receives: WakeUp. Sends: nothing;
     trouble is an event when it begins, once a `cooldown` while it lasts, and when it ends, and a case a view and day, so that
@@ -115,11 +116,16 @@ class Housekeeping(DatabaseWorker):
     """Seconds that the same work in progress may stay in a view that holds at rest."""
     cooldown: float = attrs.field(default=3600.0, validator=gt(0))
     """Seconds between two alarms about the same lasting trouble."""
+    audit_every: float = attrs.field(default=3600.0, validator=ge(0))
+    """Seconds between two looks of the auditor; while it finds something it looks each time."""
+    audit_rows: int = attrs.field(default=300_000, validator=ge(0))
+    """So many rows the auditor derives from within the service; of more it compares only what was audited before."""
     _seal: Callable[[], Seal] = attrs.field(init=False, repr=False)
     _watch: ViolationTracker = attrs.field(init=False)
     _conditions: ConditionTracker = attrs.field(init=False)
     _conditions_found: dict[str, Condition] = attrs.field(init=False, factory=dict)
     _next_view: int = attrs.field(init=False, default=0)
+    _audited_at: float | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._seal = seal_opener(self.withdrawals, self.embedded)
@@ -156,7 +162,16 @@ class Housekeeping(DatabaseWorker):
             self._next_view += 1
             self.context.failpoint("looked")
             budget.progress()
-        troubled = self._report({name for name, _ in views})
+        if self._audit_is_due():
+            if budget.is_spent:
+                return Iteration(done=budget.done, more=True, note="the auditor is next")
+            await lease.ensure_held()
+            self._conditions_found[AUDITOR] = await look(
+                lease.pool, lease.epoch, seconds=self.view_seconds, most_rows=self.audit_rows
+            )
+            self._audited_at = trio.current_time()
+            budget.progress()
+        troubled = self._report({AUDITOR, *(name for name, _ in views)})
         for condition in troubled:
             await lease.ensure_held()
             await lease.pool.run(
@@ -198,13 +213,18 @@ class Housekeeping(DatabaseWorker):
             return self._watch.judge(found, trio.current_time())
         return Condition(name, f"it could not be checked ({why}); `atlas verify` takes the time that it needs")
 
+    def _audit_is_due(self) -> bool:
+        found = self._conditions_found.get(AUDITOR)
+        is_troubled = found is not None and bool(found.trouble)
+        return self._audited_at is None or is_troubled or trio.current_time() - self._audited_at >= self.audit_every
+
     def _report(self, known: set[str]) -> list[Condition]:
         self._conditions_found = {
             name: condition for name, condition in self._conditions_found.items() if name in known
         }
         troubled = in_trouble(self._conditions_found.values())
         self.context.describe(
-            money=f"all {len(known)} views are empty"
+            money=f"all {len(known) - 1} views are empty, and the auditor finds nothing"
             if not troubled
             else f"look at {', '.join(condition.subject for condition in troubled)}"
         )

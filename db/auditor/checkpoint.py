@@ -8,8 +8,10 @@ line that was altered by hand shows too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
+
+import attrs
 
 from db.auditor.books import QUERIES
 from db.auditor.findings import Finding
@@ -72,33 +74,52 @@ async def check_parts(tx: Tx, tables: Iterable[str] = QUERIES) -> tuple[list[Fin
     return findings, is_same
 
 
-async def keep_parts(tx: Tx) -> None:
-    """Note everything as audited and clean. The caller has audited it in the same snapshot."""
+@attrs.frozen
+class Part:
+    """How many rows a part had at one moment, and a digest of them."""
+
+    name: str
+    """A table; with `:final` its rows and columns that never change, up to a number."""
+    last_id: int
+    rows: int
+    digest: str
+
+
+async def digest_parts(tx: Tx) -> list[Part]:
+    """What there is now, to be written down once it has been found clean."""
+    parts = []
     for table in QUERIES:
-        await _keep(tx, table, 0)
+        parts.append(Part(table, 0, *await _digest(tx, table, 0)))
         if table in FINAL:
             written = FINAL[table][1]
             last_id = await tx.fetchval(
                 f"SELECT coalesce(max({NUMBERS.get(table, 'id')}), 0) FROM {table} t "  # noqa: S608 - names of this file
                 f"WHERE {written} < atlas_now() - interval '{SETTLED}'"
             )
-            await _keep(tx, f"{table}:final", last_id)
+            parts.append(Part(f"{table}:final", last_id, *await _digest(tx, f"{table}:final", last_id)))
+    return parts
 
 
-async def _keep(tx: Tx, part: str, last_id: int) -> None:
-    rows, digest = await _digest(tx, part, last_id)
+async def write_parts(tx: Tx, parts: Sequence[Part]) -> None:
+    """Note these as audited and clean."""
     await tx.execute(
         """
-        INSERT INTO audited_parts (part, last_id, rows, digest, seal) VALUES ($1, $2, $3, $4, $5)
+        INSERT INTO audited_parts (part, last_id, rows, digest, seal)
+        SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
         ON CONFLICT (part) DO UPDATE SET last_id = excluded.last_id, rows = excluded.rows, digest = excluded.digest,
             seal = excluded.seal, audited_at = atlas_now()
         """,
-        part,
-        last_id,
-        rows,
-        digest,
-        _seal(part, last_id, rows, digest),
+        [part.name for part in parts],
+        [part.last_id for part in parts],
+        [part.rows for part in parts],
+        [part.digest for part in parts],
+        [_seal(part.name, part.last_id, part.rows, part.digest) for part in parts],
     )
+
+
+async def keep_parts(tx: Tx) -> None:
+    """Note everything as audited and clean. The caller has audited it in the same snapshot."""
+    await write_parts(tx, await digest_parts(tx))
 
 
 async def _digest(tx: Tx, part: str, last_id: int) -> tuple[int, str]:

@@ -129,7 +129,8 @@ class AsyncioThread:
 
     def __init__(self, run: Incarnation) -> None:
         self._name = run.address.name
-        self._loop = asyncio.new_event_loop()
+        # Not by the policy: that of trio-asyncio refuses to make a loop on trio's thread.
+        self._loop = asyncio.SelectorEventLoop()
         self._is_closed = False
         self._thread = threading.Thread(target=self._main, name=f"{self._name}/asyncio", daemon=True)
         self._thread.start()

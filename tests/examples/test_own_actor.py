@@ -78,14 +78,14 @@ def test_the_tutorial_holds_from_the_empty_folder_to_the_crash(
         for name, value in env.items():
             monkeypatch.setenv(name, value)
 
-        def says(*words: str) -> str:
+        def says(*words: str, code: int = 0) -> str:
             """What a command prints. Run in this process: to start one for each would take most of the test's time."""
             walked.append(" ".join(["atlas", *(f"'{word}'" if " " in word else word for word in words)]))
             capsys.readouterr()
-            code = run_command_line(list(words))
+            left = run_command_line(list(words))
             out, err = capsys.readouterr()
-            assert code == 0, out + err
-            return out
+            assert left == code, out + err
+            return out + err
 
         walked.append("atlas check")
         assert atlas(folder, "check", **env).stdout.rstrip().endswith("ok")
@@ -112,7 +112,7 @@ def test_the_tutorial_holds_from_the_empty_folder_to_the_crash(
             crash = says("crashes", "my_watch.bad")
             assert "InvalidURL" in crash
             assert re.search(r"my_watch/actor\.py.*\n?.*look", crash)
-            says("restart", "my_watch.bad")
+            assert "crashed" in says("restart", "my_watch.bad", code=70)
             says("stop")
             assert process.wait() == 0
         finally:

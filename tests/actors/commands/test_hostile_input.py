@@ -74,6 +74,7 @@ OF_THE_DATABASE = {
     if command.callback is not None
     and command.callback.__module__.startswith("actors.commands.")
     and "socket" not in {one.name for one in command.params}
+    and path[0] != "new"  # it makes files, and asks no database
 }
 
 

@@ -108,7 +108,12 @@ def test_the_auditor_derives_everything_once_and_again_when_asked(
     assert run_command_line(["verify"]) == 0
     assert "nothing changed since its last clean audit" in capsys.readouterr().out
     assert run_command_line(["verify", "--whole"]) == 0
-    assert "everything stored follows from the facts" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "everything stored follows from the facts" in printed.out
+    steps = [line.removeprefix("auditor: ") for line in printed.err.splitlines() if line.startswith("auditor: ")]
+    assert steps[0] == "comparing everything with what was audited before"
+    assert steps[-1].startswith("[46/46] ")
+    assert steps[-1].endswith(": holds")
 
 
 @pytest.mark.unchecked_money("it makes up a payment")

@@ -73,6 +73,11 @@ def test_more_than_can_be_told_apart_is_trouble_when_it_lasts() -> None:
 SMALL = PoolSettings(size=3, reserved=1)
 
 
+async def audited_parts(tx: Tx) -> int:
+    number: int = await tx.fetchval("SELECT count(*) FROM audited_parts")
+    return number
+
+
 async def stale_orders(tx: Tx, count: int) -> None:
     await add_customer(tx, 1001)
     for number in range(count):
@@ -93,10 +98,22 @@ async def repay(tx: Tx) -> None:
 
 
 async def start(
-    harness: PoolHarness, *, page_size: int = 100, view_seconds: float = 9.0, patience: float = 60.0
+    harness: PoolHarness,
+    *,
+    page_size: int = 100,
+    view_seconds: float = 9.0,
+    patience: float = 60.0,
+    audit_every: float = 3600.0,
+    audit_rows: int = 300_000,
 ) -> Ref:
     worker = Housekeeping(
-        interval=600.0, budget=60.0, page_size=page_size, view_seconds=view_seconds, patience=patience
+        interval=600.0,
+        budget=60.0,
+        page_size=page_size,
+        view_seconds=view_seconds,
+        patience=patience,
+        audit_every=audit_every,
+        audit_rows=audit_rows,
     )
     return await harness.system.start(worker, name="housekeeping", on_crash=OnCrash.RESTART)
 
@@ -193,6 +210,39 @@ async def test_money_that_does_not_add_up_is_an_alarm_until_it_does(database_dsn
         assert ended.subject == began.subject
 
 
+async def test_what_the_auditor_alone_sees_is_an_alarm_and_a_case_until_it_is_put_right(database_dsn: str) -> None:
+    async def invent(tx: Tx) -> None:
+        await tx.execute("UPDATE customers SET first_paid_at = atlas_now()")
+
+    async def forget(tx: Tx) -> None:
+        await tx.execute("UPDATE customers SET first_paid_at = NULL")
+
+    async with pool_harness(database_dsn, SMALL) as harness:
+        await harness.pool.run("customer", stale_orders, 0)
+        worker = await start(harness, audit_every=0.0)
+        await until_said(worker, "the auditor finds nothing")
+        assert await harness.pool.run("look", audited_parts) > 30
+        await harness.pool.run("invent", invent)
+        worker.tell(WakeUp())
+        began = await harness.until_event(ConditionBegan)
+        assert began.subject == "auditor"
+        assert "1 findings, such as a friend pays since access was bought" in began.line()
+        await until_one(
+            harness, "SELECT count(*) FROM cases WHERE kind = 'money_invariant' AND subject LIKE 'auditor:%'"
+        )
+        await harness.pool.run("forget", forget)
+        worker.tell(WakeUp())
+        assert (await harness.until_event(ConditionEnded)).subject == "auditor"
+
+
+async def test_more_rows_than_are_derived_in_the_service_are_compared_only(database_dsn: str) -> None:
+    async with pool_harness(database_dsn, SMALL) as harness:
+        await harness.pool.run("customer", stale_orders, 3)
+        worker = await start(harness, audit_rows=1)
+        await until_said(worker, "the auditor finds nothing")
+        assert await harness.pool.run("look", audited_parts) == 0
+
+
 async def test_a_view_that_cannot_be_read_in_time_is_an_alarm_and_not_an_empty_view(database_dsn: str) -> None:
     async def slow(tx: Tx) -> None:
         await tx.execute("CREATE VIEW money_slow AS SELECT 'a' AS subject, 'b' AS problem FROM pg_sleep(60)")
@@ -235,7 +285,7 @@ async def test_killed_after_it_has_opened_a_case_it_opens_no_second_one(database
         await harness.pool.run("customer", stale_orders, 0)
         await harness.pool.run("rob", rob)
         harness.system.services.failpoints.arm("housekeeping", "case opened")
-        worker = await start(harness)
+        worker = await start(harness, audit_rows=0)  # the auditor would have a case of its own
         with trio.fail_after(20):
             while worker.incarnation < 2:
                 await wait_all_tasks_blocked(0.01)

@@ -23,8 +23,9 @@ MONTH = 30 * DAY
 async def charge_back(
     database: Database, charge_id: str = "top", amount: int | None = None, key: str = "cb", *, write_off: bool = False
 ) -> Refund:
+    """Charge it back; whatever it was, all that is stored then follows from the facts."""
     part = None if amount is None else Money(amount)
-    return await database.run(
+    done = await database.run(
         refund_charge,
         "test",
         charge_id,
@@ -34,6 +35,8 @@ async def charge_back(
         chargeback=True,
         write_off=write_off,
     )
+    assert [str(finding) for finding in (await database.run(audit)).findings] == []
+    return done
 
 
 async def held(database: Database) -> Purses:
@@ -52,6 +55,13 @@ async def system(database: Database, kind: str) -> int:
         kind,
     )
     return total
+
+
+async def took_back_hours(database: Database) -> int | None:
+    hours: int | None = await database.fetchval(
+        "SELECT (details->>'took_back_hours')::int FROM audit WHERE action = 'refund' ORDER BY id DESC LIMIT 1"
+    )
+    return hours
 
 
 def about(actual: timedelta, expected: timedelta) -> bool:
@@ -79,6 +89,7 @@ async def test_what_was_used_is_a_debt_and_the_case_has_the_numbers(database: Da
     await database.move_clock(days=10)
     done = await charge_back(database)
     assert Money(4966) <= done.owed <= Money(4968), "ten of thirty days of 149.00"
+    assert await took_back_hours(database) == 20 * 24 - 1, "less the moments since"
     assert (await held(database)).debt == -done.owed
     assert (await held(database)).paid == Money(0)
     [case] = await database.run(list_cases)
@@ -201,8 +212,11 @@ async def test_a_compensation_that_was_spent_is_owed_when_the_charge_goes_back(d
     number = await database.fetchval("SELECT id FROM subscriptions")
     await database.run(compensate, number, reason="x", actor="o")
     await database.buy_from_balance()
+    await database.run(set_auto_renew, 1001, True, actor="o")
     done = await charge_back(database, "charge-1", amount=10000)
     assert (done.owed, (await held(database)).debt) == (Money(10000), Money(-10000))
+    assert await database.fetchval("SELECT auto_renew FROM subscriptions") is False, "of the charge nothing is left"
+    assert await took_back_hours(database) is None
     assert about(await left(database), MONTH), "credit bought it"
     rest = await charge_back(database, "charge-1", key="rest")
     assert (rest.amount, rest.owed) == (Money(4900), Money(4900))
@@ -246,8 +260,9 @@ async def test_parts_too_small_for_a_share_of_the_reward_add_up(database: Databa
     await database.add_customer(1001, referrer=7)
     await database.topup(1001, 14900)
     await database.buy_from_balance()
-    taken = [(await charge_back(database, amount=9, key=f"part {part}")).clawed_back for part in range(3)]
-    assert taken == [Money(0), Money(1), Money(1)], "10 % of 9, of 18 and of 27 kopecks"
+    taken = []
+    for part, amount in enumerate((9, 9, 1, 9)):
+        taken.append((await charge_back(database, amount=amount, key=f"part {part}")).clawed_back.amount)
+    assert taken == [0, 1, 0, 1], "10 % of 9, 18, 19 and 28 kopecks"
     lost = await database.fetchval("SELECT array_agg(base || ': ' || amount ORDER BY id) FROM reward_takebacks")
-    assert lost == ["9: 0", "9: 1", "9: 1"]
-    assert (await database.run(audit)).findings == ()
+    assert lost == ["9: 0", "9: 1", "1: 0", "9: 1"]

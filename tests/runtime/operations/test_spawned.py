@@ -139,7 +139,7 @@ async def test_a_spawned_actor_that_is_down_does_not_make_the_service_unready() 
     async with running() as system:
         await opened(system, "anna")
         await system.operations.stop("sessions.anna")
-        assert (system.operations.status()["ready"], line(system, "sessions.anna")["ready"]) == (True, False)
+        assert (system.operations.status()["ready"], line(system, "sessions.anna")["state"]) == (True, "down")
 
 
 # S-1207

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import pytest
 import trio
+import trio_asyncio  # noqa: F401  # as in every process with a pool: it changes asyncio's policy
 
 from runtime.core.actor import Actor, handler
 from runtime.core.context import Context
