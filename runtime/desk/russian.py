@@ -114,7 +114,7 @@ WORDS: Final[Mapping[str, str]] = {
     "dead": "закончил",
     "Now": "Сейчас",
     "state": "состояние",
-    "since": "с этого времени прошло",
+    "since": "уже",
     "ago": "назад",
     "incarnation": "воплощение",
     "starts again in": "запустится через",
