@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from actors.conditions import Condition
+from actors.nodes.ownership import NodeOwnership
 from runtime.metrics import gauge
 from vpn.protocol import NodeState
 
@@ -29,23 +30,33 @@ ENDED_TOO_SOON = gauge(
     labels=("node",),
 )
 
+NOT_OWNER = gauge(
+    "atlas_node_not_owner",
+    "Whether another installation rules the node, so that it takes no changes (0 or 1).",
+    labels=("node",),
+)
+
 
 @attrs.frozen
 class NodeTrouble:
     """The troubles of one node, each empty if there is none.
 
-    A node that does not take changes is not ready, because purchases wait, nor is one that refuses customers who have paid. One
-    that holds ends back or has a wrong clock serves them.
+    A node that does not take changes, or takes them from another, is not ready, because purchases wait, nor is one that
+    refuses customers who have paid. One that holds ends back or has a wrong clock serves them.
     """
 
     refuses: str
     ended: str
     held: str
     clock: str
+    owner: str
+    is_foreign: bool
     _figures: tuple[float, float, int, int]
 
     @classmethod
-    def of(cls, state: NodeState, skew: float, ended_too_soon: int, tolerance: float) -> NodeTrouble:
+    def of(
+        cls, state: NodeState, skew: float, ended_too_soon: int, tolerance: float, ownership: NodeOwnership
+    ) -> NodeTrouble:
         """Judge a node by its state. `skew` is how far its time is ahead of the database's, `ended_too_soon` how many keys it
         takes to be over though it has confirmed a later end, `tolerance` how wrong a clock may be; times are in seconds."""
         ended = held = ""
@@ -61,24 +72,27 @@ class NodeTrouble:
             ended,
             held,
             _clock(skew, state.wall_skew, tolerance),
+            ownership.trouble,
+            ownership.is_refused,
             (skew, state.wall_skew, state.ends_held, ended_too_soon),
         )
 
     @property
     def is_ready(self) -> bool:
         """Whether the node does what is wanted of it."""
-        return not (self.refuses or self.ended)
+        return not (self.refuses or self.ended or self.is_foreign)
 
     @property
     def text(self) -> str:
         """All of it in one line."""
-        return "; ".join(filter(None, (self.refuses, self.ended, self.held, self.clock)))
+        return "; ".join(filter(None, (self.owner, self.refuses, self.ended, self.held, self.clock)))
 
     def conditions(self, name: str) -> list[Condition]:
         """The same as conditions of the actor of that name."""
         return [
             Condition(f"changes of {name}", self.refuses),
             Condition(f"clock of {name}", self.clock),
+            Condition(f"owner of {name}", self.owner),
             Condition(f"ends of {name}", "; ".join(filter(None, (self.ended, self.held)))),
         ]
 
@@ -86,6 +100,7 @@ class NodeTrouble:
         """Set the gauges of this node."""
         for each, value in zip((CLOCK_SKEW, WALL_SKEW, ENDS_HELD, ENDED_TOO_SOON), self._figures, strict=True):
             each.labels(node).set(value)
+        NOT_OWNER.labels(node).set(self.is_foreign)
 
 
 def _clock(skew: float, wall_skew: float, tolerance: float) -> str:

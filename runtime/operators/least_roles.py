@@ -21,6 +21,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "operators add": None,
     "operators list": None,
     "operators whoami": None,
+    "node disown": None,
     "node install": None,
     "node kick": None,
     "node list": None,
@@ -83,6 +84,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     # the system as a whole
     "db migrate": _OWNER,
     "drain": _OWNER,
+    "node own": _OWNER,
     "pause": _OWNER,
     "pool expire": _OWNER,
     "pool pause": _OWNER,

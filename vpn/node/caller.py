@@ -21,6 +21,7 @@ from vpn.errors import (
     NodeCannotList,
     NodeConflict,
     NodeError,
+    NodeNotOwner,
     NodeProtocolError,
     NodeReadOnly,
     NodeRefused,
@@ -117,7 +118,7 @@ class AgentCaller:
             answer = await self._send(method, path, content, deadline, limit)
         except NodeError as error:
             is_failure = isinstance(error, NodeUnreachable | NodeAmbiguous | NodeUnavailable)
-            if is_failure and not isinstance(error, NodeReadOnly):
+            if is_failure and not isinstance(error, NodeReadOnly | NodeNotOwner):
                 self._last_failure = error.text
                 if self.breaker is not None:
                     self.breaker.failure()
@@ -212,6 +213,13 @@ class AgentCaller:
             )
         if code == "cannot_list":
             return NodeCannotList(self.name, message, status)
+        if code == "not_owner":
+            return NodeNotOwner(
+                self.name,
+                message,
+                readable(error.get("nonce_digest")),
+                takes_changes=error.get("takes_changes") is True,
+            )
         if status == 409:
             return NodeConflict(self.name, message, _generation(error.get("generation")))
         if status == 507:

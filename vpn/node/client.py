@@ -31,6 +31,7 @@ from vpn.node.caller import AgentCaller
 from vpn.protocol import (
     CAN_EXTEND_HEADER,
     MAX_BATCH,
+    OWNER_HEADER,
     TIME_HEADER,
     Applied,
     KeyPage,
@@ -69,7 +70,8 @@ class AgentClient:
     While `can_extend` is set, every request says that it comes from a backend which can extend keys now. A node that
     gets no such request for a while lets keys live longer (`vpn.agent.state.expiry`): a client that only looks, or has
     no database, must not set it. `time` then gives the database's real time in Unix seconds, which is said with every request:
-    the node goes by it.
+    the node goes by it. `owner` gives the nonce that the node's owner gave it last: without it the node of an owner takes no
+    changes (NodeNotOwner).
     """
 
     name: str
@@ -84,6 +86,7 @@ class AgentClient:
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     can_extend: bool = False
     time: Callable[[], float] | None = attrs.field(default=None, repr=False)
+    owner: Callable[[], str] | None = attrs.field(default=None, repr=False)
     _caller: AgentCaller = attrs.field(init=False, repr=False)
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
 
@@ -97,7 +100,7 @@ class AgentClient:
             max_connections=self.concurrency,
             verify=self.verify,
         )
-        self._http.event_hooks = {"request": [self._mark_can_extend]}
+        self._http.event_hooks = {"request": [self._say_who_asks]}
         self._caller = AgentCaller(
             name=self.name,
             url=self.url,
@@ -120,7 +123,9 @@ class AgentClient:
         """Close the connections. Calls on their way fail."""
         await self._http.aclose()
 
-    async def _mark_can_extend(self, request: httpx.Request) -> None:
+    async def _say_who_asks(self, request: httpx.Request) -> None:
+        if self.owner is not None:
+            request.headers[OWNER_HEADER] = self.owner()
         if self.can_extend:
             request.headers[CAN_EXTEND_HEADER] = "1"
             if self.time is not None:
@@ -298,6 +303,13 @@ class AgentClient:
         await self._caller.call(
             "state", "PUT", "/v1/clock", content=json.dumps({"offset_seconds": offset_seconds}).encode()
         )
+
+    async def claim(self, database_id: str, previous: str, nonce: str, *, take: bool = False, code: str = "") -> None:
+        """Rule the node from now on, by this nonce: for who knows the `previous` one, first comes, has the one-time `code` of
+        `atlas node disown`, or means to `take` it. Idempotent. Raises NodeNotOwner if the node does not agree.
+        """
+        body = {"database_id": database_id, "previous": previous, "nonce": nonce, "take": take, "code": code}
+        await self._caller.call("claim", "POST", "/v1/owner", content=json.dumps(body).encode())
 
     async def usage_all(self, since: str = "", page_size: int = 5000) -> UsagePage:
         """All counters at once, or those that moved after the mark `since`; pass its `mark` next time. If Xray was started

@@ -325,6 +325,7 @@ def state_from_json(value: object) -> NodeState:
         wall_skew=_seconds(data, "wall_skew"),
         ends_held=_get(data, "ends_held", int, 0),
         why_held=_why(data, "why_held", ""),
+        owner=_get(data, "owner", str, ""),
     )
 
 
