@@ -78,6 +78,10 @@ class NodeRefused(NodeError):
         self.status = status
 
 
+class NodeTooLarge(NodeRefused):
+    """The request is larger than the agent, or a proxy in front of it, takes. Nothing was changed; send less at once."""
+
+
 class NodeUnknownKey(NodeRefused):
     """The key is not wanted on the node. `removed`: up to which generation its removal is remembered there, -1 if none;
     `pending`: that removal has not been confirmed by Xray yet."""

@@ -191,7 +191,8 @@ class NodeState:
     full). `now` is the node's clock, with the demonstration offset if it has one. `time_source` says where that time is from:
     "backend", "guess" or "wall" (`vpn.agent.state.clock.TimeSource`), "" of an agent that is too old to say; `wall_skew` is how
     far the host's own clock is ahead of it, in seconds. `ends_held` keys seem to be over and are served on: `why_held`.
-    `owner` is the id of the database that rules the node, "" if none does.
+    `owner` is the id of the database that rules the node, "" if none does. `xray_ends` is how often Xray ended or could not be
+    started since the agent was, `xray_ends_in_a_row` since it last ran for a minute, `xray_last_end` how.
     """
 
     agent_id: str
@@ -215,6 +216,9 @@ class NodeState:
     ends_held: int = 0
     why_held: str = ""
     owner: str = ""
+    xray_ends: int = 0
+    xray_ends_in_a_row: int = 0
+    xray_last_end: str = ""
 
     @property
     def inbound(self) -> InboundFacts:

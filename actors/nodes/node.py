@@ -26,7 +26,7 @@ from actors.nodes.messages import (
     RestoreKeys,
 )
 from actors.nodes.ownership import NodeOwnership, NodeRestored
-from actors.nodes.trouble import NodeTrouble
+from actors.nodes.trouble import NodeTrouble, NodeXrayEnded, xray_ended
 from actors.pool.client import pool_of
 from db.driver.classify import sqlstate
 from db.errors import LeaseError
@@ -139,6 +139,7 @@ class NodeActor(Actor):
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
+    _looked_at: NodeState | None = attrs.field(init=False, default=None)
     _away_since: float | None = attrs.field(init=False, default=None)
     _wakes_are_due: bool = attrs.field(init=False, default=False)
     _conditions: ConditionTracker = attrs.field(init=False)
@@ -294,6 +295,9 @@ class NodeActor(Actor):
         except NodeError as error:
             self._mark_away(str(error))
             return
+        times, self._looked_at = xray_ended(self.key, self._looked_at, state), state
+        if times:
+            self.context.emit(NodeXrayEnded(actor=self.context.name, times=times, why=state.xray_last_end))
         if not state.ready:
             self._mark_away(f"its Xray is not ready: {state.why}")
             return

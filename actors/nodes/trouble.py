@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from typing import ClassVar
+
 import attrs
 
 from actors.conditions import Condition
 from actors.nodes.ownership import NodeOwnership
-from runtime.metrics import gauge
+from runtime import Event
+from runtime.metrics import counter, gauge
 from vpn.protocol import NodeState
 
 CLOCK_SKEW = gauge(
@@ -30,11 +34,43 @@ ENDED_TOO_SOON = gauge(
     labels=("node",),
 )
 
+XRAY_ENDS = counter(
+    "atlas_node_xray_ends_total",
+    "Times that a node's Xray ended or could not be started, as its agent told at a look.",
+    labels=("node",),
+)
 NOT_OWNER = gauge(
     "atlas_node_not_owner",
     "Whether another installation rules the node, so that it takes no changes (0 or 1).",
     labels=("node",),
 )
+
+
+_AGAIN_AND_AGAIN = 3
+"""Ends in a row that are no accident any more."""
+
+
+@attrs.frozen
+class NodeXrayEnded(Event):
+    """A node's Xray ended, or could not be started: all of its customers were cut. The agent starts it again."""
+
+    level: ClassVar[int] = logging.WARNING
+    times: int
+    """Since the look before."""
+    why: str
+
+    def line(self) -> str:
+        return f"the Xray of {self.actor} ended {self.times} times since the last look; {self.why}"
+
+
+def xray_ended(node: str, before: NodeState | None, state: NodeState) -> int:
+    """Count how often the node's Xray ended since the state `before` (None: it was not looked at yet), and return it. An
+    agent that was started anew counts from 0."""
+    if before is None:
+        return 0
+    known = before.xray_ends if state.xray_ends >= before.xray_ends else 0
+    XRAY_ENDS.labels(node).inc(state.xray_ends - known)
+    return state.xray_ends - known
 
 
 @attrs.frozen
@@ -50,6 +86,7 @@ class NodeTrouble:
     held: str
     clock: str
     owner: str
+    xray: str
     is_foreign: bool
     _figures: tuple[float, float, int, int]
 
@@ -59,7 +96,13 @@ class NodeTrouble:
     ) -> NodeTrouble:
         """Judge a node by its state. `skew` is how far its time is ahead of the database's, `ended_too_soon` how many keys it
         takes to be over though it has confirmed a later end, `tolerance` how wrong a clock may be; times are in seconds."""
-        ended = held = ""
+        ended = held = xray = ""
+        if state.xray_ends_in_a_row >= _AGAIN_AND_AGAIN:
+            xray = (
+                f"its Xray ends again and again, {state.xray_ends_in_a_row} times in a row ({state.xray_last_end}), and "
+                f"cuts all its "
+                "customers each time: look at its log"
+            )
         if ended_too_soon:
             ended = (
                 f"it has ended {ended_too_soon} keys whose time is not over: their customers are refused there. It gives them "
@@ -73,6 +116,7 @@ class NodeTrouble:
             held,
             _clock(skew, state.wall_skew, tolerance),
             ownership.trouble,
+            xray,
             ownership.is_refused,
             (skew, state.wall_skew, state.ends_held, ended_too_soon),
         )
@@ -85,7 +129,7 @@ class NodeTrouble:
     @property
     def text(self) -> str:
         """All of it in one line."""
-        return "; ".join(filter(None, (self.owner, self.refuses, self.ended, self.held, self.clock)))
+        return "; ".join(filter(None, (self.owner, self.xray, self.refuses, self.ended, self.held, self.clock)))
 
     def conditions(self, name: str) -> list[Condition]:
         """The same as conditions of the actor of that name."""
@@ -93,6 +137,7 @@ class NodeTrouble:
             Condition(f"changes of {name}", self.refuses),
             Condition(f"clock of {name}", self.clock),
             Condition(f"owner of {name}", self.owner),
+            Condition(f"xray of {name}", self.xray),
             Condition(f"ends of {name}", "; ".join(filter(None, (self.ended, self.held)))),
         ]
 

@@ -25,6 +25,7 @@ from vpn.errors import (
     NodeProtocolError,
     NodeReadOnly,
     NodeRefused,
+    NodeTooLarge,
     NodeUnauthorized,
     NodeUnavailable,
     NodeUnknownKey,
@@ -194,6 +195,13 @@ class AgentCaller:
         if 200 <= status < 300 and isinstance(data, dict):
             return data
         error = data.get("error") if isinstance(data, dict) else None
+        if status == 413:  # of a proxy, which knows nothing of our errors, as well
+            raise NodeTooLarge(
+                self.name,
+                f"the request is larger than {self.url}, or a proxy in front of it, takes; allow bodies of 1 MiB there",
+                "too_large",
+                status,
+            )
         if not isinstance(error, dict):
             raise NodeProtocolError(
                 self.name, f"HTTP {status} from {self.url} is not an answer of a node agent; check the address"

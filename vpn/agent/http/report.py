@@ -163,6 +163,9 @@ class Reporter:
             ends_held=node.held,
             why_held=node.why_held,
             owner=self.ownership.owner.database_id,
+            xray_ends=node.xray.ends,
+            xray_ends_in_a_row=node.xray.ends_in_a_row,
+            xray_last_end=node.xray.last_end,
         )
 
     async def usage(self, since: str, after: str, limit: int) -> UsagePage:
@@ -176,6 +179,7 @@ class Reporter:
         instance = self.node.xray.current
         metrics.READY.set(instance is not None)
         metrics.STARTS.set(self.node.xray.starts)
+        metrics.ENDS.set(self.node.xray.ends)
         metrics.CONNECTIONS.set(0 if instance is None else len(instance.connections))
         metrics.CUSTOMERS.set(0 if instance is None else instance.connections.customers)
         metrics.SILENCE.set(max(0.0, self.clock.elapsed() - self.node.contact.last_contact))
