@@ -60,7 +60,9 @@ lock:  ## resolve pyproject.toml anew into the hashed locks (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header --extra embedded --extra build pyproject.toml -o requirements/run.lock
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-		--no-annotate --no-header --extra embedded --extra build --extra dev pyproject.toml -o requirements/dev.lock
+		--no-annotate --no-header --extra embedded --extra build --extra clients pyproject.toml -o requirements/clients.lock
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --extra embedded --extra build --extra clients --extra dev pyproject.toml -o requirements/dev.lock
 
 clean:  ## remove the environment and the caches (never the data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

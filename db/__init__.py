@@ -5,4 +5,10 @@ happens or nothing. Packages, lowest first: `driver` (one connection and one tra
 connection), `schema` (migrations), `embedded` (a PostgreSQL of our own), `work` (claims, outbox, audit, epochs),
 `access` (what a customer is entitled to), `billing` (money), `keys` (what the nodes have). The room knows `runtime`,
 never `vpn` or `actors`; a package imports only those before it in this list.
+
+An actor of one's own imports from `db` the names that `__init__.pyi` lists, and nothing deeper.
 """
+
+from runtime.public_names import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

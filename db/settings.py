@@ -40,6 +40,9 @@ class DatabaseSettings:
     migrate_on_start: bool = True
     """Bring the schema up to date before serving; when off, an outdated schema refuses to start."""
 
+    packages: tuple[str, ...] = ()
+    """Python packages with tables of their own, whose `migrations` folders are applied after ours."""
+
     migration_wait: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long to wait for another process that is migrating the same database."""
 

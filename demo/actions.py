@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 from typing import Any
 
 import attrs
+import trio
 
 from demo.customers import Action
 from demo.database import DemoDatabase
@@ -35,6 +37,8 @@ class ActionRunner:
     unpaid: dict[int, tuple[str, str]] = attrs.field(factory=dict)
     """Invoices that were opened and left: customer → provider and invoice."""
     _randoms: dict[int, random.Random] = attrs.field(factory=dict)
+    _operator_is_busy: trio.Lock = attrs.field(factory=trio.Lock)
+    """The operator does one thing after the other."""
 
     async def perform(self, action: Action) -> None:
         """Perform one action. Raises Unexpected, Declined, PaymentFailed, StackFailed or an error of HTTP if it does
@@ -80,6 +84,19 @@ class ActionRunner:
                     *("--key", f"gift-{action.telegram_id}"),
                 )
                 self.model.grant(account, action.days, Span(began, self.database.now()))
+            case "refund":
+                began = self.database.now()
+                await self._go_back(action.telegram_id)
+                self.model.refund(account, Span(began, self.database.now()))
+            case "dispute":
+                await self._dispute(account, action)
+            case "compensate":
+                began = self.database.now()
+                done = await self._operator("compensate", str(action.telegram_id), "--reason", "it was too slow")
+                if not self.model.compensate(account, done["amount"], Span(began, self.database.now())):
+                    raise Unexpected(f"customer {action.telegram_id} was credited {done['amount']} kopecks")
+            case "withdraw":
+                await self._withdraw(account, action.amount)
             case _:
                 raise ValueError(action.kind)
 
@@ -116,6 +133,56 @@ class ActionRunner:
         if [answer["replayed"] for answer in answers] != [False, True]:
             raise Unexpected(f"a double click of customer {account.telegram_id} was two purchases")
         self.model.buy_from_balance(account, plan, Span(began, self.database.now()))
+
+    async def _go_back(self, telegram_id: int, *how: str) -> dict[str, Any]:
+        charge = await self._charge(telegram_id)
+        return await self._operator("refund", "--provider", charge["provider"], "--charge", charge["charge_id"], *how)
+
+    async def _dispute(self, account: Account, action: Action) -> None:
+        """The customer's bank takes the money back, and the operator records what the provider says of it."""
+        charge = await self._charge(account.telegram_id)
+        for stage, status in (("created", "needs_response"), ("closed", "lost")):
+            event = self.providers.stripe.dispute(charge["charge_id"], stage, status, amount=charge["amount"])
+            await self.providers.deliver(self.gateway, action.provider, event)
+        began = self.database.now()
+        done = await self._go_back(account.telegram_id, "--chargeback")
+        if not self.model.chargeback(account, done["owed"], Span(began, self.database.now())):
+            raise Unexpected(f"customer {account.telegram_id} owes {done['owed']} kopecks after a chargeback")
+        rows = await self.database.rows(
+            "SELECT id, kind FROM cases WHERE state = 'open' AND customer_id = "
+            "(SELECT id FROM customers WHERE telegram_id = $1) ORDER BY kind",
+            account.telegram_id,
+        )
+        if [row["kind"] for row in rows] != ["chargeback", "provider_dispute_lost"]:
+            raise Unexpected(f"a lost dispute left these cases: {rows}")
+        for row in rows:
+            await self._operator("cases", "close", str(row["id"]), "--resolution", "recorded as a chargeback")
+
+    async def _withdraw(self, account: Account, amount: int) -> None:
+        """Twice asked for: once rejected, once paid out."""
+        body = {"amount": amount, "destination": "2200 0000 0000 0004"}
+        for settle in (("reject", "--reason", "the name differs"), ("approve", "--reference", "transfer 1")):
+            asked = await self.front_end.customer(
+                account.telegram_id, "POST", "/withdrawals", {**body, "idempotency_key": self._key(account.telegram_id)}
+            )
+            verb, *rest = settle
+            await self._operator("withdrawals", verb, str(asked["withdrawal_id"]), *rest)
+        self.model.withdraw(account, amount)
+
+    async def _operator(self, *command: str) -> dict[str, Any]:
+        async with self._operator_is_busy:
+            _, said = await self.installation.command(*command, "--json")
+        answer: dict[str, Any] = json.loads(said)
+        return answer
+
+    async def _charge(self, telegram_id: int) -> dict[str, Any]:
+        """What the customer paid last."""
+        rows = await self.database.rows(
+            "SELECT m.provider, m.charge_id, m.amount FROM money_in m JOIN customers c ON c.id = m.customer_id "
+            "WHERE c.telegram_id = $1 ORDER BY m.id DESC LIMIT 1",
+            telegram_id,
+        )
+        return rows[0]
 
     async def _order(self, action: Action, wish: dict[str, object]) -> Any:
         body = {"idempotency_key": self._key(action.telegram_id), "provider": action.provider, **wish}

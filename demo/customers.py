@@ -20,7 +20,8 @@ class Action:
     at: float
     telegram_id: int
     kind: str
-    """join, order, pay, buy, topup, balance, trial, grant or auto_renew, as `demo.actions` performs them."""
+    """join, order, pay, buy, topup, balance, trial, grant, auto_renew, refund, dispute, compensate or withdraw, as
+    `demo.actions` performs them."""
     plan: Plan | None = None
     amount: int = 0
     provider: str = ""
@@ -39,19 +40,43 @@ class Population:
 
 
 PERSONAS: Final = (
-    *("lapser", "keeper", "trialist", "saver", "poor_keeper"),
-    *("returner", "late_payer", "guest", "converted", "long", "window_shopper", "extender"),
+    *("lapser", "keeper", "trialist", "saver", "poor_keeper", "returner"),
+    *("inviter", "patron", "patron", "patron", "regretful", "disputer", "unserved"),
+    *("late_payer", "guest", "converted", "long", "window_shopper", "extender"),
 )
-_WEIGHTS: Final = (16, 18, 10, 9, 7, 8, 4, 4, 9, 6, 4, 5)
+"""The first ones have one persona each. Three patrons earn the inviter, who comes right before them, enough to withdraw."""
+_DRAWN: Final = {
+    "lapser": 16,
+    "keeper": 18,
+    "trialist": 10,
+    "saver": 9,
+    "poor_keeper": 7,
+    "returner": 8,
+    "late_payer": 4,
+    "guest": 4,
+    "converted": 9,
+    "long": 6,
+    "window_shopper": 4,
+    "extender": 5,
+    "regretful": 2,
+    "disputer": 1,
+    "unserved": 1,
+}
+_ALONE: Final = ("late_payer", "disputer", "unserved", "inviter")
+"""Nobody invited them."""
+BACK_AT: Final = 20 * DAY
+"""When money goes back, at one moment: after rewards are held back no more, and before the first plans end."""
 
 
 def make_population(seed: int, customers: int) -> Population:
-    """A population of this many customers. The first dozen have one persona each, the others are drawn by weight. The
+    """A population of this many customers. The first ones have one persona each, the others are drawn by weight. The
     same seed makes the same population.
     """
     rng = random.Random(seed)  # noqa: S311  decides what happens, guards nothing
     actions: list[Action] = []
-    personas = [*PERSONAS, *rng.choices(PERSONAS, _WEIGHTS, k=max(0, customers - len(PERSONAS)))][:customers]
+    drawn = rng.choices(tuple(_DRAWN), tuple(_DRAWN.values()), k=max(0, customers - len(PERSONAS)))
+    personas = [*PERSONAS, *drawn][:customers]
+    inviter = FIRST_ID + PERSONAS.index("inviter")
     for number, persona in enumerate(personas):
         telegram_id = FIRST_ID + number
         # Most come in the first days, so that the month sees what becomes of them.
@@ -59,7 +84,9 @@ def make_population(seed: int, customers: int) -> Population:
             number * HOUR / 4 if number < len(PERSONAS) else max(1, round(rng.triangular(0, 14, 1) * 8)) * 3 * HOUR
         )
         referrer = None
-        if number >= 2 and persona != "late_payer" and rng.random() < 0.4:
+        if persona == "patron":
+            referrer, arrives = inviter, arrives + 2 * HOUR  # who invites is there before
+        elif number >= 2 and persona not in _ALONE and rng.random() < 0.4:
             referrer = FIRST_ID + rng.randrange(2) if number < len(PERSONAS) else FIRST_ID + rng.randrange(12)
         actions.append(Action(arrives, telegram_id, "join", referrer=referrer))
         actions += _actions_of(persona, telegram_id, arrives + 60, rng)
@@ -103,4 +130,16 @@ def _actions_of(persona: str, telegram_id: int, start: float, rng: random.Random
             return [Action(start, telegram_id, "order", plan=plan, provider=provider)]
         case "extender":
             return [buys, attrs.evolve(buys, at=start + rng.uniform(2, 25) * DAY, provider=other)]
+        case "patron":
+            return [attrs.evolve(buys, plan=("plus", 365))]
+        case "inviter":
+            return [Action(BACK_AT, telegram_id, "withdraw", amount=60_000)]
+        case "regretful":
+            return [buys, Action(BACK_AT, telegram_id, "refund")]
+        case "unserved":
+            return [buys, Action(BACK_AT, telegram_id, "compensate")]
+        case "disputer":
+            saved = Action(start, telegram_id, "topup", amount=price, provider="stripe")
+            spent = Action(start + HOUR, telegram_id, "balance", plan=plan)
+            return [saved, spent, Action(BACK_AT, telegram_id, "dispute", provider="stripe")]
     raise ValueError(persona)

@@ -65,6 +65,7 @@ class Standing:
     paid: int
     credit: int
     earned: int
+    debt: int
     """Kopecks, by purse."""
 
 
@@ -80,6 +81,7 @@ class DemoDatabase:
     """Sent so far, by kind. Housekeeping takes them away after a while."""
     undelivered: int = 0
     _last_notice: int = 0
+    _one_at_a_time: trio.Lock = attrs.field(factory=trio.Lock)
 
     def now(self) -> float:
         """The demo's time, which is the database's and the node's."""
@@ -122,7 +124,8 @@ class DemoDatabase:
         async def run(tx: Tx) -> list[dict[str, Any]]:
             return [dict(cast("_Record", row).items()) for row in await tx.fetch(query, *arguments)]
 
-        return await self.session.run("demo.look", run, within=15.0)
+        async with self._one_at_a_time:
+            return await self.session.run("demo.look", run, within=15.0)
 
     async def value(self, query: str, *arguments: object) -> Any:
         """The first column of the first row of a query."""
@@ -137,11 +140,12 @@ class DemoDatabase:
             CROSS JOIN LATERAL (
                 SELECT coalesce(sum(balance) FILTER (WHERE kind = 'paid'), 0)::bigint AS paid,
                        coalesce(sum(balance) FILTER (WHERE kind = 'credit'), 0)::bigint AS credit,
-                       coalesce(sum(balance) FILTER (WHERE kind = 'earned'), 0)::bigint AS earned
+                       coalesce(sum(balance) FILTER (WHERE kind = 'earned'), 0)::bigint AS earned,
+                       coalesce(sum(balance) FILTER (WHERE kind = 'debt'), 0)::bigint AS debt
                 FROM accounts WHERE customer_id = c.id AND currency = 'RUB') AS held
             """
         )
-        return {row["telegram_id"]: Standing(row["ends"], row["paid"], row["credit"], row["earned"]) for row in rows}
+        return {row["telegram_id"]: Standing(*list(row.values())[1:]) for row in rows}
 
     async def served(self) -> set[int]:
         """The Telegram ids of the customers whom the node serves at this moment, by its own list of keys."""
@@ -154,6 +158,19 @@ class DemoDatabase:
             keys,
         )
         return {row["telegram_id"] for row in rows}
+
+    async def alter_a_withdrawal(self) -> int | None:
+        """Raise the amount of one that was paid out, past all triggers, as nobody may; its number (None: there is none)."""
+
+        async def run(tx: Tx) -> int | None:
+            await tx.execute("SET LOCAL session_replication_role = replica")
+            number: int | None = await tx.fetchval(
+                "UPDATE withdrawals SET amount = amount + 100 "
+                "WHERE id = (SELECT max(id) FROM withdrawals WHERE state = 'paid') RETURNING id"
+            )
+            return number
+
+        return await self.session.run("demo.alter", run, within=15.0)
 
     async def _count_notices(self) -> None:
         for row in await self.rows("SELECT id, kind, state FROM outbox WHERE id > $1 ORDER BY id", self._last_notice):

@@ -46,6 +46,12 @@ class Figures:
     balance_purchases: int
     renewals: int
     rewards: int
+    refunds: int
+    """Chargebacks apart."""
+    chargebacks: int
+    compensations: int
+    withdrawals: int
+    """Paid out."""
     activations: int
     activation_p50: float
     activation_p99: float
@@ -77,6 +83,10 @@ async def read_figures(database: DemoDatabase, status: dict[str, Any], deliverie
                    (SELECT count(*) FROM journals WHERE kind = 'balance_purchase') AS balance_purchases,
                    (SELECT count(*) FROM renewals) AS renewals,
                    (SELECT coalesce(sum(amount), 0)::bigint FROM referral_rewards) AS rewards,
+                   (SELECT count(*) FROM journals WHERE kind = 'refund') AS went_back,
+                   (SELECT count(*) FROM cases WHERE kind = 'chargeback') AS chargebacks,
+                   (SELECT count(*) FROM journals WHERE kind = 'compensation') AS compensations,
+                   (SELECT count(*) FROM withdrawals WHERE state = 'paid') AS withdrawals,
                    (SELECT count(*) FROM cases WHERE state = 'open') AS open_cases,
                    first.activations, coalesce(first.p50, 0) AS p50, coalesce(first.p99, 0) AS p99
             FROM (SELECT count(*) AS activations, percentile_cont(0.5) WITHIN GROUP (ORDER BY took) AS p50,
@@ -99,6 +109,10 @@ async def read_figures(database: DemoDatabase, status: dict[str, Any], deliverie
         balance_purchases=row["balance_purchases"],
         renewals=row["renewals"],
         rewards=row["rewards"],
+        refunds=row["went_back"] - row["chargebacks"],
+        chargebacks=row["chargebacks"],
+        compensations=row["compensations"],
+        withdrawals=row["withdrawals"],
         activations=row["activations"],
         activation_p50=row["p50"],
         activation_p99=row["p99"],

@@ -52,6 +52,10 @@ class Account:
     """Given back, or given."""
     earned: int = 0
     """By invitations."""
+    debt: int = 0
+    """What could not be taken back, below zero."""
+    last_reward: int = 0
+    """What the referrer earned by the last purchase."""
     end: Span | None = None
     plan: Plan | None = None
     """Bought last, and bought again by a renewal."""
@@ -100,6 +104,13 @@ class Model:
     reminders: int = 0
     rewards: int = 0
     """Kopecks."""
+    refunds: int = 0
+    chargebacks: int = 0
+    compensations: int = 0
+    withdrawals: int = 0
+    """Paid out."""
+    given_back: int = 0
+    """Kopecks that went back to where they came from, or out to who had earned them."""
 
     def join(self, telegram_id: int, referrer: int | None) -> Account:
         """A customer arrives."""
@@ -145,6 +156,63 @@ class Model:
         self.granted += 1
         self._extend(account, when, days, "day" if days == 1 else "week")
 
+    def refund(self, account: Account, when: Span) -> None:
+        """The last purchase through a provider went back whole: its time ends, and so does what the referrer earned by it."""
+        assert account.plan is not None
+        self.refunds += 1
+        self._leaves(PRICES[account.plan[0]][account.plan[1]])
+        self._ends(account, when)
+        account.is_paying = False
+        if account.referrer is not None:
+            referrer = self.accounts[account.referrer]
+            taken = min(referrer.earned, account.last_reward)
+            referrer.earned -= taken
+            referrer.debt -= account.last_reward - taken
+
+    def chargeback(self, account: Account, owed: int, when: Span) -> bool:
+        """A top-up that a plan was bought from whole is lost: what of the plan was used is owed. Says whether `owed` is that."""
+        assert account.plan is not None
+        price = PRICES[account.plan[0]][account.plan[1]]
+        left = self._worth_left(account, when)
+        self.chargebacks += 1
+        self._leaves(price)
+        self._ends(account, when)
+        account.is_paying = False
+        account.debt -= owed
+        return left[0] <= price - owed <= left[1]
+
+    def compensate(self, account: Account, amount: int, when: Span) -> bool:
+        """What is left of the plan is given back to the balance, and it ends. Says whether `amount` is that."""
+        left = self._worth_left(account, when)
+        self.compensations += 1
+        self._ends(account, when)
+        account.credit += amount
+        return left[0] <= amount <= left[1]
+
+    def withdraw(self, account: Account, amount: int) -> None:
+        """So much of what was earned was paid out."""
+        self.withdrawals += 1
+        account.earned -= amount
+        self._leaves(amount)
+
+    def _leaves(self, amount: int) -> None:
+        self.revenue -= amount
+        self.given_back += amount
+
+    @staticmethod
+    def _ends(account: Account, when: Span) -> None:
+        account.end = when
+        account.to_remind = []
+        account.auto_renew = False
+
+    @staticmethod
+    def _worth_left(account: Account, when: Span) -> tuple[int, int]:
+        """The least and the most that is left of the last plan, in kopecks."""
+        assert account.plan is not None and account.end is not None
+        price, whole = PRICES[account.plan[0]][account.plan[1]], account.plan[1] * DAY
+        least, most = account.end.low - when.high, account.end.high - when.low
+        return int(price * least / whole) - 1, int(price * most / whole) + 1
+
     def settle(self, now: float) -> None:
         """What must have happened by itself once the workers have rested at this moment."""
         for account in self.accounts.values():
@@ -183,12 +251,17 @@ class Model:
         if not amount:
             return
         account.is_paying = True
+        account.last_reward = 0
         if account.referrer is None:
             return
         friends = sum(1 for each in self.accounts.values() if each.referrer == account.referrer and each.is_paying)
         percent = next(percent for least, percent in REFERRAL_TIERS if friends >= least)
         reward = amount * percent // 100
-        self.accounts[account.referrer].earned += reward
+        referrer = self.accounts[account.referrer]
+        pays = min(reward, -referrer.debt)
+        referrer.debt += pays
+        referrer.earned += reward - pays
+        account.last_reward = reward
         self.rewards += reward
 
     @staticmethod

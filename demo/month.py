@@ -142,11 +142,11 @@ class Month:
             if standing is None:
                 self._note(f"customer {telegram_id} is not in the database")
                 continue
-            found_there = (standing.paid, standing.credit, standing.earned)
-            expected_there = (account.paid, account.credit, account.earned)
+            found_there = (standing.paid, standing.credit, standing.earned, standing.debt)
+            expected_there = (account.paid, account.credit, account.earned, account.debt)
             if found_there != expected_there:
                 self._note(
-                    f"customer {telegram_id} has {found_there} kopecks paid in, credited and earned, not {expected_there}"
+                    f"customer {telegram_id} has {found_there} kopecks paid in, credited, earned and owed, not {expected_there}"
                 )
             span = account.end
             if span is None or standing.expires_at is None:

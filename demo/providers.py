@@ -51,7 +51,7 @@ class Providers:
         if rng.random() < _REPEATED:
             events = [*events, events[0]]
         for event in events:
-            await self._deliver(gateway, name, event)
+            await self.deliver(gateway, name, event)
 
     async def _pay(self, gateway: str, name: str, telegram_id: int, invoice_id: str) -> list[Event]:
         match name:
@@ -63,7 +63,7 @@ class Providers:
                 return list(self.stripe.pay(invoice_id))
             case "telegram":
                 update = self.telegram.check_out(telegram_id, invoice_id)
-                await self._deliver(gateway, name, self.telegram.event(update))
+                await self.deliver(gateway, name, self.telegram.event(update))
                 answer = await self.telegram.answer_to(update)
                 if answer.get("ok") is not True:
                     raise PaymentFailed(f"the shop refused the checkout: {answer.get('error_message')}")
@@ -71,7 +71,8 @@ class Providers:
         raise ValueError(name)
 
     @staticmethod
-    async def _deliver(gateway: str, name: str, event: Event) -> None:
+    async def deliver(gateway: str, name: str, event: Event) -> None:
+        """Tell the shop of an event until it has taken it. Raises PaymentFailed."""
         try:
             with trio.fail_after(30):
                 await deliver_until_taken(f"{gateway}/payments/{name}", event)

@@ -25,6 +25,10 @@ def differences(found: Figures, model: Model, sent: int, killed: Sequence[str] =
         ("renewals", found.renewals, model.renewals),
         ("reminders", found.reminders, model.reminders),
         ("kopecks of referral rewards", found.rewards, model.rewards),
+        ("refunds", found.refunds, model.refunds),
+        ("chargebacks", found.chargebacks, model.chargebacks),
+        ("compensations", found.compensations, model.compensations),
+        ("withdrawals paid out", found.withdrawals, model.withdrawals),
         ("messages that Telegram has got", sent, sum(found.notices.values())),
         ("messages that were given up", found.undelivered, 0),
         ("open cases", found.open_cases, 0),
@@ -72,6 +76,11 @@ def show(
         ),
         ("renewals", f"{found.renewals}, expected {model.renewals}"),
         ("referrals", f"{_roubles(found.rewards)} in rewards"),
+        (
+            "given back",
+            f"{_roubles(model.given_back)}: refunds {found.refunds}, chargebacks {found.chargebacks}, withdrawals "
+            f"{found.withdrawals}; compensations {found.compensations}",
+        ),
         (
             "activation",
             f"p50 {found.activation_p50 * 1000:.0f} ms, p99 {found.activation_p99 * 1000:.0f} ms from the purchase to the "

@@ -200,6 +200,24 @@ class ShowsCrash(Protocol):
         ...
 
 
+@runtime_checkable
+class NotesForgotten(Protocol):
+    """A child that gives back what it holds by its name once its supervisor has forgotten it."""
+
+    def on_forgotten(self) -> None:
+        """It is not listed any more: temporary, of a template or deleted, it has ended for good. Comes after `on_final`."""
+        ...
+
+
+@runtime_checkable
+class ChecksItself(Protocol):
+    """A child that can tell before its start that it could never work as it is meant."""
+
+    def check(self) -> None:
+        """Raise TypeError that says why. Called once when its spec is accepted; starts nothing."""
+        ...
+
+
 class Child(Protocol):
     """What a supervisor runs. One that also has `crash_details` (ShowsCrash) adds them to its crash reports.
 

@@ -108,6 +108,26 @@ class TooManyPostponed(AtlasError):
     """An actor postponed more messages than its mailbox may hold; raised in its handler, so it crashes."""
 
 
+class StillRunning(AtlasError):
+    """Something ended of which a part still runs, and takes its place for as long as it does."""
+
+
+class SpawnRefused(AtlasError):
+    """An actor was not spawned. Nothing was started, and nothing is left of it."""
+
+
+class PortalClosed(AtlasError):
+    """A thread called through a portal whose loop has ended."""
+
+
+class NameTaken(SpawnRefused):
+    """Another actor of the system has this name, or a task of a former one that does not end."""
+
+
+class TooManyChildren(SpawnRefused):
+    """The actor has as many children as `max_children` allows."""
+
+
 class Ignore(AtlasError):
     """Raised by `on_start` to say that this actor is not needed here: it is not started, and that is no failure."""
 

@@ -66,6 +66,23 @@ class Down(Control):
 
 
 @attrs.frozen
+class Back(Control):
+    """What a monitor with `when="back"` reports, once: the actor serves, in this incarnation."""
+
+    name: str
+    incarnation: int
+
+
+@attrs.frozen
+class Gone(Control):
+    """What a monitor with `when="gone"` reports, once: no other incarnation is planned; only an operator may bring one back."""
+
+    name: str
+    reason: str
+    """`dead` (stopped for good) or `parked`."""
+
+
+@attrs.frozen
 class WakeUp(Control):
     """There may be work: look now. Several that wait are one."""
 

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-_LINE = re.compile(r"^from \.([\w.]+) import (\w+) as (\w+)$", re.MULTILINE)
+_LINE = re.compile(r"^from \.([\w.]+) import (\w+) as (\w+)(?:  # deprecated: (.+))?$", re.MULTILINE)
 
 
 def public_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """The `__getattr__`, `__dir__` and `__all__` of a package; `file` is the `__file__` of its `__init__`.
 
-    Nothing is imported until a name is asked for. Raises FileNotFoundError when the stub is missing.
+    Nothing is imported until a name is asked for. A line that ends with `  # deprecated: use X` still has its name, and a
+    DeprecationWarning for who asks for it. Raises FileNotFoundError when the stub is missing.
     """
     stub = Path(file).with_suffix(".pyi").read_text(encoding="utf-8")
-    home = {name: (f".{module}", inner) for module, inner, name in _LINE.findall(stub)}
+    lines = _LINE.findall(stub)
+    home = {name: (f".{module}", inner) for module, inner, name, _ in lines}
+    deprecated = {name: advice for _, _, name, advice in lines if advice}
 
     def get(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name in deprecated:
+            warnings.warn(f"{package}.{name} is deprecated: {deprecated[name]}", DeprecationWarning, stacklevel=2)
         module, inner = home[name]
         return getattr(importlib.import_module(module, package), inner)
 

@@ -17,6 +17,9 @@ from vpn.protocol import FLOW_VISION, FLOWS, InboundFacts, KeySpec
 NETWORKS: Final = frozenset({"tcp", "ws", "grpc", "httpupgrade", "xhttp", "kcp"})
 SECURITIES: Final = frozenset({"none", "tls", "reality"})
 MAX_LENGTH: Final = 8192
+REALITY_FINGERPRINTS: Final = ("chrome", "firefox", "safari")
+"""Browsers that a client may look like before REALITY: those that offer X25519MLKEM768, without which Xray 26.9 and later serve
+nobody. Proven with packets; the first is the default, and the one that every program has."""
 
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 SHORT_ID: Final = re.compile(r"(?:[0-9a-fA-F]{2}){0,8}")
@@ -141,8 +144,13 @@ def parse_link(text: str) -> VlessLink:
 
 
 def link_for(spec: KeySpec, inbound: InboundFacts, name: str = "") -> VlessLink:
-    """The customer's link for this key on this inbound. The flow is the key's own: it is what the server will demand."""
-    reality = inbound.security == "reality"
+    """The customer's link for this key on this inbound. The flow is the key's own: it is what the server will demand.
+
+    A fingerprint with which REALITY serves nobody, as an older agent may still report, is replaced by the default.
+    """
+    fingerprint = inbound.fingerprint
+    if inbound.security == "reality" and fingerprint not in REALITY_FINGERPRINTS:
+        fingerprint = REALITY_FINGERPRINTS[0]
     return VlessLink(
         spec.uuid,
         inbound.host,
@@ -152,7 +160,7 @@ def link_for(spec: KeySpec, inbound: InboundFacts, name: str = "") -> VlessLink:
         security=inbound.security,
         flow=spec.flow,
         sni=inbound.sni,
-        fingerprint=(inbound.fingerprint or "chrome") if reality else inbound.fingerprint,
+        fingerprint=fingerprint,
         public_key=inbound.public_key,
         short_id=inbound.short_id,
     )

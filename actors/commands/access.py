@@ -50,14 +50,15 @@ def grant(ctx: click.Context, telegram_id: int, tariff: str, days: int, key: str
 @click.pass_context
 def trial(ctx: click.Context, telegram_id: int, beyond: bool, as_json: bool) -> None:
     """Give customer TELEGRAM_ID the trial: 72 hours, once per customer ever."""
+    rules, allowed = load_config(ctx).section(TrialSettings), allowance(ctx, beyond)
 
     async def run(tx: Tx) -> Entitlement:
         return await grant_trial(
             tx,
             telegram_id,
             actor=acting_operator(ctx).actor,
-            rules=load_config(ctx).section(TrialSettings),
-            allowance=allowance(ctx, beyond),
+            rules=rules,
+            allowance=allowed,
         )
 
     _show(in_transaction(ctx, "trial", run), telegram_id, as_json)
@@ -150,6 +151,7 @@ def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, b
     works. Refused (65) if no subscription runs.
     """
     name = idempotency_key or f"operator:{uuid4().hex}"
+    allowed = allowance(ctx, beyond)
 
     async def run(tx: Tx) -> str:
         return await request_reissue(
@@ -157,7 +159,7 @@ def reissue(ctx: click.Context, telegram_id: int, idempotency_key: str | None, b
             telegram_id,
             actor=acting_operator(ctx).actor,
             idempotency_key=name,
-            allowance=allowance(ctx, beyond),
+            allowance=allowed,
         )
 
     key_id = in_transaction(ctx, "reissue", run)

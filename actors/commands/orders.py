@@ -98,6 +98,7 @@ def open_(
     as_json: bool,
 ) -> None:
     """Open an order at today's price, payable for 30 minutes. The same --key again shows the first order."""
+    allowed = allowance(ctx, beyond)
 
     async def run(tx: Tx) -> Order:
         name = f"{KEY_PREFIX}:{key}"
@@ -108,7 +109,7 @@ def open_(
             days,
             idempotency_key=name,
             promo_code=promo,
-            allowance=allowance(ctx, beyond),
+            allowance=allowed,
         )
 
     found = in_transaction(ctx, "orders.open", run)

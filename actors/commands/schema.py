@@ -7,7 +7,9 @@ import click
 from actors.commands.database import database_config, in_session, in_transaction
 from db.driver.session import Session
 from db.schema.migrate import check_schema, load_migrations, migrate
+from db.schema.packages import check_packages, migrate_packages
 from db.settings import DatabaseSettings
+from db.tx import Tx
 from runtime.cli import config_option, emit, json_option
 
 
@@ -29,7 +31,8 @@ def migrate_(ctx: click.Context, as_json: bool) -> None:
     settings = config.section(DatabaseSettings)
 
     async def use(session: Session) -> tuple[str, ...]:
-        return await migrate(session.statements, purpose=settings.purpose, wait=settings.migration_wait)
+        applied = await migrate(session.statements, purpose=settings.purpose, wait=settings.migration_wait)
+        return applied + await migrate_packages(session.statements, settings.packages, wait=settings.migration_wait)
 
     applied = in_session(ctx, use)
     emit({"applied": list(applied)}, as_json, lambda: "\n".join(applied) or "the schema is up to date")
@@ -41,6 +44,12 @@ def migrate_(ctx: click.Context, as_json: bool) -> None:
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
     """Check that the schema is exactly this program's: 78 if it is older, newer or was changed."""
-    in_transaction(ctx, "check schema", check_schema)
+    packages = database_config(ctx).section(DatabaseSettings).packages
+
+    async def look(tx: Tx) -> None:
+        await check_schema(tx)
+        await check_packages(tx, packages)
+
+    in_transaction(ctx, "check schema", look)
     latest = str(load_migrations()[-1])
     emit({"schema": latest}, as_json, lambda: f"the schema is up to date, at {latest}")

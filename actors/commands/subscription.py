@@ -10,7 +10,7 @@ import click
 from actors.commands.database import in_transaction
 from actors.commands.parameters import TELEGRAM_ID
 from actors.nodes.links import subscription_state, working_links
-from db.access.subscriptions import KeyPlace, SubscriptionView, get_subscription
+from db.access.subscriptions import PlaceView, SubscriptionView, get_subscription
 from db.errors import BusinessError
 from runtime.cli import config_option, emit, json_option
 from vpn.link import VlessLink
@@ -79,11 +79,11 @@ def _print_links(telegram_id: int, links: list[VlessLink], form: Format) -> None
     sys.stdout.buffer.write(b"\n")
 
 
-def _places(found: SubscriptionView) -> tuple[KeyPlace, ...]:
+def _places(found: SubscriptionView) -> tuple[PlaceView, ...]:
     return () if found.key is None else found.key.places
 
 
-def _trouble(place: KeyPlace) -> str:
+def _trouble(place: PlaceView) -> str:
     if place.missing_since is not None:
         return f"{place.node} had it, and was seen without it since {place.missing_since:%Y-%m-%d %H:%M} UTC"
     return f"{place.node} has not confirmed it yet"

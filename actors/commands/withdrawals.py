@@ -33,6 +33,7 @@ from db.tx import Tx
 from db.work.audit import act_as, record_audit
 from db.work.sealing import Seal
 from runtime.cli import acting_operator, config_option, emit, json_option, load_config, table
+from runtime.config import Config
 from runtime.operators import Role
 
 _PAGE = 100
@@ -91,14 +92,15 @@ def show(ctx: click.Context, number: int, as_json: bool) -> None:
 
     That it was opened, and by whom, is kept in the audit trail.
     """
-    who, above = acting_operator(ctx), _second_above(ctx)
+    who, config = acting_operator(ctx), load_config(ctx)
+    above = _second_above(config)
     sees_all = who.role is not None and who.role.includes(Role.MONEY)
 
     async def run(tx: Tx) -> _Shown:
         found = await find_withdrawal(tx, number)
         where = found.destination
         if sees_all:
-            where = await open_destination(tx, number, _seal(ctx), actor=who.actor)
+            where = await open_destination(tx, number, _seal(config), actor=who.actor)
         lacks = found.state == "reserved" and lacks_confirmation(found, who.actor, above)
         return _Shown(found, where, sees_all, await money_sources(tx, found.customer_id), lacks)
 
@@ -130,6 +132,7 @@ def _whole_text(shown: _Shown) -> str:
 @click.pass_context
 def request(ctx: click.Context, telegram_id: int, amount: int, destination: str, key: str, as_json: bool) -> None:
     """Reserve AMOUNT kopecks of the balance of customer TELEGRAM_ID to be paid out, 500 RUB or more."""
+    config = load_config(ctx)  # takes a while: not while a transaction is open
 
     async def run(tx: Tx) -> Withdrawal:
         return await request_withdrawal(
@@ -139,7 +142,7 @@ def request(ctx: click.Context, telegram_id: int, amount: int, destination: str,
             destination=destination,
             idempotency_key=key,
             actor=acting_operator(ctx).actor,
-            seal=_seal(ctx),
+            seal=_seal(config),
         )
 
     _show(in_transaction(ctx, "withdrawals.request", run), as_json)
@@ -174,10 +177,11 @@ def approve(ctx: click.Context, number: int, reference: str, as_json: bool) -> N
 
     Above `withdrawals.second_operator_above` another operator has to confirm it before (`atlas withdrawals confirm`).
     """
+    above = _second_above(load_config(ctx))
 
     async def run(tx: Tx) -> tuple[Withdrawal, MoneySources]:
         found = await approve_withdrawal(
-            tx, number, actor=acting_operator(ctx).actor, reference=reference, second_above=_second_above(ctx)
+            tx, number, actor=acting_operator(ctx).actor, reference=reference, second_above=above
         )
         return found, await money_sources(tx, found.customer_id)
 
@@ -209,7 +213,7 @@ def seal(ctx: click.Context, as_json: bool) -> None:
     Housekeeping seals them by itself; only this rewrites the table at once, which locks it for a moment. Write-ahead logs and
     backups from before still hold them. It may be stopped and begun again.
     """
-    opened = _seal(ctx)
+    opened = _seal(load_config(ctx))
 
     async def use(session: Session) -> int:
         async def page(tx: Tx) -> int:
@@ -233,14 +237,12 @@ def seal(ctx: click.Context, as_json: bool) -> None:
     emit({"sealed": total, "key": opened.fingerprint}, as_json, lambda: words)
 
 
-def _seal(ctx: click.Context) -> Seal:
-    config = load_config(ctx)
+def _seal(config: Config) -> Seal:
     return open_seal(config.section(WithdrawalSettings), config.section(EmbeddedSettings))
 
 
-def _second_above(ctx: click.Context) -> Money | None:
+def _second_above(config: Config) -> Money | None:
     """From which sum on a second operator is needed; None where no operators are declared, who could be the second one."""
-    config = load_config(ctx)
     return Money(config.section(WithdrawalSettings).second_operator_above) if config.operators else None
 
 

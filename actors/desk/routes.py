@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from runtime import Services
+from runtime import Services, in_words, judge_readiness
 from runtime.config import Secret
 from runtime.http import route
 
@@ -20,8 +20,9 @@ def admin_app(services: Services, token: Secret) -> Starlette:
     """The ASGI application.
 
     `GET /livez`: 200 while this loop turns; never the database. `GET /startupz`: 200 once every actor has been up. `GET
-    /readyz`: 200 if every actor can do its work, else 503 with the reasons by actor. `GET /metrics`: Prometheus text; with a
-    token set, 401 without it.
+    /readyz`: 200 if every actor can do its work and as many nodes as are required are well, else 503; with the reasons by actor,
+    and beside them what is wrong with nodes that can be done without. `GET /metrics`: Prometheus text; with a token set, 401
+    without it.
     """
 
     started = False
@@ -39,8 +40,13 @@ def admin_app(services: Services, token: Secret) -> Starlette:
         return JSONResponse({"started": True})
 
     async def readyz(_: Request) -> Response:
-        reasons = {name: why for name, is_ready, why in readiness(services) if not is_ready}
-        return JSONResponse({"ready": not reasons, "not_ready": reasons}, status_code=503 if reasons else 200)
+        found = judge_readiness(services.registry)
+        said = {
+            "ready": found.is_ready,
+            "not_ready": in_words(found.not_ready),
+            "degraded": in_words(found.degraded),
+        }
+        return JSONResponse(said, status_code=200 if found.is_ready else 503)
 
     async def metrics(request: Request) -> Response:
         if token and not _is_authorized(request, token):
@@ -55,11 +61,6 @@ def admin_app(services: Services, token: Secret) -> Starlette:
             Route("/metrics", metrics),
         ]
     )
-
-
-def readiness(services: Services) -> list[tuple[str, bool, str]]:
-    """For every actor: its name, whether it can do its work, and why not. Who declined to run or has finished is left out."""
-    return [(address.name, *address.readiness) for address in services.registry if address.is_awaited]
 
 
 def _is_authorized(request: Request, token: Secret) -> bool:

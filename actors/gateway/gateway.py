@@ -107,7 +107,7 @@ class Gateway(Actor):
             return pool_of(self.context, self.pool)
 
         seal = seal_opener(self.withdrawals, self.embedded)
-        shop = Shop(keys, pool, self._providers, seal, self.limits, self.trials)
+        shop = Shop(keys, pool, self._providers, seal, self.limits, self.trials, publish=self.context.publish)
         return [
             Route("/healthz", self._healthz),
             *payment_routes(Intake.of(self.context, self.pool), self._providers),

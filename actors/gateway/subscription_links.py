@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from actors.nodes.links import LINKS_LEFT_OUT, log, working_links
+from actors.nodes.links import LINKS_LEFT_OUT, log, why_no_access, working_links
 from actors.pool.client import Pool
 from actors.shop.problems import RETRY_SECONDS, problem_of
 from actors.shop.settings import ShopSettings
@@ -21,7 +21,8 @@ from db.tx import Tx
 from vpn.errors import LinkError
 from vpn.link import VlessLink
 from vpn.subscription.headers import SubscriptionFacts, headers
-from vpn.subscription.render import Format, UnknownFormat, choose_format, render
+from vpn.subscription.no_access import NoAccess
+from vpn.subscription.render import Format, UnknownFormat, choose_format, connects_over_reality, render
 
 LONGEST_TOKEN: Final = 64
 _NOBODY: Final = "there is no such subscription\n"
@@ -31,8 +32,10 @@ _NOBODY: Final = "there is no such subscription\n"
 def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:
     """`GET /s/{token}`, and `/s/{token}/{form}` for a form that the program's name does not tell.
 
-    An ended subscription is answered with its end and no links; an unknown token with 404; 406 if the form can say no link
-    of a customer who has some; 503 while the database is away. A node that a form has no words for is left out of it alone.
+    Without a right to access (ended, revoked, not yet active) every form is a dead end that is called by the reason, and so is
+    one for a program that can use none of the customer's nodes; the announcement says it too. A node that a form has no words
+    for, or that the program cannot connect to, is left out for it alone. 404 for an unknown token; 503 while the database is
+    away.
     """
 
     async def answer(request: Request) -> Response:
@@ -40,7 +43,8 @@ def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:
         if len(token) > LONGEST_TOKEN or not token.isascii():
             return PlainTextResponse(_NOBODY, HTTPStatus.NOT_FOUND)
         try:
-            form = choose_format(request.headers.get("user-agent", ""), request.headers.get("accept", ""), suffix)
+            program = request.headers.get("user-agent", "")
+            form = choose_format(program, request.headers.get("accept", ""), suffix)
             found = await pool().run("link.find", _find, token)
         except UnknownFormat as error:
             return PlainTextResponse(f"{error}\n", HTTPStatus.NOT_FOUND)
@@ -51,7 +55,8 @@ def link_routes(shop: ShopSettings, pool: Callable[[], Pool]) -> list[Route]:
             return PlainTextResponse("try again in a moment\n", HTTPStatus.SERVICE_UNAVAILABLE, wait)
         if found is None:
             return PlainTextResponse(_NOBODY, HTTPStatus.NOT_FOUND)
-        return _render(shop, form, token, *found)
+        # whoever asks for a form by its name gets what it can say, whatever we think of the program
+        return answer_for(shop, form, token, *found, over_reality=bool(suffix) or connects_over_reality(program))
 
     return [Route("/s/{token}", answer, methods=["GET"]), Route("/s/{token}/{form}", answer, methods=["GET"])]
 
@@ -64,47 +69,51 @@ async def _find(tx: Tx, token: str) -> tuple[str, SubscriptionView | None, Custo
     return customer.language, await get_subscription(tx, owner), await usage_of(tx, owner)
 
 
-def _can_say(form: Format, link: VlessLink, url: str) -> bool:
-    """Whether a form has words for this link; a customer's other nodes must not be lost with the one that it has none for."""
+def _can_use(form: Format, link: VlessLink, *, over_reality: bool) -> bool:
+    """Whether this link is of use to the program; a customer's other nodes must not be lost with the one that is not."""
+    why = ""
+    if link.security == "reality" and not over_reality:
+        why = "the program does not offer X25519MLKEM768, without which a REALITY node refuses it"
     try:
-        render([link], form, url=url)
+        render([link], form)
     except LinkError as error:
-        LINKS_LEFT_OUT.labels(link.name.removeprefix("ATLAS ")).inc()
+        why = str(error)
+    if why:
+        node = link.name.removeprefix("ATLAS ")
+        LINKS_LEFT_OUT.labels(node).inc()
         log.warning(
-            "a form cannot say a node's link; the node is left out", form=form.value, node=link.name, why=str(error)
+            "a customer's program cannot use a node's link; the node is left out", form=form.value, node=node, why=why
         )
-        return False
-    return True
+    return not why
 
 
-def _render(
+def answer_for(
     shop: ShopSettings,
     form: Format,
     token: str,
     language: str,
     found: SubscriptionView | None,
     traffic: CustomerTraffic,
+    *,
+    over_reality: bool = True,
 ) -> Response:
+    """What is served: the customer's working links in this form, or a dead end; with the headers that go with it."""
     links = working_links(found)
     url = f"{shop.public_url}/s/{token}" if shop.public_url else ""
-    if form is Format.QR and not url and not links:
-        return PlainTextResponse("there is no link now\n", HTTPStatus.NOT_FOUND)
-    sayable = [link for link in links if _can_say(form, link, url)]
-    if links and not sayable:
-        return PlainTextResponse(
-            f"none of the links can be said as {form.value}; take another form\n", HTTPStatus.NOT_ACCEPTABLE
-        )
-    body = render(sayable, form, title=shop.title, url=url, language=language)
+    usable = [link for link in links if _can_use(form, link, over_reality=over_reality)]
+    no_access = NoAccess.OTHER_APP if links else why_no_access(found)
+    body = render(usable, form, title=shop.title, url=url, language=language, no_access=no_access)
     said = headers(
         SubscriptionFacts(
             title=shop.title,
             expires_at=None if found is None else found.expires_at,
             upload=traffic.uploaded,
             download=traffic.downloaded,
-            update_hours=shop.update_hours,
+            # the sooner a program asks again, the shorter somebody who has paid meanwhile is left without
+            update_hours=shop.update_hours if usable else 1,
             support_url=shop.support_url,
             page_url=url,
-            announce=shop.announce,
+            announce=shop.announce if usable else no_access.text(language),
         ),
         attachment=form not in (Format.HTML, Format.QR),
     )

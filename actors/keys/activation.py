@@ -6,10 +6,17 @@ from operator import attrgetter
 
 import attrs
 
+from actors.announcements import KeyActive
 from actors.keys.diff import key_spec
 from actors.keys.key_worker import KeySql, KeyWorker
 from actors.nodes.messages import PutKey
-from db.keys.activation import claim_activations, confirm_activation, fail_activation, postpone_activation
+from db.keys.activation import (
+    ActivationResult,
+    claim_activations,
+    confirm_activation,
+    fail_activation,
+    postpone_activation,
+)
 from db.keys.claims import KeyClaim, Placement
 
 
@@ -30,6 +37,8 @@ class Activation(KeyWorker):
         postpone=postpone_activation,
         fail=fail_activation,
         failed=attrgetter("value"),
+        final=ActivationResult.ACTIVATED,
+        announcement=KeyActive,
     )
 
     def request_for(self, claim: KeyClaim, place: Placement) -> PutKey:

@@ -38,9 +38,12 @@ class KeySettled(Event):
 
 @attrs.frozen
 class KeyPostponed(Event):
-    """A node was away, or a row of the key locked; the key is tried again, and no attempt was counted."""
+    """A node was away, or a row of the key locked; the key is tried again, and no attempt was counted.
 
-    level: ClassVar[int] = logging.WARNING
+    Logged at the level debug alone: all keys of a node that is away wait, and KeysWait says so once.
+    """
+
+    level: ClassVar[int] = logging.DEBUG
     key_id: str
     retry_in: float
     attempts: int
@@ -51,6 +54,21 @@ class KeyPostponed(Event):
 
     def line(self) -> str:
         return f"key {self.key_id}, wanted so since {self.waited:.0f} s, waits {self.retry_in:.0f} s more: {self.why}"
+
+
+@attrs.frozen
+class KeysWait(Event):
+    """Keys wait for one thing that is away: said when that begins and once a cooldown while it lasts, however many they are."""
+
+    level: ClassVar[int] = logging.WARNING
+    subject: str
+    """What they wait for: a node, or a row that another session keeps locked."""
+    count: int
+    """Keys of this round that wait for it."""
+    why: str
+
+    def line(self) -> str:
+        return f"{self.count} keys wait for {self.subject}: {self.why}"
 
 
 @attrs.frozen

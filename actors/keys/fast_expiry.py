@@ -6,13 +6,14 @@ from operator import attrgetter
 
 import attrs
 
+from actors.announcements import AccessEnded
 from actors.keys.key_worker import KeySql, KeyWorker
 from actors.nodes.messages import RemoveKey
 from actors.pool.client import Pool
 from db.access.subscriptions import expire_page
 from db.errors import DatabaseBusy
 from db.keys.claims import KeyClaim, Placement
-from db.keys.removal import claim_removals, confirm_removal, fail_removal, postpone_removal
+from db.keys.removal import RemovalResult, claim_removals, confirm_removal, fail_removal, postpone_removal
 from db.lease.queue import Lane
 from runtime import Budget, WakeUp, get_logger
 
@@ -39,6 +40,8 @@ class FastExpiry(KeyWorker):
         postpone=postpone_removal,
         fail=fail_removal,
         failed=lambda failures: "lost" if failures is None else f"failed {failures} times",
+        final=RemovalResult.REMOVED,
+        announcement=AccessEnded,
     )
     lane = Lane.BATCH
 

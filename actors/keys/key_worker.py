@@ -10,7 +10,16 @@ import attrs
 import trio
 from attrs.validators import ge, gt
 
-from actors.keys.events import KEY_SETTLE_SECONDS, KEYS_SETTLED, KeyFailed, KeyPostponed, KeySettled, KeysOverdue
+from actors.announcements import AccessEnded, KeyActive
+from actors.keys.events import (
+    KEY_SETTLE_SECONDS,
+    KEYS_SETTLED,
+    KeyFailed,
+    KeyPostponed,
+    KeySettled,
+    KeysOverdue,
+    KeysWait,
+)
 from actors.nodes.messages import node_ref
 from actors.pool.client import Pool, pool_of
 from actors.pool.database_worker import ClaimingWorker, outage_delay
@@ -72,9 +81,16 @@ class KeyRound:
     """How it showed that the database is away."""
     all_claims_settled: bool = True
     """Every claim was used up or given back."""
+    waits: dict[str, tuple[int, str]] = attrs.field(factory=dict)
+    """How many keys wait for what (a node, a locked row), and why the first of them does."""
     timed_out_nodes: dict[str, Exception] = attrs.field(factory=dict)
     """Nodes that did not answer in time, and how that looked."""
     _limiters: dict[str, trio.CapacityLimiter] = attrs.field(factory=dict)
+
+    def note_wait(self, subject: str, why: str) -> None:
+        """One more key waits for this."""
+        count, first = self.waits.get(subject, (0, why))
+        self.waits[subject] = (count + 1, first)
 
     def waited(self, claim: KeyClaim) -> float:
         """Seconds since the key has been wanted so, by the database's clock."""
@@ -103,12 +119,20 @@ class KeySql:
     """Count a real failure; the next attempt is newer than the generation that the node knows."""
     failed: Callable[[Any], str]
     """The name of what `fail` returned."""
+    final: str
+    """The name of what `confirm` returns when the last node has confirmed."""
+    announcement: type[KeyActive] | type[AccessEnded]
+    """What that is for those that wait for it."""
 
 
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
 _LOCAL_RETRY = 0.02
+_NOT_CONFIGURED = (
+    "it is not in this configuration; put it back under [nodes], or leave it out: nothing waits for it any more once no "
+    "supervisor has seen it for `retire_after` of the actor `reconcile` (10 minutes)"
+)
 
 
 @attrs.define(eq=False)
@@ -145,6 +169,9 @@ class KeyWorker(ClaimingWorker):
     alert_cooldown: float = attrs.field(default=300.0, validator=ge(0))
     """Seconds between two alerts."""
     _next_alert_at: float = attrs.field(init=False, default=float("-inf"))
+    _told_waits: dict[str, float] = attrs.field(init=False, factory=dict)
+    """What keys wait for, and when that was said."""
+    _unconfigured: set[str] = attrs.field(init=False, factory=set)
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=self.lane)
@@ -169,6 +196,7 @@ class KeyWorker(ClaimingWorker):
             return self.without_database(round_.lost)
         self.keep_claimer(claimer, all_claims_settled=round_.all_claims_settled)
         self._alert(overdue)
+        self._tell_waits(round_)
         return Iteration(done=budget.done, more=is_unprepared or len(claims) == self.page_size)
 
     async def prepare(self, pool: Pool, budget: Budget) -> bool:
@@ -234,7 +262,7 @@ class KeyWorker(ClaimingWorker):
     async def _tell_node(self, claim: KeyClaim, place: Placement, round_: KeyRound, troubles: list[Exception]) -> None:
         async with round_.limiter_of(place.node, self.concurrency):
             if place.node in round_.timed_out_nodes:
-                troubles.append(round_.timed_out_nodes[place.node])
+                self._note_trouble(place, round_.timed_out_nodes[place.node], round_, troubles)
                 return
             try:
                 await self.ask_node(place, self.request_for(claim, place))
@@ -242,10 +270,20 @@ class KeyWorker(ClaimingWorker):
                 if isinstance(error, AskTimeout):
                     # it took all the patience that there is: the others of this iteration need not try
                     round_.timed_out_nodes[place.node] = error
-                troubles.append(error)
+                self._note_trouble(place, error, round_, troubles)
                 return
+            self._told_waits.pop(f"node {place.node}", None)
+            self._unconfigured.discard(f"node {place.node}")
             self.context.failpoint("applied")
             await self._confirm(claim, [NodeConfirmation(place.node)], round_, troubles)
+
+    def _note_trouble(self, place: Placement, error: Exception, round_: KeyRound, troubles: list[Exception]) -> None:
+        troubles.append(error)
+        if isinstance(error, UnknownActor):
+            round_.note_wait(f"node {place.node}", _NOT_CONFIGURED)
+            self._unconfigured.add(f"node {place.node}")
+        elif not _is_refusal(error):
+            round_.note_wait(f"node {place.node}", str(error))
 
     async def _confirm(
         self,
@@ -264,6 +302,8 @@ class KeyWorker(ClaimingWorker):
         KEYS_SETTLED.labels(self.context.name, outcome).inc()
         KEY_SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
         self.context.emit(KeySettled(actor=self.context.name, key_id=claim.key_id, outcome=outcome, took=took))
+        if outcome == self.sql.final:
+            self.context.publish(self.sql.announcement(claim.key_id, claim.subscription_id, claim.customer_id))
 
     async def _fail(self, claim: KeyClaim, round_: KeyRound, error: Exception) -> None:
         known = error.generation if isinstance(error, NodeConflict) else -1
@@ -296,6 +336,7 @@ class KeyWorker(ClaimingWorker):
     def _leave_claimed(self, claim: KeyClaim, round_: KeyRound, why: str) -> None:
         """Nothing can be written down about the key: it stays claimed until the next look of a new incarnation of the owner."""
         round_.all_claims_settled = False
+        round_.note_wait("a locked row", why)
         self._try_again(claim, round_, outage_delay(round_.waited(claim)), why)
         KEYS_SETTLED.labels(self.context.name, "left").inc()
 
@@ -313,6 +354,15 @@ class KeyWorker(ClaimingWorker):
                 why=why,
             )
         )
+
+    def _tell_waits(self, round_: KeyRound) -> None:
+        """Say what keys wait for: when it begins, and again after the cooldown; of a node that is not configured, once."""
+        now = trio.current_time()
+        for subject, (count, why) in round_.waits.items():
+            told = self._told_waits.get(subject)
+            if told is None or (now - told >= self.alert_cooldown and subject not in self._unconfigured):
+                self._told_waits[subject] = now
+                self.context.emit(KeysWait(actor=self.context.name, subject=subject, count=count, why=why))
 
     def _alert(self, overdue: OverdueKeys) -> None:
         """Say that keys wait too long: at once, and again no sooner than after the cooldown."""

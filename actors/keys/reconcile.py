@@ -19,10 +19,15 @@ from db.keys.nodes import retire_nodes
 from db.keys.reconcile import give_up_pass
 from db.lease.queue import Lane
 from db.work.leader_leases import LostEpoch
-from runtime import AskError, Budget, Iteration, WakeUp, get_logger
+from runtime import AskError, Budget, Iteration, Message, Timer, WakeUp, get_logger, handler
 from vpn.errors import BreakerOpen, NodeError, NodeReadOnly, NodeUnavailable, NodeUnreachable
 
 log = get_logger("reconcile")
+
+
+@attrs.frozen
+class CompareAgain(Message):
+    """To itself: look at the nodes that could not be compared, or are not settled."""
 
 
 @attrs.define(eq=False)
@@ -61,8 +66,29 @@ class Reconcile(DatabaseWorker):
     """Seconds after which a node is retired that is not configured any more, and was not seen by any process."""
     patience: float = attrs.field(default=10.0, validator=gt(0))
     """Seconds that a node may take for one answer."""
+    retry_troubled: float = attrs.field(default=10.0, validator=gt(0))
+    """Seconds after which a node that could not be compared is looked at again."""
+    cooldown: float = attrs.field(default=300.0, validator=gt(0))
+    """Seconds between two alerts about a node that cannot be compared."""
+    _are_all_due: bool = attrs.field(init=False, default=True)
+    _all_at: float = attrs.field(init=False, default=float("-inf"))
+    """When all nodes are due, not only those that are open or in trouble."""
+    _open: set[str] = attrs.field(init=False, factory=set)
+    """Nodes whose look is not over."""
+    _soon: Timer | None = attrs.field(init=False, default=None)
+    _unsettled: set[str] = attrs.field(init=False, factory=set)
+    _said_at: dict[str, float] = attrs.field(init=False, factory=dict)
     _verdicts: dict[str, str] = attrs.field(init=False, factory=dict)
     _troubles: dict[str, str] = attrs.field(init=False, factory=dict)
+
+    @handler
+    async def wake_up(self, message: WakeUp) -> None:
+        self._are_all_due = True
+        await super().wake_up(message)
+
+    @handler
+    async def look_again(self, message: CompareAgain) -> None:
+        await super().wake_up(WakeUp())
 
     async def iterate(self, budget: Budget) -> Iteration:
         pool = pool_of(self.context, self.pool, lane=Lane.BATCH)
@@ -72,8 +98,10 @@ class Reconcile(DatabaseWorker):
                     return self._wait_for(lease.holder)
                 return await self._reconcile(pool, lease, budget)
         except LeaseError as error:
+            self._are_all_due = True
             return self.without_database(error)
         except LostEpoch as error:
+            self._are_all_due = True
             log.warning("stopped, and undid nothing", reason=str(error))
             return Iteration(note="another process took over")
 
@@ -83,24 +111,30 @@ class Reconcile(DatabaseWorker):
     async def _reconcile(self, pool: Pool, lease: LeaderLease, budget: Budget) -> Iteration:
         names = node_names(self.context.services.registry)
         for retired in await pool.run("reconcile.retire", retire_nodes, names, self.retire_after):
-            log.warning("a node is not configured any more; nothing waits for it from now on", node=retired)
-        unfinished: list[str] = []
+            # a warning was given when keys began to wait for it
+            log.info("a node is not configured any more; nothing waits for it from now on", node=retired)
+        now = trio.current_time()
+        if self._are_all_due or now >= self._all_at:
+            self._open |= set(names)
+            self._are_all_due, self._all_at = False, now + self.interval * (1 - self.tick_jitter)
         lost: list[Exception] = []
         async with trio.open_nursery() as nursery:
             for name in names:
-                nursery.start_soon(self._look_at, name, lease, budget, unfinished, lost)
-        self.context.ready(not self._troubles, "; ".join(f"{name}: {why}" for name, why in self._troubles.items()))
+                if name in self._open or name in self._troubles:
+                    nursery.start_soon(self._look_at, name, lease, budget, lost)
+        for name in names:
+            why = self._troubles.get(name, "")
+            self.context.trouble("comparing", f"{name}: {why}" if why else "", about=f"nodes.{name}")
+        self._look_again_soon()
         if lost:
             raise lost[0]
         return Iteration(
             done=budget.done,
-            more=bool(unfinished),
+            more=bool(self._open - self._unsettled),
             note=", ".join(f"{name} {self._verdicts.get(name, '')}" for name in names),
         )
 
-    async def _look_at(
-        self, name: str, lease: LeaderLease, budget: Budget, unfinished: list[str], lost: list[Exception]
-    ) -> None:
+    async def _look_at(self, name: str, lease: LeaderLease, budget: Budget, lost: list[Exception]) -> None:
         limits = PassLimits(
             grace=self.grace,
             removals=self.removals,
@@ -110,12 +144,13 @@ class Reconcile(DatabaseWorker):
             restore_from=self.restore_from,
             patience=self.patience,
         )
+        self._unsettled.discard(name)
         try:
             looked = NodePass(self.context, lease, name, limits, budget)
             verdict = await looked.run()
             self._troubles.pop(name, None)
             if not looked.is_settled:
-                self.context.after(self.retry_seconds, WakeUp())
+                self._unsettled.add(name)
             if verdict in ("drifted", "told again"):
                 # what is in quarantine is looked at again once it may be removed
                 self.context.after(self.grace + 1.0, WakeUp())
@@ -136,14 +171,26 @@ class Reconcile(DatabaseWorker):
         except (LeaseError, LostEpoch) as error:
             verdict = "interrupted"
             lost.append(error)
-        if verdict == "unfinished":
-            unfinished.append(name)
+        if verdict != "unfinished" and name not in self._unsettled:
+            self._open.discard(name)
         self._verdicts[name] = verdict
         RECONCILE_PASSES.labels(name, verdict).inc()
 
     def _stop(self, name: str, why: str) -> None:
+        """Note that a node could not be compared, and say so: when it begins, and once a `cooldown` while it lasts."""
+        now = trio.current_time()
+        if name not in self._troubles or now - self._said_at[name] >= self.cooldown:
+            self._said_at[name] = now
+            self.context.emit(PassStopped(actor=self.context.name, node=name, why=why))
         self._troubles[name] = why
-        self.context.emit(PassStopped(actor=self.context.name, node=name, why=why))
+
+    def _look_again_soon(self) -> None:
+        """What could not be compared, or is not settled, is looked at again at once and not at the next tick: it may be cured."""
+        if self._soon is not None:
+            self._soon.cancel()
+        is_due = self._troubles or self._unsettled
+        seconds = self.retry_seconds if self._unsettled else self.retry_troubled
+        self._soon = self.context.after(seconds, CompareAgain()) if is_due else None
 
     async def _give_up(self, lease: LeaderLease, name: str, why: str, lost: list[Exception]) -> None:
         try:

@@ -18,7 +18,7 @@ from db.settings import DatabaseSettings
 from runtime import Actor, Ignore, StartRefused, StopReason, get_logger, handler
 from runtime.child_process import PIPE, ChildProcess, lines, spawn
 from runtime.config import Secret
-from vpn.node.settings import NodeSettings
+from vpn.node.settings import NodeSettings, NodesSettings
 
 log = get_logger("agent")
 
@@ -44,6 +44,7 @@ class EmbeddedNode(Actor):
     key: str
     node: NodeSettings
     embedded: EmbeddedSettings
+    nodes: NodesSettings = attrs.field(factory=NodesSettings)
     database: DatabaseSettings = attrs.field(factory=DatabaseSettings)
     """Beside a database whose clock may be moved, the node's clock may be moved as well."""
     _agent: ChildProcess | None = attrs.field(init=False, default=None)
@@ -52,6 +53,7 @@ class EmbeddedNode(Actor):
     async def on_start(self) -> None:
         if self.node.url:
             raise Ignore(f"nodes.{self.key}.url names an agent elsewhere")
+        self.context.one_of("nodes", self.key, self.nodes.required)
         home = layout_of(self.embedded).node / self.key
         token_file = _keep_token(home)
         agent = self._agent = spawn(

@@ -10,6 +10,7 @@ from runtime.metrics import counter
 from vpn.errors import LinkError
 from vpn.link import VlessLink, link_for
 from vpn.protocol import InboundFacts, KeySpec
+from vpn.subscription.no_access import NoAccess
 
 log = get_logger("links")
 
@@ -27,6 +28,18 @@ def subscription_state(found: SubscriptionView) -> str:
     if found.key is None or found.key.status == "pending":
         return "active" if found.key is not None and found.key.nodes else "activating"
     return found.key.status
+
+
+def why_no_access(found: SubscriptionView | None) -> NoAccess:
+    """Why `working_links` is empty for this customer."""
+    if found is None:
+        return NoAccess.NO_SUBSCRIPTION
+    return {
+        "expired": NoAccess.EXPIRED,
+        "revoked": NoAccess.REVOKED,
+        "failed": NoAccess.FAILED,
+        "active": NoAccess.NO_SERVER,
+    }.get(subscription_state(found), NoAccess.ACTIVATING)
 
 
 def working_links(found: SubscriptionView | None) -> list[VlessLink]:

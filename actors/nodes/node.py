@@ -26,17 +26,18 @@ from actors.nodes.messages import (
     RestoreKeys,
 )
 from actors.nodes.ownership import NodeOwnership, NodeRestored
-from actors.nodes.trouble import NodeTrouble, NodeXrayEnded, xray_ended
+from actors.nodes.trouble import WRONG_KEYS, NodeTrouble, NodeXrayEnded, xray_ended
 from actors.pool.client import pool_of
 from db.driver.classify import sqlstate
 from db.errors import LeaseError
 from db.keys.nodes import count_ended_too_soon, make_keys_due, record_node_seen, register_node
+from db.keys.placements import wrong_keys
 from db.tx import Tx
 from runtime import Actor, AskError, Deferred, Event, Request, WakeUp, get_logger, handler
 from vpn.errors import NodeError, NodeNotOwner, NodeUnavailable
 from vpn.node.breaker import Breaker
 from vpn.node.client import AgentClient
-from vpn.node.settings import NodeSettings
+from vpn.node.settings import NodeSettings, NodesSettings
 from vpn.node.wire import readable
 from vpn.protocol import (
     CAN_LIST_EXPIRED,
@@ -116,6 +117,7 @@ class NodeActor(Actor):
 
     key: str
     node: NodeSettings
+    nodes: NodesSettings = attrs.field(factory=NodesSettings, kw_only=True)
     pool: str = "pool.main"
     wakes: tuple[str, ...] = ()
     """Workers that have something to do once the node is back."""
@@ -129,6 +131,8 @@ class NodeActor(Actor):
     """Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."""
     longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """Seconds that it waits at most."""
+    count_interval: float = attrs.field(default=15.0, validator=attrs.validators.gt(0))
+    """Seconds after which wrong keys are counted again where none was wrong; where some are, they are at each look."""
     clock_tolerance: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds that the node's clock may be away from the database's before that is a condition."""
     owner_interval: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
@@ -147,6 +151,7 @@ class NodeActor(Actor):
     _skew: float = attrs.field(init=False, default=0.0)
     _ended_too_soon: int = attrs.field(init=False, default=0)
     _ownership: NodeOwnership = attrs.field(init=False)
+    _count_at: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.concurrency)
@@ -155,7 +160,8 @@ class NodeActor(Actor):
         self._changes = ChangeBatcher(self._start, self._change)
 
     async def on_start(self) -> None:
-        self.context.ready(False, "not reached yet")
+        self.context.one_of("nodes", self.key, self.nodes.required)
+        self.context.trouble("away", "not reached yet")
         self.context.start_task(self._watch_node, name="reach the node", inherit_deadline=False)
 
     @handler
@@ -270,6 +276,7 @@ class NodeActor(Actor):
             client.owner = lambda: self._ownership.nonce
             while True:
                 await self._probe(client)
+                await self._count_keys()
                 await trio.sleep(self.probe_interval)
 
     async def _locate(self) -> NodeSettings:
@@ -280,7 +287,7 @@ class NodeActor(Actor):
             try:
                 found = await agent.ask(Locate(), within=_LOCATE_SECONDS)
             except AskError as error:
-                self.context.ready(False, f"the embedded agent does not answer: {error}")
+                self.context.trouble("away", f"the embedded agent does not answer: {error}")
                 await trio.sleep(_LOCATE_RETRY)
             else:
                 return attrs.evolve(self.node, url=found.url, token=found.token)
@@ -332,7 +339,7 @@ class NodeActor(Actor):
             self._mark_away(str(error))
             return False
         except LeaseError as error:
-            self.context.ready(False, f"reached, but the database is away: {error}")
+            self.context.trouble("database", f"reached, but the database is away: {error}")
             return False
         except Exception as error:
             if sqlstate(error) is None:
@@ -376,10 +383,28 @@ class NodeActor(Actor):
         trouble.measure(self.key)
         for alert in self._conditions.update(trouble.conditions(self.context.name), trio.current_time()):
             self.context.emit(alert.event(self.context.name))
-        self.context.ready(trouble.is_ready, trouble.text)
+        for kind in ("away", "database"):
+            self.context.trouble(kind, "")
+        for kind, why, blocks in trouble.reasons():
+            self.context.trouble(kind, why, blocks=blocks)
+
+    async def _count_keys(self) -> None:
+        """Say how many keys are wrong on this node, whether it can be reached or not: at each look while any is."""
+        if trio.current_time() < self._count_at:
+            return
+        try:
+            counted = await pool_of(self.context, self.pool).run("node.keys", wrong_keys, self.key)
+        except LeaseError:
+            return  # the pool says so itself
+        for found in counted:  # one, or none before the node was ever reached
+            for kind in ("missing", "late", "ended"):
+                WRONG_KEYS.labels(self.key, kind).set(getattr(found, kind))
+            # one key that is refused must not make a service unready that serves all others
+            self.context.trouble("keys", f"of its keys {found}" if found.wrong else "", blocks=False)
+            self._count_at = trio.current_time() + (0.0 if found.wrong else self.count_interval)
 
     def _mark_away(self, why: str) -> None:
-        self.context.ready(False, why)
+        self.context.trouble("away", why)
         if self._away_since is None:
             self._away_since = trio.current_time()
             self.context.emit(NodeAway(actor=self.context.name, why=why))

@@ -33,6 +33,11 @@ ENDED_TOO_SOON = gauge(
     "Keys that the node takes to be over though it has confirmed a later end.",
     labels=("node",),
 )
+WRONG_KEYS = gauge(
+    "atlas_node_wrong_keys",
+    "Customers' keys that are not on the node as they should be: missing, late, or ended and there still.",
+    labels=("node", "kind"),
+)
 
 XRAY_ENDS = counter(
     "atlas_node_xray_ends_total",
@@ -121,15 +126,16 @@ class NodeTrouble:
             (skew, state.wall_skew, state.ends_held, ended_too_soon),
         )
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the node does what is wanted of it."""
-        return not (self.refuses or self.ended or self.is_foreign)
-
-    @property
-    def text(self) -> str:
-        """All of it in one line."""
-        return "; ".join(filter(None, (self.owner, self.xray, self.refuses, self.ended, self.held, self.clock)))
+    def reasons(self) -> list[tuple[str, str, bool]]:
+        """For the actor's readiness: a word, the trouble (empty if none), and whether it keeps the node from its work."""
+        return [
+            ("owner", self.owner, self.is_foreign),
+            ("xray", self.xray, False),
+            ("changes", self.refuses, True),
+            ("ended", self.ended, True),
+            ("held", self.held, False),
+            ("clock", self.clock, False),
+        ]
 
     def conditions(self, name: str) -> list[Condition]:
         """The same as conditions of the actor of that name."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import attrs
 
+from actors.announcements import PurchaseFinal
 from actors.pool.client import Pool, pool_of
 from actors.pool.database_worker import ClaimingWorker
 from db.billing.renewal_schedule import MAX_FAILURES, RenewalClaim, claim_renewals, fail_renewal, postpone_renewal
@@ -123,6 +124,7 @@ class AutoRenewal(ClaimingWorker):
         self.context.failpoint("renewed")
         RENEWALS.labels(outcome.result.value).inc()
         if outcome.result is RenewalResult.RENEWED:
+            self.context.publish(PurchaseFinal("balance", "entitlement"))
             self.context.emit(
                 Renewed(
                     actor=self.context.name,

@@ -7,6 +7,7 @@ import functools
 import attrs
 import trio
 
+from actors.announcements import PurchaseFinal
 from actors.payments.events import (
     DELIVERIES,
     EVENT_SETTLE_SECONDS,
@@ -17,6 +18,7 @@ from actors.payments.events import (
 )
 from actors.payments.provider import NotUnderstood, NotYet, PaymentError, Provider, ProviderRefused, ProviderUnavailable
 from actors.pool.client import Pool, pool_of
+from db.billing.payment_facts import Captured
 from db.billing.provider_events import (
     MAX_ATTEMPTS,
     StoredEvent,
@@ -130,6 +132,17 @@ class Intake:
         if not settled.is_settled:
             raise Unsettled("somebody else has claimed the event")
         DELIVERIES.labels(provider.name, settled.state).inc()
+        outcome = settled.outcome
+        if isinstance(fact, Captured) and settled.state != "failed" and outcome.get("replayed") is False:
+            money_in = outcome.get("money_in")
+            self.context.publish(
+                PurchaseFinal(
+                    provider.name,
+                    str(outcome.get("result", "")),
+                    money_in if isinstance(money_in, int) else None,
+                    fact.command.order_id,
+                )
+            )
         if settled.state == "processed":
             self.context.emit(
                 EventSettled(

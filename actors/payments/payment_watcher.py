@@ -11,6 +11,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from actors.announcements import PurchaseFinal
 from actors.payments.events import INVOICES, LatePayment, ProviderAway, RefundMade
 from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotUnderstood, NotYet, PaymentError, ProviderRefused, StillOpen
@@ -149,6 +150,7 @@ class PaymentWatcher(ClaimingWorker):
                     self.context.failpoint("read")
                     for order, result in found:
                         self.context.emit(LatePayment(self.context.name, provider.name, order or 0, result))
+                        self.context.publish(PurchaseFinal(provider.name, result, order_id=order))
                     position, is_last = page.position, page.is_last
             except (PaymentError, ProviderRefused) as error:
                 self.context.emit(ProviderAway(self.context.name, provider.name, str(error)))
@@ -223,6 +225,8 @@ class PaymentWatcher(ClaimingWorker):
                         self.context.emit(
                             LatePayment(self.context.name, invoice.provider, invoice.order_id, outcome.result.value)
                         )
+                        result, money_in = outcome.result.value, outcome.money_in_id
+                        self.context.publish(PurchaseFinal(invoice.provider, result, money_in, invoice.order_id))
                 case InvoiceClosed():
                     await pool.run(
                         "payment_watcher.close", close_invoice, invoice.provider, found.invoice_id, found.why

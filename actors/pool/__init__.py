@@ -6,4 +6,10 @@ names; an outage is a state, never a crash. Entry points: `client.pool_of(contex
 `database_worker.DatabaseWorker` for workers whose work is rows, `database_worker.ClaimingWorker` for those that claim
 them. All packages of the room may import `client`, `messages`, `settings` and `database_worker`; `state` (where leases
 are granted, revoked and shed), `opener`, `monitor`, `report`, `errors` and `control` belong to this package.
+
+An actor of one's own imports from `actors.pool` the names that `__init__.pyi` lists, and nothing deeper.
 """
+
+from runtime.public_names import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

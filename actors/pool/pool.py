@@ -34,6 +34,7 @@ from db.errors import (
 from db.lease.lease import Lease, LeaseHolder
 from db.lease.queue import Lane
 from db.schema.migrate import MigrationError, check_schema, migrate
+from db.schema.packages import check_packages, migrate_packages
 from db.settings import DatabaseSettings
 from runtime import Actor, Deferred, Down, Event, Fatal, StopReason, UnknownActor, WakeUp, handler
 
@@ -213,10 +214,12 @@ class PoolActor(Actor):
         try:
             if self.migrate and self.database.migrate_on_start:
                 applied = await migrate(tx, purpose=self.database.purpose, wait=self.database.migration_wait)
+                applied += await migrate_packages(tx, self.database.packages, wait=self.database.migration_wait)
                 if applied:
                     self.context.describe(migrated=f"to {applied[-1]}, {len(applied)} new")
             elif self.migrate:
                 await check_schema(tx)
+                await check_packages(tx, self.database.packages)
         except MigrationError as error:
             raise Fatal(str(error), exit_code=error.exit_code) from error
         except Exception as error:

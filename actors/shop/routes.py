@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from actors.announcements import PurchaseFinal
 from actors.payments.invoicing import open_invoice_for
 from actors.payments.provider import Provider
 from actors.pool.client import Pool
@@ -27,6 +28,7 @@ from db.tx import Tx
 from db.work.audit import act_as
 from db.work.nonces import use_nonce
 from db.work.sealing import Seal
+from runtime import Message
 from runtime.config import Secret
 
 BODY_LIMIT: Final = 16 * 1024
@@ -47,6 +49,8 @@ class Shop:
     trials: TrialSettings = attrs.field(factory=TrialSettings)
     clock: Callable[[], float] = time.time
     """Unix seconds."""
+    publish: Callable[[Message], object] = lambda _: None
+    """Announces to other actors what was committed."""
 
 
 def shop_routes(description: Description, shop: Shop) -> list[Route]:
@@ -86,6 +90,11 @@ def _endpoint(operations: Mapping[str, Operation], shop: Shop) -> Callable[[Requ
             said = await shop.pool().run(f"shop.{operation.name}", _carry_out, operation, call, signed)
             if isinstance(said, BusinessError):
                 return problem_of(said) or problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(said))
+            if operation.name == "buy_from_balance" and not said["replayed"]:
+                order_id = said["order_id"]
+                shop.publish(
+                    PurchaseFinal("balance", "entitlement", None, order_id if isinstance(order_id, int) else None)
+                )
             if operation.name == "open_invoice":
                 said = await _invoice(shop, call)
             return JSONResponse(said)

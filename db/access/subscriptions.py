@@ -30,7 +30,7 @@ class NodeFacts:
 
 
 @attrs.frozen
-class KeyPlace:
+class PlaceView:
     """What is true of the key on one node, as that node confirmed it last."""
 
     node: str
@@ -53,7 +53,7 @@ class KeyView:
     last_error: str | None
     nodes: tuple[NodeFacts, ...]
     """Where the key is confirmed to be present; empty before it is."""
-    places: tuple[KeyPlace, ...] = ()
+    places: tuple[PlaceView, ...] = ()
     """Every node that it has to do with; those of `nodes` are among them."""
 
 
@@ -145,9 +145,9 @@ async def get_subscription(tx: Tx, telegram_id: int) -> SubscriptionView | None:
     )
 
 
-def _place(found: Mapping[str, Any]) -> KeyPlace:
+def _place(found: Mapping[str, Any]) -> PlaceView:
     since = found["missing_since"]
-    return KeyPlace(found["name"], found["as_wanted"], None if since is None else datetime.fromisoformat(since))
+    return PlaceView(found["name"], found["as_wanted"], None if since is None else datetime.fromisoformat(since))
 
 
 async def mark_revoked(tx: Tx, telegram_id: int, *, actor: str) -> bool:

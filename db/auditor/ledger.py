@@ -379,7 +379,9 @@ class Ledger:
         claw = self.rewards.lost_by(refund, end, owner, loss.spent)
         if claw is not None:
             referrer, taken = claw
-            self._claw_back(refund, referrer, taken, loss)
+            if taken:
+                self._claw_back(refund, referrer, taken, loss)
+            self.rewards.took(refund, loss.clawback or loss.journal)
 
     def _claw_back(self, refund: Row, referrer: int, taken: int, loss: Loss) -> None:
         part = min(taken, max(0, self.purses[referrer, "earned"]))
@@ -392,7 +394,6 @@ class Ledger:
         loss.clawback = self._add(
             "referral_clawback", key, referrer, None, refund["money_in_id"], refund["created_at"], legs
         )
-        self.rewards.took(refund, loss.clawback)
 
     def _refund_said(self, refund: Row) -> dict[str, Any]:
         said = self._refund_details.get(f"refund:{refund['id']}")

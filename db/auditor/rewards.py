@@ -190,7 +190,6 @@ class Rewards:
                 if reward.spending.money_in_id is None and base > 0:
                     due.append((reward, base, self._part(reward, base)))
                     left -= base
-        due = [part for part in due if part[2] > 0]
         for reward, base, amount in due:
             reward.taken_base += base
             reward.taken += amount

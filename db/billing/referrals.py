@@ -267,7 +267,7 @@ async def due_of_charge(tx: Tx, money_in_id: int, value: Money, refunded: Money,
     if row is None:
         return ()
     due = Money(row["amount"] * refunded.amount // booked.amount - row["taken"], booked.currency)
-    return (Takeback(row["id"], value, due),) if due > Money(0, due.currency) else ()
+    return (Takeback(row["id"], value, due),)
 
 
 async def due_of_spent(tx: Tx, buyer_id: int, lost: Money) -> Sequence[Takeback]:
@@ -289,30 +289,44 @@ async def due_of_spent(tx: Tx, buyer_id: int, lost: Money) -> Sequence[Takeback]
     left = lost.amount
     for row in rows:
         part = min(left, row["base"] - row["lost"])
-        due = row["amount"] * (row["lost"] + part) // row["base"] - row["taken"]
-        if part and due:
+        if part:
+            due = row["amount"] * (row["lost"] + part) // row["base"] - row["taken"]
             found.append(Takeback(row["id"], Money(part, lost.currency), Money(due, lost.currency)))
         left -= part
     return found
 
 
 async def claw_back(
-    tx: Tx, referrer_id: int, due: Sequence[Takeback], *, money_in_id: int, idempotency_key: str
+    tx: Tx, referrer_id: int, due: Sequence[Takeback], *, refund_journal_id: int, money_in_id: int, idempotency_key: str
 ) -> tuple[int | None, Money]:
     """Take rewards back for a refund: from `earned`, and what that does not hold becomes a debt. No floor is lowered.
 
-    The caller holds the referrer's row and writes the journal's id into the refund. Returns that id (`None`: nothing was
-    due) and what was taken back in all, the debt included.
+    Parts of which the share rounds to nothing are written down too, so that later ones count from there. The caller holds
+    the referrer's row and writes the journal's id into the refund. Returns that id (`None`: nothing was due) and what was
+    taken back in all, the debt included.
     """
     if not due:
         return None, Money(0)
-    total = due[0].amount
-    for each in due[1:]:
-        total += each.amount
+    total = sum((each.amount for each in due), Money(0, due[0].amount.currency))
+    journal_id = await _post_claw_back(tx, referrer_id, total, money_in_id, idempotency_key) if total else None
+    await tx.execute(
+        """
+        INSERT INTO reward_takebacks (reward_id, journal_id, base, amount)
+        SELECT reward_id, $1, base, amount FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS due (reward_id, base, amount)
+        """,
+        refund_journal_id if journal_id is None else journal_id,
+        [each.reward_id for each in due],
+        [each.base.amount for each in due],
+        [each.amount.amount for each in due],
+    )
+    return journal_id, total
+
+
+async def _post_claw_back(tx: Tx, referrer_id: int, total: Money, money_in_id: int, idempotency_key: str) -> int:
     held = await purses(tx, referrer_id, total.currency)
     there = min(held.earned, total)
     parts: tuple[tuple[PurseKind, Money], ...] = (("earned", there), ("debt", total - there))
-    journal_id = await post(
+    return await post(
         tx,
         Journal(
             "referral_clawback",
@@ -322,17 +336,6 @@ async def claw_back(
             money_in_id=money_in_id,
         ),
     )
-    await tx.execute(
-        """
-        INSERT INTO reward_takebacks (reward_id, journal_id, base, amount)
-        SELECT reward_id, $1, base, amount FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS due (reward_id, base, amount)
-        """,
-        journal_id,
-        [each.reward_id for each in due],
-        [each.base.amount for each in due],
-        [each.amount.amount for each in due],
-    )
-    return journal_id, total
 
 
 async def forget_refunded_payments(tx: Tx, customer_id: int) -> None:

@@ -128,7 +128,9 @@ async def refund_charge(
     if is_whole and revoke and charge["event_id"] is not None:
         taken = await take_back(tx, charge["subscription_id"], charge["event_id"], actor=actor, journal_id=journal_id)
         await _end_access(tx, charge["subscription_id"], taken)
-    clawback_id, clawed_back = await _claw_back(tx, charge, value, refunded + value, recovery.spent, idempotency_key)
+    clawback_id, clawed_back = await _claw_back(
+        tx, charge, journal_id, value, refunded + value, recovery.spent, idempotency_key
+    )
     number: int = await tx.fetchval(
         """
         INSERT INTO refunds (money_in_id, journal_id, idempotency_key, amount, currency, actor, written_off, event_id,
@@ -308,7 +310,7 @@ async def _end_access(tx: Tx, subscription_id: int, taken: MovedEnd | None) -> N
 
 
 async def _claw_back(
-    tx: Tx, charge: Row, value: Money, refunded: Money, spent: Money, idempotency_key: str
+    tx: Tx, charge: Row, journal_id: int, value: Money, refunded: Money, spent: Money, idempotency_key: str
 ) -> tuple[int | None, Money]:
     """Take back what the referrer was given for the money that went back: for this charge, or for what it was spent on."""
     if charge["referrer_id"] is None:
@@ -317,7 +319,14 @@ async def _claw_back(
     due = await due_of_charge(tx, charge["id"], value, refunded, booked)
     if not due and spent:
         due = await due_of_spent(tx, charge["holder_id"], spent)
-    return await claw_back(tx, charge["referrer_id"], due, money_in_id=charge["id"], idempotency_key=idempotency_key)
+    return await claw_back(
+        tx,
+        charge["referrer_id"],
+        due,
+        refund_journal_id=journal_id,
+        money_in_id=charge["id"],
+        idempotency_key=idempotency_key,
+    )
 
 
 async def _close_case(tx: Tx, charge: Row, actor: str) -> None:

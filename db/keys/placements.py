@@ -37,7 +37,7 @@ class NodeKeys:
         return self.late + self.missing + self.ended
 
     def __str__(self) -> str:
-        """How many, by kind; empty if none is wrong."""
+        """How many, by kind; empty if there are none, strangers included."""
         kinds = [
             (self.missing, "it had and does not have any more"),
             (self.late, "wait to be put there"),

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _DIRECTORY = Path(__file__).parent / "migrations"
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _POLL = 0.1
-_DDL_LOCK_TIMEOUT = "10s"
+DDL_LOCK_TIMEOUT = "10s"
 _OWN_TABLE = """
     CREATE TABLE schema_migrations (
         version    integer PRIMARY KEY,
@@ -107,14 +107,15 @@ async def migrate(
     """
     known = load_migrations() if migrations is None else tuple(migrations)
     applied: list[str] = []
-    while done := await _transaction(connection, partial(apply_next, purpose=purpose, wait=wait, migrations=known)):
+    while done := await transaction(connection, partial(apply_next, purpose=purpose, wait=wait, migrations=known)):
         applied.append(str(done))
-    while await _transaction(connection, partial(_move_next, wait=wait)):
+    while await transaction(connection, partial(_move_next, wait=wait)):
         pass
     return tuple(applied)
 
 
-async def _transaction(connection: Tx, step: Callable[[Tx], Awaitable[T]]) -> T:
+async def transaction(connection: Tx, step: Callable[[Tx], Awaitable[T]]) -> T:
+    """Run one step of a migration in a transaction of its own."""
     await connection.execute("BEGIN")
     try:
         done = await step(connection)
@@ -128,8 +129,8 @@ async def _transaction(connection: Tx, step: Callable[[Tx], Awaitable[T]]) -> T:
 
 async def _move_next(tx: Tx, wait: float) -> bool:
     """Move one page of what is not moved over; `False`: everything is. Only one process does so, and no instance works."""
-    await tx.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
-    await _lock(tx, wait)
+    await tx.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{DDL_LOCK_TIMEOUT}'")
+    await lock_migrations(tx, wait)
     if await tx.fetchval("SELECT to_regclass('moving_over') IS NULL") or await unfinished_step(tx) is None:
         return False
     await _wait_for_instances(tx, wait, "existing rows are moved over")
@@ -145,8 +146,8 @@ async def apply_next(
     """
     known = load_migrations() if migrations is None else tuple(migrations)
     await _refuse_old_server(tx)
-    await tx.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
-    await _lock(tx, wait)
+    await tx.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{DDL_LOCK_TIMEOUT}'")
+    await lock_migrations(tx, wait)
     if await tx.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
         await tx.execute(_OWN_TABLE)
     missing = await _missing(tx, known)
@@ -205,8 +206,11 @@ async def _refuse_old_server(tx: Tx) -> None:
         )
 
 
-async def _lock(tx: Tx, wait: float) -> None:
-    """Poll rather than wait in the server: a waiting lock would queue every later DDL behind it."""
+async def lock_migrations(tx: Tx, wait: float) -> None:
+    """Take the lock of whoever migrates, until the transaction ends; raises MigrationError after `wait` seconds.
+
+    Poll rather than wait in the server: a waiting lock would queue every later DDL behind it.
+    """
     lock = (LockSpace.MIGRATION, 0)
     started = await tx.fetchval("SELECT clock_timestamp()")
     while not await tx.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *lock):

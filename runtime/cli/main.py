@@ -89,6 +89,8 @@ OWN: Final = {
     "drain": "runtime.cli.operate:drain",
     "pause": "runtime.cli.operate:pause",
     "resume": "runtime.cli.operate:resume",
+    "tell": "runtime.cli.messages:tell",
+    "ask": "runtime.cli.messages:ask",
     "reload": "runtime.cli.operate:reload",
     "completion": "runtime.cli.completion:completion",
     "operators": "runtime.cli.operator_commands:operators",

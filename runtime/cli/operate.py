@@ -111,7 +111,17 @@ def pause(ctx: click.Context, name: str, *, as_json: bool) -> None:
 def resume(ctx: click.Context, name: str, *, as_json: bool) -> None:
     """Let a paused actor go on."""
     found = call_control(ctx, "resume", name=name)
-    emit(found, as_json, lambda: f"{name} goes on")
+
+    def render() -> str:
+        lines = [f"{each} was not paused" for each in found.get("not_paused", ())]
+        down = found.get("not_running", {})
+        lines += [
+            f"{each} is paused no longer, and {state}: it does not go on; `atlas restart {each}` starts it"
+            for each, state in down.items()
+        ]
+        return "\n".join(lines) or f"{name} goes on"
+
+    emit(found, as_json, render)
 
 
 @click.command

@@ -47,6 +47,8 @@ def render(found: dict[str, Any]) -> str:
             notes.append(child["reason"])
         elif not child["ready"]:
             notes.append(f"not ready: {child['why_not_ready']}")
+        elif child["why_not_ready"]:
+            notes.append(child["why_not_ready"])
         last = child["last_exit"]
         if last is not None and last["where"]:
             notes.append(f"last {last['reason'].replace('_', ' ')} at {last['where']}")
@@ -63,6 +65,8 @@ def render(found: dict[str, Any]) -> str:
             )
         )
     ready = "ready" if found["ready"] else f"not ready ({', '.join(found['not_ready']) or found['state']})"
+    if found["degraded"]:
+        ready += f", in trouble: {', '.join(found['degraded'])}"
     head = f"{found['name']} {found['state']}, {ready}, pid {found['pid']}, for {duration(found['uptime'])}"
     where = f"configuration {found['config'] or 'none'}, control socket {found['socket']}"
     lines = [head, where, "", table(("child", "state", "for", "inc", "restarts", "mailbox", "doing", "facts"), rows)]

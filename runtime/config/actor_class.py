@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import re
 import traceback
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import attrs
 
 from runtime.config.errors import Invalid
 from runtime.core.actor import Actor
+from runtime.core.checks import forgotten_fields
 from runtime.wording import did_you_mean
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -38,8 +38,9 @@ def actor_class(path: str) -> type[Actor]:
         raise Invalid([((), f'module {module_name} has no "{name}"{did_you_mean(name, classes)}')])
     if not _is_actor(found):
         raise Invalid([((), f"{path} is not an actor: it must be a subclass of runtime.core.actor.Actor")])
-    if "__attrs_attrs__" not in vars(found) and inspect.get_annotations(found):
-        raise Invalid([((), f"{path} is not an attrs class: put @attrs.define above class {name}")])
+    forgotten = forgotten_fields(found)
+    if forgotten is not None:
+        raise Invalid([((), forgotten)])
     checked: type[Actor] = found
     return checked
 

@@ -22,7 +22,7 @@ from runtime.config.table import bad_values, build, field_types, read_arguments
 from runtime.config.tree import ChildPlan, DeclaredTree, resolve_needs
 from runtime.config.tree_tables import ActorTable
 from runtime.core.actor import Actor
-from runtime.core.configuration_check import wrong_with_actor
+from runtime.core.checks import wrong_with_actor
 from runtime.wording import did_you_mean
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -16,7 +16,8 @@ from runtime.config.key_lines import KeyPath
 from runtime.config.runtime_sections import NAME, OWN_TABLES
 from runtime.config.secret_sources import resolve_secrets
 from runtime.config.section import section_of
-from runtime.core.configuration_check import wrong_with_settings
+from runtime.config.table import field_types
+from runtime.core.checks import wrong_with_settings
 from runtime.error_text import error_text
 from runtime.wording import did_you_mean
 
@@ -42,7 +43,10 @@ class SectionReader:
             mark = section_of(cls)
             if mark is None:
                 raise TypeError(f"{cls.__name__} is no settings class: decorate it with @settings")
-            self.read[cls] = self._keyed(mark.name, cls) if mark.keyed else self._entry((mark.name,), cls)
+            if mark.keyed:
+                self.read[cls] = self._keyed(mark.name, cls, mark.common)
+            else:
+                self.read[cls] = self._entry((mark.name,), cls)
         return cast("T", self.read[cls])
 
     def section_or_raise(self, cls: type) -> object:
@@ -70,9 +74,10 @@ class SectionReader:
     def read_all(self, claims: Iterable[tuple[KeyPath, type]]) -> None:
         """Read every section that something claims (the path is blamed for wrong claims), and blame all other tables."""
         by_name: dict[str, type] = {}
-        for path, cls in claims:
-            mark = section_of(cls)
-            if mark is None or cls in self.read:
+        claimed = [(path, cls, mark) for path, cls in claims if (mark := section_of(cls)) is not None]
+        commons = {mark.common for _, _, mark in claimed}
+        for path, cls, mark in claimed:
+            if cls in self.read or cls in commons:  # which is read along with the table's entries
                 continue
             if mark.name in OWN_TABLES:
                 self._source.blame(path, f"{cls.__qualname__} takes [{mark.name}], a table of the runtime's own")
@@ -103,16 +108,26 @@ class SectionReader:
         for cls in by_name.values():
             self.section(cls)
 
-    def _keyed(self, name: str, cls: type) -> Mapping[str, object]:
+    def _keyed(self, name: str, cls: type, common: type | None) -> Mapping[str, object]:
         keys = self._source.table((name,))
+        beside = set(field_types(common)) if common is not None else set()
+        if common is not None:
+            self.read[common] = self._entry((name,), common, only=beside)
         paths = [
-            (name, key) for key in keys if is_name(self._source, (name, key)) and is_table(self._source, (name, key))
+            (name, key)
+            for key in keys
+            if key not in beside
+            and is_name(self._source, (name, key))
+            and is_table(self._source, (name, key), did_you_mean(key, beside))
         ]
         return {path[-1]: self._entry(path, cls) for path in paths}
 
-    def _entry(self, path: KeyPath, cls: type) -> object:
+    def _entry(self, path: KeyPath, cls: type, only: Container[str] | None = None) -> object:
         try:
-            table = resolve_secrets(self._source, path, self._source.table(path), cls, self._env)
+            found = self._source.table(path)
+            if only is not None:
+                found = {key: value for key, value in found.items() if key in only}
+            table = resolve_secrets(self._source, path, found, cls, self._env)
             value: object = convert(table, cls)
         except Invalid as error:
             for below, message in error.found:
@@ -144,11 +159,11 @@ def is_name(source: RawConfig, path: KeyPath) -> bool:
     return False
 
 
-def is_table(source: RawConfig, path: KeyPath) -> bool:
-    """Whether a table stands at `path`; blamed if not."""
+def is_table(source: RawConfig, path: KeyPath, hint: str = "") -> bool:
+    """Whether a table stands at `path`; blamed if not, with the hint behind."""
     at: Any = source.data
     for part in path:
         at = at[part]
     if not isinstance(at, dict):
-        source.blame(path, "expected a table")
+        source.blame(path, f"expected a table{hint}")
     return isinstance(at, dict)

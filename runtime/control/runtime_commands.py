@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import trio
 
 from runtime.control.command import ControlCall, NoArguments, control_command
 from runtime.events import EventRecord
+from runtime.operations import messages
 from runtime.operations.events import ReloadRefused
 from runtime.redaction import one_line, redact
 
@@ -52,6 +54,24 @@ class EventArguments:
     limit: int = attrs.field(default=50, validator=attrs.validators.ge(0))
     name: str | None = None
     follow: bool = False
+
+
+@attrs.frozen
+class TellArguments:
+    """The actor's name, the message's type, and its fields."""
+
+    name: str
+    message: str
+    fields: dict[str, Any] = attrs.field(factory=dict, repr=False)
+
+
+@attrs.frozen
+class AskArguments(TellArguments):
+    """As for tell, and how many seconds the reply may take."""
+
+    within: float = attrs.field(
+        default=5.0, validator=attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.le(600.0))
+    )
 
 
 @control_command("status", NoArguments, changes=False)
@@ -112,8 +132,13 @@ async def pause(call: ControlCall, arguments: Name) -> object:
 @control_command("resume", Name)
 async def resume(call: ControlCall, arguments: Name) -> object:
     """Undo pause."""
-    call.system.operations.resume(arguments.name)
-    return {"name": arguments.name, "paused": False}
+    outcome = call.system.operations.resume(arguments.name)
+    answer: dict[str, object] = {"name": arguments.name, "paused": False}
+    if outcome.not_paused:
+        answer["not_paused"] = outcome.not_paused
+    if outcome.not_running:
+        answer["not_running"] = outcome.not_running
+    return answer
 
 
 @control_command("reload", NoArguments)
@@ -144,6 +169,20 @@ async def deadletters(call: ControlCall, arguments: Recent) -> object:
         if arguments.name in (None, actor)
     ]
     return {"total": letters.total, "counts": counts, "recent": found[-arguments.limit :] if arguments.limit else []}
+
+
+@control_command("tell", TellArguments)
+async def tell(call: ControlCall, arguments: TellArguments) -> object:
+    """Tell an actor a message."""
+    told = messages.tell(call.system.operations, arguments.name, arguments.message, arguments.fields)
+    return {"name": arguments.name, "message": arguments.message, "delivery": told}
+
+
+@control_command("ask", AskArguments)
+async def ask(call: ControlCall, arguments: AskArguments) -> object:
+    """Ask an actor, and answer what it replies."""
+    operations = call.system.operations
+    return await messages.ask(operations, arguments.name, arguments.message, arguments.fields, arguments.within)
 
 
 @control_command("failpoints", NoArguments, changes=False)

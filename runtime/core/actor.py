@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import attrs
 
 from runtime.core.ask import Deferred
+from runtime.core.checks import check_hooks, check_no_handler_was_forgotten, check_state
 from runtime.message import Message, Postponed, Request
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Actor:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        check_hooks(cls)
+        check_no_handler_was_forgotten(cls, lambda member: hasattr(member, _MARK))
+        check_state(cls)
         cls.handlers = _table(cls)
         cls.instant_handlers = {
             message: function for message, function in cls.handlers.items() if _is_instant(function)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
@@ -13,37 +12,22 @@ from outcome import Error
 from runtime.child import IDLE, Activity, CrashDetails, Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, PendingAsk, WaitEdge, current_call_context, refuse_cycle
-from runtime.core.incarnation import Incarnation
+from runtime.core.checks import refuse_forgotten_fields
+from runtime.core.incarnation import Incarnation, how_it_ended
 from runtime.core.lease_guard import current_lease, refuse_if_leased
 from runtime.core.mailbox import DEFAULT_CAPACITY, Mailbox, Overflow
-from runtime.core.ref import Ref
+from runtime.core.readiness import OneOf, Trouble, Troubles
+from runtime.core.ref import AddressState, Ref
 from runtime.core.timers import clock_reader
 from runtime.error_text import error_text
 from runtime.errors import ActorCrashed, ActorDead, ActorRestarting, AskError
-from runtime.message import Delivery, Down, Message, Stop, enveloped, told_message
+from runtime.message import Back, Delivery, Down, Gone, Message, Stop, enveloped, told_message
 from runtime.plain_value import KEPT, LIVE, Bounds, plain_mapping
-from runtime.redaction import one_line, redact
 
 if TYPE_CHECKING:
     from runtime.core.beats import Handling
-    from runtime.core.ref import Monitor
+    from runtime.core.ref import Monitor, MonitorKind
     from runtime.core.services import Services
-
-
-class AddressState(enum.Enum):
-    """What runs at an address, if anything."""
-
-    NEW = "new"
-    """Not started yet; everything waits in the mailbox."""
-    STARTING = "starting"
-    """In the start handshake."""
-    UP = "up"
-    DOWN = "restarting"
-    """Between two incarnations: told messages wait, asks fail with ActorRestarting or ActorDead."""
-    PARKED = "parked"
-    """Down until an operator restarts it."""
-    DEAD = "dead"
-    """Stopped for good."""
 
 
 _SEEN = frozenset({AskStage.HANDLED, AskStage.DEFERRED, AskStage.POSTPONED})
@@ -66,7 +50,6 @@ class Address:
         "_end_reason",
         "_ended_by_itself",
         "_make",
-        "_readiness",
         "_run",
         "_up_since",
         "_will_restart",
@@ -82,6 +65,8 @@ class Address:
         "mailbox",
         "monitors",
         "name",
+        "noted",
+        "one_of",
         "read_clock",
         "ref",
         "restarts",
@@ -123,12 +108,14 @@ class Address:
         self.asks: dict[PendingAsk, None] = {}
         """All requests to this actor that are not answered, in order."""
         self.monitors: dict[Monitor, None] = {}
-        self.mailbox = Mailbox(capacity, overflow, self._read)
+        self.mailbox = Mailbox(capacity, overflow, lambda: self.read_clock())
         self.ref = Ref(self)
         self._make = make
         self._run: Incarnation | None = None
         self._actor: Actor | None = None
-        self._readiness: tuple[bool, str] = (True, "")
+        self.noted = Troubles()
+        self.one_of: OneOf | None = None
+        """Which of several of a kind it stands for; kept over its incarnations."""
         self._ended_by_itself = False
         """Whether the last incarnation declined to run, or came to its own end."""
         self._will_restart: bool | None = None
@@ -153,12 +140,16 @@ class Address:
         self.state = AddressState.STARTING
         self.is_draining = False
         self._will_restart = None
-        self._readiness = (True, "")
+        self.noted.clear()
         self._ended_by_itself = False
         self._actor = None
         self._actor = actor = self._make()
         self._run = run = Incarnation(self, incarnation, actor)
         await run.run(task_status)
+
+    def check(self) -> None:
+        """See ChecksItself."""
+        refuse_forgotten_fields(self._make)
 
     def request_stop(self, reason: StopReason) -> None:
         """Finish the current message, then `on_stop`, then end. May be repeated: an earlier deadline wins."""
@@ -189,10 +180,9 @@ class Address:
         self.facts.clear()
         if run is not None:
             run.discard()
-        for monitor in tuple(self.monitors):
-            monitor.report(exit.reason.value)
-        # A stop or a Down that the old incarnation has not seen says nothing to the next one.
-        self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down)))
+        self._tell_monitors("down", Down(self.name, self.incarnation, exit.reason.value))
+        # A stop, or what the old incarnation watched and has not seen, says nothing to the next one.
+        self.mailbox.after_exit(lambda message: not isinstance(message, (Stop, Down, Back, Gone)))
 
     def on_decided(self, *, restarts: bool) -> None:
         """Fail the asks that waited."""
@@ -205,6 +195,10 @@ class Address:
     def on_final(self, reason: str) -> None:
         """Nothing will run here any more."""
         self._close(AddressState.DEAD, reason)
+
+    def on_forgotten(self) -> None:
+        """Free the name. Refs that exist still lead here."""
+        self.services.forget(self)
 
     def last_activity(self) -> Activity:
         """What is handled since when, or was handled last."""
@@ -270,6 +264,7 @@ class Address:
         if self._run is run:
             self.state = AddressState.UP
             self._up_since = self.read_clock()
+            self._tell_monitors("back", Back(self.name, self.incarnation))
 
     def incarnation_failed(self, run: Incarnation | None, error: BaseException | None) -> None:
         """The incarnation will end: fail the requests that it handled or whose reply it deferred.
@@ -285,7 +280,7 @@ class Address:
         what = ""
         for ask in tuple(self.asks):
             if ask.stage in _SEEN:
-                what = what or _how_it_ended(run, error)
+                what = what or how_it_ended(run, error)
                 failure = self._crashed(ask, what)
                 failure.__cause__ = error
                 ask.settle(Error(failure))
@@ -301,11 +296,7 @@ class Address:
 
     def record_dead_letter(self, message: Message, reason: str) -> None:
         """Count a message that will not be handled, with the reason."""
-        self.services.deadletters.record(self.name, type(message).__name__, reason)
-
-    def set_ready(self, is_ready: bool, why: str) -> None:  # forwarded from Context.ready
-        """See Context.ready."""
-        self._readiness = (is_ready, one_line(redact(why)))  # it is shown to whoever asks whether the service is ready
+        self.services.deadletters.record(self.name, type(message).__name__, reason, counted_as=self.metric_label)
 
     def _close(self, state: AddressState, reason: str) -> None:
         self.state = state
@@ -315,12 +306,17 @@ class Address:
         left = [message for item in self.mailbox.close() if (message := told_message(item)) is not None]
         for message in left:
             self.record_dead_letter(message, f"the actor is {state.value}: {reason}")
+        self._tell_monitors("gone", Gone(self.name, state.value))
         actor, self._actor = self._actor, None
         if actor is not None and left:
             try:
                 actor.on_undelivered(left, reason)
             except BaseException as error:  # noqa: BLE001  # nothing is left that could crash, and the others must be told
                 self.record_dead_letter(left[0], f"on_undelivered raised {error_text(error)}")
+
+    def _tell_monitors(self, kind: MonitorKind, message: Message) -> None:
+        for monitor in [monitor for monitor in self.monitors if monitor.kind == kind]:
+            monitor.report(message)
 
     def _answer_queued(self, *, will_restart: bool) -> None:
         self._will_restart = will_restart
@@ -372,9 +368,24 @@ class Address:
         return () if self._actor is None else self._actor.handlers.keys()
 
     @property
+    def is_dead(self) -> bool:
+        """Whether it has stopped for good."""
+        return self.state is AddressState.DEAD
+
+    @property
+    def metric_label(self) -> str:
+        """What metrics call it: its name, unless it is one of many."""
+        return self.name
+
+    @property
     def is_up(self) -> bool:
         """Whether an incarnation runs (or is starting)."""
         return self.state in (AddressState.STARTING, AddressState.UP)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is stopped for good or parked."""
+        return self.state in (AddressState.PARKED, AddressState.DEAD)
 
     @property
     def up_for(self) -> float:
@@ -384,15 +395,42 @@ class Address:
     @property
     def readiness(self) -> tuple[bool, str]:
         """Whether the actor can do its work, and why not."""
-        return self._readiness if self.state is AddressState.UP else (False, self.state.value)
+        troubles = self.troubles()
+        return not any(trouble.blocks for trouble in troubles), "; ".join(trouble.why for trouble in troubles)
+
+    def troubles(self) -> list[Trouble]:
+        """What keeps it from its work or harms it, what keeps it first; that it does not run, if that is so."""
+        if self.state is not AddressState.UP:
+            return [Trouble("", self.state.value, self.state.value, blocks=True)]
+        return self.noted.in_order()
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the system as a whole is not ready without it: not so for one that declined to run or has finished.
+        """Whether anything is to be expected of it: not so for one that declined to run or has finished.
 
         One that an operator stopped is awaited: its work is not done.
         """
         return not (self._ended_by_itself and self.state is AddressState.DEAD)
+
+    @property
+    def is_needed_by_all(self) -> bool:
+        """Whether the system as a whole is not ready while this one is not."""
+        return self.is_awaited
+
+    def idle_since(self) -> float | None:
+        """Since when, on trio's clock, it has had nothing to do; None while it has, and while it is not up.
+
+        What it may have to do: a message that waits, was postponed or is being handled; a request that it owes a reply to; a
+        task. A timer that is not due is nothing to do.
+        """
+        run = self._run
+        if self.state is not AddressState.UP or run is None or self.is_busy or self.asks or run.has_tasks:
+            return None
+        mailbox = self.mailbox
+        if not mailbox.is_empty or mailbox.control_waiting or mailbox.postponed:
+            return None
+        last = self._up_since if self.handling is None else max(self._up_since, self.handling[2])
+        return last + self.clock_offset
 
     @property
     def stopping(self) -> bool:
@@ -426,7 +464,7 @@ class Address:
         activity = self.last_activity()
         mailbox = self.mailbox.statistics()
         run = self._run
-        now = self._read() + self.clock_offset
+        now = self.read_clock() + self.clock_offset
         return {
             "name": self.name,
             "incarnation": self.incarnation,
@@ -450,14 +488,5 @@ class Address:
             "facts": dict(self.facts),
         }
 
-    def _read(self) -> float:
-        return self.read_clock()
-
     def __repr__(self) -> str:
         return f"<Address {self.name} #{self.incarnation} {self.state.value}>"
-
-
-def _how_it_ended(run: Incarnation | None, error: BaseException | None) -> str:
-    if error is not None:
-        return f"crashed with {error_text(error)}"
-    return "was killed" if run is None or run.stop_reason is None else "was stopped"

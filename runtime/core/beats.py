@@ -47,6 +47,7 @@ class WorkerBeat:
         "probe",
         "progressed_at",
         "state",
+        "unproven_since",
         "waiting_since",
     )
 
@@ -64,13 +65,21 @@ class WorkerBeat:
         self.waiting_since: float | None = None
         """Since when its oldest unhandled message has been waiting; None if nothing waits."""
         self.state: WorkerState = WorkerState.ACTIVE
+        self.unproven_since: float | None = None
+        """Set by a repair: when it last proved progress before that. Only progress proves that the repair helped."""
         self.probe: Callable[[], tuple[WorkerState, float]] | None = None
         """Asked on the loop at each tick for the state and for the age of the oldest unhandled message, in seconds (0 if
         none waits): what the worker itself could not write while it is stuck, paused or parked."""
 
     def progress(self) -> None:
-        """Prove progress amid an iteration: the limit counts from here again."""
+        """Prove progress, amid an iteration or at its end: the limit counts from here again."""
         self.progressed_at = self._clock()
+        self.unproven_since = None
+
+    def repaired(self, age: float) -> None:
+        """It is restarted because it has been stale for `age` seconds. What a repair resets, this remembers."""
+        if self.unproven_since is None:
+            self.unproven_since = self._clock() - age
 
     def begin(self, limit: float) -> None:
         """A piece of work starts and should end, or progress, within `limit` seconds."""
@@ -79,13 +88,14 @@ class WorkerBeat:
 
     def done(self, next_due: float) -> None:
         """The work ended; the next is due at `next_due`."""
+        self.idle_until(next_due)
+        self.progress()
+
+    def idle_until(self, next_due: float) -> None:
+        """Nothing to do before `next_due`: planned, or begun anew. Nothing has been proven by it."""
         self.next_due = next_due
         self.progressed_at = self._clock()
         self.handling_since = None
-
-    def idle_until(self, next_due: float) -> None:
-        """Nothing to do before `next_due`, and that is proven."""
-        self.done(next_due)
 
     def due_in(self, seconds: float) -> float:
         """The time `seconds` from now, for `done` and `idle_until`."""
@@ -156,8 +166,10 @@ class Beats:
 
     def forget(self, name: str) -> None:
         """Drop the beat of a worker or pool that was deleted; unknown names are ignored."""
-        self._workers = {key: beat for key, beat in self._workers.items() if key != name}
-        self._pools = {key: beat for key, beat in self._pools.items() if key != name}
+        if name in self._workers:
+            self._workers = {key: beat for key, beat in self._workers.items() if key != name}
+        if name in self._pools:
+            self._pools = {key: beat for key, beat in self._pools.items() if key != name}
 
     def sample(self) -> None:
         """Fill in what only the loop can find out: who is paused or parked, and whose messages wait."""
@@ -165,6 +177,8 @@ class Beats:
             if beat.probe is not None:
                 state, age = beat.probe()
                 beat.state = state
+                if state in (WorkerState.PAUSED, WorkerState.PARKED):
+                    beat.unproven_since = None  # it is silent because it was put aside
                 beat.waiting_since = self._clock() - age if age > 0 else None
 
     def tick(self) -> None:

@@ -33,10 +33,13 @@ class DeadLetters:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._clock = clock
 
-    def record(self, actor: str, message: str, reason: str) -> None:
-        """Remember that `actor` did not handle a message of type `message`."""
+    def record(self, actor: str, message: str, reason: str, *, counted_as: str | None = None) -> None:
+        """Remember that `actor` did not handle a message of type `message`.
+
+        `counted_as` is the name in the counts, where the actor is one of many; by default its own.
+        """
         self._ring.append(DeadLetter(self._clock(), actor, message, reason))
-        self._counts[actor, message] += 1
+        self._counts[counted_as or actor, message] += 1
 
     def recent(self, n: int = KEPT_DEAD_LETTERS) -> list[DeadLetter]:
         """The last `n`, oldest first."""

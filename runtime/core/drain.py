@@ -32,6 +32,9 @@ class DrainingAddress(Address):
         """The instance that runs, or ran last; None before the first start and after the end. For the runtime alone."""
         return self._actor
 
+    def on_forgotten(self) -> None:
+        """Keep the name: it belongs to the configuration, and an operator may restart who has ended."""
+
     def request_stop(self, reason: StopReason) -> None:
         """See Child.request_stop."""
         if not self.drains or self.start_soon is None or reason.cause is StopCause.RESTART or self.mailbox.is_empty:

@@ -8,24 +8,26 @@ import logging
 import math
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar, TypeVarTuple
 
 import attrs
 import trio
 
-from runtime.child import StopReason
+from runtime.child import StopCause, StopReason
 from runtime.core import beats
 from runtime.core.actor import Actor
 from runtime.core.ask import AskStage, CallContext, Deferred, PendingAsk, current_call_context
-from runtime.core.configuration_check import refuse_wrong_arguments
+from runtime.core.checks import refuse_wrong_arguments
 from runtime.core.context import Context
 from runtime.core.message_loop import serve
-from runtime.core.ref import Monitor
+from runtime.core.ref import AT_ONCE_PER_SECOND, Monitor, MonitorKind
+from runtime.core.spawned import ChildSupervisor, current_spawner
 from runtime.core.timers import Timers
 from runtime.correlation import correlation_id, current_actor
-from runtime.error_text import leaves
+from runtime.error_text import error_text, leaves
+from runtime.errors import SpawnRefused, StillRunning
 from runtime.events import Event
-from runtime.message import Request
+from runtime.message import Message, Request
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
@@ -91,9 +93,13 @@ def _is_cancelled() -> bool:
     return trio.current_effective_deadline() == -math.inf
 
 
+_NEVER = (-math.inf, 0)
+
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
+CHILDRENS_SHARE: float = 0.5
+"""How much of an actor's time to stop its children may use; the rest is for its own `on_stop`."""
 TASKS_PATIENCE: float = 0.1
 """Seconds that asks which waited for a crashed actor wait on while its tasks end; by then most have, and more is known."""
 
@@ -102,10 +108,13 @@ class Incarnation:
     """Everything that dies with an incarnation. The address makes one for each call of `run`."""
 
     __slots__ = (
+        "_at_once",
+        "_children",
         "_monitors",
         "_scope",
         "_start_scope",
         "_stop_scope",
+        "_subscriptions",
         "_tasks",
         "_tasks_ended",
         "actor",
@@ -136,7 +145,11 @@ class Incarnation:
         self.deferred: Deferred[object] | None = None
         """Made by the handler that runs now."""
         self.task: trio.lowlevel.Task | None = None
+        self._subscriptions: list[type[Message]] | None = None
+        self._children: tuple[ChildSupervisor, ActorTask] | None = None
+        """Once it has spawned: what supervises its children, and the task in which that runs."""
         self._monitors: list[Monitor] = []
+        self._at_once = _NEVER
         self._scope = trio.CancelScope()
         self._tasks: dict[ActorTask, None] = {}
         self._tasks_ended: trio.Event | None = None
@@ -162,11 +175,18 @@ class Incarnation:
             current_actor.reset(actor_token)
             current_call_context.reset(call_token)
             self.task = None
+            if isinstance(self.failure, StillRunning):
+                # Also in the place of a cancellation: no other incarnation may begin beside what is left of this one.
+                self._raise_failure()
         if self.failure is not None:
-            try:
-                raise self.failure
-            finally:
-                self.failure = None  # its traceback holds this very frame
+            self._raise_failure()
+
+    def _raise_failure(self) -> NoReturn:
+        assert self.failure is not None, "it has died of something"
+        try:
+            raise self.failure
+        finally:
+            self.failure = None  # its traceback holds this very frame
 
     async def _run_hooks(self, task_status: trio.TaskStatus[None]) -> None:
         actor, kind = self.actor, type(self.actor)
@@ -186,6 +206,8 @@ class Incarnation:
 
     async def _say_last_words(self) -> None:
         actor = self.actor
+        if self._children is not None:
+            await self._stop_children(*self._children)
         if type(actor).on_stop is Actor.on_stop:
             return
         reason = self.stop_reason
@@ -224,7 +246,9 @@ class Incarnation:
 
         What waits for it is told now, not when its tasks have ended.
         """
-        if self.failure is None:
+        if self.failure is None or isinstance(error, StillRunning):
+            if self.failure is not None:
+                error.__cause__ = self.failure
             self.failure = error
             self.failed_task = task
             self.address.incarnation_failed(self, error)
@@ -300,12 +324,38 @@ class Incarnation:
             self.address.tasks_outlive_it()
             await self._tasks_ended.wait()
 
-    def monitor(self, watched: Address) -> Monitor:
+    def monitor(self, watched: Address, kind: MonitorKind) -> Monitor:
         """See Context.monitor."""
-        monitor = Monitor(self.address, watched)
-        self._monitors.append(monitor)
-        monitor.place()
+        monitor = Monitor(self.address, watched, kind)
+        message = monitor.due_already()
+        if message is None:
+            self._monitors.append(monitor)
+            monitor.watch()
+        elif self._may_report_at_once():
+            self.address.mailbox.put(message)
+        else:
+            self.timers.add(1.0, message)
         return monitor
+
+    def _may_report_at_once(self) -> bool:
+        """Not so after many times within a second: a handler that places a monitor for each report would handle nothing else."""
+        second, count = self._at_once
+        now = trio.current_time()
+        if now - second >= 1.0:
+            second, count = now, 0
+        self._at_once = (second, count + 1)
+        return count < AT_ONCE_PER_SECOND
+
+    def subscribe(self, kind: type[Message]) -> None:
+        """See Context.subscribe."""
+        if self.actor.handlers.get(kind) is None:
+            raise TypeError(
+                f"{type(self.actor).__name__} has no handler for {kind.__name__}, which it subscribes to: what would be "
+                "published could only be a dead letter"
+            )
+        self._subscriptions = self._subscriptions or []
+        self._subscriptions.append(kind)
+        self.address.services.topics.subscribe(kind, self.address)
 
     def defer(self, message: Request[R]) -> Deferred[R]:
         """See Context.defer."""
@@ -320,11 +370,53 @@ class Incarnation:
             self.deferred = deferred  # type: ignore[assignment]  # only compared by identity
         return deferred
 
+    @property
+    def has_tasks(self) -> bool:
+        """Whether tasks of the actor run; that of its children's supervisor is one."""
+        return bool(self._tasks)
+
+    def children(self) -> ChildSupervisor:
+        """What supervises the actors that this incarnation spawns; made at the first call.
+
+        It runs as a task of the incarnation, so they end with it, and its end by itself (they crashed too often) is a crash.
+        Raises SpawnRefused when the actor stops, or runs in no supervision tree.
+        """
+        if self._children is None:
+            name = self.address.name
+            if self.task is None or self.stop_reason is not None:
+                raise SpawnRefused(f"{name!r} stops, or does not run yet: it can spawn no actor")
+            # Of its own task: any other may be the one that calls.
+            spawner = self.task.context.get(current_spawner)
+            if spawner is None:
+                raise SpawnRefused(f"{name!r} runs in no supervision tree: no supervisor is there for what it spawns")
+            supervisor, task = spawner.for_children_of(self), ActorTask("children")
+            call = CallContext(self.address, self.number, blocks_actor=False)
+            context = self.task.context.copy()
+            context.run(correlation_id.set, "")  # it serves no request of those under which it begins
+            self._tasks[task] = None
+            trio.lowlevel.spawn_system_task(
+                self._run_task, task, call, supervisor.run, (), name=f"{name}/children", context=context
+            )
+            self._children = supervisor, task
+        return self._children[0]
+
+    async def _stop_children(self, supervisor: ChildSupervisor, task: ActorTask) -> None:
+        """Let them stop in order, within half of the time, before the actor's own last words."""
+        reason = self.stop_reason
+        assert reason is not None, "the message loop ends when the actor is to stop"
+        now = trio.current_time()
+        limit = now + (reason.deadline - now) * CHILDRENS_SHARE
+        supervisor.request_stop(StopReason(StopCause.SHUTDOWN, f"{self.address.name} stops", limit))
+        await task.wait()
+
     def discard(self) -> None:
         """Cancel its monitors: other actors keep nothing of this incarnation."""
         for monitor in self._monitors:
             monitor.cancel()
         self._monitors.clear()
+
+        for kind in self._subscriptions or ():
+            self.address.services.topics.unsubscribe(kind, self.address)
 
     def stack(self) -> list[str]:
         """Where the message loop stands, outermost first, as `file:line function`; empty when it does not run."""
@@ -336,3 +428,10 @@ class Incarnation:
                 f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in task.iter_await_frames()
             ]
         return []
+
+
+def how_it_ended(run: Incarnation | None, error: BaseException | None) -> str:
+    """For the errors of those whose requests it had seen: `crashed with …`, `was killed`, `was stopped`."""
+    if error is not None:
+        return f"crashed with {error_text(error)}"
+    return "was killed" if run is None or run.stop_reason is None else "was stopped"

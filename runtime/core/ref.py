@@ -1,18 +1,35 @@
-"""How actors reach and watch each other: references, and monitors."""
+"""How actors reach and watch each other: references, what may run behind one, and monitors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+import enum
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from runtime.core.ask import ask
 from runtime.core.mailbox import Tell
-from runtime.message import Down, Message, Request
+from runtime.message import Back, Down, Gone, Message, Request
 
 if TYPE_CHECKING:
     from runtime.core.address import Address
 
 
 R = TypeVar("R")
+
+
+class AddressState(enum.Enum):
+    """What runs at an address, if anything."""
+
+    NEW = "new"
+    """Not started yet; everything waits in the mailbox."""
+    STARTING = "starting"
+    """In the start handshake."""
+    UP = "up"
+    DOWN = "restarting"
+    """Between two incarnations: told messages wait, asks fail with ActorRestarting or ActorDead."""
+    PARKED = "parked"
+    """Down until an operator restarts it."""
+    DEAD = "dead"
+    """Stopped for good."""
 
 
 class Ref:
@@ -63,30 +80,52 @@ class Ref:
         return f"<Ref {self.name} #{self.incarnation}>"
 
 
-class Monitor:
-    """Tells its watcher once, through the control lane, that the watched incarnation is gone.
+MonitorKind: TypeAlias = Literal["down", "back", "gone"]
 
-    Placed on an actor of which nothing runs, it reports at once. It dies with the incarnation that placed it.
+AT_ONCE_PER_SECOND: Final = 16
+"""Monitors of one watcher that report at once within a second; further ones report a second later."""
+
+
+class Monitor:
+    """Tells its watcher once, through the control lane, that the watched actor's incarnation is gone (`down`), that the actor
+    serves (`back`), or that it is gone for good (`gone`).
+
+    Placed where that is so already, it reports at once. It dies with the incarnation that placed it.
     """
 
-    __slots__ = ("_watched", "_watcher")
+    __slots__ = ("_watched", "_watcher", "kind")
 
-    def __init__(self, watcher: Address, watched: Address) -> None:
+    def __init__(self, watcher: Address, watched: Address, kind: MonitorKind = "down") -> None:
         self._watcher = watcher
         self._watched = watched
+        self.kind: Final = kind
 
     def place(self) -> None:
-        """Start watching."""
-        if self._watched.is_up:
-            self._watched.monitors[self] = None
+        """Start watching, or report at once."""
+        message = self.due_already()
+        if message is None:
+            self.watch()
         else:
-            self.report("dead")
+            self._watcher.mailbox.put(message)
 
-    def report(self, reason: str) -> None:
+    def due_already(self) -> Message | None:
+        """What it would report at once."""
+        watched = self._watched
+        if self.kind == "down":
+            return None if watched.is_up else Down(watched.name, watched.incarnation, "dead")
+        if self.kind == "back":
+            return Back(watched.name, watched.incarnation) if watched.state.value == "up" else None
+        return Gone(watched.name, watched.state.value) if watched.is_gone else None
+
+    def watch(self) -> None:
+        """Report when it comes to be so."""
+        self._watched.monitors[self] = None
+
+    def report(self, message: Message) -> None:
         """Tell the watcher; the monitor is spent."""
         self._watched.monitors.pop(self, None)
-        self._watcher.mailbox.put(Down(self._watched.name, self._watched.incarnation, reason))
+        self._watcher.mailbox.put(message)
 
     def cancel(self) -> None:
-        """Stop watching. A Down that is already in the mailbox still comes."""
+        """Stop watching. A report that is already in the mailbox still comes."""
         self._watched.monitors.pop(self, None)

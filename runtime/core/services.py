@@ -9,9 +9,11 @@ import attrs
 
 from runtime.core.beats import Beats
 from runtime.core.deadletters import DeadLetters
-from runtime.core.failpoints import Failpoints
+from runtime.core.spawned import SpawnedActors
+from runtime.core.topics import Topics
 from runtime.errors import UnknownActor
 from runtime.events import EventBus
+from runtime.failpoints import Failpoints
 from runtime.log.logs import log_event
 from runtime.metrics import Metrics
 from runtime.wording import nearest
@@ -70,8 +72,18 @@ class Services:
     failpoints: Failpoints = attrs.field(factory=Failpoints)
     deadletters: DeadLetters = attrs.field(factory=DeadLetters)
     registry: Registry = attrs.field(factory=Registry)
+    topics: Topics = attrs.field(factory=Topics)
+    """Who wants to hear of which announcements."""
+    spawned: SpawnedActors = attrs.field(factory=SpawnedActors)
+    """The actors that other actors have spawned."""
     config: object = None
     """The loaded configuration; its class is of no concern here."""
     system_name: str = "atlas"
     instance: str = ""
     """Tells this process from all others that live, and is the same after a restart; empty if there is only one."""
+
+    def forget(self, address: Address) -> None:
+        """Free the name of an address, and drop what is kept under it, if it is known by that name."""
+        if address.name in self.registry and self.registry.find(address.name) is address:
+            self.registry.remove(address.name)
+            self.beats.forget(address.name)

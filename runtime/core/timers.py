@@ -27,14 +27,16 @@ def clock_reader() -> tuple[Callable[[], float], float]:
 
 
 class Timer:
-    """One message that its actor will get once `due` has passed, unless cancelled before."""
+    """One message that its actor will get once `due` has passed, and again each period, unless cancelled before."""
 
-    __slots__ = ("_cancelled", "due", "message")
+    __slots__ = ("_cancelled", "due", "message", "period")
 
-    def __init__(self, due: float, message: Message) -> None:
+    def __init__(self, due: float, message: Message, period: float = 0.0) -> None:
         self.due = due
         """Time on trio's clock."""
         self.message = message
+        self.period = period
+        """Seconds from one to the next; 0 for one that comes once."""
         self._cancelled = False
 
     @property
@@ -54,19 +56,40 @@ class Timers:
     full mailbox nor overtaken by what came later.
     """
 
-    __slots__ = ("_heap", "_order")
+    __slots__ = ("_heap", "_keyed", "_order")
 
     def __init__(self) -> None:
+        self._keyed: dict[object, Timer] | None = None
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
 
-    def add(self, seconds: float, message: Message) -> Timer:
-        """A timer due in `seconds` from now. Raises ValueError unless they are finite and at least 0."""
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"a timer needs a finite number of seconds from now, not {seconds!r}")
-        timer = Timer(trio.current_time() + seconds, message)
+    def add(self, seconds: float, message: Message, *, period: float = 0.0, key: object = None) -> Timer:
+        """A timer due in `seconds` from now, and each `period` from then on. It takes the place of the one with its key.
+
+        Raises ValueError unless both are finite and at least 0.
+        """
+        if not 0 <= seconds < math.inf or not 0 <= period < math.inf:
+            raise ValueError(f"a timer needs a finite number of seconds from now, not {max(seconds, period)!r}")
+        timer = Timer(trio.current_time() + seconds, message, period)
         heapq.heappush(self._heap, (timer.due, next(self._order), timer))
+        if key is not None:
+            self.cancel(key)
+            self._keyed = self._keyed or {}
+            self._keyed[key] = timer
+            if len(self._keyed) > 2 * len(self._heap) + 8:
+                # Those that have been are of no use to anybody, and keys may never come again.
+                waiting = {id(timer) for _, _, timer in self._heap}
+                self._keyed = {each: timer for each, timer in self._keyed.items() if id(timer) in waiting}
         return timer
+
+    def cancel(self, key: object) -> bool:
+        """Cancel the timer with this key; False if none waits."""
+        timer = None if self._keyed is None else self._keyed.pop(key, None)
+        if timer is None or timer.is_cancelled:
+            return False
+        waits = timer.period > 0 or any(timer is each for _, _, each in self._heap)
+        timer.cancel()
+        return waits
 
     @property
     def next_due(self) -> float:
@@ -77,7 +100,14 @@ class Timers:
 
     def pop_due(self, now: float) -> Timer | None:
         """Take out the next timer whose time has come; None if there is none."""
-        return heapq.heappop(self._heap)[2] if self.next_due <= now else None
+        if self.next_due > now:
+            return None
+        timer = heapq.heappop(self._heap)[2]
+        if timer.period:
+            # In step with its beginning; times that were missed while the actor was busy do not come in a burst.
+            timer.due += timer.period * (1 + max(0, int((now - timer.due) / timer.period)))
+            heapq.heappush(self._heap, (timer.due, next(self._order), timer))
+        return timer
 
     def __len__(self) -> int:
         return sum(not timer.is_cancelled for _, _, timer in self._heap)

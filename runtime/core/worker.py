@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,10 +13,11 @@ from attrs.validators import ge, gt, instance_of, lt
 
 from runtime.child import StopReason
 from runtime.core.actor import Actor, handler
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.beats import WorkerBeat, WorkerState
 from runtime.core.incarnation import ActorTask
 from runtime.core.iteration_budget import Budget
+from runtime.core.ref import AddressState
 from runtime.core.timers import Timer
 from runtime.log.logs import get_logger
 from runtime.message import Control, Message, WakeUp
@@ -111,6 +113,9 @@ class PeriodicWorker(Actor):
             # Forgetting it would leave a worker that never does anything and looks healthy.
             if hook is not None and "super" not in hook.__code__.co_names:
                 raise TypeError(f"{cls.__module__}.{cls.__qualname__}.{name} must call super().{name}(…)")
+        iterate = cls.__dict__.get("iterate")
+        if iterate is not None and not inspect.iscoroutinefunction(inspect.unwrap(iterate)):
+            raise TypeError(f"{cls.__module__}.{cls.__qualname__}.iterate must be `async def`")
 
     @abstractmethod
     async def iterate(self, budget: Budget) -> Iteration:
@@ -188,7 +193,9 @@ class PeriodicWorker(Actor):
             return  # of an incarnation before this one
         self._running, self._task, self._last = None, None, message
         self._iterations += 1
-        iteration, name = message.iteration, self.context.name
+        if not message.cut_off:
+            self._beat.progress()
+        iteration, name = message.iteration, self.context.ref.address.metric_label
         ITERATIONS.labels(name, "cut off" if message.cut_off else "in order").inc()
         ITEMS.labels(name, "done").inc(iteration.done)
         ITEMS.labels(name, "failed").inc(message.budget.failed)

@@ -5,18 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import attrs
 import trio
 
 from runtime.child import ExitReason
 from runtime.core.beats import WorkerState
+from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
+from runtime.core.readiness import judge_readiness
+from runtime.core.ref import AddressState
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
+from runtime.events import Event
 from runtime.message import Resume, Suspend
 from runtime.operations.running import RunningSystem
-from runtime.supervision.supervisor import ChildInfo, ChildState
+from runtime.supervision.events import ChildExited
+from runtime.supervision.supervisor import ChildInfo, ChildState, Supervisor
 from runtime.watchdog.verdict import beat_ages, take_snapshot
 from runtime.wording import nearest
+
+LISTED_CHILDREN = 1000
+"""How many names of spawned actors `inspect` lists."""
 
 
 def why_declined(child: ChildInfo) -> str | None:
@@ -27,10 +36,32 @@ def why_declined(child: ChildInfo) -> str | None:
     return last.detail or "it declined to run"
 
 
+class OperationFailed(AtlasError):
+    """The operation was done, and did not lead to what it is for. Exit code 70."""
+
+
 class OperationRefused(AtlasError):
     """The operation makes no sense for this actor now; the text says what would."""
 
     exit_code = 64
+
+
+@attrs.frozen
+class ResumeOutcome:
+    """What `resume` found."""
+
+    not_paused: tuple[str, ...]
+    """Actors that were not paused."""
+    not_running: Mapping[str, str]
+    """Actors that go on with nothing, since they do not run, and their states."""
+
+
+SETTLE_SECONDS = 0.2
+"""How long `restart` looks at what it has started: one that crashes in its first message has not come back."""
+
+
+SETTLE_TURNS = 20
+"""Turns of the loop that it looks at least: on a machine that is busy the time may pass before the actor has run at all."""
 
 
 class Operations:
@@ -66,13 +97,45 @@ class Operations:
         """Stop the actor in order if it runs, then start it; returns its new incarnation, None if it declined to run.
 
         One that is paused stays paused; one that is temporary comes back, also when it has ended before. Raises
-        ChildrenUnstopped when it does not stop and ChildStartFailed when it does not start.
+        ChildrenUnstopped when it does not stop, ChildStartFailed when it does not start, and OperationFailed when what was
+        started crashes within SETTLE_SECONDS.
         """
+        ended: list[ChildExited] = []
+        seen = trio.Event()
+
+        def note(event: Event) -> None:
+            if isinstance(event, ChildExited) and event.actor == name:
+                ended.append(event)
+                seen.set()
+
+        unsubscribe = self._system.services.events.subscribe(note, ChildExited)
+        try:
+            number = await self._restart(name)
+            if number is None:
+                return None
+            with trio.move_on_after(SETTLE_SECONDS):
+                while not any(event.incarnation >= number for event in ended):
+                    await seen.wait()
+                    seen = trio.Event()
+            for _ in range(SETTLE_TURNS):
+                await trio.lowlevel.checkpoint()
+        finally:
+            unsubscribe()
+        crash = next((event for event in ended if event.incarnation >= number), None)
+        if crash is not None:
+            raise OperationFailed(
+                f"{name} was started as incarnation {number}, and did not last: {crash.line()}; `atlas crashes {name}` shows all "
+                "of it"
+            )
+        return number
+
+    async def _restart(self, name: str) -> int | None:
         self._members(name)
         tree = self._system.tree
         supervisor, child = tree.supervisor_of(name), tree.find(name)
         if child is None and name in self._system.addresses:
             address = self._system.addresses[name]
+            assert isinstance(supervisor, Supervisor), "a declared actor has a supervisor of declared ones"
             return await supervisor.start_child(self._system.plans[name].spec(lambda: address))
         if child is not None and child.state not in (ChildState.DOWN, ChildState.PARKED):
             await supervisor.terminate_child(name, keep=True)
@@ -99,10 +162,20 @@ class Operations:
         for address in self._members(name):
             self._pause(address, paused=True)
 
-    def resume(self, name: str) -> None:
-        """Undo `pause`."""
-        for address in self._members(name):
+    def resume(self, name: str) -> ResumeOutcome:
+        """Undo `pause`; returns which of the actors were not paused, and which do not run all the same, with their states."""
+        members = self._members(name)
+        outcome = ResumeOutcome(
+            not_paused=tuple(address.name for address in members if not address.is_paused),
+            not_running={
+                address.name: "stopped" if address.state is AddressState.DEAD else address.state.value
+                for address in members
+                if not address.is_up
+            },
+        )
+        for address in members:
             self._pause(address, paused=False)
+        return outcome
 
     def _pause(self, address: DrainingAddress, *, paused: bool) -> None:
         address.is_paused = paused  # who is down begins so
@@ -128,16 +201,27 @@ class Operations:
                 "last_crash": self._last_crash(name),
             }
         address = self._actor(name)
-        plan = self._system.plans[name]
         return {
             **self.describe(self._child(name)),
             **address.inspect(),
-            "class": f"{plan.actor.__module__}:{plan.actor.__qualname__}",
-            "needs": list(plan.needs),
-            "restart": plan.table.restart.value,
-            "give_up": plan.table.give_up.value,
+            **self._declaration(name, address),
+            "spawned": [child.name for child in self._system.services.spawned.children_of(name)][:LISTED_CHILDREN],
             "stack": address.stack(),
             "last_crash": self._last_crash(name),
+        }
+
+    def _declaration(self, name: str, address: DrainingAddress) -> Mapping[str, object]:
+        plan = self._system.plans.get(name)
+        if plan is not None:
+            actor, restart, give_up = plan.actor, plan.table.restart, plan.table.give_up
+        else:
+            assert isinstance(address, SpawnedAddress), "it is declared or spawned"
+            actor, restart, give_up = address.kind, address.spec.restart, address.spec.give_up
+        return {
+            "class": f"{actor.__module__}:{actor.__qualname__}",
+            "needs": [] if plan is None else list(plan.needs),
+            "restart": restart.value,
+            "give_up": give_up.value,
         }
 
     def crashes(self, name: str | None = None) -> list[CrashReport]:
@@ -154,7 +238,11 @@ class Operations:
         """The system and each of its children in one document."""
         system = self._system
         children = [self.describe(child) for child in system.tree.children()]
-        not_ready = [str(child["name"]) for child in children if not child["ready"]]
+        judged = judge_readiness(system.registry)
+        unready_groups = {str(child["name"]) for child in children if child["kind"] == "group" and not child["ready"]}
+        # a group that is down stands for its members
+        hidden = system.addresses.keys() - {child["name"] for child in children} if unready_groups else set()
+        not_ready = [reason.actor for reason in judged.not_ready if reason.actor not in hidden] + sorted(unready_groups)
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
         return {
             "name": system.name,
@@ -162,7 +250,8 @@ class Operations:
             "pid": os.getpid(),
             "state": state,
             "ready": system.is_up and not system.is_stopping and not not_ready,
-            "not_ready": not_ready,
+            "not_ready": list(dict.fromkeys(not_ready)),
+            "degraded": list(dict.fromkeys(reason.actor for reason in judged.degraded)),
             "started_at": system.started_at,
             "uptime": system.uptime,
             "config": None if system.config.path is None else str(system.config.path.resolve()),
@@ -192,7 +281,9 @@ class Operations:
     def describe(self, child: ChildInfo) -> dict[str, object]:
         """One child's line of `status`. A group has no mailbox: what is of an actor alone is empty there."""
         tree = self._system.tree
-        address = self._system.addresses.get(child.name)
+        spawned = self._system.services.spawned
+        address = self._address(child.name)
+        parent = spawned.get(child.name)
         seen = _AS_A_GROUP if address is None else address.look()
         now = trio.current_time()
         last = child.last_exit
@@ -206,6 +297,9 @@ class Operations:
             "kind": "group" if address is None else "actor",
             "group": tree.group_of(child.name),
             "depth_in_tree": tree.depth(child.name),
+            "parent": None if parent is None else parent.parent,
+            "outlives_parent": parent is not None and parent.outlives,
+            "children": spawned.count(child.name),
             "state": "paused" if seen["suspended"] and child.state is ChildState.RUNNING else child.state.value,
             "paused": address is not None and address.is_paused,
             "since": max(0.0, now - child.since),
@@ -236,6 +330,9 @@ class Operations:
             },
         }
 
+    def _address(self, name: str) -> DrainingAddress | None:
+        return self._system.addresses.get(name) or self._system.services.spawned.get(name)
+
     def _child(self, name: str) -> ChildInfo:
         child = self._system.tree.find(name)
         if child is None:
@@ -249,13 +346,18 @@ class Operations:
             return [self._system.addresses[member] for member in tree.members(name)]
         return [self._actor(name)]
 
+    def address(self, name: str) -> DrainingAddress:
+        """An actor's address. Raises OperationRefused for a group and for an unknown name."""
+        return self._actor(name)
+
     def _actor(self, name: str) -> DrainingAddress:
         if name in self._system.tree.groups:
             members = ", ".join(self._system.tree.members(name))
             raise OperationRefused(f"{name} is a group of actors; name one of them: {members}")
-        address = self._system.addresses.get(name)
+        address = self._address(name)
         if address is None:
-            meant = nearest(name, [*self._system.addresses, *self._system.tree.groups])
+            spawned = [child.name for child in self._system.services.spawned]
+            meant = nearest(name, [*self._system.addresses, *self._system.tree.groups, *spawned])
             raise OperationRefused(str(UnknownActor(name, meant)))
         return address
 

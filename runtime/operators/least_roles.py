@@ -21,6 +21,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "operators add": None,
     "operators list": None,
     "operators whoami": None,
+    "new actor": None,
     "node disown": None,
     "node install": None,
     "node kick": None,
@@ -82,6 +83,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "withdrawals reject": _MONEY,
     "withdrawals request": _MONEY,
     # the system as a whole
+    "ask": _OWNER,
     "db migrate": _OWNER,
     "drain": _OWNER,
     "node own": _OWNER,
@@ -94,6 +96,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "reload": _OWNER,
     "resume": _OWNER,
     "stop": _OWNER,
+    "tell": _OWNER,
     "withdrawals seal": _OWNER,
 }
 """By the words after `atlas`; None: no role is asked for."""

@@ -76,14 +76,14 @@ def restart(loop: ControlLoop, name: str) -> PendingReply[int]:
     return reply
 
 
-def terminate(loop: ControlLoop, name: str, *, keep: bool = False) -> PendingReply[None]:
+def terminate(loop: ControlLoop, name: str, *, keep: bool = False, forget: bool = False) -> PendingReply[None]:
     """Stop a child by its ladder and keep it down; a pending restart is called off.
 
-    Temporary children are forgotten, unless `keep`.
+    Temporary children are forgotten, unless `keep`; others with `forget`.
     """
     record = _find(loop, name)
     reply = PendingReply[None]()
-    forgotten = record.forget_if_start_fails or loop.settings.dynamic or (_is_temporary(record) and not keep)
+    forgotten = forget or record.forget_if_start_fails or loop.settings.dynamic or (_is_temporary(record) and not keep)
     record.desired = DesiredState.GONE if forgotten else DesiredState.DOWN
     if record.is_alive:
         record.stop_replies.append(reply)

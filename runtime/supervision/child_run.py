@@ -18,11 +18,11 @@ import attrs
 import trio
 
 from runtime.child import Child, CrashDetails, Exit, ExitReason, ShowsCrash
-from runtime.core.printable_errors import protect_nurseries
 from runtime.core.stacks import stack_of
 from runtime.crash_report import CrashReport
 from runtime.error_text import MAX_LINE, cut_redacted, error_text, leaves, summarise
-from runtime.errors import AtlasError, Fatal, Ignore, Killed, unwrap_group
+from runtime.errors import AtlasError, Fatal, Ignore, Killed, StillRunning, unwrap_group
+from runtime.supervision.printable_errors import protect_nurseries
 from runtime.supervision.stop_ladder import Unstopped
 
 
@@ -33,7 +33,7 @@ class EndedInOrder(AtlasError):
     """
 
 
-class ChildrenUnstopped(AtlasError):
+class ChildrenUnstopped(StillRunning):
     """Children did not end even after cancellation; their tasks still exist."""
 
     exit_code: ClassVar[int] = 75
@@ -278,6 +278,11 @@ class TreeNursery:
     nursery: trio.Nursery
     on_fatal: Callable[[BaseException], None] | None = None
     """Set by the root supervisor while it lives."""
+    root: object = None
+    """The root supervisor, while it lives."""
+    outliving: object = None
+    """The supervisor of spawned actors that outlive their parents, once there was one."""
+    outliving_lock: trio.Lock = attrs.field(factory=trio.Lock)
 
     def spawn(self, run: ChildRun) -> None:
         """Let an incarnation begin."""
@@ -295,6 +300,11 @@ _tree_nursery: ContextVar[TreeNursery | None] = ContextVar("atlas_tree_nursery",
 def current_tree_nursery() -> TreeNursery | None:
     """The nursery of the tree that the calling task belongs to; None outside of one."""
     return _tree_nursery.get()
+
+
+def enter_tree(tree_nursery: TreeNursery) -> None:
+    """Let the calling task, and those that begin in its context from now on, belong to the tree."""
+    _tree_nursery.set(tree_nursery)
 
 
 @asynccontextmanager

@@ -161,8 +161,8 @@ class ChildRecord:
     ladder: StopLadder | None = attrs.field(default=None, on_setattr=_note_change)
     stop_reason: StopReason | None = None
     """What its latest incarnation was asked to stop with, if it was."""
-    deadline: float = math.inf
-    """When the supervisor has to look at it again; entries in the heap with another time are stale."""
+    ticket: int = -1
+    """Of its deadline, among those of all children."""
     start_deadline: float = math.inf
     not_before: float = 0.0
     """The end of its backoff."""
@@ -219,7 +219,7 @@ class ChildRecord:
     def end_run(self, end: Exit) -> None:
         """Its incarnation has ended, or is given up for lost."""
         self.run = self.ladder = None
-        self.deadline = self.start_deadline = math.inf
+        self.start_deadline = math.inf
         self.last_exit = end
 
     def await_restart(self, now: float, *, not_before: float, in_turn: bool) -> None:
@@ -235,7 +235,8 @@ class ChildRecord:
         self.unstopped_runs.clear()
         self.desired = DesiredState.UP
         self.ladder = None
-        self.deadline = self.start_deadline = math.inf
+        self.ticket = -1  # the deadlines are those of another control loop now
+        self.start_deadline = math.inf
         self.not_before = 0.0
         self.stops_for_group = False
         self.starts_in_turn = True
@@ -290,13 +291,18 @@ class View:
     def update(self, record: ChildRecord, *, is_listed: bool) -> None:
         """Look at a child again: whether it belongs here may have changed."""
         if not (is_listed and self._applies(record)):
-            self._members.discard(record)
+            if record in self._members:
+                self._members.remove(record)
+                self._removed(record)
         elif record not in self._members:
             self._members.add(record)
             self._added(record)
 
     def _added(self, record: ChildRecord) -> None:
         """Called with each new member; for a view that keeps an order."""
+
+    def _removed(self, record: ChildRecord) -> None:
+        """Called with each former member; as above."""
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -308,25 +314,32 @@ class View:
 class OrderedView(View):
     """A view that knows its first member in start order (or its last) without sorting."""
 
-    __slots__ = ("_heap", "_sign")
+    __slots__ = ("_by_place", "_heap", "_sign")
 
     def __init__(self, applies: Callable[[ChildRecord], bool], *, last: bool) -> None:
         super().__init__(applies)
         self._sign = -1 if last else 1
-        self._heap: list[tuple[int, ChildRecord]] = []
-        """Members and former members; these are removed when they come to the top, or when there are too many."""
+        self._by_place: dict[int, ChildRecord] = {}
+        self._heap: list[int] = []
+        """Places of members and former members; these are removed when they come to the top, or when there are too many. No more
+        than a number stays of a child that was forgotten."""
 
     def _added(self, record: ChildRecord) -> None:
-        heapq.heappush(self._heap, (self._sign * record.start_position, record))
-        if len(self._heap) > 2 * len(self._members) + 8:
-            self._heap = sorted((self._sign * member.start_position, member) for member in self._members)
+        place = self._sign * record.start_position
+        self._by_place[place] = record
+        heapq.heappush(self._heap, place)
+        if len(self._heap) > 2 * len(self._by_place) + 8:
+            self._heap = sorted(self._by_place)
+
+    def _removed(self, record: ChildRecord) -> None:
+        self._by_place.pop(self._sign * record.start_position, None)
 
     @property
     def first(self) -> ChildRecord | None:
         """The first one, or the last."""
-        while self._heap and self._heap[0][1] not in self._members:
+        while self._heap and self._heap[0] not in self._by_place:
             heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
+        return self._by_place[self._heap[0]] if self._heap else None
 
 
 def _start_position(record: ChildRecord) -> int:

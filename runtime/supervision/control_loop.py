@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -29,6 +27,7 @@ from runtime.supervision.children import (
     next_stops,
     without_frames,
 )
+from runtime.supervision.deadlines import Deadlines
 from runtime.supervision.errors import AdministrationError, RefusalReason
 from runtime.supervision.events import (
     ChildEnded,
@@ -55,8 +54,7 @@ class StartStop:
         self._emit = emit
         self._hooks = hooks
         self._loop = loop
-        self._heap: list[tuple[float, int, ChildRecord]] = []
-        self._tickets = itertools.count()
+        self._deadlines = Deadlines()
 
     # Starting
 
@@ -139,21 +137,19 @@ class StartStop:
                 at = min(at, record.start_deadline)
         elif record.state in PENDING:
             at = record.not_before
-        record.deadline = at
-        if at < math.inf:
-            heapq.heappush(self._heap, (at, next(self._tickets), record))
+        self._deadlines.set(record, at)
+
+    def unschedule(self, record: ChildRecord) -> None:
+        """Look at the child no more."""
+        self._deadlines.set(record, math.inf)
 
     def next_deadline(self) -> float:
         """When `run_due` has to be called next; math.inf if nothing is due ever."""
-        while self._heap and self._heap[0][0] != self._heap[0][2].deadline:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else math.inf
+        return self._deadlines.next
 
     def run_due(self, now: float) -> None:
         """Act on all deadlines that have passed."""
-        while self.next_deadline() <= now:
-            _, _, record = heapq.heappop(self._heap)
-            record.deadline = math.inf
+        while (record := self._deadlines.pop_due(now)) is not None:
             if record.run is not None:
                 self._next_rung(record, record.run, now)
 
@@ -228,6 +224,7 @@ class ControlLoop:
         emit: Emit,
         chance: Callable[[], float],
         on_started: Callable[[], None],
+        on_forgotten: Callable[[ChildRecord], None],
     ) -> None:
         self.name = name
         self.settings = settings
@@ -245,6 +242,7 @@ class ControlLoop:
         self.control = StartStop(name, tree_nursery, emit, self.hooks, self)
         self._emit = emit
         self._on_started = on_started
+        self._on_forgotten = on_forgotten
         self._outcome = ChildOutcome(self, tree_nursery, emit, chance)
         self._inbox: deque[Callable[[], None]] = deque()
         self._wakeup = trio.Event()
@@ -297,7 +295,8 @@ class ControlLoop:
 
     def _stop_and_start_due(self, now: float) -> bool:
         stopping = self.stopping
-        for record in next_stops(self.children, stopping=stopping, parallel=self.settings.dynamic):
+        parallel = self.settings.dynamic or self.settings.spawned
+        for record in next_stops(self.children, stopping=stopping, parallel=parallel):
             self._ask_to_stop(record)
         if stopping:
             return not self.children.alive
@@ -315,6 +314,13 @@ class ControlLoop:
             self.control.ask_to_stop(record, StopCause.TERMINATED, "terminated")
         else:
             self.control.ask_to_stop(record, StopCause.RESTART, record.reason or "restarted together with a sibling")
+
+    def ask_to_terminate(self, record: ChildRecord, detail: str, budget: float) -> None:
+        """Ask a living child to stop now, not at the loop's next turn, or give one that was asked less time."""
+        if record.ladder is None:
+            self.control.ask_to_stop(record, StopCause.TERMINATED, detail, budget)
+        else:
+            self.control.shorten(record, budget)
 
     async def _kill_all(self) -> None:
         """After a bug in the loop: it can supervise no child any more, so none may outlive it."""
@@ -425,6 +431,9 @@ class ControlLoop:
         self.highest_number_forgotten = max(self.highest_number_forgotten, record.incarnation)
         if not record.unstopped_runs:
             self.children.remove(record.name)
+            self.control.unschedule(record)
+            self.hooks.tell_forgotten(record)
+            self._on_forgotten(record)
 
     # The end of the supervisor
 

@@ -17,6 +17,7 @@ from runtime.child import (
     Exit,
     ExitReason,
     GiveUp,
+    NotesForgotten,
     Restart,
     Strategy,
     as_auto_shutdown,
@@ -47,6 +48,8 @@ class SupervisorFlags:
     auto_shutdown: AutoShutdown = attrs.field(default=AutoShutdown.NEVER, converter=as_auto_shutdown)
     shutdown_budget: float = math.inf
     dynamic: bool = False
+    spawned: bool = False
+    """Its children come and go by name: one that ends for good is forgotten, and all are stopped at once."""
 
     def __attrs_post_init__(self) -> None:
         IntensityWindow(
@@ -75,6 +78,12 @@ class ChildHooks:
         if not record.told_final:
             record.told_final = True
             self.call(record, "on_final", lambda: record.child.on_final(reason))
+
+    def tell_forgotten(self, record: ChildRecord) -> None:
+        """It is not listed any more. Told if the child wants to know."""
+        child = record.child
+        if isinstance(child, NotesForgotten):
+            self.call(record, "on_forgotten", child.on_forgotten)
 
     @trio.lowlevel.enable_ki_protection  # a Ctrl-C is not the hook's
     def call(self, record: ChildRecord, hook: str, call: Callable[[], None]) -> None:
@@ -117,11 +126,11 @@ class RunningSupervisor(Protocol):
         ...
 
 
-def decide(record: ChildRecord, end: Exit, *, stopping: bool, dynamic: bool) -> Decision:
+def decide(record: ChildRecord, end: Exit, *, stopping: bool, dynamic: bool, spawned: bool = False) -> Decision:
     """What follows this end, before any limit is counted: RESTART still has to pass the restart intensity."""
     if fatal_in(end.error) is not None:
         return Decision.SHUT_DOWN_TREE
-    forgotten = dynamic or record.spec.restart is Restart.TEMPORARY
+    forgotten = dynamic or spawned or record.spec.restart is Restart.TEMPORARY
     if stopping:
         return Decision.STOPPED
     if record.desired is not DesiredState.UP:
@@ -199,7 +208,8 @@ class ChildOutcome:
 
     def decide(self, record: ChildRecord, end: Exit, *, stopping: bool) -> Decision:
         """What follows this end. A restart is counted; one too many becomes PARK or GIVE_UP."""
-        decision = decide(record, end, stopping=stopping, dynamic=self._supervisor.settings.dynamic)
+        flags = self._supervisor.settings
+        decision = decide(record, end, stopping=stopping, dynamic=flags.dynamic, spawned=flags.spawned)
         return self.count_attempt(record) if decision is Decision.RESTART else decision
 
     def count_attempt(self, record: ChildRecord) -> Decision:

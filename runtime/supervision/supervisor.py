@@ -15,7 +15,8 @@ from typing import Generic, ParamSpec
 
 import trio
 
-from runtime.child import IDLE, Activity, AutoShutdown, ChildSpec, Exit, StopReason, Strategy
+from runtime.child import IDLE, Activity, AutoShutdown, ChecksItself, ChildSpec, Exit, StopReason, Strategy
+from runtime.core.spawned import current_spawner
 from runtime.error_text import error_text
 from runtime.errors import unwrap_group
 from runtime.events import Event
@@ -66,7 +67,7 @@ __all__ = [
 P = ParamSpec("P")
 
 
-_inherited_emit: ContextVar[Callable[[Event], None] | None] = ContextVar("atlas_inherited_emit", default=None)
+inherited_emit: ContextVar[Callable[[Event], None] | None] = ContextVar("atlasinherited_emit", default=None)
 """What the supervisors below report to, unless they were given something of their own."""
 
 
@@ -100,12 +101,20 @@ class _SupervisorBase:
         """To its own `emit`, else to the one of the supervisor above it, else to the log."""
         self._report(event)
 
+    def _forgotten(self, record: ChildRecord) -> None:
+        """A child is not listed any more; for a supervisor that keeps something of its children."""
+
     def _make_record(self, spec: ChildSpec, *, static: bool) -> ChildRecord:
         child = spec.start()
         if not callable(getattr(child, "run", None)):
             raise SpecError(f"the spec {spec.name!r} made no child: its start returned {type(child).__name__}")
         if child.name != spec.name:
             raise SpecError(f"the spec {spec.name!r} made a child named {child.name!r}; the names must be the same")
+        if static and isinstance(child, ChecksItself):
+            try:
+                child.check()
+            except TypeError as error:
+                raise SpecError(f"the spec {spec.name!r} is of no use: {error}") from error
         window = IntensityWindow(self.settings.intensity, self.settings.period)
         # A child of this name may have been forgotten; its numbers are not used again.
         number = self._loop.highest_number_forgotten if self._loop is not None else 0
@@ -137,13 +146,17 @@ class _SupervisorBase:
     async def _run_on(self, tree_nursery: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
         if self._loop is not None:
             raise RuntimeError(f"supervisor {self.name} is running already")
-        self._report = self._given_emit or _inherited_emit.get() or log_unheard
+        self._report = self._given_emit or inherited_emit.get() or log_unheard
         # The children's tasks begin in this context.
-        token = _inherited_emit.set(self._report)
+        token = inherited_emit.set(self._report)
+        from runtime.supervision.spawning import TREE_SPAWNER  # it is built on this module
+
+        spawner_token = current_spawner.set(TREE_SPAWNER)
         try:
             await self._run_loop(tree_nursery, task_status)
         finally:
-            _inherited_emit.reset(token)
+            current_spawner.reset(spawner_token)
+            inherited_emit.reset(token)
 
     async def _run_loop(self, tree_nursery: TreeNursery, task_status: trio.TaskStatus[None]) -> None:
         now = trio.current_time()
@@ -157,6 +170,7 @@ class _SupervisorBase:
             emit=self._emit,
             chance=self._chance,
             on_started=task_status.started,
+            on_forgotten=self._forgotten,
         )
         loop.highest_number_forgotten = self._highest_forgotten
         self._unstopped = ()
@@ -165,6 +179,7 @@ class _SupervisorBase:
         try:
             if is_root:
                 tree_nursery.on_fatal = lambda error: loop.shut_down(error_text(error), error=error)
+                tree_nursery.root = self
             if (reason := self._stop_before_run) is not None:
                 loop.shut_down(reason.detail or reason.cause.value, budget=reason.deadline)
             with _unwrapped():
@@ -181,7 +196,7 @@ class _SupervisorBase:
             )
             self._unstopped = tuple(loop.unstopped)
             if is_root:
-                tree_nursery.on_fatal = None
+                tree_nursery.on_fatal = tree_nursery.root = None
             for record in loop.children.values():
                 if is_root or not record.static:
                     self._hooks.tell_final(record, f"supervisor {self.name} stopped")
@@ -244,6 +259,11 @@ class _SupervisorBase:
     def which_children(self) -> tuple[ChildInfo, ...]:
         """All children in start order; () while the supervisor is down."""
         return administration.which(self._loop) if self._loop is not None else ()
+
+    def find_child(self, name: str) -> ChildInfo | None:
+        """One child; None if it is not listed, and while the supervisor is down."""
+        record = None if self._loop is None else self._loop.children.get(name)
+        return None if record is None else record.info()
 
     def count_children(self) -> ChildCounts:
         """How many children there are and live; zeros while the supervisor is down."""

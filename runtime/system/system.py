@@ -23,12 +23,12 @@ from runtime.control import runtime_commands as _own_commands  # noqa: F401  # i
 from runtime.control.server import ControlServer
 from runtime.control.socket import InstanceLock, instance_name, make_directory, socket_path
 from runtime.core.drain import DrainingAddress
-from runtime.core.failpoints import Failpoints
 from runtime.core.services import Services
 from runtime.crash_report import set_report_size
 from runtime.error_text import error_text, message_of
 from runtime.errors import AtlasError
 from runtime.events import Event, EventBus
+from runtime.failpoints import Failpoints
 from runtime.log import logs
 from runtime.log.writer import LogWriter
 from runtime.metrics import METRICS
@@ -97,7 +97,7 @@ class System:
         self.crashes = CrashReports(self.services.events)
         self.addresses: dict[str, DrainingAddress] = {}
         self.plans: dict[str, ChildPlan] = {plan.name: plan for plan in config.children}
-        self.tree = Tree(config, self._address, self.services.events.emit)
+        self.tree = Tree(config, self._address, self.services.events.emit, self.services.spawned)
         self.root = self.tree.root
         self.operations = Operations(self)
         self.reloader = Reloader(self)
@@ -266,7 +266,7 @@ class System:
         self.services.events.emit(SystemStopping(self.name, why, drain, budget))
         self.systemd.stopping()
         if self._stop_deadline is None:
-            for address in self.addresses.values():
+            for address in (*self.addresses.values(), *self.services.spawned):
                 address.drains = address.drains or drain
         self._stop_deadline = min(deadline, self._stop_deadline or deadline)
         self.root.request_stop(StopReason(StopCause.SHUTDOWN, why, self._stop_deadline))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.ask import current_call_context
+from runtime.core.ref import AddressState
 from runtime.core.stacks import tasks_of
 from runtime.errors import UnknownActor
 from runtime.log.logs import get_logger

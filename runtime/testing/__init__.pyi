@@ -17,6 +17,9 @@ from .event_assertions import happened as happened
 from .system import ActorSystem as ActorSystem
 from .system import OnCrash as OnCrash
 from .system import actor_system as actor_system
+from .trees import RunningTree as RunningTree
+from .trees import running_group as running_group
+from .trees import running_tree as running_tree
 from .virtual_time import run_virtual as run_virtual
 from .virtual_time import seeded as seeded
 

@@ -4,7 +4,7 @@ tests.
     monkey = ChaosMonkey(system, seed=7, victims=["ledger", "desk"])
     report = await monkey.run(one_round_of_work, kills=300, check=invariants)
 
-A boundary is a failpoint (see `runtime.core.failpoints`): `before:<Message>` and `after:<Message>` of each handler,
+A boundary is a failpoint (see `runtime.failpoints`): `before:<Message>` and `after:<Message>` of each handler,
 `task:<name>` of each task, and whatever the actor names with `context.failpoint`.
 """
 
@@ -20,8 +20,8 @@ import attrs
 import trio
 import trio.testing
 
-from runtime.core.address import Address, AddressState
-from runtime.core.ref import Ref
+from runtime.core.address import Address
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
 from runtime.events import Event
 from runtime.message import Message

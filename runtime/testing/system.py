@@ -11,12 +11,16 @@ import trio
 
 from runtime.child import Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.mailbox import DEFAULT_CAPACITY, Overflow
-from runtime.core.ref import Ref
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
+from runtime.core.spawned import current_spawner
 from runtime.correlation import correlation_id
-from runtime.errors import Ignore
+from runtime.errors import Ignore, unwrap_group
+from runtime.supervision.child_run import TreeNursery, enter_tree, fatal_in, open_tree_nursery
+from runtime.supervision.spawning import TREE_SPAWNER
+from runtime.supervision.supervisor import Supervisor, inherited_emit
 from runtime.testing.actors import Crash, Echo, Failable, FailableActor, Hang, Probe, ProbeActor, Swallow
 from runtime.testing.chaos import Boundary, ChaosFailed, ChaosMonkey, ChaosReport, Kill
 from runtime.testing.event_assertions import Happened, assert_events, happened
@@ -67,6 +71,23 @@ class _Runner:
     changed: trio.Event = attrs.field(factory=trio.Event)
     is_final: bool = False
 
+    def ended(
+        self, incarnation: int, reason: ExitReason, error: BaseException | None, lived: float, *, restarts: bool
+    ) -> bool:
+        """Note the end of an incarnation and tell all that wait for it; whether another follows: if `restarts`, after an abnormal
+        end."""
+        address = self.address
+        record = Exit(address.name, incarnation, reason, error, address.last_activity().message, lived)
+        self.exits.append(record)
+        address.on_exit(record)
+        restarts = restarts and record.abnormal
+        address.on_decided(restarts=restarts)
+        if not restarts:
+            address.on_final(reason.value)
+            self.is_final = True
+        self.notify()
+        return restarts
+
     def notify(self) -> None:
         """Wake all tasks that wait for the next exit or start."""
         self.changed.set()
@@ -76,9 +97,10 @@ class _Runner:
 class ActorSystem:
     """Runs actors without a supervision tree. Made by `actor_system`."""
 
-    def __init__(self, nursery: trio.Nursery, services: Services) -> None:
+    def __init__(self, nursery: trio.Nursery, services: Services, tree: TreeNursery | None = None) -> None:
         self.services = services
         self._nursery = nursery
+        self._tree = tree
         self._runners: dict[str, _Runner] = {}
 
     async def start(
@@ -92,7 +114,8 @@ class ActorSystem:
     ) -> Ref:
         """Start an actor and wait until it serves; raises what its start raised.
 
-        `name` defaults to the class's name in lower case. Each incarnation gets a fresh copy of `actor`'s start arguments.
+        `name` defaults to the class's name in lower case; after a start that failed it is free again. Each incarnation gets a
+        fresh copy of `actor`'s start arguments.
         """
         address = Address(
             name or type(actor).__name__.lower(),
@@ -103,7 +126,13 @@ class ActorSystem:
         )
         self.services.registry.add(address)
         runner = self._runners[address.name] = _Runner(address, on_crash)
-        await self._nursery.start(self._run, runner)
+        try:
+            await self._nursery.start(self._run, runner)
+        except BaseException as error:
+            if not isinstance(unwrap_group(error), Ignore):  # who declined is known, as in a real system
+                self.services.forget(address)
+                del self._runners[address.name]
+            raise
         return address.ref
 
     async def probe(self, name: str = "probe") -> Probe:
@@ -113,6 +142,11 @@ class ActorSystem:
         return probe
 
     async def _run(self, runner: _Runner, *, task_status: trio.TaskStatus[None]) -> None:
+        # As in a supervision tree: what the actor spawns is supervised, and told of on the bus.
+        if self._tree is not None:
+            enter_tree(self._tree)
+            current_spawner.set(TREE_SPAWNER)
+        inherited_emit.set(self.services.events.emit)
         address, incarnation = runner.address, 0
         status = _Started(runner, task_status)
         del task_status  # it holds the nursery of the start, which is long gone when the actor still runs
@@ -121,28 +155,26 @@ class ActorSystem:
             runner.scope = trio.CancelScope()
             began = trio.current_time()
             error: BaseException | None = None
-            with runner.scope:
-                try:
-                    await address.run(incarnation, task_status=status)
-                except Exception as raised:  # noqa: BLE001  # judged below, after the address was told
-                    error = raised
+            try:
+                with runner.scope:
+                    try:
+                        await address.run(incarnation, task_status=status)
+                    except Exception as raised:  # noqa: BLE001  # judged below, after the address was told
+                        error = raised
+            except BaseException:
+                # The test itself is cancelled: those that wait for this end, the system's own end first of all, are told.
+                runner.ended(incarnation, ExitReason.KILLED, None, trio.current_time() - began, restarts=False)
+                raise
             reason = _classify(runner, error, served=status.served)
-            last, lived = address.last_activity().message, trio.current_time() - began
-            record = Exit(address.name, incarnation, reason, error, last, lived)
-            runner.exits.append(record)
-            address.on_exit(record)
-            restarts = (
-                record.abnormal and runner.on_crash is OnCrash.RESTART and status.served and not runner.stop_asked
+            fatal = fatal_in(error)
+            may_restart = (
+                runner.on_crash is OnCrash.RESTART and status.served and not runner.stop_asked and fatal is None
             )
-            address.on_decided(restarts=restarts)
-            if not restarts:
-                address.on_final(reason.value)
-                runner.is_final = True
-            runner.notify()
+            restarts = runner.ended(incarnation, reason, error, trio.current_time() - began, restarts=may_restart)
             if restarts:
                 status = _Started(runner, None)
                 continue
-            if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL):
+            if error is not None and (not status.served or runner.on_crash is OnCrash.FAIL or fatal is not None):
                 raise error
             return
 
@@ -222,12 +254,20 @@ def _classify(runner: _Runner, error: BaseException | None, *, served: bool) -> 
 
 @asynccontextmanager
 async def actor_system(services: Services | None = None) -> AsyncIterator[ActorSystem]:
-    """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly fails the test."""
+    """A system for one test. Leaving it stops every actor; an actor that crashed unexpectedly, or by Fatal, fails the test."""
     correlation_id.set("")
-    async with trio.open_nursery() as nursery:
-        system = ActorSystem(nursery, services or Services())
+    chosen = services or Services()
+    root = Supervisor("test", [], emit=chosen.events.emit)
+    async with trio.open_nursery() as nursery, open_tree_nursery() as tree:
+        await nursery.start(_run_root, root)
+        system = ActorSystem(nursery, chosen, tree)
         try:
             yield system
         finally:
             with trio.CancelScope(shield=True):
                 await system.stop_all()
+                root.request_stop(StopReason(StopCause.SHUTDOWN, "the test ends", trio.current_time() + 5.0))
+
+
+async def _run_root(root: Supervisor, *, task_status: trio.TaskStatus[None]) -> None:
+    await root.run(task_status=task_status)

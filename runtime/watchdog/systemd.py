@@ -1,4 +1,4 @@
-"""What systemd is told: ready, stopping, status, and that the watchdog finds all beats fresh. Nothing where it is absent."""
+"""What systemd is told: ready, stopping, status, and that not all beats are stale. Nothing where it is absent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Systemd:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def alive(self) -> None:
-        """All beats are fresh."""
+        """Not all three beats are stale."""
         self._send("WATCHDOG=1")
 
     def close(self) -> None:

@@ -28,7 +28,6 @@ from runtime.watchdog.verdict import (
     LeaveProcess,
     LoopBlocked,
     StaleLimits,
-    all_fresh,
     beat_ages,
     judge,
     take_snapshot,
@@ -151,8 +150,8 @@ class WatchdogThread:
         self._told_diagnostic = starved
         if any(isinstance(action, LeaveProcess) for action in actions):
             self._leave(ages)
-        if all_fresh(ages, limits):
-            self._systemd.alive()
+        # One stale beat is repaired, and systemd would end what serves beside it.
+        self._systemd.alive()
 
     def _excuse_a_suspend(self) -> None:
         """A machine or process that slept made every beat stale at once, and no worker is to blame for it.

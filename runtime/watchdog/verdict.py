@@ -36,7 +36,8 @@ class StaleLimits:
     blocked: float = 5.0
     """The loop has not turned for so long: reported with its stack while it happens, long before it is stale."""
     diagnostic_worker: float = 120.0
-    """A worker beat older than this, with a recent spike, makes a CRITICAL diagnostic."""
+    """A worker beat older than this, with a recent spike, makes a CRITICAL diagnostic. It counts from the last proven progress,
+    over repairs, which come at `worker` and would else keep it younger than this for ever."""
     diagnostic_spike: float = 300.0
     """A pool wait spike is recent for so long."""
 
@@ -78,6 +79,7 @@ class WorkerSample:
     progressed_at: float = 0.0
     limit: float = math.inf
     waiting_since: float | None = None
+    unproven_since: float | None = None
 
 
 @attrs.frozen
@@ -107,12 +109,22 @@ class Ages:
     worker_why: StaleReason | None = None
     spike: float | None = None
     """How long ago the last pool wait spike was."""
+    unproven: float | None = None
+    """How long the worker that was repaired longest ago has proven no progress, over its repairs; None if none is in doubt."""
+    unproven_name: str = ""
+
+    @property
+    def starving(self) -> float | None:
+        """The worker beat for the diagnostic: as if no repair had been."""
+        return max((age for age in (self.worker, self.unproven) if age is not None), default=None)
 
     def line(self) -> str:
         """All ages in one line."""
         worker = _age(self.worker)
         if self.worker_why is not None:
             worker += f" ({self.worker_name} is {self.worker_why.value})"
+        if self.unproven is not None and self.unproven > (self.worker or 0.0):
+            worker += f" ({self.unproven_name} was repaired and has proven no progress for {self.unproven:.1f} s)"
         spike = "none seen" if self.spike is None else f"{self.spike:.1f} s ago"
         return (
             f"event_loop {_age(self.event_loop)}, worker {worker}, healthcheck {_age(self.healthcheck)}; "
@@ -201,6 +213,7 @@ def beat_ages(snapshot: Snapshot) -> Ages:
         if verdict is not None and (worker is None or verdict[0] > worker):
             worker, why = verdict
             name = sample.name
+    unproven, unproven_name = max(_unproven(snapshot), default=(None, ""))
     return Ages(
         event_loop=_since(snapshot.event_loop, snapshot),
         worker=worker,
@@ -209,15 +222,28 @@ def beat_ages(snapshot: Snapshot) -> Ages:
         worker_why=why,
         # A spike is an event, not a silence: a forgiven pause does not make it younger.
         spike=None if snapshot.last_pool_wait_spike is None else snapshot.now - snapshot.last_pool_wait_spike,
+        unproven=unproven,
+        unproven_name=unproven_name,
     )
 
 
-def all_fresh(ages: Ages, limits: StaleLimits) -> bool:
-    """No beat is stale (absent ones do not object): what systemd may be told."""
-    return not (
-        _beyond(ages.event_loop, limits.event_loop)
-        or _beyond(ages.worker, limits.worker)
-        or _beyond(ages.healthcheck, limits.healthcheck)
+def _unproven(snapshot: Snapshot) -> Iterable[tuple[float, str]]:
+    """Of each worker that was repaired how long it has proven nothing. One that is down on its way back counts, too."""
+    for sample in snapshot.workers:
+        if sample.unproven_since is not None and sample.state in (WorkerState.ACTIVE, WorkerState.DOWN):
+            yield snapshot.now - max(sample.unproven_since, snapshot.ages_count_from), sample.name
+
+
+def all_stale(ages: Ages, limits: StaleLimits) -> bool:
+    """Whether the process is to end: by its own verdict, and by systemd, which is told nothing from then on.
+
+    A beat that is absent takes the loop's age against its own limit.
+    """
+    loop = ages.event_loop
+    worker = loop if ages.worker is None else ages.worker
+    healthcheck = loop if ages.healthcheck is None else ages.healthcheck
+    return (
+        _beyond(loop, limits.event_loop) and _beyond(worker, limits.worker) and _beyond(healthcheck, limits.healthcheck)
     )
 
 
@@ -237,14 +263,12 @@ def judge(snapshot: Snapshot, limits: StaleLimits) -> list[Action]:
                 Repair(RepairKind.HEALTHCHECK, snapshot.healthcheck_name, StaleReason.SILENT, ages.healthcheck)
             )
     if (
-        _beyond(ages.worker, limits.diagnostic_worker)
+        _beyond(ages.starving, limits.diagnostic_worker)
         and ages.spike is not None
         and ages.spike <= limits.diagnostic_spike
     ):
         actions.append(Diagnose(ages))
-    worker = loop if ages.worker is None else ages.worker
-    healthcheck = loop if ages.healthcheck is None else ages.healthcheck
-    if _beyond(loop, limits.event_loop) and _beyond(worker, limits.worker) and _beyond(healthcheck, limits.healthcheck):
+    if all_stale(ages, limits):
         actions.append(LeaveProcess(ages))
     return actions
 
@@ -265,6 +289,7 @@ def _sample(beat: WorkerBeat) -> WorkerSample:
         beat.progressed_at,
         beat.limit,
         beat.waiting_since,
+        beat.unproven_since,
     )
 
 

@@ -3,7 +3,7 @@
 1. A task on the loop: beats, measures the loop's lateness, repairs single stale beats, checks the log's writer.
 2. An OS thread: reports a loop that stands, and ends the process with status 70 when all three beats are stale.
 3. A timer in C, re-armed by the thread: ends the process with status 1 when code holds the interpreter lock.
-4. systemd: told `WATCHDOG=1` only while all beats are fresh.
+4. systemd: told `WATCHDOG=1` unless all three beats are stale.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from runtime.log import logs
 from runtime.metrics import counter, gauge, histogram
 from runtime.watchdog.systemd import Systemd
 from runtime.watchdog.thread import WatchdogThread
-from runtime.watchdog.verdict import Action, Diagnose, Repair, StaleLimits, beat_ages, judge, take_snapshot
+from runtime.watchdog.verdict import Action, Diagnose, Repair, RepairKind, StaleLimits, beat_ages, judge, take_snapshot
 
 TICK = 1.0
 """Seconds between two ticks of the loop's task, at most: well below what counts as blocked."""
@@ -311,6 +311,9 @@ class Watchdog:
             if due_in > 0.0:
                 continue
             self._repaired_at[key] = now
+            beat = self.beats.workers.get(repair.name)
+            if beat is not None and repair.kind is RepairKind.WORKER:
+                beat.repaired(repair.age)
             known.repairs += 1
             REPAIRS.labels(repair.kind.value).inc()
             try:

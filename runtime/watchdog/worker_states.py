@@ -18,7 +18,8 @@ class WorkerStates:
     def note(self, event: Event) -> None:
         """A subscriber of the event bus."""
         if isinstance(event, ChildParked):
-            self._parked.add(event.actor)
+            if event.actor in self._beats.workers or event.actor in self._beats.pools:
+                self._parked.add(event.actor)
         elif isinstance(event, ChildStarted):
             self._parked.discard(event.actor)
         else:

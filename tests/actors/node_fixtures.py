@@ -78,6 +78,7 @@ class NodeHarness:
             settings,
             wakes=tuple(w for w in wakes if w in self.refs),
             probe_interval=probe,
+            count_interval=probe,
             first_pause=0.2,
             longest_pause=0.5,
         )
@@ -104,6 +105,7 @@ class NodeHarness:
 
     async def reconcile(self, on_crash: OnCrash = OnCrash.FAIL, **options: object) -> Ref:
         """The worker that reconciles, which never looks unless it is woken."""
+        options.setdefault("retry_troubled", NEVER)
         actor = Reconcile(interval=NEVER, start_jitter=(NEVER, NEVER), budget=60.0, **options)  # type: ignore[arg-type]  # the test's own
         return await self._start("reconcile", actor, on_crash)
 

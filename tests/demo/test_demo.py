@@ -46,6 +46,11 @@ async def test_a_short_month_ends_well() -> None:
     said = done.stdout.decode()
     assert done.returncode == 0, said + done.stderr.decode()
     assert "money invariants hold" in said
+    assert "rules hold: everything stored follows from the facts" in said
+    assert re.search(r"refunds 1, chargebacks 1, withdrawals 1; compensations 1", " ".join(said.split()))
+    assert re.search(
+        r"the same after one row was altered on purpose: .*journal.*withdrawal.*derived.*stored", " ".join(said.split())
+    )
     assert "was cut off at the end of the access" in said
     assert "connected still, on the first connection" in said
     renewals = re.search(r"renewals\s*│ (\d+), expected (\d+)", said)

@@ -102,6 +102,31 @@ def test_a_friends_renewal_earns_what_the_referrers_own_renewal_lacked() -> None
     assert (model.renewals, referrer.earned) == (2, 0)
 
 
+def test_what_goes_back_takes_its_time_and_its_reward_with_it() -> None:
+    model = Model()
+    referrer, friend = customer(model, 1), customer(model, 2, referrer=1)
+    model.purchase(friend, ("basic", 30), NOW)
+    referrer.earned = 490
+    model.refund(friend, Span(10 * DAY, 10 * DAY))
+    assert (referrer.earned, referrer.debt, friend.is_paying, model.revenue) == (0, -1_000, False, 0)
+    assert model.with_access(10 * DAY) == set()
+    model.purchase(friend, ("basic", 30), Span(20 * DAY, 20 * DAY))
+    assert (referrer.earned, referrer.debt) == (490, 0)
+    assert model.compensate(friend, 14_900 * 20 // 30, Span(30 * DAY, 30 * DAY))
+    assert (friend.credit, friend.end) == (9_933, Span(30 * DAY, 30 * DAY))
+
+
+def test_a_chargeback_owes_what_was_used_and_nothing_else() -> None:
+    model = Model()
+    account = customer(model)
+    for owed, is_right in ((4_967, True), (4_990, False)):
+        model.topup(account, 14_900)
+        model.buy_from_balance(account, ("basic", 30), Span(0.0, 0.0))
+        assert model.chargeback(account, owed, Span(10 * DAY, 10 * DAY)) is is_right
+        account.end = None
+    assert (account.debt, model.revenue, model.given_back) == (-9_957, 0, 29_800)
+
+
 def test_the_same_seed_makes_the_same_customers() -> None:
     assert make_population(7, 40) == make_population(7, 40)
     assert make_population(7, 40) != make_population(8, 40)
@@ -118,7 +143,7 @@ def test_nobody_refers_before_they_came(seed: int) -> None:
 
 
 def test_every_difference_is_told() -> None:
-    right = Figures(0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, {}, 0, 0, Waits(0, {}, 0), {})
+    right = Figures(0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, {}, 0, 0, Waits(0, {}, 0), {})
     assert differences(right, Model(), 0) == []
     wrong = (
         attrs.evolve(right, customers=1),
@@ -129,6 +154,10 @@ def test_every_difference_is_told() -> None:
         attrs.evolve(right, credited=1),
         attrs.evolve(right, renewals=1),
         attrs.evolve(right, rewards=1),
+        attrs.evolve(right, refunds=1),
+        attrs.evolve(right, chargebacks=1),
+        attrs.evolve(right, compensations=1),
+        attrs.evolve(right, withdrawals=1),
         attrs.evolve(right, notices={"purchase": 1}),
         attrs.evolve(right, undelivered=1),
         attrs.evolve(right, open_cases=1),

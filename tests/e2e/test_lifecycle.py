@@ -103,10 +103,14 @@ async def test_probes_answer_and_say_what_is_wrong() -> None:
         assert (ready.status_code, ready.json()["not_ready"]) == (200, {})
         metrics = (await browser.get(f"{admin}/metrics")).text
         assert "atlas_keys_total" in metrics
+        assert "atlas_ready 1" in metrics
         await here.ok("stop", "node.local")
         unready = await browser.get(f"{admin}/readyz")
         assert unready.status_code == 503
         assert "node.local" in unready.json()["not_ready"]
+        metrics = (await browser.get(f"{admin}/metrics")).text
+        assert "atlas_ready 0" in metrics
+        assert 'atlas_not_ready{actor="node.local",about="nodes.local",' in metrics
 
 
 async def _admin(here: Stack) -> str:

@@ -7,25 +7,47 @@ from pathlib import Path
 
 import pytest
 
+import actors.pool
+import db
 import runtime
+from runtime.public_names import public_names
 
-PACKAGES = ["runtime", *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "operators", "testing"))]
+OWN = ("db", "actors.pool")
+PACKAGES = [
+    "runtime",
+    *OWN,
+    *(f"runtime.{name}" for name in ("cli", "config", "control", "log", "operators", "testing")),
+]
 
 NAMES = """
 Activity Actor ActorCrashed ActorDead ActorRestarting ActorTask Address AddressState AdministrationError AskError
-AskTimeout AtlasError AutoShutdown Backoff Budget Child ChildCounts ChildInfo ChildSpec ChildStartFailed ChildStarted
-ChildState ChildrenUnstopped ConfigError Context Control DEFAULT_CAPACITY DeadLetter DeadLetters Deferred Delivery
-Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal GiveUp Ignore Inspect Iteration
-Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics Message Monitor NO_BACKOFF Overflow POSTPONE
-PeriodicWorker Postponed Ref RefusalReason Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded
-Resume Services SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer
+AskTimeout AsyncioThread AtlasError AutoShutdown Back Backoff Budget Child ChildCounts ChildInfo ChildSpec
+ChildStartFailed ChildStarted ChildState ChildrenUnstopped ConfigError Context Control DEFAULT_CAPACITY DeadLetter
+DeadLetters Deferred Delivery Down DynamicSupervisor Event EventBus EventRecord Exit ExitReason Failpoints Fatal
+GiveUp Gone Ignore Inspect Iteration Keyed Killed LeaseHeldAcrossCall LeaseMarker MailboxFull MailboxStatistics
+Message Monitor NO_BACKOFF NameTaken Overflow POSTPONE PeriodicWorker Portal PortalClosed Postponed Ref RefusalReason
+Registry RepairIntensityExceeded Request Restart RestartIntensityExceeded Resume Services SpawnOptions SpawnRefused
+SpecError StartRefused Stop StopCause StopReason Strategy Supervisor Suspend System Systemd Timer TooManyChildren
 TooManyPostponed Unhandled UnknownActor WakeUp WorkerBeat WouldDeadlock clock_reader correlated current_lease
-get_logger handler open_tree_nursery redact refuse_if_leased run_system running_system unwrap_group watch_mailbox
+get_logger handler in_words judge_readiness open_tree_nursery redact refuse_if_leased run_system running_system
+unwrap_group watch_mailbox
 """
 
 
 def test_the_public_names_change_only_on_purpose() -> None:
     assert sorted(runtime.__all__) == sorted(NAMES.split())
+
+
+NAMES_OF_THE_DATABASE = """
+AmbiguousCommit BusinessError ConnectionLost DatabaseBusy DatabaseSettings ForeignAwait Lane LeaseError LeaseExpired
+LeaseTimeout Money OpenLease PoolDown Row TransactionLost Tx
+"""
+NAMES_OF_THE_POOL = "ClaimingWorker DatabaseWorker Pool PoolActor PoolSettings pool_of"
+
+
+def test_the_public_names_of_db_and_the_pool_change_only_on_purpose() -> None:
+    assert sorted(db.__all__) == sorted(NAMES_OF_THE_DATABASE.split())
+    assert sorted(actors.pool.__all__) == sorted(NAMES_OF_THE_POOL.split())
 
 
 def test_nothing_is_public_by_accident() -> None:
@@ -58,3 +80,11 @@ def test_importing_the_packages_loads_no_actors() -> None:
     program = f"import {', '.join(PACKAGES)}, sys; print(sorted({{'trio', 'attrs', 'click'}} & sys.modules.keys()))"
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert told.stdout == "[]\n"
+
+
+def test_a_name_that_will_go_warns_with_what_replaces_it(tmp_path: Path) -> None:
+    (tmp_path / "__init__.pyi").write_text("from .message import WakeUp as Bell  # deprecated: use WakeUp\n")
+    get, _, names = public_names("runtime", str(tmp_path / "__init__.py"))
+    with pytest.warns(DeprecationWarning, match="runtime.Bell is deprecated: use WakeUp"):
+        assert get("Bell") is runtime.WakeUp
+    assert names == ["Bell"]

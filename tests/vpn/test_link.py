@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.vpn.agents import key
 from vpn.errors import LinkError
-from vpn.link import NETWORKS, VlessLink, link_for, parse_link
+from vpn.link import NETWORKS, REALITY_FINGERPRINTS, VlessLink, link_for, parse_link
 from vpn.protocol import FLOW_VISION, InboundFacts
 from vpn.xray import x25519
 
@@ -209,5 +209,9 @@ def test_the_link_of_a_key_is_made_from_the_inbound_and_the_keys_own_flow() -> N
     link = link_for(spec, facts, "Home")
     assert (link.uuid, link.flow, link.fingerprint, link.name) == (spec.uuid, FLOW_VISION, "chrome", "Home")
     assert parse_link(link.render()) == link
+    for named in REALITY_FINGERPRINTS:
+        assert link_for(spec, attrs.evolve(facts, fingerprint=named)).fingerprint == named
+    # an older agent may say what REALITY serves nobody with
+    assert link_for(spec, attrs.evolve(facts, fingerprint="ios")).fingerprint == "chrome"
     plain = link_for(attrs.evolve(spec, flow=""), InboundFacts("vless", "127.0.0.1", 9, "tcp", "none"))
     assert (plain.security, plain.fingerprint, plain.public_key) == ("none", "", "")

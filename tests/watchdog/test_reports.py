@@ -168,7 +168,8 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-async def test_systemd_is_told_while_all_is_fresh_and_left_to_act_while_a_beat_is_stale(manager: Manager) -> None:
+# S-812
+async def test_systemd_is_told_while_one_beat_is_stale_and_being_repaired(manager: Manager) -> None:
     """Every incarnation of this health check freezes, so that its beat cannot become fresh for long."""
     text = """
 [actor.healthcheck]
@@ -177,20 +178,20 @@ args = {{ freezes_at = 8, incarnations = 99 }}
 """
     async with watched(text, others=False, env=manager.environment(), worker_stale=LONG) as process:
         await manager.until(b"READY=1")
-        await manager.until(b"WATCHDOG=1")
         await process.err.until("healthcheck healthcheck is silent")
-        with trio.fail_after(20):
-            assert await manager.is_silent(0.6), "it never was told otherwise within what systemd waits"
-        assert (await process.incarnations())["healthcheck"] >= 1, "silent towards systemd, and alive"
+        for _ in range(5):
+            await manager.until(b"WATCHDOG=1")
+        assert (await process.incarnations())["healthcheck"] >= 1
 
 
-async def test_systemd_hears_nothing_from_a_loop_that_stands(manager: Manager) -> None:
+# S-812
+async def test_systemd_leaves_a_loop_that_stands_beside_fresh_beats_to_the_watchdog(manager: Manager) -> None:
     async with watched(
         BUSY_POOL + BLOCKER, env=manager.environment(), worker_stale=LONG, healthcheck_stale=LONG
     ) as process:
         await manager.until(b"READY=1")
         await manager.until(b"WATCHDOG=1")
         await process.err.until("CRITICAL the event loop has not turned")
-        with trio.fail_after(20):
-            assert await manager.is_silent(1.5)
+        for _ in range(5):
+            await manager.until(b"WATCHDOG=1")
         assert process.process.returncode is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -13,7 +14,21 @@ from vpn.node.breaker import Breaker
 from vpn.node.client import AgentClient
 
 
-@settings("nodes", keyed=True)
+@settings("nodes")
+@attrs.frozen
+class NodesSettings:
+    """What holds of all nodes together: keys of `[nodes]` beside its entries. `required`: how many of them have to be well for
+    the service to be ready: "any" of them (one), "all", or so many."""
+
+    required: Literal["any", "all"] | int = attrs.field(default="any")
+
+    @required.validator
+    def _is_a_number_of_nodes(self, _attribute: object, value: str | int) -> None:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"expected a number of nodes, from 0 on, got {value}")
+
+
+@settings("nodes", keyed=True, common=NodesSettings)
 @attrs.frozen
 class NodeSettings:
     """One node. `url` is its agent's address (empty: an embedded node that ATLAS starts itself), `token` its bearer token.

@@ -32,27 +32,44 @@ _Quoting.add_representer(str, _quoted)
 
 
 def clash_config(links: Sequence[VlessLink]) -> bytes:
-    """Everything but private addresses through the links, the fastest unless the customer picks one.
+    """Everything but private addresses through the links (at least one), the fastest unless the customer picks one.
 
     Raises LinkError for what Mihomo cannot do.
     """
+    proxies = clash_proxies(links)
+    names = [proxy["name"] for proxy in proxies]
+    groups: list[Yaml] = [
+        {"name": GROUP, "type": "select", "proxies": [AUTO, *names]},
+        {"name": AUTO, "type": "url-test", "proxies": names, "url": PROBE, "interval": 300},
+    ]
+    rules = [
+        *(f"IP-CIDR,{network},DIRECT,no-resolve" for network in _PRIVATE),
+        *(f"IP-CIDR6,{network},DIRECT,no-resolve" for network in _PRIVATE_V6),
+        f"MATCH,{GROUP}",
+    ]
+    return _written(proxies, groups, rules)
+
+
+def clash_proxies(links: Sequence[VlessLink]) -> list[Yaml]:
+    """The links as entries of `proxies`. Raises LinkError for what Mihomo cannot do."""
     refuse_unsupported(links, "Mihomo", encryption=True)
-    names = labels(links)
-    groups: list[Yaml] = [{"name": GROUP, "type": "select", "proxies": [AUTO, *names] if links else ["DIRECT"]}]
-    if links:
-        groups.append({"name": AUTO, "type": "url-test", "proxies": names, "url": PROBE, "interval": 300})
+    return [_proxy(link, name) for link, name in zip(links, labels(links), strict=True)]
+
+
+def clash_dead_end(name: str) -> bytes:
+    """Nothing passes, private addresses included; the only group has this name."""
+    return _written([], [{"name": name, "type": "select", "proxies": ["REJECT"]}], [f"MATCH,{name}"])
+
+
+def _written(proxies: list[Yaml], groups: list[Yaml], rules: list[str]) -> bytes:
     config: Yaml = {
         "mixed-port": 7890,
         "mode": "rule",
         "log-level": "warning",
         "ipv6": True,
-        "proxies": [_proxy(link, name) for link, name in zip(links, names, strict=True)],
+        "proxies": proxies,
         "proxy-groups": groups,
-        "rules": [
-            *(f"IP-CIDR,{network},DIRECT,no-resolve" for network in _PRIVATE),
-            *(f"IP-CIDR6,{network},DIRECT,no-resolve" for network in _PRIVATE_V6),
-            f"MATCH,{GROUP}",
-        ],
+        "rules": rules,
     }
     text: str = yaml.dump(config, Dumper=_Quoting, sort_keys=False, allow_unicode=False, width=10_000)
     return text.encode()
@@ -78,8 +95,14 @@ def _proxy(link: VlessLink, name: str) -> Yaml:
         proxy["servername"] = link.sni or link.host
         if alpn := alpn_of(link):
             proxy["alpn"] = alpn
-        if link.fingerprint or link.security == "reality":
-            proxy["client-fingerprint"] = link.fingerprint or "chrome"
+        if link.fingerprint:
+            proxy["client-fingerprint"] = link.fingerprint
     if link.security == "reality":
-        proxy["reality-opts"] = {"public-key": link.public_key, "short-id": link.short_id}
+        # Xray 26.9 and later serve only clients that offer X25519MLKEM768: Mihomo when it is told to, and as Chrome alone.
+        proxy["client-fingerprint"] = "chrome"
+        proxy["reality-opts"] = {
+            "public-key": link.public_key,
+            "short-id": link.short_id,
+            "support-x25519mlkem768": True,
+        }
     return proxy

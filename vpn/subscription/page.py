@@ -12,15 +12,13 @@ from vpn.subscription.qr import qr_svg
 
 _TEXTS: Final = {
     "ru": {
-        "how": "Отсканируйте код в приложении (Happ, v2rayNG, Streisand, Hiddify) или скопируйте адрес подписки:",
+        "how": "Отсканируйте код в приложении (Happ, v2rayNG, Streisand) или скопируйте адрес подписки:",
         "keys": "Отдельные ключи",
-        "none": "Сейчас нет ни одного рабочего ключа.",
         "secret": "Эта страница — ваш доступ. Не показывайте её никому.",
     },
     "en": {
-        "how": "Scan the code in an app (Happ, v2rayNG, Streisand, Hiddify), or copy the subscription's address:",
+        "how": "Scan the code in an app (Happ, v2rayNG, Streisand), or copy the subscription's address:",
         "keys": "Single keys",
-        "none": "No key works just now.",
         "secret": "This page is your access. Show it to nobody.",
     },
 }
@@ -31,23 +29,23 @@ _STYLE: Final = (
 )
 
 
-def page(links: Sequence[VlessLink], title: str, url: str, language: str) -> bytes:
+def page(links: Sequence[VlessLink], title: str, url: str, language: str, why: str = "") -> bytes:
     """HTML. `url` is the subscription's own address; without one, the first link takes its place in the code.
 
-    `language` is `ru`, else the page is English.
+    `language` is `ru`, else the page is English. `why` is said first: why there are no links.
     """
     language = "ru" if language.lower().startswith("ru") else "en"
     text = _TEXTS[language]
     subject = url or (links[0].render() if links else "")
     parts = [f"<h1>{html.escape(title)}</h1>"]
+    if why:
+        parts.append(f"<p><strong>{html.escape(why)}</strong></p>")
     if subject:
         parts.append(f"<p>{text['how']}</p>{qr_svg(subject)}<code>{html.escape(subject)}</code>")
     if links:
         parts.append(f"<h2>{text['keys']}</h2>")
         named = zip(labels(links), links, strict=True)
         parts += [f"<p>{html.escape(name)}</p><code>{html.escape(link.render())}</code>" for name, link in named]
-    else:
-        parts.append(f"<p>{text['none']}</p>")
     parts.append(f"<p><small>{text['secret']}</small></p>")
     return (
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'

@@ -13,13 +13,13 @@ import attrs
 
 from runtime import AtlasError
 from runtime.wording import did_you_mean
-from vpn.errors import LinkError
 from vpn.link import VlessLink
-from vpn.subscription.clash import clash_config
+from vpn.subscription.clash import clash_config, clash_dead_end
+from vpn.subscription.no_access import NoAccess, dead_link
 from vpn.subscription.page import page
 from vpn.subscription.qr import qr_svg
-from vpn.subscription.sing_box import sing_box_config
-from vpn.subscription.xray_json import xray_configs
+from vpn.subscription.sing_box import sing_box_config, sing_box_dead_end
+from vpn.subscription.xray_json import xray_configs, xray_dead_end
 
 
 class Format(enum.Enum):
@@ -71,6 +71,10 @@ _PROGRAMS: Final = (
 )
 
 
+# They read links and do not offer X25519MLKEM768, without which a REALITY node with Xray 26.9 or later refuses them.
+_WITHOUT_REALITY: Final = ("shadowrocket", "nekobox", "nekoray")
+
+
 def choose_format(user_agent: str, accept: str, suffix: str = "") -> Format:
     """The form to answer in: what the suffix says; else what the program reads; else a page for a browser; else Base64.
 
@@ -91,8 +95,13 @@ def choose_format(user_agent: str, accept: str, suffix: str = "") -> Format:
     return Format.HTML if "text/html" in accept.lower() else Format.BASE64
 
 
+def connects_over_reality(user_agent: str) -> bool:
+    """Whether this program, by the request's header, connects to a REALITY node, if it reads links at all."""
+    return not user_agent.strip().lower().startswith(_WITHOUT_REALITY)
+
+
 def plain_list(links: Sequence[VlessLink]) -> bytes:
-    """The links, one a line; every line has its end, and no links make an empty text."""
+    """The links, one a line; every line has its end."""
     return "".join(f"{link.render()}\n" for link in links).encode()
 
 
@@ -103,17 +112,27 @@ def base64_list(links: Sequence[VlessLink]) -> bytes:
 
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
+_YAML = "text/yaml; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
 
 
 def render(
-    links: Sequence[VlessLink], format_: Format, *, title: str = "ATLAS", url: str = "", language: str = "ru"
+    links: Sequence[VlessLink],
+    format_: Format,
+    *,
+    title: str = "ATLAS",
+    url: str = "",
+    language: str = "ru",
+    no_access: NoAccess = NoAccess.NO_SERVER,
 ) -> Body:
-    """The links in this form, with its content type. Without links the form is valid and empty, and not an error.
+    """The links in this form, with its content type. Without links, a configuration through which nothing passes and whose
+    name says why, as `no_access` has it.
 
-    `url` is the subscription's own address, for the page and the QR code; without one they show the first link. `title`
-    and `language` (`ru`, else English) are for the page alone. Raises LinkError for a link that the form cannot say, and
-    for a QR code of nothing.
+    `url` is the subscription's own address, for the page and the QR code; without one they show the first link. `title` is
+    for the page alone. `language` is `ru`, else the words are English. Raises LinkError for a link that the form cannot say.
     """
+    if not links:
+        return _dead_end(no_access.text(language), format_, title, url, language)
     match format_:
         case Format.BASE64:
             return Body(base64_list(links), _TEXT)
@@ -122,12 +141,24 @@ def render(
         case Format.SING_BOX:
             return Body(sing_box_config(links), _JSON)
         case Format.CLASH:
-            return Body(clash_config(links), "text/yaml; charset=utf-8")
+            return Body(clash_config(links), _YAML)
         case Format.XRAY:
             return Body(xray_configs(links), _JSON)
         case Format.HTML:
-            return Body(page(links, title, url, language), "text/html; charset=utf-8")
+            return Body(page(links, title, url, language), _HTML)
         case Format.QR:
-            if not url and not links:
-                raise LinkError("there is no link to make a QR code of")
             return Body(qr_svg(url or links[0].render()).encode(), "image/svg+xml")
+
+
+def _dead_end(why: str, format_: Format, title: str, url: str, language: str) -> Body:
+    match format_:
+        case Format.SING_BOX:
+            return Body(sing_box_dead_end(why), _JSON)
+        case Format.CLASH:
+            return Body(clash_dead_end(why), _YAML)
+        case Format.XRAY:
+            return Body(xray_dead_end(why), _JSON)
+        case Format.HTML:
+            return Body(page([], title, url, language, why), _HTML)
+        case Format.BASE64 | Format.PLAIN | Format.QR:
+            return render([dead_link(why)], format_, url=url)

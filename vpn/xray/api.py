@@ -5,7 +5,7 @@ Its messages are protocol buffers, written by hand: the few that are used here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -104,19 +104,33 @@ def typed(name: str, message: bytes) -> bytes:
 
 @attrs.frozen
 class XrayUser:
-    """A user in Xray; `uuid` is None in the blank user with which it answers for a name it does not know."""
+    """A user in Xray; `uuid` is None in the blank user with which it answers for a name it does not know, and in one with
+    another account than VLESS's."""
 
     email: str
     uuid: UUID | None
     flow: str = ""
 
 
-def add_user(tag: str, user: XrayUser) -> bytes:
-    """AlterInboundRequest with an AddUserOperation. Raises ValueError for a user without name or UUID: Xray would take
-    it, and then neither list nor remove it."""
+_VLESS_ACCOUNT: Final = "xray.proxy.vless.Account"
+
+
+def _vless_account(user: XrayUser) -> bytes:
+    return typed(_VLESS_ACCOUNT, field(1, str(user.uuid)) + field(2, user.flow))
+
+
+ACCOUNTS: Final[Mapping[str, Callable[[XrayUser], bytes]]] = {"vless": _vless_account}
+"""How a user's account is written, by the protocol of the inbound and by nothing else: one of another type ends Xray."""
+
+
+def add_user(tag: str, user: XrayUser, protocol: str = "vless") -> bytes:
+    """AlterInboundRequest with an AddUserOperation, its account being of the inbound's protocol. Raises ValueError for a
+    protocol that has none here, and for a user without name or UUID: Xray would take it, and then neither list nor remove it."""
     if not user.email or user.uuid is None:
         raise ValueError("a user needs a name and a UUID")
-    account = typed("xray.proxy.vless.Account", field(1, str(user.uuid)) + field(2, user.flow))
+    if protocol not in ACCOUNTS:
+        raise ValueError(f"there are no accounts for inbound {tag}, whose protocol is {protocol}")
+    account = ACCOUNTS[protocol](user)
     operation = field(1, field(2, user.email) + field(3, account))
     return field(1, tag) + field(2, typed("xray.app.proxyman.command.AddUserOperation", operation))
 
@@ -144,13 +158,14 @@ def _user(data: bytes) -> XrayUser:
         if number == 2:
             email = _text(value)
         elif number == 3:
-            for inner, part in fields(_bytes(value)):
-                if inner == 2:
-                    for item, content in fields(_bytes(part)):
-                        if item == 1:
-                            uuid = UUID(_text(content))
-                        elif item == 2:
-                            flow = _text(content)
+            account = dict(fields(_bytes(value)))
+            if _text(account.get(1, b"")) != _VLESS_ACCOUNT:
+                continue  # its fields mean something else
+            for item, content in fields(_bytes(account.get(2, b""))):
+                if item == 1:
+                    uuid = UUID(_text(content))
+                elif item == 2:
+                    flow = _text(content)
     return XrayUser(email, uuid, flow)
 
 
@@ -211,11 +226,13 @@ class XrayApi:
     """
 
     channel: GrpcChannel
+    protocol: str = "vless"
+    """The protocol of the inbounds whose users are added: it alone decides what an account looks like."""
 
     async def add_user(self, tag: str, user: XrayUser) -> bool:
         """Add a user. False if one of that name is there already, with this UUID or another: read it back."""
         try:
-            await self.channel.call(_HANDLER + "AlterInbound", add_user(tag, user))
+            await self.channel.call(_HANDLER + "AlterInbound", add_user(tag, user, self.protocol))
         except XrayCallFailed as error:
             if "already exists" in str(error):
                 return False
@@ -225,7 +242,8 @@ class XrayApi:
     async def add_users(self, tag: str, users: Sequence[XrayUser]) -> list[bool]:
         """Add many users at once, at most a few hundred. Which of them were added: the others are there already, or Xray
         refused them."""
-        answers = await self.channel.call_many(_HANDLER + "AlterInbound", [add_user(tag, user) for user in users])
+        changes = [add_user(tag, user, self.protocol) for user in users]
+        answers = await self.channel.call_many(_HANDLER + "AlterInbound", changes)
         return [not isinstance(answer, XrayCallFailed) for answer in answers]
 
     async def remove_user(self, tag: str, email: str) -> bool:

@@ -12,10 +12,10 @@ from typing import Final
 import attrs
 
 from vpn.errors import XrayConfigRefused
-from vpn.link import SHORT_ID, VlessLink
+from vpn.link import REALITY_FINGERPRINTS, SHORT_ID, VlessLink
 from vpn.protocol import FLOW_VISION, FLOWS, route_blind
 from vpn.xray import x25519
-from vpn.xray.api import BLOCKED, XrayUser
+from vpn.xray.api import ACCOUNTS, BLOCKED, XrayUser
 
 Json = dict[str, object]
 
@@ -42,6 +42,7 @@ class Inbound:
     listen: str
     port: int
     reality: Reality | None = None
+    protocol: str = "vless"
 
 
 def _refuse_unless(condition: bool, what: str) -> None:
@@ -52,6 +53,9 @@ def _refuse_unless(condition: bool, what: str) -> None:
 def check_inbound(inbound: Inbound) -> None:
     """Raise XrayConfigRefused, naming the field, if Xray would not take or not serve this inbound."""
     _refuse_unless(bool(inbound.tag), "an inbound has no tag")
+    _refuse_unless(
+        inbound.protocol in ACCOUNTS, f"inbound {inbound.tag}: no users can be added over protocol {inbound.protocol!r}"
+    )
     _refuse_unless(1 <= inbound.port <= 65535, f"inbound {inbound.tag}: port {inbound.port} is not between 1 and 65535")
     reality = inbound.reality
     if reality is None:
@@ -113,7 +117,7 @@ def server_config(inbound: Inbound, users: Sequence[XrayUser], api_socket: str, 
                 "tag": inbound.tag,
                 "listen": inbound.listen,
                 "port": inbound.port,
-                "protocol": "vless",
+                "protocol": inbound.protocol,
                 "settings": {
                     "decryption": "none",
                     "clients": [{"id": str(user.uuid), "email": user.email, "flow": user.flow} for user in users],
@@ -140,12 +144,14 @@ def _server_stream(reality: Reality | None) -> Json:
             "serverNames": list(reality.server_names),
             "privateKey": reality.private_key,
             "shortIds": [reality.short_id],
+            # Unset, Xray 26.7 refuses clients that do not claim to be a recent Xray: Mihomo, and all others.
+            "minClientVer": "0.0.0",
         },
     }
 
 
 def client_config(link: VlessLink, listen_port: int, *, mux: int = 0) -> Json:
-    """The configuration of a client for one link: SOCKS and HTTP proxy on 127.0.0.1:`listen_port`.
+    """The configuration of a client for one link: SOCKS (UDP too) and HTTP proxy on 127.0.0.1:`listen_port`.
 
     `mux` > 0 carries that many streams in one connection. Raises XrayConfigRefused for links this client cannot use.
     """
@@ -160,6 +166,11 @@ def client_config(link: VlessLink, listen_port: int, *, mux: int = 0) -> Json:
     }
     if mux:
         outbound["mux"] = {"enabled": True, "concurrency": mux}
+    return proxy_config(listen_port, outbound)
+
+
+def proxy_config(listen_port: int, outbound: Json) -> Json:
+    """The configuration of a SOCKS (UDP too) and HTTP proxy on 127.0.0.1:`listen_port`, with one way out."""
     return {
         "log": {"loglevel": "warning", "access": "none"},
         "inbounds": [
@@ -167,7 +178,7 @@ def client_config(link: VlessLink, listen_port: int, *, mux: int = 0) -> Json:
                 "listen": "127.0.0.1",
                 "port": listen_port,
                 "protocol": "mixed",
-                "settings": {"auth": "noauth"},
+                "settings": {"auth": "noauth", "udp": True},
             }
         ],
         "outbounds": [outbound],
@@ -176,7 +187,7 @@ def client_config(link: VlessLink, listen_port: int, *, mux: int = 0) -> Json:
 
 def _client_stream(link: VlessLink) -> Json:
     stream: Json = {"network": "tcp", "security": link.security}
-    fingerprint = link.fingerprint or "chrome"
+    fingerprint = link.fingerprint or REALITY_FINGERPRINTS[0]
     if link.security == "reality":
         stream["realitySettings"] = {
             "serverName": link.sni,

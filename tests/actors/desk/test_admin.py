@@ -6,14 +6,16 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
+import attrs
 import httpx
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.desk.admin import Admin, AdminSettings
-from runtime import Actor, AddressState, Ignore, Ref, StartRefused, unwrap_group
+from runtime import Actor, AddressState, Ignore, Ref, StartRefused, open_tree_nursery, unwrap_group
 from runtime.config import Secret
 from runtime.testing import ActorSystem, OnCrash, actor_system
 
@@ -25,6 +27,30 @@ class Reluctant(Actor):
 
     async def on_start(self) -> None:
         self.context.ready(False, "still looking for its keys")
+
+
+@attrs.define(eq=False)
+class Site(Actor):
+    """Stands for one of several nodes."""
+
+    name: str
+    required: Literal["any", "all"] | int
+    is_well: bool
+
+    async def on_start(self) -> None:
+        self.context.one_of("nodes", self.name, self.required)
+        self.context.trouble("away", "" if self.is_well else "it is away")
+        self.context.trouble("clock", "", blocks=False)
+
+
+@attrs.define(eq=False)
+class Prober(Actor):
+    """Looks at all nodes and finds one that is in trouble."""
+
+    found: str
+
+    async def on_start(self) -> None:
+        self.context.trouble("packets", f"no packet passes through {self.found}", about=f"nodes.{self.found}")
 
 
 class Declining(Actor):
@@ -45,7 +71,7 @@ async def serving(settings: AdminSettings) -> AsyncIterator[tuple[ActorSystem, R
 
 async def test_ready_turns_503_with_the_reason_of_whoever_is_not() -> None:
     async with serving(AdminSettings(port=0)) as (system, _, browser):
-        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}}
+        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}, "degraded": {}}
         await system.start(Reluctant(), name="reluctant")
         answer = await browser.get("/readyz")
         assert answer.status_code == 503
@@ -57,11 +83,53 @@ async def test_ready_turns_503_with_the_reason_of_whoever_is_not() -> None:
 async def test_who_declined_to_run_is_not_waited_for() -> None:
     async with serving(AdminSettings(port=0)) as (system, _, browser):
         with pytest.RaisesGroup(Ignore, flatten_subgroups=True, allow_unwrapped=True):
-            async with trio.open_nursery() as nursery:
-                idle = ActorSystem(nursery, system.services)
+            async with trio.open_nursery() as nursery, open_tree_nursery() as tree:
+                idle = ActorSystem(nursery, system.services, tree)
                 await idle.start(Declining(), name="declining")
         assert system.services.registry.find("declining").state is AddressState.DEAD
-        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}}
+        assert (await browser.get("/readyz")).json() == {"ready": True, "not_ready": {}, "degraded": {}}
+
+
+@pytest.mark.parametrize(
+    ("required", "are_well", "is_ready"),
+    [
+        ("any", (True, False, False), True),
+        ("any", (False, False, False), False),
+        ("all", (True, True, False), False),
+        ("all", (True, True, True), True),
+        (2, (True, True, False), True),
+        (2, (True, False, False), False),
+        (4, (True, True, True), False),
+        (0, (False, False, False), True),
+    ],
+)
+async def test_it_is_ready_while_as_many_of_the_nodes_as_are_required_are_well(
+    required: Literal["any", "all"] | int, are_well: tuple[bool, ...], is_ready: bool
+) -> None:
+    async with serving(AdminSettings(port=0)) as (system, _, browser):
+        away = {}
+        for name, is_well in zip(("bern", "oslo", "rome"), are_well, strict=True):
+            await system.start(Site(name, required, is_well), name=f"node.{name}")
+            if not is_well:
+                away[f"node.{name}"] = "it is away"
+        answer = await browser.get("/readyz")
+        assert answer.status_code == (200 if is_ready else 503)
+        said = answer.json()
+        if required == 4:
+            assert said["not_ready"] == {"nodes": "4 nodes are required and 3 are configured: correct nodes.required"}
+        else:
+            assert (said["not_ready"], said["degraded"]) == (({}, away) if is_ready else (away, {}))
+
+
+async def test_what_an_actor_says_about_one_node_counts_for_that_node_alone() -> None:
+    async with serving(AdminSettings(port=0)) as (system, _, browser):
+        for name in ("oslo", "rome"):
+            await system.start(Site(name, "any", is_well=True), name=f"node.{name}")
+        await system.start(Prober("rome"), name="prober")
+        said = await browser.get("/readyz")
+        assert (said.status_code, said.json()["degraded"]) == (200, {"prober": "no packet passes through rome"})
+        await system.start(Prober("oslo"), name="other")
+        assert (await browser.get("/readyz")).status_code == 503
 
 
 async def test_metrics_are_prometheus_text() -> None:

@@ -10,10 +10,11 @@ import attrs
 import pytest
 
 from actors.keys.activation import Activation
-from actors.keys.events import KeyFailed, KeyPostponed, KeySettled, KeysOverdue
+from actors.keys.events import KeyFailed, KeyPostponed, KeySettled, KeysOverdue, KeysWait
 from db.access.subscriptions import mark_revoked
 from db.keys.activation import claim_activations, confirm_activation
 from db.keys.claims import NodeConfirmation
+from db.keys.nodes import register_node
 from db.work.claims import Claimer
 from tests.actors.node_fixtures import NEVER, NodeHarness, node_harness
 from tests.vpn.agents import key
@@ -136,6 +137,30 @@ async def until_failed(harness: NodeHarness, count: int) -> KeyFailed:
 
     await harness.until(is_so)
     return failures()[count - 1]
+
+
+async def test_a_node_taken_out_of_the_configuration_is_one_warning_however_many_keys_wait(
+    harness: NodeHarness,
+) -> None:
+    await harness.activation()
+    await harness.node("oslo")
+    await harness.run(register_node, "rome", {"host": "rome"}, inbounds=["vless"])
+    for telegram_id in range(1, 6):
+        await harness.buy(telegram_id)
+    for minutes in (5, 10, 15):
+        await harness.move_clock(minutes=minutes)
+        before = sum(isinstance(event, KeyPostponed) for event in harness.pool.events)
+
+        async def is_tried_again(before: int = before) -> bool:
+            harness.wake("activation")
+            return sum(isinstance(event, KeyPostponed) for event in harness.pool.events) >= before + 5
+
+        await harness.until(is_tried_again)
+    said = [event for event in harness.pool.events if event.actor == "activation"]
+    loud = [event for event in said if event.level >= logging.WARNING]
+    assert [type(event) for event in loud] == [KeysWait]
+    assert "keys wait for node rome: it is not in this configuration" in loud[0].line()
+    assert [node.name for node in (await harness.key(1)).nodes] == ["oslo"], "the other node serves meanwhile"
 
 
 async def test_alerts_about_keys_keep_a_cooldown_between_them(harness: NodeHarness) -> None:

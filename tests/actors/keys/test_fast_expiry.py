@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import pytest
 
+from actors.announcements import AccessEnded, Announcement, KeyActive
 from actors.keys.fast_expiry import FastExpiry
 from db.access.subscriptions import expire_page
 from db.billing.grants import grant_trial
@@ -31,6 +33,8 @@ async def until(harness: NodeHarness, query: str, wanted: object) -> None:
 
 
 async def test_access_that_has_ended_is_marked_and_its_key_leaves_the_node(harness: NodeHarness) -> None:
+    listener = await harness.pool.system.probe()
+    harness.pool.system.services.topics.subscribe(Announcement, listener.ref.address)
     await harness.buy(1)
     await harness.until_status(1, "active")
     await harness.move_clock(days=31)
@@ -39,6 +43,9 @@ async def test_access_that_has_ended_is_marked_and_its_key_leaves_the_node(harne
     await harness.until_status(1, "removed")
     assert (await harness.view(1)).state == "expired"
     assert await harness.listed("oslo") == {}
+    active, ended = await listener.receive(KeyActive), await listener.receive(AccessEnded)
+    assert attrs.astuple(active) == attrs.astuple(ended)
+    assert active.key_id == (await harness.key(1)).key_id
 
 
 async def test_whoever_pays_between_the_mark_and_the_removal_keeps_the_key(harness: NodeHarness) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.keys.events import EndedRemoved, SurplusRemoved
+from actors.nodes.trouble import WRONG_KEYS
 from db.keys.placements import NodeKeys, wrong_keys
 from db.keys.reissue import request_reissue
 from tests.actors.node_fixtures import NodeHarness, node_harness
@@ -90,6 +91,14 @@ async def test_a_node_gets_back_all_it_lost_while_another_is_away_and_keys_are_r
         assert (found["bern"].missing, found["oslo"].wrong) == (6, 0), "it is said of this node, and how many"
         assert sum(" bern had it, and was seen without it " in line for line in await harness.at_rest()) == 6
         assert not await passes(await link(harness, 1, "bern"), site)
+        address = harness.pool.system.address("node.bern")
+
+        async def is_said() -> bool:
+            return any((trouble.kind, trouble.blocks) == ("keys", False) for trouble in address.troubles())
+
+        await harness.until(is_said)
+        assert "of its keys 6 it had and does not have any more" in address.readiness[1]
+        assert WRONG_KEYS.labels("bern", "missing").value == 6
         await harness.buy(3, charge="renewal")  # a renewal that meets the node without its keys
         proxy.refused = None
         await harness.look("drifted", node="bern")
@@ -105,6 +114,11 @@ async def test_a_node_gets_back_all_it_lost_while_another_is_away_and_keys_are_r
             return await harness.at_rest() == []
 
         await harness.until(is_at_rest)
+
+        async def is_well() -> bool:
+            return address.readiness == (True, "")
+
+        await harness.until(is_well)
 
 
 async def test_a_node_from_a_backup_lets_go_at_once_of_whoever_ended_and_payers_pass(

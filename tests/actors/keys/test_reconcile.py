@@ -177,6 +177,27 @@ async def test_a_surplus_that_is_too_large_removes_nothing_and_opens_a_case(data
         assert await harness.value("SELECT count(*) FROM cases WHERE kind = 'node_implausible'") == 1
 
 
+async def test_a_node_that_could_not_be_compared_is_ready_again_soon_after_the_cure(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    async with node_harness(database_dsn, tmp_path) as harness:
+        ref = await harness.reconcile(surplus_floor=0, retry_troubled=0.2)
+        await harness.node("oslo")
+        await harness.put_stranger("oslo", key("stranger"))
+        ref.tell(WakeUp())
+
+        async def is_in_trouble() -> bool:
+            return [(each.about, each.kind) for each in ref.address.troubles()] == [("nodes.oslo", "comparing")]
+
+        async def is_ready() -> bool:
+            return ref.address.readiness == (True, "")
+
+        await harness.until(is_in_trouble)
+        await harness.lose("oslo", "stranger")
+        await harness.until(is_ready)
+        assert len(said(harness, PassStopped)) == 1, "it is said once, however often it is looked at"
+
+
 async def test_a_node_that_is_added_later_gets_the_existing_keys(harness: NodeHarness) -> None:
     ids = await serve(harness, 1, 2)
     await harness.node("rome")  # which wakes the worker

@@ -131,14 +131,15 @@ async def test_a_node_restored_from_a_backup_is_recognised_ruled_again_and_compa
         await second_supervisor(harness, harness.agents["oslo"])
         await harness.buy(2)
         await harness.until_status(2, "active")
-        assert len(await harness.run(former_nonces, "oslo")) == 2
+        known = await harness.run(former_nonces, "oslo")
+        assert known.index(nonce_of(tmp_path / "backup")) >= 1, "the nonce was changed since the backup"
         await harness.agents["oslo"].kill()
         shutil.rmtree(tmp_path / "oslo")
         (tmp_path / "backup").rename(tmp_path / "oslo")
         restored = trio.Event()
 
         def note(event: Event) -> None:
-            if isinstance(event, NodeRestored) and event.changes_back == 1:
+            if isinstance(event, NodeRestored) and event.changes_back >= 1:
                 restored.set()
 
         harness.pool.system.services.events.subscribe(note)

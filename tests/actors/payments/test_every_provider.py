@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from actors.announcements import PurchaseFinal
 from actors.payments.provider import ProviderUnavailable
 from actors.payments.wire import REPEATS
 from db.money import Money
@@ -65,6 +66,8 @@ QUOTES = {
 @pytest.mark.parametrize("provider", PAY)
 async def test_a_paid_order_becomes_an_entitlement_at_the_price_in_roubles(database_dsn: str, provider: str) -> None:
     async with harness(database_dsn) as here:
+        listener = await here.system.probe()
+        here.system.services.topics.subscribe(PurchaseFinal, listener.ref.address)
         order = await here.order(provider)
         assert order.quote.amount == QUOTES[provider]
         invoice = await here.invoice(provider, order)
@@ -72,6 +75,8 @@ async def test_a_paid_order_becomes_an_entitlement_at_the_price_in_roubles(datab
         assert (await here.invoice(provider, order)).pay_url == invoice.pay_url
         answer = await here.deliver(provider, PAY[provider](here, invoice.pay_url, 1001))
         assert (answer.status_code, answer.json()) == (200, {"state": "processed", "result": "entitlement"})
+        final = await listener.receive(PurchaseFinal)
+        assert (final.paid_with, final.result, final.order_id) == (provider, "entitlement", order.id)
         assert await here.counts() == (1, 1, 0)
         assert await here.value("SELECT booked_amount FROM money_in") == 14900
         assert await here.value("SELECT amount FROM money_in") == QUOTES[provider].amount

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actors.announcements import PurchaseFinal
 from db.billing.adjustments import adjust_balance
 from db.billing.pricing import set_vip
 from db.billing.promos import add_promo
@@ -106,6 +107,8 @@ async def test_an_order_in_a_providers_asset_is_invoiced_and_paid_there(database
 
 async def test_a_purchase_from_the_balance_counts_once_however_often_it_is_clicked(database_dsn: str) -> None:
     async with front(database_dsn) as here:
+        listener = await here.harness.system.probe()
+        here.harness.system.services.topics.subscribe(PurchaseFinal, listener.ref.address)
         await fund(here, 20000)
         wish = {**SEEN, "idempotency_key": "double-click"}
         for price in (None, 14800, 0):
@@ -116,6 +119,8 @@ async def test_a_purchase_from_the_balance_counts_once_however_often_it_is_click
         first = await here.ok("POST", f"{ME}/purchases", wish)
         second = await here.ok("POST", f"{ME}/purchases", wish)
         assert (first["replayed"], second["replayed"]) == (False, True)
+        final = PurchaseFinal("balance", "entitlement", None, first["order_id"])
+        assert (await listener.receive(PurchaseFinal), listener.received) == (final, [final])
         assert first["expires_at"] == second["expires_at"]
         assert (await here.ok("GET", ME))["balance"] == 20000 - 14900
         poor = await here.call("POST", f"{ME}/purchases", {**SEEN, "idempotency_key": "more"})

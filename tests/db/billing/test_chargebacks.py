@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from db.auditor.audit import audit
 from db.billing.adjustments import adjust_balance
 from db.billing.cases import list_cases
 from db.billing.compensation import compensate
@@ -238,3 +239,15 @@ async def test_a_debt_is_paid_by_rewards_and_leaves_other_purses_alone(database:
     await database.earn(1001, 20000)
     after = await held(database)
     assert (after.debt, after.earned) == (Money(0), Money(5100))
+
+
+async def test_parts_too_small_for_a_share_of_the_reward_add_up(database: Database) -> None:
+    await database.add_customer(7)
+    await database.add_customer(1001, referrer=7)
+    await database.topup(1001, 14900)
+    await database.buy_from_balance()
+    taken = [(await charge_back(database, amount=9, key=f"part {part}")).clawed_back for part in range(3)]
+    assert taken == [Money(0), Money(1), Money(1)], "10 % of 9, of 18 and of 27 kopecks"
+    lost = await database.fetchval("SELECT array_agg(base || ': ' || amount ORDER BY id) FROM reward_takebacks")
+    assert lost == ["9: 0", "9: 1", "9: 1"]
+    assert (await database.run(audit)).findings == ()

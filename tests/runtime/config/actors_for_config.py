@@ -38,7 +38,13 @@ class ShopSettings:
     password: Secret = attrs.field(factory=Secret)
 
 
-@settings("nodes", keyed=True)
+@settings("nodes")
+@attrs.frozen
+class AllNodesSettings:
+    required: Literal["any", "all"] | int = "any"
+
+
+@settings("nodes", keyed=True, common=AllNodesSettings)
 @attrs.frozen
 class NodeSettings:
     url: str
@@ -57,6 +63,7 @@ class Shop(Actor):
 class Node(Actor):
     key: str
     node: NodeSettings
+    nodes: AllNodesSettings = attrs.field(factory=AllNodesSettings)
 
 
 @attrs.define(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,7 +17,16 @@ from runtime.config.secret import Secret
 from runtime.core.mailbox import Overflow
 from runtime.errors import ConfigError
 from runtime.restart_limits import Backoff
-from tests.runtime.config.actors_for_config import Color, Node, NodeSettings, Plain, Shop, ShopSettings, Window
+from tests.runtime.config.actors_for_config import (
+    AllNodesSettings,
+    Color,
+    Node,
+    NodeSettings,
+    Plain,
+    Shop,
+    ShopSettings,
+    Window,
+)
 
 SHIPPED = Path(runtime.__file__).resolve().parent.parent / "supervisor.toml"
 
@@ -126,6 +136,31 @@ def test_for_each_makes_a_child_per_entry_and_needs_of_the_template_mean_all() -
     assert (oslo.key, oslo.node.url) == ("oslo", "http://oslo")
     assert config.children[2].needs == ("node.oslo", "node.paris")
     assert list(config.keyed(NodeSettings)) == ["oslo", "paris"]
+
+
+def test_keys_that_hold_of_all_entries_stand_beside_them_or_in_the_environment() -> None:
+    text = f"""
+        [actor.node]
+        actor = "{HERE}:Node"
+        for_each = "nodes"
+        [nodes]
+        required = 2
+        [nodes.oslo]
+        url = "http://oslo"
+    """
+    given: Literal["any", "all"] | int
+    for given, env in ((2, {}), ("all", {"ATLAS__NODES__REQUIRED": "all"}), (1, {"ATLAS__NODES__REQUIRED": "1"})):
+        config = load_text(text, env)
+        assert list(config.keyed(NodeSettings)) == ["oslo"]
+        oslo = config.children[0].make_actor()
+        assert isinstance(oslo, Node)
+        assert oslo.nodes == config.section(AllNodesSettings) == AllNodesSettings(given)
+    assert errors(text.replace("= 2", "= 'some'")) == [
+        'supervisor.toml:6: nodes.required: expected one of "any", "all" or an integer, got a string ("some")'
+    ]
+    assert errors(text.replace("required", "require")) == [
+        'supervisor.toml:6: nodes.require: expected a table; did you mean "required"?'
+    ]
 
 
 def test_children_start_after_what_they_need_and_otherwise_in_the_order_of_the_file() -> None:

@@ -178,7 +178,8 @@ def test_a_paused_actor_stays_paused_over_a_restart_and_a_stop_until_it_is_resum
     process.call("restart", name="echo")
     assert (child(process, "echo")["state"], child(process, "echo")["incarnation"]) == ("paused", 3)
     process.call("stop", name="echo")
-    assert process.call("resume", name="echo") == {"name": "echo", "paused": False}
+    stopped = {"name": "echo", "paused": False, "not_running": {"echo": "stopped"}}
+    assert process.call("resume", name="echo") == stopped
     process.call("restart", name="echo")
     assert child(process, "echo")["state"] == "running"
 

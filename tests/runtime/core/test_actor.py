@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import attrs
 import pytest
+import trio
 
+from runtime.child import ChildSpec
+from runtime.config.errors import ConfigErrors
+from runtime.config.loader import load_text
 from runtime.core.actor import Actor, handler, reply_type
+from runtime.core.address import Address
 from runtime.core.ask import Deferred
+from runtime.core.services import Services
+from runtime.core.worker import PeriodicWorker
 from runtime.message import Message, Postponed, Request
+from runtime.supervision.supervisor import SpecError, Supervisor
+from runtime.testing.system import actor_system
 
 
 @attrs.frozen
@@ -107,13 +119,13 @@ def test_a_second_handler_in_a_subclass_under_another_name_is_an_error() -> None
             async def two(self, message: Plain) -> None: ...
 
 
-def test_a_method_that_overrides_a_handler_without_being_one_removes_it() -> None:
+def test_what_overrides_a_handler_without_being_a_method_removes_it() -> None:
     class Base(Actor):
         @handler
         async def one(self, message: Plain) -> None: ...
 
     class Sub(Base):
-        async def one(self, message: Plain) -> None: ...
+        one = None  # type: ignore[assignment]  # that is the case
 
     assert Plain not in Sub.handlers
 
@@ -200,3 +212,120 @@ def test_a_request_names_its_reply_type() -> None:
     assert reply_type(Plain) is type(None)
     with pytest.raises(TypeError, match="must name its reply type"):
         reply_type(Nameless)
+
+
+# S-419
+def test_a_public_coroutine_method_that_takes_a_message_is_a_forgotten_handler() -> None:
+    with pytest.raises(TypeError, match=r"Bad\.plain takes a Plain and is no handler: put @handler above it"):
+
+        @attrs.define(eq=False)
+        class Bad(Actor):
+            async def plain(self, message: Plain) -> None: ...
+
+    @attrs.frozen
+    class Here(Message):
+        """Known inside this function alone."""
+
+    with pytest.raises(TypeError, match=r"Bad\.here takes a Here and is no handler"):
+
+        @attrs.define(eq=False)
+        class AlsoBad(Actor):
+            async def here(self, message: Here) -> None: ...
+
+    @attrs.define(eq=False)
+    class Parent(Actor):
+        @handler
+        async def plain(self, message: Plain) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Child\.plain takes a Plain and is no handler"):
+
+        @attrs.define(eq=False)
+        class Child(Parent):
+            async def plain(self, message: Plain) -> None: ...
+
+    @attrs.define(eq=False)
+    class Good(Actor):
+        async def _plain(self, message: Plain) -> None: ...
+
+        async def anything(self, message: Message) -> None: ...
+
+        async def two(self, message: Plain, more: int) -> None: ...
+
+        async def unknown(self, message: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821  # that is the case
+
+        def look(self, message: Plain) -> None: ...
+
+    assert Good.handlers == {}
+
+
+# S-419
+@pytest.mark.parametrize("make", [list, dict, set, bytearray, trio.Event])
+def test_one_mutable_object_for_all_incarnations_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match=rf"Bad\.state has one {make().__class__.__name__} as its default, .*factory=…"):
+
+        @attrs.define(eq=False)
+        class Bad(Actor):
+            state: object = attrs.field(init=False, default=make())
+
+    @attrs.define(eq=False)
+    class Good(Actor):
+        state: object = attrs.field(init=False, factory=make)
+        number: int = 3
+        names: tuple[str, ...] = ()
+
+    @attrs.define(eq=False)
+    class Better(Good):
+        more: str = ""
+
+    assert Better().state is not Better().state
+
+
+# S-419
+@pytest.mark.parametrize("hook", ["on_start", "after_start", "on_stop"])
+def test_a_hook_that_is_waited_for_must_be_async_and_the_others_must_not(hook: str) -> None:
+    with pytest.raises(TypeError, match=rf"Bad\.{hook} must be `async def`"):
+        type("Bad", (Actor,), {hook: lambda self, *_: None})
+    for other in ("inspect", "on_undelivered", "check_configuration"):
+
+        async def wrong(self: Actor) -> None: ...
+
+        with pytest.raises(TypeError, match=rf"Bad\.{other} must be `def`, not `async def`"):
+            type("Bad", (Actor,), {other: wrong})
+    with pytest.raises(TypeError, match="iterate must be `async def`"):
+        type("Bad", (PeriodicWorker,), {"iterate": lambda self, budget: None})
+
+
+class Forgotten(Actor):
+    """Has fields, and no @attrs.define."""
+
+    start: int
+    state: list[int] = attrs.field(factory=list)
+    shared: ClassVar[int] = 0
+
+
+class Fieldless(Actor):
+    """Needs none."""
+
+    shared: ClassVar[int] = 0
+
+
+# S-420
+@pytest.mark.parametrize("make", [Forgotten, lambda: Forgotten()])
+async def test_fields_without_attrs_define_are_refused_with_the_spec(make: Callable[[], Actor]) -> None:
+    spec = ChildSpec("a", lambda: Address("a", make, Services()))
+    wrong = r"the spec 'a' is of no use: .*Forgotten is not an attrs class: put @attrs\.define above .* share its start, state"
+    with pytest.raises(SpecError, match=wrong):
+        Supervisor("top", [spec])
+    Supervisor("top", [ChildSpec("a", lambda: Address("a", Fieldless, Services()))])
+    async with actor_system() as system:
+        with pytest.raises(TypeError, match=r"put @attrs\.define above class Forgotten"):
+            await system.start(Forgotten(), name="a")
+
+
+# S-420
+def test_a_configuration_that_names_such_a_class_is_refused() -> None:
+    with pytest.raises(
+        ConfigErrors, match=r"actor\.a\.actor: .*Forgotten is not an attrs class: put @attrs\.define above"
+    ):
+        load_text(f'[actor.a]\nactor = "{__name__}:Forgotten"\n')
+    assert load_text(f'[actor.a]\nactor = "{__name__}:Fieldless"\n').children[0].actor is Fieldless

@@ -6,7 +6,8 @@ import trio.testing
 
 from runtime.child import IDLE, Exit, ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
+from runtime.core.ref import AddressState
 from runtime.core.services import Services
 from runtime.errors import ActorDead
 from runtime.message import Delivery, Message, Suspend

@@ -11,9 +11,9 @@ import trio.testing
 
 from runtime.child import ChildSpec, ExitReason, StopCause, StopReason
 from runtime.core.actor import handler
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.deadletters import KEPT_DEAD_LETTERS, DeadLetters
-from runtime.core.ref import Ref
+from runtime.core.ref import AddressState, Ref
 from runtime.core.services import Services
 from runtime.errors import UnknownActor
 from runtime.events import Event

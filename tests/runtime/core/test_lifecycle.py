@@ -11,13 +11,13 @@ import trio.testing
 
 from runtime.child import ExitReason, StopCause, StopReason
 from runtime.core.actor import Actor, handler
-from runtime.core.address import Address, AddressState
+from runtime.core.address import Address
 from runtime.core.incarnation import StopCutOff
-from runtime.core.ref import Ref
+from runtime.core.ref import AT_ONCE_PER_SECOND, AddressState, Ref
 from runtime.core.services import Services
 from runtime.errors import ActorDead, Killed
 from runtime.events import EventBus
-from runtime.message import Down, Inspect, Message, Suspend
+from runtime.message import Back, Down, Gone, Inspect, Message, Suspend
 from runtime.testing.system import ActorSystem, OnCrash, actor_system
 from tests.runtime.messages import AskBoom, Boom, GetNotes, Note, Scribe, Tick, Wait, World
 
@@ -348,6 +348,70 @@ async def test_a_monitor_of_an_actor_that_does_not_run_tells_at_once() -> None:
         await system.start(Watcher(ref, downs))
         await settle()
     assert downs == [Down("watched", 1, "dead")]
+
+
+@attrs.define(eq=False)
+class Follower(Actor):
+    """Role: watches one actor over its restarts, or, told `back = False`, watches again on each Down at once."""
+
+    watched: Ref
+    seen: list[Message]
+    back: bool = True
+
+    async def on_start(self) -> None:
+        self.context.monitor(self.watched)
+        self.context.monitor(self.watched, when="gone")
+
+    @handler
+    async def down(self, message: Down) -> None:
+        self.seen.append(message)
+        self.context.monitor(self.watched, when="back" if self.back else "down")
+
+    @handler
+    async def came_back(self, message: Back) -> None:
+        self.seen.append(message)
+        self.context.monitor(self.watched)
+
+    @handler
+    async def gone(self, message: Gone) -> None:
+        self.seen.append(message)
+
+
+# S-418
+async def test_a_monitor_can_wait_until_an_actor_is_back_or_gone_for_good() -> None:
+    seen: list[Message] = []
+    async with actor_system() as system:
+        ref = await watched(system)
+        await system.start(Follower(ref, seen))
+        for incarnation in (2, 3):
+            ref.tell(Boom())
+            await system.up(ref, incarnation)
+            await settle()
+        await system.stop(ref)
+        await settle()
+        assert ref.address.monitors != {}, "it waits for the next one to serve"
+        late: list[Message] = []
+        await system.start(Follower(ref, late), name="late")
+        await settle()
+    assert seen == [
+        *(Down("watched", 1, "crashed"), Back("watched", 2)),
+        *(Down("watched", 2, "crashed"), Back("watched", 3)),
+        *(Down("watched", 3, "shutdown"), Gone("watched", "dead")),
+    ]
+    assert late == [Down("watched", 3, "dead"), Gone("watched", "dead")]
+    assert ref.address.monitors == {}
+
+
+# S-418
+async def test_a_watcher_that_watches_again_on_each_down_does_not_spin(autojump_clock: trio.testing.MockClock) -> None:
+    assert autojump_clock.autojump_threshold == 0
+    seen: list[Message] = []
+    async with actor_system() as system:
+        ref = await watched(system)
+        await system.stop(ref)
+        await system.start(Follower(ref, seen, back=False))
+        await trio.sleep(10.5)
+        assert AT_ONCE_PER_SECOND <= len(seen) <= 11 * (AT_ONCE_PER_SECOND + 1)
 
 
 # S-407 S-412

@@ -322,3 +322,63 @@ async def test_the_crash_of_a_task_crashes_its_actor_and_waiting_for_it_does_not
         assert ref.incarnation == 2
         [ended] = system.exits(ref)
         assert str(ended.error) == "in a task"
+
+
+# S-1211
+async def test_a_periodic_timer_keeps_its_step_and_does_not_come_in_a_burst(mock_clock: MockClock) -> None:
+    timers = Timers()
+    began = trio.current_time()
+    timer = timers.add(1.0, Note(1), period=10.0)
+    assert [number(timers, began + at) for at in (1.0, 10.9, 11.0, 45.0, 50.9, 51.0)] == [1, None, 1, 1, None, 1]
+    timer.cancel()
+    assert (number(timers, began + 100.0), len(timers)) == (None, 0)
+
+
+# S-1211
+async def test_an_actor_is_told_every_so_often_until_it_cancels(mock_clock: MockClock) -> None:
+    log: list[int] = []
+    async with actor_system() as system:
+        await system.start(Clock(log))
+        for _ in range(5):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(2.0)
+        await trio.testing.wait_all_tasks_blocked()
+    assert log == [0, 1, 2]
+
+
+@attrs.define(eq=False)
+class Clock(Actor):
+    log: list[int]
+
+    async def on_start(self) -> None:
+        with pytest.raises(ValueError, match="a period must be"):
+            self.context.every(0.0, Tick(0))
+        self.context.every(2.0, Tick(0), first=0.0, key="clock")
+
+    @handler
+    async def tick(self, _: Tick) -> None:
+        self.log.append(len(self.log))
+        if len(self.log) == 3:
+            assert self.context.cancel_timer("clock")
+            assert not self.context.cancel_timer("clock")
+
+
+# S-1212
+async def test_a_timer_takes_the_place_of_the_one_with_its_key(mock_clock: MockClock) -> None:
+    timers = Timers()
+    began = trio.current_time()
+    timers.add(1.0, Note(1), key="retry")
+    timers.add(5.0, Note(2), key="retry")
+    timers.add(2.0, Note(3), key="other")
+    assert [number(timers, began + 9.0) for _ in range(3)] == [3, 2, None]
+    assert not timers.cancel("retry"), "it has been"
+
+
+# S-1212
+async def test_keys_that_never_come_again_are_not_kept(mock_clock: MockClock) -> None:
+    timers = Timers()
+    for each in range(1000):
+        timers.add(0.0, Note(each), key=each)
+        timers.pop_due(trio.current_time())
+    assert timers._keyed is not None
+    assert len(timers._keyed) < 20

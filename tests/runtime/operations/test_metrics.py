@@ -100,6 +100,7 @@ async def test_what_becomes_of_the_actors_and_their_messages_is_shown(
         for _ in range(3):
             plain.tell(Hint())
         await trio.sleep(7)
+        assert 'atlas_not_ready{actor="weak",about="",reason="parked",effect="not_ready"} 1' in METRICS.render()
         shown = figures()
         assert [shown["atlas_actor_up", name, ""] for name in ("plain", "weak")] == [1, 0]
         assert shown["atlas_child_state", "weak", "parked"] == 1

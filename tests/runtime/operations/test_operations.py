@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -18,6 +18,7 @@ from runtime.core.actor import Actor, handler
 from runtime.core.beats import WorkerState
 from runtime.errors import Ignore
 from runtime.message import Message, Stop
+from runtime.operations.operations import OperationFailed, ResumeOutcome
 from runtime.supervision.supervisor import ChildState
 from runtime.system.system import System
 from runtime.system.watchdog_setup import make_watchdog
@@ -35,6 +36,16 @@ class Declining(Actor):
 
     async def on_start(self) -> None:
         raise Ignore("not here")
+
+
+@attrs.define(eq=False)
+class Slow(Actor):
+    """Takes its time to start."""
+
+    goes_on: ClassVar[trio.Event]
+
+    async def on_start(self) -> None:
+        await self.goes_on.wait()
 
 
 @attrs.frozen
@@ -115,6 +126,76 @@ async def test_who_declined_or_finished_is_not_waited_for_and_whom_an_operator_s
         await system.operations.restart("plain")
         await system.operations.restart("crew")
         assert unready() == (True, [], [])
+
+
+@attrs.define(eq=False)
+class Fickle(Actor):
+    """Serves once, and from then on crashes as soon as it serves."""
+
+    async def after_start(self) -> None:
+        if self.context.incarnation > 1:
+            raise RuntimeError("not today")
+
+
+FICKLE = f"""
+[actor.fickle]
+actor = "{__name__}:Fickle"
+backoff = {{ initial = 500, maximum = 500, jitter = 0 }}
+give_up = "never"
+"""
+
+
+# S-1014
+async def test_a_restart_of_an_actor_that_crashes_at_once_is_no_success() -> None:
+    async with running(FICKLE) as system:
+        with pytest.raises(
+            OperationFailed, match=r"fickle was started as incarnation 2, and did not last: .*not today"
+        ):
+            await system.operations.restart("fickle")
+        assert OperationFailed("").exit_code == 70
+        assert await system.operations.restart("plain") == 2
+
+
+# S-1013
+async def test_resume_says_who_was_not_paused_and_who_does_not_run() -> None:
+    async with running() as system:
+        operations = system.operations
+        operations.pause("member")
+        assert operations.resume("crew") == ResumeOutcome((), {})
+        assert operations.resume("member") == ResumeOutcome(("member",), {})
+        operations.pause("plain")
+        await operations.stop("plain")
+        assert operations.resume("plain") == ResumeOutcome((), {"plain": "stopped"})
+
+
+async def test_it_is_not_ready_before_the_whole_tree_has_started() -> None:
+    slow = f"""
+[group.late]
+[actor.slow]
+actor = "{__name__}:Slow"
+group = "late"
+[actor.after]
+actor = "{__name__}:Plain"
+needs = ["slow"]
+"""
+    Slow.goes_on = trio.Event()
+    system = System(load_text(TREE.format(here=__name__) + slow))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(system.root.run)
+        await trio.testing.wait_all_tasks_blocked()
+        status: Any = system.operations.status()
+        assert (status["ready"], status["state"], sorted(status["not_ready"])) == (
+            False,
+            "starting",
+            ["after", "late", "slow"],
+        )
+        system.is_up = True  # whoever says so too early
+        assert not system.operations.status()["ready"]
+        Slow.goes_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        status = system.operations.status()
+        assert (status["ready"], status["not_ready"]) == (True, [])
+        system.root.request_stop(StopReason(StopCause.SHUTDOWN, "over"))
 
 
 # S-801 S-802

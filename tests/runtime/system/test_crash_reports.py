@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runtime.control.protocol import ControlError
 from tests.runtime.atlas_process import AtlasProcess, atlas, short_directory, write_config
 from tests.runtime.hostile_actors import KEY, SECRET
 
@@ -108,7 +109,8 @@ def test_status_inspect_and_crashes_tell_where_it_was_over_restarts(place: Path)
         unknown = atlas(place, "crashes", "bat")
         assert (unknown.returncode, "did you mean 'bad'" in unknown.stderr) == (64, True)
         assert atlas(place, "inspect", "bad").stdout.count("Traceback") == 1
-        process.call("restart", name="bad")
+        with pytest.raises(ControlError, match="bad was started as incarnation 4, and did not last: bad crashed"):
+            process.call("restart", name="bad")
         process.until("bad is parked")
         kept = process.call("crashes", name="bad", limit=2)
         assert [report["incarnation"] for report in kept["crashes"]] == [5, 6]

@@ -168,7 +168,7 @@ def test_check_and_status_show_every_actor_below_its_group(launch: Launch, place
     ]
     assert any("    deep  " in line for line in check), "indented by two groups"
     status = atlas(place, "status").stdout
-    names = [line[: len("    deep")].rstrip() for line in status.splitlines()[3:10]]
+    names = [line[: len("    deep")].rstrip() for line in status.splitlines()[4:11]]
     assert names == ["store", "line", "  first", "  inner", "    deep", "  last", "shop"]
     told = json.loads(atlas(place, "status", "--json").stdout)
     assert [child["group"] for child in told["children"]] == [None, None, "line", "line", "inner", "line", None]

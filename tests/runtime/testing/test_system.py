@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 
 from runtime.child import ExitReason
-from runtime.errors import ActorCrashed, Ignore
+from runtime.core.actor import handler
+from runtime.core.ref import AddressState
+from runtime.errors import ActorCrashed, Fatal, Ignore
 from runtime.testing.actors import FailableError
 from runtime.testing.system import Crash, Echo, Failable, FailableActor, Hang, OnCrash, Swallow, actor_system
 from tests.runtime.messages import GetNotes, Note, Scribe, Tick
@@ -95,3 +98,47 @@ async def test_a_probe_records_everything_and_answers_as_told() -> None:
         assert await probe.receive(Note) == Note(1)
         with pytest.raises(AssertionError, match="expected Note next, got GetNotes"):
             await probe.receive(Note)
+
+
+# S-535
+async def test_a_start_that_failed_frees_its_name() -> None:
+    async with actor_system() as system:
+        for _ in range(2):
+            with pytest.raises(FailableError):
+                await system.start(FailableActor(Failable(fail_starts=1)), name="a")
+        assert "a" not in system.services.registry
+        ref = await system.start(FailableActor(), name="a")
+        assert await ref.ask(Echo(1), within=1) == 1
+
+
+@attrs.define(eq=False)
+class Doomed(Scribe):
+    """Ends the system with its first note."""
+
+    @handler
+    async def note(self, message: Note) -> None:
+        raise Fatal("it is over")
+
+
+# S-535
+@pytest.mark.parametrize("on_crash", OnCrash)
+async def test_a_system_ends_when_an_actor_ends_fatal_whatever_a_crash_would_do(on_crash: OnCrash) -> None:
+    with trio.fail_after(30), pytest.RaisesGroup(Fatal, flatten_subgroups=True):
+        async with actor_system() as system:
+            await system.start(Scribe(), name="another")
+            ref = await system.start(Doomed(), on_crash=on_crash)
+            ref.tell(Note(1))
+            await trio.sleep_forever()
+
+
+# S-535
+async def test_a_system_ends_when_it_is_cancelled() -> None:
+    with trio.fail_after(30):
+        with trio.CancelScope() as scope:
+            async with actor_system() as system:
+                refs = [await system.start(Scribe(), name=name) for name in ("first", "second")]
+                scope.cancel(reason="the test is over")
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert [system.exits(ref)[0].reason for ref in refs] == [ExitReason.KILLED] * 2
+        assert all(ref.address.state is AddressState.DEAD for ref in refs)

@@ -58,9 +58,9 @@ class Tasker(Actor):
 
     @handler
     async def look(self, message: Look) -> None:
-        self.context.start_task(self.work, message)
+        self.context.start_task(self._work, message, name="work")
 
-    async def work(self, message: Look) -> None:
+    async def _work(self, message: Look) -> None:
         assert message == Look()
         await trio.lowlevel.checkpoint()
         self.looker.look()

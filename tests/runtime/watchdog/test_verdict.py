@@ -21,7 +21,7 @@ from runtime.watchdog.verdict import (
     StaleLimits,
     StaleReason,
     WorkerSample,
-    all_fresh,
+    all_stale,
     beat_ages,
     judge,
     take_snapshot,
@@ -89,7 +89,7 @@ def test_the_table_is_complete() -> None:
 def test_every_combination_of_fresh_stale_and_absent(beats: tuple[str, str, str], expected: list[str]) -> None:
     state = snapshot(*beats)
     assert [name_of(action) for action in judge(state, LIMITS)] == expected
-    assert all_fresh(beat_ages(state), LIMITS) == ("stale" not in beats)
+    assert all_stale(beat_ages(state), LIMITS) == ("LeaveProcess" in expected)
 
 
 # S-811

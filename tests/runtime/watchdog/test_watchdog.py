@@ -168,6 +168,48 @@ def test_starving_workers_and_a_recent_spike_make_one_complete_diagnostic() -> N
     )
 
 
+# S-811
+def test_with_default_limits_a_repair_does_not_hide_that_a_worker_starves() -> None:
+    def restart(repair: Repair) -> None:
+        beat = bench.beats.worker(repair.name)
+        bench.beats.ended(repair.name)
+        beat.idle_until(bench.clock.now + 5)  # the next incarnation waits its start jitter,
+        beat.begin(15.0)  # and then stands at the same place
+
+    bench = Bench(restart)
+    beat = bench.beats.worker("activation")
+    beat.begin(15.0)
+    bench.at(1030)
+    bench.beats.pool_wait_spike("pool.main: fast_expiry waited 5.3 s")
+    for second in range(1035, 1300, 5):
+        bench.at(second)
+    events = bench.events.recent()
+    assert [event.age for event in events if isinstance(event, BeatStale)] == [95.0, 95.0, 95.0]
+    (starving,) = [event for event in events if isinstance(event, WorkersStarve)]
+    assert "activation was repaired and has proven no progress for 125.0 s" in starving.line()
+    beat.progress()
+    bench.beats.pool_wait_spike()
+    bench.at(1301)
+    beat.begin(15.0)
+    bench.at(1302)
+    assert len([event for event in bench.events.recent() if isinstance(event, WorkersStarve)]) == 1
+
+
+# S-811
+def test_a_worker_that_was_repaired_and_then_put_aside_starves_no_more() -> None:
+    bench = Bench()
+    beat = bench.beats.worker("activation")
+    beat.begin(15.0)
+    bench.at(1095)
+    beat.probe = lambda: (WorkerState.PAUSED, 0.0)
+    bench.at(1096)
+    beat.probe = lambda: (WorkerState.ACTIVE, 0.0)
+    beat.idle_until(5000)
+    bench.beats.pool_wait_spike()
+    bench.at(1300)
+    assert not [event for event in bench.events.recent() if isinstance(event, WorkersStarve)]
+
+
 def test_a_diagnostic_that_fails_still_tells_the_ages() -> None:
     def fail() -> Iterable[str]:
         raise RuntimeError("pool is gone")

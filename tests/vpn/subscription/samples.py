@@ -46,4 +46,5 @@ links = st.one_of(
         short_id=st.binary(max_size=8).map(bytes.hex),
     ),
 )
-lists = st.lists(links, max_size=5)
+lists = st.lists(links, min_size=1, max_size=5)
+"""Of at least one link: without any, each form is a dead end, which has tests of its own."""

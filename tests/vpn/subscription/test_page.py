@@ -33,6 +33,6 @@ def test_the_page_runs_nothing_and_loads_nothing() -> None:
 
 
 def test_the_page_speaks_the_customers_language() -> None:
-    assert "No key works just now" in render([], Format.HTML, language="en").content.decode()
-    assert "No key works just now" in render([], Format.HTML, language="de").content.decode()
+    assert "No server works just now" in render([], Format.HTML, language="en").content.decode()
+    assert "No server works just now" in render([], Format.HTML, language="de").content.decode()
     assert "Сейчас нет" in render([], Format.HTML, language="ru-RU").content.decode()

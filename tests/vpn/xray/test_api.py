@@ -101,6 +101,8 @@ def test_nobody_without_a_name_is_added_removed_or_blocked() -> None:
         codec.add_user("vless", XrayUser("", ID))
     with pytest.raises(ValueError, match="UUID"):
         codec.add_user("vless", XrayUser("customer", None))
+    with pytest.raises(ValueError, match="protocol is trojan"):
+        codec.add_user("vless", XrayUser("customer", ID), "trojan")
     with pytest.raises(ValueError, match="name"):
         codec.remove_user("vless", "")
     with pytest.raises(ValueError, match="name"):

@@ -33,6 +33,7 @@ def at(config: object, *path: str | int) -> object:
     ("inbound", "named"),
     [
         (attrs.evolve(PLAIN, tag=""), "tag"),
+        (attrs.evolve(PLAIN, protocol="trojan"), "protocol 'trojan'"),
         (attrs.evolve(PLAIN, port=0), "port 0"),
         (attrs.evolve(PLAIN, port=65536), "port 65536"),
         (attrs.evolve(PLAIN, reality=attrs.evolve(REALITY, private_key="short")), "private key"),
@@ -119,6 +120,7 @@ def test_the_reality_of_node_and_client_belong_together() -> None:
     assert x25519.public_of(str(at(server, "privateKey"))) == at(client, "publicKey")
     assert at(client, "shortId") in at(server, "shortIds")  # type: ignore[operator]  # a list
     assert at(client, "serverName") in at(server, "serverNames")  # type: ignore[operator]  # a list
+    assert at(server, "minClientVer") == "0.0.0", "unset, Xray 26.7 refuses every client that is no recent Xray"
     assert at(client, "fingerprint") == "chrome"
     assert at(client_config(link, 1080), "outbounds", 0, "settings", "vnext", 0, "users", 0, "flow") == FLOW_VISION
 
@@ -126,6 +128,7 @@ def test_the_reality_of_node_and_client_belong_together() -> None:
 def test_a_client_listens_on_loopback_only_and_carries_mux_if_asked() -> None:
     config = client_config(VlessLink(ID, "127.0.0.1", 443), 1080, mux=8)
     assert at(config, "inbounds", 0, "listen") == "127.0.0.1"
+    assert at(config, "inbounds", 0, "settings", "udp") is True
     assert at(config, "outbounds", 0, "mux") == {"enabled": True, "concurrency": 8}
     assert "mux" not in at(client_config(VlessLink(ID, "127.0.0.1", 443), 1080), "outbounds", 0)  # type: ignore[operator]  # a mapping
 

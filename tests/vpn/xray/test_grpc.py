@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -17,11 +18,15 @@ from tests.run_queue import at_most
 from tests.vpn.agents import RunningAgent, gone
 from tests.vpn.xray.test_tunnel import Held
 from vpn.errors import XrayCallFailed
+from vpn.ports import choose_passing
 from vpn.xray import api as codec
 from vpn.xray.api import XrayApi, XrayUser
+from vpn.xray.config import Inbound, server_config
 from vpn.xray.grpc import LONGEST_MESSAGE, GrpcChannel
+from vpn.xray.process import XrayProcess
 
 GET_USERS = "/xray.app.proxyman.command.HandlerService/GetInboundUsers"
+ALTER = "/xray.app.proxyman.command.HandlerService/AlterInbound"
 
 
 @pytest.fixture
@@ -187,3 +192,28 @@ async def test_many_calls_sent_together_are_answered_each_for_itself_in_their_or
     assert [number for number, was_added in enumerate(added) if not was_added] == [70]
     assert len(await api.list_users("vless")) == 200
     assert await api.add_users("vless", []) == []
+
+
+async def test_an_account_of_the_wrong_type_would_end_xray_and_is_not_sent(tmp_path: Path) -> None:
+    # the tag says nothing: the protocol that the inbound was configured with decides alone
+    config = server_config(Inbound("vless", "127.0.0.1", choose_passing()), [], str(tmp_path / "xray.sock"))
+    config["inbounds"][0] |= {"protocol": "trojan", "settings": {"clients": []}}  # type: ignore[index]  # as it was built
+    xray = XrayProcess(name="trojan", config=config, listening_on="a free port")
+    status: list[int] = []
+
+    async def run(*, task_status: trio.TaskStatus[None]) -> None:
+        status.append(await xray.run(task_status=task_status))
+
+    user = XrayUser("customer", uuid4())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        channel = GrpcChannel(str(tmp_path / "xray.sock"), 5.0)
+        try:
+            with pytest.raises(ValueError, match="protocol is trojan"):
+                await XrayApi(channel, "trojan").add_user("vless", user)
+            assert await XrayApi(channel, "trojan").list_users("vless") == []
+            with pytest.raises(XrayCallFailed):
+                await channel.call(ALTER, codec.add_user("vless", user))
+        finally:
+            await channel.aclose()
+    assert status == [-signal.SIGABRT], "Go's own panic"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 import tomllib
 from ipaddress import ip_network
@@ -15,12 +14,11 @@ from attrs.validators import ge, gt
 
 from runtime.http import ConnectionLimits, is_loopback
 from vpn.errors import AgentMisconfigured
-from vpn.link import is_host
+from vpn.link import REALITY_FINGERPRINTS, is_host
 from vpn.protocol import FLOW_NONE, FLOW_VISION, InboundFacts
 from vpn.xray.config import LOOPBACK
 
 TAG: Final = "vless"
-_FINGERPRINT: Final = re.compile(r"[a-z0-9_]{1,64}")
 
 
 @attrs.frozen
@@ -218,8 +216,9 @@ def check_settings(settings: AgentSettings) -> None:
         for name in settings.server_names:
             _require(is_host(name), f"inbound.server_names: {name!r} is no name that a server answers to")
         _require(
-            _FINGERPRINT.fullmatch(inbound.fingerprint) is not None,
-            f'inbound.fingerprint: {inbound.fingerprint!r} is no client to look like ("chrome", "firefox", …)',
+            inbound.fingerprint in REALITY_FINGERPRINTS,
+            f"inbound.fingerprint: {inbound.fingerprint!r} is none of {', '.join(REALITY_FINGERPRINTS)}; behind REALITY no "
+            "client that looks like another one would be served",
         )
     _require(
         (inbound.host or inbound.listen) not in ("0.0.0.0", "::"),  # noqa: S104  # compared, not bound

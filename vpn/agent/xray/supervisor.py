@@ -153,7 +153,7 @@ class XraySupervisor:
 
                 await nursery.start(until_end)
                 if outcome is None:
-                    self._begin(process, users, XrayApi(channel), connections)
+                    self._begin(process, users, XrayApi(channel, self.inbound.protocol), connections)
                     if task_status is not None:
                         task_status.started()
         finally:

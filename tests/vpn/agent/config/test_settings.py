@@ -57,6 +57,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (f'{REALITY}server_names = ["www.example.com", "not a name"]', "inbound.server_names"),
         (f'{REALITY}server_names = [""]', "inbound.server_names"),
         (f'{REALITY}fingerprint = ""', "inbound.fingerprint"),
+        (f'{REALITY}fingerprint = "ios"', "none of chrome, firefox, safari"),
         ('[inbound]\nsecurity = "reality"\ntarget = "www.example.com"', "HOST:PORT"),
         ('[inbound]\nsecurity = "reality"\ntarget = "www.example.com:https"', "HOST:PORT"),
         ('[inbound]\nsecurity = "reality"\ntarget = "www.example.com:0"', "HOST:PORT"),

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.core.failpoints import FailpointReport, Failpoints
 from runtime.errors import ActorCrashed, Killed
+from runtime.failpoints import FailpointReport, Failpoints
 from runtime.testing.system import OnCrash, actor_system
 from tests.runtime.messages import GetNotes, Note, Scribe, World
 
