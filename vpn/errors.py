@@ -38,6 +38,17 @@ class NodeReadOnly(NodeUnavailable):
     Repeating the request once there is room again is safe."""
 
 
+class NodeNotOwner(NodeUnavailable):
+    """Another installation rules the node, or the node takes no first owner any more: it is read as before and takes no
+    changes of ours. `nonce_digest` tells which of its owner's nonces it has, `takes_changes` that it has no owner and takes
+    changes from everybody. No breaker opens."""
+
+    def __init__(self, node: str, message: str, nonce_digest: str = "", *, takes_changes: bool = False) -> None:
+        super().__init__(node, message)
+        self.nonce_digest = nonce_digest
+        self.takes_changes = takes_changes
+
+
 class BreakerOpen(NodeError):
     """The call was not tried: the node failed repeatedly and is given time. `retry_in` is seconds until the next probe."""
 
@@ -65,6 +76,10 @@ class NodeRefused(NodeError):
         super().__init__(node, message)
         self.code = code
         self.status = status
+
+
+class NodeTooLarge(NodeRefused):
+    """The request is larger than the agent, or a proxy in front of it, takes. Nothing was changed; send less at once."""
 
 
 class NodeUnknownKey(NodeRefused):

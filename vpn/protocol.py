@@ -36,12 +36,16 @@ CAN_SYNC: Final = "sync"
 "Capability: the node takes a full set at once."
 CAN_BATCH: Final = "batch"
 "Capability: the node takes many changes in one request. Without it `VpnNode.batch` sends them one by one."
+CAN_OWN: Final = "owner"
+"Capability: the node has one owner, and takes changes only from who knows the nonce that the owner gave last."
 CAN_CUT: Final = "cut"
 "Capability: removed customers' open connections are really cut."
 CAN_MOVE_CLOCK: Final = "clock"
 "Capability: the node's clock may be moved (demonstrations and tests)."
 CAN_EXTEND_HEADER: Final = "x-atlas-can-extend"
 "Header of requests from a backend that can extend keys now. Nodes give keys a grace while no request has it."
+OWNER_HEADER: Final = "x-atlas-owner"
+"Header of requests from the node's owner: the nonce that it gave last."
 TIME_HEADER: Final = "x-atlas-time"
 "Header beside it: the database's real time in Unix seconds, which nodes go by."
 
@@ -187,6 +191,8 @@ class NodeState:
     full). `now` is the node's clock, with the demonstration offset if it has one. `time_source` says where that time is from:
     "backend", "guess" or "wall" (`vpn.agent.state.clock.TimeSource`), "" of an agent that is too old to say; `wall_skew` is how
     far the host's own clock is ahead of it, in seconds. `ends_held` keys seem to be over and are served on: `why_held`.
+    `owner` is the id of the database that rules the node, "" if none does. `xray_ends` is how often Xray ended or could not be
+    started since the agent was, `xray_ends_in_a_row` since it last ran for a minute, `xray_last_end` how.
     """
 
     agent_id: str
@@ -209,6 +215,10 @@ class NodeState:
     wall_skew: float = 0.0
     ends_held: int = 0
     why_held: str = ""
+    owner: str = ""
+    xray_ends: int = 0
+    xray_ends_in_a_row: int = 0
+    xray_last_end: str = ""
 
     @property
     def inbound(self) -> InboundFacts:
@@ -256,7 +266,7 @@ class SyncOutcome:
     refused: tuple[tuple[str, str], ...] = ()
 
 
-IDEMPOTENT: Final = frozenset({"put", "remove", "batch", "get", "list", "state", "usage", "sync"})
+IDEMPOTENT: Final = frozenset({"put", "remove", "batch", "get", "list", "state", "usage", "sync", "claim"})
 "Operations of `VpnNode` that may be repeated freely. `kick` is not: repeated, it cuts the customer's new connections too."
 
 

@@ -25,7 +25,8 @@ from actors.nodes.messages import (
     ReplaceKeys,
     RestoreKeys,
 )
-from actors.nodes.trouble import WRONG_KEYS, NodeTrouble
+from actors.nodes.ownership import NodeOwnership, NodeRestored
+from actors.nodes.trouble import WRONG_KEYS, NodeTrouble, NodeXrayEnded, xray_ended
 from actors.pool.client import pool_of
 from db.driver.classify import sqlstate
 from db.errors import LeaseError
@@ -33,7 +34,7 @@ from db.keys.nodes import count_ended_too_soon, make_keys_due, record_node_seen,
 from db.keys.placements import wrong_keys
 from db.tx import Tx
 from runtime import Actor, AskError, Deferred, Event, Request, WakeUp, get_logger, handler
-from vpn.errors import NodeError, NodeUnavailable
+from vpn.errors import NodeError, NodeNotOwner, NodeUnavailable
 from vpn.node.breaker import Breaker
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings, NodesSettings
@@ -111,7 +112,7 @@ class NodeActor(Actor):
     On crash: open requests fail with ActorCrashed; every one of them but a kick is idempotent, so callers repeat them.
     Invariants: at most `concurrency` calls at a time, and one more for looking at the node, so that slow calls never make it
     seem away; no lease is held during a call; nothing that a node says ends this actor. A node that serves, but takes no changes,
-    has a wrong clock or has ended keys too soon, is a condition and not away: it is asked as before.
+    has a wrong clock or another owner, or has ended keys too soon, is a condition and not away: it is asked as before.
     """
 
     key: str
@@ -134,22 +135,28 @@ class NodeActor(Actor):
     """Seconds after which wrong keys are counted again where none was wrong; where some are, they are at each look."""
     clock_tolerance: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds that the node's clock may be away from the database's before that is a condition."""
+    owner_interval: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
+    """Seconds after which the nonce that makes this database the node's owner is changed: a copy that is older can never be
+    it."""
     cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
     """Seconds between two alerts about the same lasting condition."""
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
+    _looked_at: NodeState | None = attrs.field(init=False, default=None)
     _away_since: float | None = attrs.field(init=False, default=None)
     _wakes_are_due: bool = attrs.field(init=False, default=False)
     _conditions: ConditionTracker = attrs.field(init=False)
     _changes: ChangeBatcher = attrs.field(init=False)
     _skew: float = attrs.field(init=False, default=0.0)
     _ended_too_soon: int = attrs.field(init=False, default=0)
+    _ownership: NodeOwnership = attrs.field(init=False)
     _count_at: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.concurrency)
         self._conditions = ConditionTracker(self.cooldown)
+        self._ownership = NodeOwnership(self.key, self.owner_interval)
         self._changes = ChangeBatcher(self._start, self._change)
 
     async def on_start(self) -> None:
@@ -241,9 +248,22 @@ class NodeActor(Actor):
             raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
         async with self._limiter:
             self.context.failpoint("calling")
-            answer = await call(client)
+            refused = self._ownership.nonce
+            try:
+                answer = await call(client)
+            except NodeNotOwner:
+                if not await self._is_ours_after_all(client, refused):
+                    raise
+                answer = await call(client)
         self.context.failpoint("called")
         return answer
+
+    async def _is_ours_after_all(self, client: AgentClient, refused: str) -> bool:
+        """Another supervisor of this database may have changed the nonce: read it anew."""
+        try:
+            return await self._ownership.again(client, pool_of(self.context, self.pool), refused)
+        except LeaseError:
+            return False
 
     def _start(self, fly: Callable[[], Awaitable[None]]) -> None:
         self.context.start_task(fly, name="change keys", inherit_deadline=False)
@@ -253,6 +273,7 @@ class NodeActor(Actor):
         breaker = Breaker(trio.current_time, first_pause=self.first_pause, longest_pause=self.longest_pause)
         async with settings.client(self.key, breaker=breaker, concurrency=self.concurrency + 1) as client:
             self._client = client
+            client.owner = lambda: self._ownership.nonce
             while True:
                 await self._probe(client)
                 await self._count_keys()
@@ -281,6 +302,9 @@ class NodeActor(Actor):
         except NodeError as error:
             self._mark_away(str(error))
             return
+        times, self._looked_at = xray_ended(self.key, self._looked_at, state), state
+        if times:
+            self.context.emit(NodeXrayEnded(actor=self.context.name, times=times, why=state.xray_last_end))
         if not state.ready:
             self._mark_away(f"its Xray is not ready: {state.why}")
             return
@@ -306,6 +330,11 @@ class NodeActor(Actor):
                 await pool.run("node.due", make_keys_due, self.key)
                 self._wakes_are_due = True
             self._ended_too_soon = await self._count_ended_too_soon(client, state)
+            changes_back = await self._ownership.rule(client, state, pool)
+            if changes_back:
+                self.context.emit(NodeRestored(actor=self.context.name, changes_back=changes_back))
+                await pool.run("node.due", make_keys_due, self.key)
+                self._wakes_are_due = True  # reconcile compares the whole of it
         except NodeError as error:
             self._mark_away(str(error))
             return False
@@ -350,7 +379,7 @@ class NodeActor(Actor):
             self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
 
     def _note_conditions(self, state: NodeState) -> None:
-        trouble = NodeTrouble.of(state, self._skew, self._ended_too_soon, self.clock_tolerance)
+        trouble = NodeTrouble.of(state, self._skew, self._ended_too_soon, self.clock_tolerance, self._ownership)
         trouble.measure(self.key)
         for alert in self._conditions.update(trouble.conditions(self.context.name), trio.current_time()):
             self.context.emit(alert.event(self.context.name))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from typing import ClassVar
+
 import attrs
 
 from actors.conditions import Condition
-from runtime.metrics import gauge
+from actors.nodes.ownership import NodeOwnership
+from runtime import Event
+from runtime.metrics import counter, gauge
 from vpn.protocol import NodeState
 
 CLOCK_SKEW = gauge(
@@ -34,26 +39,75 @@ WRONG_KEYS = gauge(
     labels=("node", "kind"),
 )
 
+XRAY_ENDS = counter(
+    "atlas_node_xray_ends_total",
+    "Times that a node's Xray ended or could not be started, as its agent told at a look.",
+    labels=("node",),
+)
+NOT_OWNER = gauge(
+    "atlas_node_not_owner",
+    "Whether another installation rules the node, so that it takes no changes (0 or 1).",
+    labels=("node",),
+)
+
+
+_AGAIN_AND_AGAIN = 3
+"""Ends in a row that are no accident any more."""
+
+
+@attrs.frozen
+class NodeXrayEnded(Event):
+    """A node's Xray ended, or could not be started: all of its customers were cut. The agent starts it again."""
+
+    level: ClassVar[int] = logging.WARNING
+    times: int
+    """Since the look before."""
+    why: str
+
+    def line(self) -> str:
+        return f"the Xray of {self.actor} ended {self.times} times since the last look; {self.why}"
+
+
+def xray_ended(node: str, before: NodeState | None, state: NodeState) -> int:
+    """Count how often the node's Xray ended since the state `before` (None: it was not looked at yet), and return it. An
+    agent that was started anew counts from 0."""
+    if before is None:
+        return 0
+    known = before.xray_ends if state.xray_ends >= before.xray_ends else 0
+    XRAY_ENDS.labels(node).inc(state.xray_ends - known)
+    return state.xray_ends - known
+
 
 @attrs.frozen
 class NodeTrouble:
     """The troubles of one node, each empty if there is none.
 
-    A node that does not take changes is not ready, because purchases wait, nor is one that refuses customers who have paid. One
-    that holds ends back or has a wrong clock serves them.
+    A node that does not take changes, or takes them from another, is not ready, because purchases wait, nor is one that
+    refuses customers who have paid. One that holds ends back or has a wrong clock serves them.
     """
 
     refuses: str
     ended: str
     held: str
     clock: str
+    owner: str
+    xray: str
+    is_foreign: bool
     _figures: tuple[float, float, int, int]
 
     @classmethod
-    def of(cls, state: NodeState, skew: float, ended_too_soon: int, tolerance: float) -> NodeTrouble:
+    def of(
+        cls, state: NodeState, skew: float, ended_too_soon: int, tolerance: float, ownership: NodeOwnership
+    ) -> NodeTrouble:
         """Judge a node by its state. `skew` is how far its time is ahead of the database's, `ended_too_soon` how many keys it
         takes to be over though it has confirmed a later end, `tolerance` how wrong a clock may be; times are in seconds."""
-        ended = held = ""
+        ended = held = xray = ""
+        if state.xray_ends_in_a_row >= _AGAIN_AND_AGAIN:
+            xray = (
+                f"its Xray ends again and again, {state.xray_ends_in_a_row} times in a row ({state.xray_last_end}), and "
+                f"cuts all its "
+                "customers each time: look at its log"
+            )
         if ended_too_soon:
             ended = (
                 f"it has ended {ended_too_soon} keys whose time is not over: their customers are refused there. It gives them "
@@ -66,12 +120,17 @@ class NodeTrouble:
             ended,
             held,
             _clock(skew, state.wall_skew, tolerance),
+            ownership.trouble,
+            xray,
+            ownership.is_refused,
             (skew, state.wall_skew, state.ends_held, ended_too_soon),
         )
 
     def reasons(self) -> list[tuple[str, str, bool]]:
         """For the actor's readiness: a word, the trouble (empty if none), and whether it keeps the node from its work."""
         return [
+            ("owner", self.owner, self.is_foreign),
+            ("xray", self.xray, False),
             ("changes", self.refuses, True),
             ("ended", self.ended, True),
             ("held", self.held, False),
@@ -83,6 +142,8 @@ class NodeTrouble:
         return [
             Condition(f"changes of {name}", self.refuses),
             Condition(f"clock of {name}", self.clock),
+            Condition(f"owner of {name}", self.owner),
+            Condition(f"xray of {name}", self.xray),
             Condition(f"ends of {name}", "; ".join(filter(None, (self.ended, self.held)))),
         ]
 
@@ -90,6 +151,7 @@ class NodeTrouble:
         """Set the gauges of this node."""
         for each, value in zip((CLOCK_SKEW, WALL_SKEW, ENDS_HELD, ENDED_TOO_SOON), self._figures, strict=True):
             each.labels(node).set(value)
+        NOT_OWNER.labels(node).set(self.is_foreign)
 
 
 def _clock(skew: float, wall_skew: float, tolerance: float) -> str:

@@ -21,6 +21,7 @@ from runtime.config import Secret
 from runtime.http import new_client
 from tests.fork_server import ForkServer
 from vpn.agent.state.clock import KnownTime, boot_of_host, elapsed
+from vpn.agent.state.owner import nonce_of
 from vpn.agent.state.records import encode_line
 from vpn.link import VlessLink, link_for
 from vpn.node.client import AgentClient
@@ -40,8 +41,8 @@ class RunningAgent:
     facts: InboundFacts
 
     def client(self, token: str = TOKEN) -> AgentClient:
-        """A client with the right token, unless another is given."""
-        return AgentClient("tested", self.url, Secret(token))
+        """A client of somebody on the node's host, with the right token, unless another is given."""
+        return AgentClient("tested", self.url, Secret(token), owner=lambda: nonce_of(self.directory))
 
     def backend(self, ahead: float = 0.0) -> AgentClient:
         """A client of somebody who can extend keys and says what time it is: ours, `ahead` seconds of it if given."""

@@ -20,7 +20,7 @@ import trio
 
 from runtime import AtlasError, Systemd, get_logger, unwrap_group
 from runtime.config import Secret
-from runtime.http import HttpServer, open_listener, url_of
+from runtime.http import HttpServer, is_loopback, open_listener, url_of
 from runtime.log import start as start_log
 from runtime.log import stop as stop_log
 from vpn.agent.config.settings import TAG, AgentSettings, check_settings, load_settings, tls_context
@@ -30,6 +30,7 @@ from vpn.agent.http.report import Reporter
 from vpn.agent.state import files
 from vpn.agent.state.clock import ClockFile, NodeClock
 from vpn.agent.state.identity import load_identity, save_identity
+from vpn.agent.state.owner import Ownership
 from vpn.agent.state.store import open_store
 from vpn.agent.xray.background_checks import BackgroundChecks
 from vpn.agent.xray.node import AgentNode
@@ -80,6 +81,8 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
     identity = load_identity(settings.data_dir)
     clock, clock_file = NodeClock(settings.clock_offset), ClockFile(settings.data_dir)
     contact = clock_file.load(settings.expiry, clock)
+    is_private = is_loopback(settings.listen_host) or (settings.tls is not None and settings.tls.client_ca is not None)
+    ownership = Ownership(settings.data_dir, is_private)
     store, remark = open_store(settings.data_dir, clock.now)
     if remark:
         log.warning(remark)
@@ -106,14 +109,14 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
         )
         facts = settings.facts(inbound_port, kept.public_key, kept.short_id)
         node = AgentNode(store, xray, contact, facts, clock)
-        reporter = Reporter(kept.agent_id, node, clock, clock_file)
+        reporter = Reporter(kept.agent_id, node, clock, clock_file, ownership)
         async with trio.open_nursery() as nursery:
             await nursery.start(xray.run)
             nursery.start_soon(node.run)
             nursery.start_soon(BackgroundChecks(node, settings.verify_every).run)
             server = HttpServer(
                 "agent",
-                make_app(node, reporter, token, settings.http),
+                make_app(node, reporter, ownership, token, settings.http),
                 settings.http,
                 _note_crash,
                 tls=tls,

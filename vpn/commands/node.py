@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -17,7 +17,9 @@ import trio
 
 from runtime.cli import Word
 from vpn.agent.install.command import install
+from vpn.agent.install.installation import DATA
 from vpn.agent.run import run
+from vpn.agent.state.owner import disown, nonce_of
 from vpn.digest import expiry_seconds
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings
@@ -136,20 +138,40 @@ def usage(client: ClientMaker, *, as_json: bool) -> None:
         click.echo(f"{user.key_id:<40} {user.uplink:>15} {user.downlink:>15}")
 
 
+_DATA = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
 @click.command()
 @_asking
+@click.option(
+    "--data-dir", type=_DATA, help="The node's data directory, on its own host: only its owner may cut connections."
+)
 @click.argument("key_id", type=_KEY)
-def kick(client: ClientMaker, *, key_id: str) -> None:
+def kick(client: ClientMaker, *, data_dir: Path | None, key_id: str) -> None:
     """Cut the open connections of the key KEY_ID. Its customer may connect again at once.
 
-    Exit codes: 0 done, 69 not, or the node has no such key.
+    On the node's host, with --data-dir: a node that an installation rules takes this from nobody else. Exit codes: 0 done, 69
+    not, or the node has no such key.
     """
 
     async def ask() -> int:
         async with client() as agent:
+            agent.owner = None if data_dir is None else partial(nonce_of, data_dir)
             return (await agent.kick(key_id)).cut
 
     click.echo(f"connections cut: {trio.run(ask)}")
+
+
+@click.command("disown")
+@click.option("--data-dir", type=_DATA, default=DATA, show_default=True, help="The node's data directory.")
+def disown_node(data_dir: Path) -> None:
+    """Let no installation rule this node any more; prints the one-time code that the next one needs.
+
+    Run it on the node's host. Customers are served on; changes wait until `atlas node own NAME --code CODE` was run where the
+    next backend is. Exit codes: 0 done, 77 the data directory cannot be written.
+    """
+    code = disown(data_dir)
+    click.echo(f"{code}\ngive it to the next owner: atlas node own NAME --code {code}")
 
 
 def _facts(key: NodeKey) -> dict[str, object]:
@@ -192,5 +214,5 @@ def node() -> None:
     """Make this machine a VPN node, run one, or ask one how it is."""
 
 
-for command in (run, install, state, list_keys, usage, kick):
+for command in (run, install, state, list_keys, usage, kick, disown_node):
     node.add_command(command)

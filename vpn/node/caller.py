@@ -21,9 +21,11 @@ from vpn.errors import (
     NodeCannotList,
     NodeConflict,
     NodeError,
+    NodeNotOwner,
     NodeProtocolError,
     NodeReadOnly,
     NodeRefused,
+    NodeTooLarge,
     NodeUnauthorized,
     NodeUnavailable,
     NodeUnknownKey,
@@ -117,7 +119,7 @@ class AgentCaller:
             answer = await self._send(method, path, content, deadline, limit)
         except NodeError as error:
             is_failure = isinstance(error, NodeUnreachable | NodeAmbiguous | NodeUnavailable)
-            if is_failure and not isinstance(error, NodeReadOnly):
+            if is_failure and not isinstance(error, NodeReadOnly | NodeNotOwner):
                 self._last_failure = error.text
                 if self.breaker is not None:
                     self.breaker.failure()
@@ -193,6 +195,13 @@ class AgentCaller:
         if 200 <= status < 300 and isinstance(data, dict):
             return data
         error = data.get("error") if isinstance(data, dict) else None
+        if status == 413:  # of a proxy, which knows nothing of our errors, as well
+            raise NodeTooLarge(
+                self.name,
+                f"the request is larger than {self.url}, or a proxy in front of it, takes; allow bodies of 1 MiB there",
+                "too_large",
+                status,
+            )
         if not isinstance(error, dict):
             raise NodeProtocolError(
                 self.name, f"HTTP {status} from {self.url} is not an answer of a node agent; check the address"
@@ -212,6 +221,13 @@ class AgentCaller:
             )
         if code == "cannot_list":
             return NodeCannotList(self.name, message, status)
+        if code == "not_owner":
+            return NodeNotOwner(
+                self.name,
+                message,
+                readable(error.get("nonce_digest")),
+                takes_changes=error.get("takes_changes") is True,
+            )
         if status == 409:
             return NodeConflict(self.name, message, _generation(error.get("generation")))
         if status == 507:

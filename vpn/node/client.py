@@ -19,9 +19,11 @@ from vpn.errors import (
     BreakerOpen,
     NodeAmbiguous,
     NodeCannotList,
+    NodeConflict,
     NodeError,
     NodeProtocolError,
     NodeRefused,
+    NodeTooLarge,
     NodeUnknownKey,
     NodeUnreachable,
 )
@@ -31,6 +33,7 @@ from vpn.node.caller import AgentCaller
 from vpn.protocol import (
     CAN_EXTEND_HEADER,
     MAX_BATCH,
+    OWNER_HEADER,
     TIME_HEADER,
     Applied,
     KeyPage,
@@ -69,7 +72,8 @@ class AgentClient:
     While `can_extend` is set, every request says that it comes from a backend which can extend keys now. A node that
     gets no such request for a while lets keys live longer (`vpn.agent.state.expiry`): a client that only looks, or has
     no database, must not set it. `time` then gives the database's real time in Unix seconds, which is said with every request:
-    the node goes by it.
+    the node goes by it. `owner` gives the nonce that the node's owner gave it last: without it the node of an owner takes no
+    changes (NodeNotOwner).
     """
 
     name: str
@@ -84,8 +88,10 @@ class AgentClient:
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     can_extend: bool = False
     time: Callable[[], float] | None = attrs.field(default=None, repr=False)
+    owner: Callable[[], str] | None = attrs.field(default=None, repr=False)
     _caller: AgentCaller = attrs.field(init=False, repr=False)
     _http: httpx.AsyncClient = attrs.field(init=False, repr=False)
+    _most: int = attrs.field(init=False, default=MAX_BATCH)
 
     def __attrs_post_init__(self) -> None:
         if not _is_address(self.url):
@@ -97,7 +103,7 @@ class AgentClient:
             max_connections=self.concurrency,
             verify=self.verify,
         )
-        self._http.event_hooks = {"request": [self._mark_can_extend]}
+        self._http.event_hooks = {"request": [self._say_who_asks]}
         self._caller = AgentCaller(
             name=self.name,
             url=self.url,
@@ -120,7 +126,9 @@ class AgentClient:
         """Close the connections. Calls on their way fail."""
         await self._http.aclose()
 
-    async def _mark_can_extend(self, request: httpx.Request) -> None:
+    async def _say_who_asks(self, request: httpx.Request) -> None:
+        if self.owner is not None:
+            request.headers[OWNER_HEADER] = self.owner()
         if self.can_extend:
             request.headers[CAN_EXTEND_HEADER] = "1"
             if self.time is not None:
@@ -154,16 +162,24 @@ class AgentClient:
     async def batch(
         self, changes: Sequence[KeySpec | Removal], within: float | None = None
     ) -> tuple[Applied | Removed | NodeError, ...]:
-        """See VpnNode.batch. Idempotent. A node that takes no batches gets the changes one by one."""
+        """See VpnNode.batch. Idempotent. A node that takes no batches gets the changes one by one, one behind a proxy that
+        takes no large bodies (413) smaller batches."""
         if len(changes) > MAX_BATCH:
             raise ValueError(f"a batch of {len(changes)} changes is refused: at most {MAX_BATCH}")
         if len({change.key_id for change in changes}) < len(changes):
             raise ValueError("a batch with two changes of one key is refused")
+        if len(changes) > self._most:
+            return await self._in_parts(changes, within)
         content = json.dumps({"changes": [wire.change_to_json(change) for change in changes]}).encode()
         try:
             answer = await self._caller.call(
                 "batch", "POST", "/v1/batch", content=content, within=within or _BATCH_SECONDS
             )
+        except NodeTooLarge:
+            if len(changes) == 1:
+                raise
+            self._most = len(changes) // 2
+            return await self._in_parts(changes, within)
         except NodeRefused as error:
             if error.status not in _NO_SUCH_ROUTE:
                 raise
@@ -174,6 +190,21 @@ class AgentClient:
                 self._applied(outcome, change)
             elif not isinstance(outcome, NodeError) and outcome.key_id != change.key_id:
                 raise self._other_key(change.key_id)
+        return tuple(outcomes)
+
+    async def _in_parts(
+        self, changes: Sequence[KeySpec | Removal], within: float | None
+    ) -> tuple[Applied | Removed | NodeError, ...]:
+        """As batches that fit. If one fails, the outcomes of those before it are known all the same."""
+        outcomes: list[Applied | Removed | NodeError] = []
+        while rest := changes[len(outcomes) :]:
+            part = rest[: self._most]
+            try:
+                outcomes += await self.batch(part, within)
+            except NodeError as error:
+                if not outcomes:
+                    raise
+                outcomes += [error] * len(part)
         return tuple(outcomes)
 
     async def _one_by_one(self, changes: Sequence[KeySpec | Removal]) -> tuple[Applied | Removed | NodeError, ...]:
@@ -279,9 +310,31 @@ class AgentClient:
         """See VpnNode.sync. Idempotent. `unchanged_since`, a `NodeState.sequence` read before the wanted keys were, keeps
         keys that were changed after it from being dropped; without it, keys changed before the request are."""
         path = "/v1/sync" if unchanged_since is None else f"/v1/sync?unchanged_since={unchanged_since}"
-        body = b"".join([line async for line in _lines(specs)])
-        answer = await self._caller.call("sync", "POST", path, content=body, within=_SYNC_SECONDS)
+        lines = [line async for line in _lines(specs)]
+        try:
+            answer = await self._caller.call("sync", "POST", path, content=b"".join(lines), within=_SYNC_SECONDS)
+        except NodeTooLarge:
+            if unchanged_since != 0:
+                raise  # what is not in it is dropped: only the whole of it says so
+            return await self._put_all([wire.spec_from_json(json.loads(line)) for line in lines])
         return self._read(wire.sync_from_json, answer)
+
+    async def _put_all(self, specs: Sequence[KeySpec]) -> SyncOutcome:
+        """What a sync that drops nothing does, in batches."""
+        added = unchanged = 0
+        refused = []
+        for start in range(0, len(specs), MAX_BATCH):
+            part = specs[start : start + MAX_BATCH]
+            for spec, outcome in zip(part, await self.batch(part), strict=True):
+                if isinstance(outcome, NodeRefused):
+                    refused.append((spec.key_id, outcome.text))
+                elif isinstance(outcome, NodeError) and not isinstance(outcome, NodeConflict):
+                    raise outcome
+                elif isinstance(outcome, Applied) and outcome.created:
+                    added += 1
+                else:
+                    unchanged += 1
+        return SyncOutcome(added, 0, 0, unchanged, tuple(refused))
 
     async def kick(self, key_id: str) -> Kicked:
         """See VpnNode.kick. Not idempotent: sent once, and NodeAmbiguous if its answer stayed away."""
@@ -298,6 +351,13 @@ class AgentClient:
         await self._caller.call(
             "state", "PUT", "/v1/clock", content=json.dumps({"offset_seconds": offset_seconds}).encode()
         )
+
+    async def claim(self, database_id: str, previous: str, nonce: str, *, take: bool = False, code: str = "") -> None:
+        """Rule the node from now on, by this nonce: for who knows the `previous` one, first comes, has the one-time `code` of
+        `atlas node disown`, or means to `take` it. Idempotent. Raises NodeNotOwner if the node does not agree.
+        """
+        body = {"database_id": database_id, "previous": previous, "nonce": nonce, "take": take, "code": code}
+        await self._caller.call("claim", "POST", "/v1/owner", content=json.dumps(body).encode())
 
     async def usage_all(self, since: str = "", page_size: int = 5000) -> UsagePage:
         """All counters at once, or those that moved after the mark `since`; pass its `mark` next time. If Xray was started

@@ -325,6 +325,10 @@ def state_from_json(value: object) -> NodeState:
         wall_skew=_seconds(data, "wall_skew"),
         ends_held=_get(data, "ends_held", int, 0),
         why_held=_why(data, "why_held", ""),
+        owner=_get(data, "owner", str, ""),
+        xray_ends=_get(data, "xray_ends", int, 0),
+        xray_ends_in_a_row=_get(data, "xray_ends_in_a_row", int, 0),
+        xray_last_end=_why(data, "xray_last_end", ""),
     )
 
 

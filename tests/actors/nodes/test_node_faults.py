@@ -15,11 +15,11 @@ import pytest
 from actors.conditions import ConditionBegan, ConditionEnded
 from actors.keys.events import KeyPostponed, PassStopped
 from actors.nodes.node import NodeAway, NodeBack
-from actors.nodes.trouble import CLOCK_SKEW
+from actors.nodes.trouble import CLOCK_SKEW, XRAY_ENDS, NodeXrayEnded
 from tests.actors.node_fixtures import NodeHarness, node_harness
 from tests.actors.nodes.lying_proxy import LyingProxy, lists, loses, lying_proxy
 from tests.vpn.agent.test_faults import limit_files, xray_of
-from tests.vpn.agents import key
+from tests.vpn.agents import gone, key
 from tests.vpn.origin import PAGE, Origin, origin_server
 from tests.vpn.streams import open_stream, read_more
 from vpn.digest import expiry_seconds
@@ -346,3 +346,26 @@ async def test_a_campaign_of_faults_on_three_nodes_ends_with_what_is_wanted(harn
         await read_more(stream, 50)
     for node in ("oslo", "rome", "bern"):
         await harness.look("equal", node=node)
+
+
+async def test_an_xray_that_ends_again_and_again_reaches_the_backend(harness: NodeHarness) -> None:
+    """One end is an event and a count; the third in a row is a condition."""
+    address, agent = harness.pool.system.address("node.oslo"), harness.agents["oslo"]
+    before = XRAY_ENDS.labels("oslo").value
+    for number in (1, 2, 3):
+        [xray] = agent.xray_pids()
+        os.kill(xray, signal.SIGKILL)
+        await gone(xray)
+
+        async def is_counted(number: int = number) -> bool:
+            return XRAY_ENDS.labels("oslo").value == before + number and bool(agent.xray_pids())
+
+        await harness.until(is_counted)
+
+    async def is_said() -> bool:
+        said = address.readiness[1]
+        return "ends again and again, 3 times in a row" in said and "status -9" in said
+
+    await harness.until(is_said)
+    ended = [event for event in harness.pool.events if isinstance(event, NodeXrayEnded) and event.actor == "node.oslo"]
+    assert sum(event.times for event in ended) == 3

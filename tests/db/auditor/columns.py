@@ -18,6 +18,7 @@ WHOLE_TABLES: Final[Mapping[str, str]] = {
     "key_placements": NODE,
     "key_sightings": NODE,
     "key_usage": "traffic, which costs nothing",
+    "node_nonces": "what proves to a node who its owner is; altered, the node refuses and says so",
     "reconcile_passes": NODE,
     "vpn_nodes": NODE,
     "moving_over": "how far a move has come; a place that was not reached is moved again",

@@ -28,6 +28,11 @@ LIBRARY = next(
     iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), Path("libfaketime is not installed")
 )
 
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not LIBRARY.exists(), reason="needs Debian's libfaketime"),
+]
+
 
 @attrs.define
 class WallClock:
@@ -54,7 +59,6 @@ class WallClock:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WallClock, ForkServer]]:
     """A wall clock, and where agents that live by it are forked from."""
-    assert LIBRARY.exists(), LIBRARY
     clock = WallClock(tmp_path_factory.mktemp("host") / "wall")
     clock.set(0)
     server = ForkServer("vpn.agent", clock.environment | {"LD_PRELOAD": str(LIBRARY)})

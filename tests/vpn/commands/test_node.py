@@ -27,7 +27,7 @@ async def ask(agent: RunningAgent, command: str, *arguments: str) -> Result:
 async def test_every_key_is_listed_with_what_the_node_does_with_it_and_without_its_uuid(agent: RunningAgent) -> None:
     end = datetime(2001, 2, 3, tzinfo=UTC)
     served, ended = key("served", generation=3), key("ended", expires_at=end)
-    async with agent.client() as client:
+    async with agent.backend() as client:
         for spec in (served, ended):
             await client.put(spec)
     shown = await ask(agent, "list")

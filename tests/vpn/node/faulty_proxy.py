@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 from collections.abc import AsyncIterator
 
 import trio
@@ -15,6 +16,11 @@ NOT_FOUND = (
         len(_NO_ROUTE),
         _NO_ROUTE,
     )
+)
+_PAGE = b"<html><head><title>413 Request Entity Too Large</title></head></html>"
+TOO_LARGE = (
+    b"HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s"
+    % (len(_PAGE), _PAGE)
 )
 
 
@@ -31,7 +37,8 @@ class FaultyProxy:
     """Passes connections on to a port, the first ones each with the fault planned for it; `seen` counts all of them.
 
     After connection number `last` it takes no more: whoever comes later is refused. `unknown` are beginnings of
-    requests ("GET /v1/users?") that are answered as an older agent answers what it does not know.
+    requests ("GET /v1/users?") that are answered as an older agent answers what it does not know. A body of more than `most`
+    bytes is refused as a web server in front does it; `too_large` counts those.
     """
 
     def __init__(self, target: int, port: int) -> None:
@@ -39,6 +46,8 @@ class FaultyProxy:
         self.seen = 0
         self.unknown: tuple[bytes, ...] = ()
         self.last: int | None = None
+        self.most: int | None = None
+        self.too_large = 0
         self._saw = trio.Event()
         self._serving = trio.CancelScope()
         self._target = target
@@ -62,6 +71,10 @@ class FaultyProxy:
                 await trio.serve_listeners(
                     self.serve_one, listeners, handler_nursery=connections, task_status=task_status
                 )
+
+    def _is_too_large(self, part: bytes) -> bool:
+        found = re.search(rb"(?i)^content-length: (\d+)\r$", part, re.MULTILINE)
+        return self.most is not None and found is not None and int(found[1]) > self.most
 
     async def serve_one(self, client: trio.SocketStream) -> None:
         """One connection."""
@@ -89,7 +102,12 @@ class FaultyProxy:
                         if fault is Fault.HALF_ANSWER:
                             await other.send_all(part[:10])
                             break
-                        if source[0] is client and part.startswith(self.unknown):
+                        if source[0] is client and self._is_too_large(part):
+                            self.too_large += 1
+                            await client.send_all(TOO_LARGE)
+                            while await client.receive_some():
+                                pass
+                        elif source[0] is client and part.startswith(self.unknown):
                             await client.send_all(NOT_FOUND)
                             while await client.receive_some():
                                 pass

@@ -15,7 +15,7 @@ from tests.vpn.node.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.vpn.node.test_client import client_of
 from tests.vpn.origin import Origin
 from vpn.digest import digest
-from vpn.errors import NodeAmbiguous, NodeCannotList, NodeConflict, NodeRefused, NodeUnreachable
+from vpn.errors import NodeAmbiguous, NodeCannotList, NodeConflict, NodeRefused, NodeTooLarge, NodeUnreachable
 from vpn.node.breaker import Breaker
 from vpn.node.caller import AgentCaller
 from vpn.protocol import CAN_BATCH, CAN_LIST, MAX_BATCH, Applied, KeySpec, KeyState, Removal, Removed
@@ -167,3 +167,27 @@ async def fetch(agent: RunningAgent, spec: KeySpec, origin: Origin) -> None:
     """Use the key once."""
     async with open_tunnel(agent.link(spec)) as tunnel:
         await tunnel.fetch(origin.url)
+
+
+async def test_a_body_limit_in_front_means_smaller_batches(agent: RunningAgent, proxy: FaultyProxy) -> None:
+    """A web server's usual limit, scaled down: it answers a page of its own, and every change arrives all the same."""
+    proxy.most = 4000
+    specs = [key(f"key-{number:03}") for number in range(200)]
+    async with client_of(proxy.url) as client:
+        outcomes = await client.batch(specs)
+        assert all(isinstance(outcome, Applied) and outcome.created for outcome in outcomes)
+        assert [outcome.key_id for outcome in outcomes if isinstance(outcome, Applied)] == [
+            spec.key_id for spec in specs
+        ]
+        found_out = proxy.too_large
+        await client.batch(specs)
+        assert proxy.too_large == found_out, "it remembers what fits"
+        more = [*specs, key("more")]
+        restored = await client.sync(more, unchanged_since=0)
+        assert (restored.added, restored.unchanged, restored.removed) == (1, 200, 0)
+        with pytest.raises(NodeTooLarge, match="a proxy in front"):
+            await client.sync(more)
+        assert (await client.state()).digest == digest(more)
+        proxy.most = 10
+        with pytest.raises(NodeTooLarge, match="1 MiB"):
+            await client.put(key("even-one"))

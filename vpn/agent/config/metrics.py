@@ -9,6 +9,10 @@ from runtime.metrics import SECONDS, counter, gauge, histogram
 KEYS: Final = gauge("atlas_node_keys", "Wanted keys by what the node does with them.", labels=("state",))
 READY: Final = gauge("atlas_node_ready", "Whether Xray accepts connections (0 or 1).")
 STARTS: Final = gauge("atlas_node_xray_starts", "Times this agent has started Xray.")
+ENDS: Final = gauge(
+    "atlas_node_xray_ends",
+    "Times that Xray ended or could not be started since this agent was, without being asked to.",
+)
 CONNECTIONS: Final = gauge("atlas_node_connections", "Open customer connections the agent knows the owner of.")
 CUT: Final = counter("atlas_node_cut_total", "Connections of removed, expired or kicked customers that were cut.")
 LEAKED: Final = counter(

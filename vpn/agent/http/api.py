@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -30,6 +31,7 @@ from vpn.agent.http.requests import (
     read_body,
     read_lines,
 )
+from vpn.agent.state.owner import Ownership
 from vpn.agent.xray.node import AgentNode
 from vpn.node.wire import (
     WireError,
@@ -49,11 +51,14 @@ log = get_logger(__name__)
 
 MAX_PAGE: Final = 10_000
 _BATCH_BYTES: Final = 1024 * 1024
+_ID: Final = re.compile(r"[0-9A-Za-z-]{8,64}")
 
 
-def make_app(node: AgentNode, reporter: Reporter, token: Secret, limits: ConnectionLimits) -> ASGIApp:
+def make_app(
+    node: AgentNode, reporter: Reporter, ownership: Ownership, token: Secret, limits: ConnectionLimits
+) -> ASGIApp:
     """The interface of xray nodes under /v1, and /metrics. Everything needs the token."""
-    api = _Api(node, reporter)
+    api = _Api(node, reporter, ownership)
     routes = [
         Route("/v1/users", api.list_keys, methods=["GET"]),
         Route("/v1/users/{key_id}", api.get_key, methods=["GET"]),
@@ -64,6 +69,7 @@ def make_app(node: AgentNode, reporter: Reporter, token: Secret, limits: Connect
         Route("/v1/state", api.state, methods=["GET"]),
         Route("/v1/sync", api.sync, methods=["POST"]),
         Route("/v1/usage", api.usage, methods=["GET"]),
+        Route("/v1/owner", api.owner, methods=["POST"]),
         Route("/v1/clock", api.clock, methods=["PUT"]),
         Route("/metrics", api.metrics, methods=["GET"]),
     ]
@@ -73,13 +79,14 @@ def make_app(node: AgentNode, reporter: Reporter, token: Secret, limits: Connect
         ClientDisconnect: _gone,
         Exception: _unexpected,
     }
-    return Gate(route(routes, handlers), token, limits, reporter.note_backend_contact)
+    return Gate(route(routes, handlers), token, limits, reporter.note_backend_contact, ownership)
 
 
 @attrs.frozen
 class _Api:
     node: AgentNode
     reporter: Reporter
+    ownership: Ownership
 
     async def put_key(self, request: Request) -> Response:
         """Want a key: 201 changed, 200 same, 409 older or removed generation, 422 unacceptable, 503 not applied yet."""
@@ -158,6 +165,18 @@ class _Api:
         async with contextlib.aclosing(read_lines(request)) as lines:
             specs = await _specs(lines)
         return JSONResponse(sync_to_json(await self.node.sync(list(specs.values()), unchanged_since)))
+
+    async def owner(self, request: Request) -> Response:
+        """Rule the node: 200, or 409 if it has another owner, with what may be known of that one."""
+        data = parse_json(await read_body(request))
+        names = ("database_id", "previous", "nonce", "code")
+        values = [data.get(name, "") if isinstance(data, dict) else None for name in names]
+        database_id, previous, nonce, code = (value if isinstance(value, str) else "" for value in values)
+        if not (_ID.fullmatch(database_id) and _ID.fullmatch(nonce)) or None in values:
+            raise BadRequest(422, "invalid", "database_id, nonce: expected 8 to 64 letters, digits or dashes")
+        take = isinstance(data, dict) and data.get("take") is True
+        self.ownership.claim(database_id, previous, nonce, take=take, code=code)
+        return JSONResponse({"owner": database_id})
 
     async def clock(self, request: Request) -> Response:
         """Move the node's clock, where its configuration allows that (demonstrations and tests)."""

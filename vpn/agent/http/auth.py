@@ -18,7 +18,8 @@ from runtime import get_logger
 from runtime.config import Secret
 from runtime.http import ConnectionLimits, has_controls, head_size, reason_of
 from vpn.agent.config.metrics import HANDSHAKES_FAILED, REQUESTS
-from vpn.protocol import CAN_EXTEND_HEADER, TIME_HEADER
+from vpn.agent.state.owner import Ownership
+from vpn.protocol import CAN_EXTEND_HEADER, OWNER_HEADER, TIME_HEADER
 
 log = get_logger(__name__)
 
@@ -31,10 +32,13 @@ def count_failed_handshake(error: Exception) -> None:
 
 _CAN_EXTEND: Final = CAN_EXTEND_HEADER.encode()
 _TIME: Final = TIME_HEADER.encode()
+_OWNER: Final = OWNER_HEADER.encode()
+_FOR_ALL: Final = ("/v1/owner", "/v1/clock")
+"Changes that are not the owner's alone: becoming it, and the clock of a demonstration."
 _NOT_BEFORE: Final = 1.0e9
 "No backend lives in 2001: a time before is not one."
 _NOT_AFTER: Final = 1.0e11
-_BODY_UNREAD: Final = ("unauthorized", "busy", "too_slow", "too_large", "http")
+_BODY_UNREAD: Final = ("unauthorized", "not_owner", "busy", "too_slow", "too_large", "http")
 
 
 def error_response(status: int, code: str, message: str, **facts: object) -> JSONResponse:
@@ -53,6 +57,7 @@ class Gate:
     The comparison takes the same time for every wrong token. Nothing of the body is read before it, and requests without
     the token take no place from those with it. `note_backend_contact` is called for every admitted request that says it
     comes from a backend which can extend keys (`vpn.protocol.CAN_EXTEND_HEADER`), with the time that it says.
+    With an `ownership`, changes are let through to its owner alone (409 `not_owner`), and only the owner's contact counts.
     """
 
     def __init__(
@@ -61,10 +66,12 @@ class Gate:
         token: Secret,
         limits: ConnectionLimits,
         note_backend_contact: Callable[[float | None], None],
+        ownership: Ownership | None = None,
     ) -> None:
         self._app = app
         self._limits = limits
         self._note_backend_contact = note_backend_contact
+        self._ownership = ownership
         self._expected = hashlib.sha256(token.reveal().encode()).digest()
         self._inside = 0
 
@@ -105,14 +112,23 @@ class Gate:
             most = self._limits.max_requests
             busy = error_response(503, "busy", f"more than {most} requests at once; try again in a moment")
             await busy(scope, receive, send)
+        elif not (rules := self._rules(scope)) and scope["method"] != "GET" and scope["path"] not in _FOR_ALL:
+            assert self._ownership is not None
+            found = self._ownership.refusal()
+            foreign = error_response(409, "not_owner", str(found), **found.facts)
+            await foreign(scope, receive, send)
         else:
             self._inside += 1
-            if (_CAN_EXTEND, b"1") in scope["headers"]:
+            if rules and (_CAN_EXTEND, b"1") in scope["headers"]:
                 self._note_backend_contact(_time(scope))
             try:
                 await self._app(scope, receive, send)
             finally:
                 self._inside -= 1
+
+    def _rules(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == _OWNER), b"")
+        return self._ownership is None or self._ownership.admits(given.decode("latin-1"))
 
     def _authorized(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]

@@ -14,6 +14,7 @@ import attrs
 
 from vpn.agent.config import metrics
 from vpn.agent.state.clock import ClockFile, NodeClock
+from vpn.agent.state.owner import Ownership
 from vpn.agent.xray.instance import XrayInstance
 from vpn.agent.xray.node import AgentNode
 from vpn.protocol import (
@@ -22,6 +23,7 @@ from vpn.protocol import (
     CAN_LIST,
     CAN_LIST_EXPIRED,
     CAN_MOVE_CLOCK,
+    CAN_OWN,
     CAN_SYNC,
     KeyUsage,
     NodeState,
@@ -112,6 +114,7 @@ class Reporter:
     node: AgentNode
     clock: NodeClock
     clock_file: ClockFile
+    ownership: Ownership
     _usage: UsagePages = attrs.field(init=False, factory=UsagePages)
 
     def note_backend_contact(self, said: float | None) -> None:
@@ -133,7 +136,7 @@ class Reporter:
         """The node at a glance. Never raises: while Xray is down it says so."""
         node, instance = self.node, self.node.xray.current
         serving, expired, pending = node.counts()
-        capabilities = {CAN_LIST, CAN_LIST_EXPIRED, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
+        capabilities = {CAN_LIST, CAN_LIST_EXPIRED, CAN_OWN, CAN_SYNC, CAN_BATCH, "usage", "kick", "expiry"}
         if instance is not None and instance.cutter.method is not CutMethod.NONE:
             capabilities |= {CAN_CUT, instance.cutter.method.value}
         if self.clock.offset is not None:
@@ -159,6 +162,10 @@ class Reporter:
             wall_skew=round(self.clock.skew, 3),
             ends_held=node.held,
             why_held=node.why_held,
+            owner=self.ownership.owner.database_id,
+            xray_ends=node.xray.ends,
+            xray_ends_in_a_row=node.xray.ends_in_a_row,
+            xray_last_end=node.xray.last_end,
         )
 
     async def usage(self, since: str, after: str, limit: int) -> UsagePage:
@@ -172,6 +179,7 @@ class Reporter:
         instance = self.node.xray.current
         metrics.READY.set(instance is not None)
         metrics.STARTS.set(self.node.xray.starts)
+        metrics.ENDS.set(self.node.xray.ends)
         metrics.CONNECTIONS.set(0 if instance is None else len(instance.connections))
         metrics.CUSTOMERS.set(0 if instance is None else instance.connections.customers)
         metrics.SILENCE.set(max(0.0, self.clock.elapsed() - self.node.contact.last_contact))

@@ -14,6 +14,7 @@ import trio
 from starlette.requests import Request
 
 from vpn.agent.state.desired import Conflict, UuidTaken
+from vpn.agent.state.owner import NotOwner
 from vpn.agent.xray.node import UnknownInbound
 from vpn.errors import StoreFailed, XrayCallFailed, XrayDown
 from vpn.node.wire import WireError
@@ -49,6 +50,7 @@ EXPECTED: Final = (
     UnknownInbound,
     Conflict,
     UuidTaken,
+    NotOwner,
     XrayDown,
     XrayCallFailed,
     StoreFailed,
@@ -66,6 +68,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(422, "unknown_inbound", text)
         case Conflict():
             return Failure(409, "conflict", text, {"generation": error.generation})
+        case NotOwner():
+            return Failure(409, "not_owner", text, error.facts)
         case UuidTaken():
             return Failure(422, "uuid_taken", text, {"key_id": error.key_id})
         case XrayDown() | XrayCallFailed():

@@ -46,6 +46,12 @@ class XraySupervisor:
     clock: Callable[[], float]
     why_down: str = attrs.field(init=False, default="Xray is starting")
     starts: int = attrs.field(init=False, default=0)
+    ends: int = attrs.field(init=False, default=0)
+    "How often Xray ended, or could not be started, without being asked to."
+    ends_in_a_row: int = attrs.field(init=False, default=0)
+    "The same since it last ran for a minute."
+    last_end: str = attrs.field(init=False, default="")
+    "How it ended last."
     _instance: XrayInstance | None = attrs.field(init=False, default=None)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _restart: trio.CancelScope | None = attrs.field(init=False, default=None)
@@ -88,7 +94,6 @@ class XraySupervisor:
         files.make_private_directory(run_directory)
         # By descriptor, because a socket's path may not be longer than 107 bytes and a data directory's may.
         descriptor = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        failures = 0
         try:
             while True:
                 began = trio.current_time()
@@ -100,18 +105,20 @@ class XraySupervisor:
                 except XrayError as error:
                     if self.starts == 0:
                         raise
-                    self._set(None, redact(str(error)))
+                    self.last_end = redact(str(error))
+                    self._set(None, self.last_end)
                     log.error(  # noqa: TRY400  # the reason says all; a trace of our own code says nothing about Xray
                         "Xray could not be started again",
                         reason=redact(str(error)),
-                        next_try_seconds=self._pause(failures + 1),
+                        next_try_seconds=self._pause(self.ends_in_a_row + 1),
                     )
                 finally:
                     self._restart = None
                 if asked:
                     continue
-                failures = 1 if trio.current_time() - began > _CALM else failures + 1
-                await trio.sleep(self._pause(failures))
+                self.ends += 1
+                self.ends_in_a_row = 1 if trio.current_time() - began > _CALM else self.ends_in_a_row + 1
+                await trio.sleep(self._pause(self.ends_in_a_row))
         finally:
             os.close(descriptor)
 
@@ -155,6 +162,7 @@ class XraySupervisor:
                 await channel.aclose()
         if outcome is not None:
             raise outcome
+        self.last_end = f"it ended with status {status}"
         log.error("Xray ended; it is started again with all keys", status=status)
 
     def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
