@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from runtime.cli.operators import operator_token
-from runtime.cli.options import call_control, complete_actor, control_options, control_socket, json_option
+from runtime.cli.options import Seconds, call_control, complete_actor, control_options, control_socket, json_option
 from runtime.cli.output import emit
 
 NAME = click.argument("name", shell_complete=complete_actor)
@@ -49,7 +49,7 @@ def tell(ctx: click.Context, name: str, message: str, fields: str, *, as_json: b
 @FIELDS
 @click.option(
     "--within",
-    type=click.FloatRange(min=0.0, max=600.0, min_open=True),
+    type=Seconds(0.001, 600.0),
     default=5.0,
     show_default=True,
     help="Seconds that the reply may take.",

@@ -73,10 +73,10 @@ def hostile(wanted: Any) -> Any:
         return ()
     if origin in (tuple, list, set, frozenset):
         return origin([hostile(arguments[0])])
-    if origin is not None and issubclass(origin, typing.Mapping):
-        return {hostile(arguments[0]): hostile(arguments[1])}
     if origin is typing.Literal:
         return arguments[0]
+    if origin is not None and issubclass(origin, typing.Mapping):
+        return {hostile(arguments[0]): hostile(arguments[1])}
     if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
         return next(iter(wanted))
     if wanted is bool:

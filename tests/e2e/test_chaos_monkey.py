@@ -46,6 +46,7 @@ SPARED = (
     # Replaces everything that a node has: asked only of one that cannot list its keys.
     "node.local/*:ReplaceKeys",
     # Errors and absences, which have tests of their own.
+    *("canary/*:ProbeAgain", "reconcile/*:CompareAgain"),
     *(f"*/{point}" for point in ("failed", "postponed")),
     "housekeeping/case opened",
 )

@@ -41,9 +41,9 @@ async def agent_of_ones_own(here: Stack) -> AsyncIterator[str]:
 async def test_the_main_job_runs_on_a_database_and_a_node_of_ones_own(empty_database_dsn: str) -> None:
     async with stack({"ATLAS__DATABASE__DSN": empty_database_dsn}) as here, agent_of_ones_own(here) as url:
         text = (here.home / "supervisor.toml").read_text()
-        one_line = f'[nodes]\nlocal = {{ url = "{url}", token_file = "node-token" }}'
         assert "[nodes.local]" in text
-        (here.home / "supervisor.toml").write_text(text.replace("[nodes.local]", one_line, 1))
+        own = f'[nodes.local]\nurl = "{url}"\ntoken_file = "node-token"'
+        (here.home / "supervisor.toml").write_text(text.replace("[nodes.local]", own, 1))
         async with here.running(), origin() as site, watch(empty_database_dsn) as seen:
             assert not (here.home / "data" / "postgres").exists()
             await here.ok("customer", "add", "42")

@@ -25,6 +25,8 @@ GOOD = {
     "days": "30",
     "destination": "a card",
     "key": "some-key",
+    "fields": "{}",
+    "message": "Resume",
     "name": "pool.main",
     "number": "1",
     "on": "on",

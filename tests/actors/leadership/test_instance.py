@@ -21,7 +21,7 @@ from actors.leadership.process_identity import ProcessIdentity
 from actors.pool.settings import PoolSettings
 from db.tx import Tx
 from db.work.leader_leases import Epoch, acquire_epoch, find_epoch, release_epoch, renew_epoch
-from runtime import Budget, Fatal, Inspect, Iteration, PeriodicWorker, Ref, StartRefused
+from runtime import Budget, Event, Fatal, Inspect, Iteration, PeriodicWorker, Ref, StartRefused, unwrap_group
 from runtime.config import load
 from runtime.testing import OnCrash
 from tests.actors.pool_fixtures import PoolHarness, pool_harness
@@ -159,21 +159,24 @@ async def test_a_standby_starts_waits_and_takes_over_when_the_row_is_released(da
 
 
 async def test_a_row_that_is_somebody_elses_now_suspends_the_workers_and_ends_the_process(database_dsn: str) -> None:
-    async with pool_harness(database_dsn, SMALL) as harness:
-        worker = await with_worker(harness)
-        instance = await harness.system.start(InstanceOfOneWorker(), name="instance", on_crash=OnCrash.STOP)
+    lost: list[Event] = []
+    with pytest.RaisesGroup(Fatal, flatten_subgroups=True, allow_unwrapped=True) as ended, trio.fail_after(PATIENCE):
+        async with pool_harness(database_dsn, SMALL) as harness:
+            worker = await with_worker(harness)
+            harness.system.services.events.subscribe(lost.append, InstanceLost)
+            await start(harness)
 
-        async def take_over(tx: Tx) -> Epoch:
-            return await acquire_epoch(tx, INSTANCE_EPOCH, ELSEWHERE, 3600, lambda _: True)
+            async def take_over(tx: Tx) -> Epoch:
+                return await acquire_epoch(tx, INSTANCE_EPOCH, ELSEWHERE, 3600, lambda _: True)
 
-        assert (await harness.pool.run("take over", take_over)).is_mine
-        with trio.fail_after(PATIENCE):
-            ended = await harness.system.exited(instance)
-        assert isinstance(ended.error, Fatal)
-        assert ended.error.exit_code == 69
-        assert "took over" in str(ended.error)
-        assert await is_suspended(worker)
-        assert [event for event in harness.events if isinstance(event, InstanceLost)]
+            assert (await harness.pool.run("take over", take_over)).is_mine
+            await trio.sleep_forever()
+    fatal = unwrap_group(ended.value)
+    assert isinstance(fatal, Fatal)
+    assert fatal.exit_code == 69
+    assert "took over" in str(fatal)
+    assert worker.address.look()["suspended"]
+    assert lost
 
 
 async def test_a_database_that_is_away_suspends_the_workers_in_time_and_ends_nothing(
