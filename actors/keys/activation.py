@@ -38,6 +38,7 @@ class Activation(KeyWorker):
         fail=fail_activation,
         failed=attrgetter("value"),
         final=ActivationResult.ACTIVATED,
+        partly=ActivationResult.PARTLY,
         announcement=KeyActive,
     )
 

@@ -41,6 +41,7 @@ class FastExpiry(KeyWorker):
         fail=fail_removal,
         failed=lambda failures: "lost" if failures is None else f"failed {failures} times",
         final=RemovalResult.REMOVED,
+        partly=RemovalResult.PARTLY,
         announcement=AccessEnded,
     )
     lane = Lane.BATCH

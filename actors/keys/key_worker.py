@@ -121,6 +121,8 @@ class KeySql:
     """The name of what `fail` returned."""
     final: str
     """The name of what `confirm` returns when the last node has confirmed."""
+    partly: str
+    """The name of what it returns while another node has not."""
     announcement: type[KeyActive] | type[AccessEnded]
     """What that is for those that wait for it."""
 
@@ -244,22 +246,28 @@ class KeyWorker(ClaimingWorker):
     async def _settle(self, claim: KeyClaim, round_: KeyRound) -> None:
         """Drive every node that is behind, each on its own: what one has is written down while another is still waited for."""
         troubles: list[Exception] = []
+        outcomes: set[str] = set()
         if not claim.placements:
-            await self._confirm(claim, [], round_, troubles)
+            await self._confirm(claim, [], round_, troubles, outcomes)
         async with trio.open_nursery() as nursery:
             for place in claim.placements:
-                nursery.start_soon(self._tell_node, claim, place, round_, troubles)
+                nursery.start_soon(self._tell_node, claim, place, round_, troubles, outcomes)
         refusals = [error for error in troubles if _is_refusal(error)]
         try:
             if refusals:
                 await self._fail(claim, round_, refusals[0])
             elif troubles:
                 await self._postpone(claim, round_, troubles[0])
+            elif outcomes == {self.sql.partly}:
+                # it got a place while it was claimed, which the claim does not name
+                await self._postpone(claim, round_, None)
         except DatabaseBusy as error:
             self._leave_claimed(claim, round_, str(error))
         await round_.budget.count()
 
-    async def _tell_node(self, claim: KeyClaim, place: Placement, round_: KeyRound, troubles: list[Exception]) -> None:
+    async def _tell_node(
+        self, claim: KeyClaim, place: Placement, round_: KeyRound, troubles: list[Exception], outcomes: set[str]
+    ) -> None:
         async with round_.limiter_of(place.node, self.concurrency):
             if place.node in round_.timed_out_nodes:
                 self._note_trouble(place, round_.timed_out_nodes[place.node], round_, troubles)
@@ -275,7 +283,7 @@ class KeyWorker(ClaimingWorker):
             self._told_waits.pop(f"node {place.node}", None)
             self._unconfigured.discard(f"node {place.node}")
             self.context.failpoint("applied")
-            await self._confirm(claim, [NodeConfirmation(place.node)], round_, troubles)
+            await self._confirm(claim, [NodeConfirmation(place.node)], round_, troubles, outcomes)
 
     def _note_trouble(self, place: Placement, error: Exception, round_: KeyRound, troubles: list[Exception]) -> None:
         troubles.append(error)
@@ -291,6 +299,7 @@ class KeyWorker(ClaimingWorker):
         applied: Sequence[NodeConfirmation],
         round_: KeyRound,
         troubles: list[Exception],
+        outcomes: set[str],
     ) -> None:
         try:
             outcome = self.sql.confirmed(await self._write(round_, "confirm", self.sql.confirm, claim, applied))
@@ -298,6 +307,7 @@ class KeyWorker(ClaimingWorker):
             troubles.append(error)  # this key's alone: another session keeps a row of it locked
             return
         self.context.failpoint("confirmed")
+        outcomes.add(outcome)
         took = round_.waited(claim)
         KEYS_SETTLED.labels(self.context.name, outcome).inc()
         KEY_SETTLE_SECONDS.labels(self.context.name).observe(max(took, 0.0))
@@ -325,12 +335,14 @@ class KeyWorker(ClaimingWorker):
             )
         )
 
-    async def _postpone(self, claim: KeyClaim, round_: KeyRound, error: Exception) -> None:
-        delay = outage_delay(round_.waited(claim))
-        is_ours = await self._write(round_, "postpone", self.sql.postpone, claim, delay, str(error))
+    async def _postpone(self, claim: KeyClaim, round_: KeyRound, error: Exception | None) -> None:
+        """Give the claim back for a while; without an error at once."""
+        delay = 0.0 if error is None else outage_delay(round_.waited(claim))
+        why = "another node is to have it, too" if error is None else str(error)
+        is_ours = await self._write(round_, "postpone", self.sql.postpone, claim, delay, why)
         round_.all_claims_settled = round_.all_claims_settled and is_ours
         self.context.failpoint("postponed")
-        self._try_again(claim, round_, delay, str(error))
+        self._try_again(claim, round_, delay, why)
         KEYS_SETTLED.labels(self.context.name, "postponed").inc()
 
     def _leave_claimed(self, claim: KeyClaim, round_: KeyRound, why: str) -> None:

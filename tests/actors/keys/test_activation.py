@@ -15,6 +15,7 @@ from db.access.subscriptions import mark_revoked
 from db.keys.activation import claim_activations, confirm_activation
 from db.keys.claims import NodeConfirmation
 from db.keys.nodes import register_node
+from db.tx import Tx
 from db.work.claims import Claimer
 from tests.actors.node_fixtures import NEVER, NodeHarness, node_harness
 from tests.vpn.agents import key
@@ -44,6 +45,39 @@ async def test_a_purchase_wakes_the_worker_and_the_key_is_live_long_before_the_n
     await harness.buy(1)
     await harness.until_status(1, "active")
     assert (await harness.key(1)).key_id in await harness.listed("oslo")
+    assert await harness.at_rest() == []
+
+
+RACE = (
+    """
+    CREATE FUNCTION placed_by_another() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF pg_trigger_depth() > 1 THEN RETURN NEW; END IF;
+        INSERT INTO key_placements VALUES (NEW.*) ON CONFLICT DO NOTHING;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER placed_by_another BEFORE INSERT ON key_placements
+    FOR EACH ROW EXECUTE FUNCTION placed_by_another()
+    """,
+)
+"""As if whoever compares nodes had made the place a moment before: the claim's own insert returns nothing."""
+
+
+async def test_a_key_that_another_gave_its_place_meanwhile_is_live_at_once(harness: NodeHarness) -> None:
+    await harness.activation()
+    await harness.node("oslo")
+
+    async def race(tx: Tx) -> None:
+        for statement in RACE:
+            await tx.execute(statement)
+
+    await harness.run(race)
+    await harness.buy(1)
+    await harness.until_status(1, "active")
+    assert (await harness.key(1)).key_id in await harness.listed("oslo")
+    assert await harness.value("SELECT max(attempts) FROM vpn_keys") == 0
     assert await harness.at_rest() == []
 
 
