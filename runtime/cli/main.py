@@ -49,6 +49,10 @@ def short_help(target: str) -> str | None:
             if any(isinstance(target, ast.Name) and target.id == name for target in targets):
                 text = _help(node.value)
                 return _first_sentence(text) if text else None
+        if isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:  # one that this module adds commands to
+                    return short_help(f"{node.module}:{alias.name}")
     return None
 
 

@@ -109,7 +109,8 @@ async def test_many_puts_at_once_are_few_requests_and_each_has_its_own_outcome(
         assert len(await harness.listed("oslo")) == 30
 
 
-@pytest.mark.parametrize("times", [1, 1_000_000])
+# Twice at most: on a busy machine the changes make several groups, and three lost answers in a row open the node's breaker.
+@pytest.mark.parametrize("times", [1, 2])
 async def test_a_group_whose_answer_is_lost_is_found_done(database_dsn: str, tmp_path: Path, times: int) -> None:
     async with node_harness(database_dsn, tmp_path) as harness:
         agent = await harness.agent("oslo")
