@@ -20,7 +20,7 @@ import attrs
 
 from db.schema.moving_over import move_next_page, unfinished_step
 from db.settings import OLDEST_SERVER
-from db.tx import LockSpace, Tx
+from db.tx import LockSpace, Row, Tx
 from runtime import AtlasError
 
 T = TypeVar("T")
@@ -273,10 +273,18 @@ async def _missing(tx: Tx, known: Sequence[Migration]) -> tuple[Migration, ...]:
             f"the schema is newer than this program: it has {newest['version']:04}_{newest['name']}, this program knows "
             f"{len(known)} migrations. Start the newer program; schemas are not taken back."
         )
+    return not_applied(rows, known)
+
+
+def not_applied(rows: Sequence[Row], known: Sequence[Migration], of: str = "") -> tuple[Migration, ...]:
+    """Return the migrations beyond those that `rows` (version, name, checksum) say were applied, in order.
+
+    `of` goes before the name of one in an error. Raises MigrationError for one that was changed after it was applied.
+    """
     for row, migration in zip(rows, known, strict=False):
         if (row["version"], row["checksum"]) != (migration.version, migration.checksum):
             raise MigrationError(
-                f"migration {migration} was changed after it was applied to this database (as "
+                f"migration {of}{migration} was changed after it was applied to this database (as "
                 f"{row['version']:04}_{row['name']}); restore the released file and put the change in a new one"
             )
     return tuple(known[len(rows) :])

@@ -18,6 +18,7 @@ from db.schema.migrate import (
     MigrationError,
     load_migrations,
     lock_migrations,
+    not_applied,
     transaction,
 )
 from db.tx import Tx
@@ -120,10 +121,4 @@ async def _missing(tx: Tx, package: str, known: tuple[Migration, ...]) -> tuple[
             f"the tables of {package} are newer than the package: they have {newest['version']:04}_{newest['name']}, it knows "
             f"{len(known)} migrations. Install the newer one."
         )
-    for row, migration in zip(rows, known, strict=False):
-        if (row["version"], row["checksum"]) != (migration.version, migration.checksum):
-            raise MigrationError(
-                f"migration {package}/{migration} was changed after it was applied to this database (as "
-                f"{row['version']:04}_{row['name']}); restore the released file and put the change in a new one"
-            )
-    return tuple(known[len(rows) :])
+    return not_applied(rows, known, f"{package}/")

@@ -253,8 +253,8 @@ class _Site:
 
     # --- acting
 
-    async def ask(self, request: Request) -> Response:
-        """What will happen, and why it is to be done."""
+    def _action_of(self, request: Request) -> tuple[View, Action] | Response:
+        """Who wants which action, or the answer to a request of nobody who is known or for an action that there is not."""
         who = self._who(request)
         if who is None:
             return self._to_sign_in(request)
@@ -262,9 +262,17 @@ class _Site:
         action = self._desk.actions.get(request.path_params["action"])
         if action is None:
             return self._error(view, 404, NotFound(f"there is no action {request.path_params['action'][:60]}"))
+        return view, action
+
+    async def ask(self, request: Request) -> Response:
+        """What will happen, and why it is to be done."""
+        found = self._action_of(request)
+        if isinstance(found, Response):
+            return found
+        view, action = found
         given = dict(request.query_params)
         try:
-            demand(who, action.least, f'"{action.label}"')
+            demand(view.who, action.least, f'"{action.label}"')
             question = await action.ask(view, given)
         except NotAllowed as error:
             return self._error(view, 403, error)
@@ -285,13 +293,10 @@ class _Site:
 
     async def act(self, request: Request) -> Response:
         """Do it, and tell who did what and why."""
-        who = self._who(request)
-        if who is None:
-            return self._to_sign_in(request)
-        view = View(self._desk, who, _language(request), request)
-        action = self._desk.actions.get(request.path_params["action"])
-        if action is None:
-            return self._error(view, 404, NotFound(f"there is no action {request.path_params['action'][:60]}"))
+        found = self._action_of(request)
+        if isinstance(found, Response):
+            return found
+        view, action = found
         form = await _form(request)
         why = one_line(form.pop("why", "").strip()[:_LONGEST_WHY])
         back = _local(form.pop("back", ""))
@@ -299,9 +304,9 @@ class _Site:
             status, outcome, is_done = await self._perform(view, action, form, why)
         except BaseException as error:
             # Also if the desk itself is restarted by it, and this request ends with it: it was asked for.
-            self._tell(who, action, form, why, f"begun; its end was not seen: {error_text(error)}", is_done=False)
+            self._tell(view.who, action, form, why, f"begun; its end was not seen: {error_text(error)}", is_done=False)
             raise
-        self._tell(who, action, form, why, "done" if is_done else f"refused: {outcome}", is_done=is_done)
+        self._tell(view.who, action, form, why, "done" if is_done else f"refused: {outcome}", is_done=is_done)
         if not is_done:
             return self._error(view, status, AtlasError(outcome))
         said = self._desk.say(outcome)

