@@ -16,8 +16,8 @@ from runtime.message import Delivery, Message, Request
 
 if TYPE_CHECKING:
     from runtime.core.actor import Actor
-    from runtime.core.children import SpawnedAddress
     from runtime.core.incarnation import Incarnation
+    from runtime.core.spawned_address import SpawnedAddress
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")

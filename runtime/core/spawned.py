@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import trio
 
     from runtime.core.actor import Actor
-    from runtime.core.children import SpawnedAddress
     from runtime.core.incarnation import Incarnation
     from runtime.core.ref import Ref
     from runtime.core.services import Services
+    from runtime.core.spawned_address import SpawnedAddress
 
 DEFAULT_MAX_CHILDREN: Final = 1000
 """How many children an actor may have at once unless it says otherwise."""

@@ -10,10 +10,10 @@ import trio
 
 from runtime.child import ExitReason
 from runtime.core.beats import WorkerState
-from runtime.core.children import SpawnedAddress
 from runtime.core.drain import DrainingAddress
 from runtime.core.readiness import judge_readiness
 from runtime.core.ref import AddressState
+from runtime.core.spawned_address import SpawnedAddress
 from runtime.crash_report import CrashReport
 from runtime.errors import AtlasError, UnknownActor
 from runtime.events import Event

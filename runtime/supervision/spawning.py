@@ -11,11 +11,11 @@ import trio
 
 from runtime.child import ChildSpec, GiveUp
 from runtime.core.actor import Actor
-from runtime.core.children import SpawnedAddress, new_address
 from runtime.core.incarnation import Incarnation
 from runtime.core.ref import Ref
 from runtime.core.services import Services
 from runtime.core.spawned import SpawnOptions
+from runtime.core.spawned_address import SpawnedAddress, new_address
 from runtime.errors import NameTaken, SpawnRefused
 from runtime.supervision import administration
 from runtime.supervision.child_run import TreeNursery, current_tree_nursery
