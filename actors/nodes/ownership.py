@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from actors.pool.client import Pool
-from db.keys.node_owner import OwnerClaim, confirm_claim, former_nonces, is_taking, note_restored, pending_claim
+from db.keys.node_owner import OwnerClaim, confirm_claim, former_nonces, is_taking, pending_claim
 from runtime import Event
 from vpn.errors import NodeNotOwner
 from vpn.node.client import AgentClient
@@ -95,24 +95,24 @@ class NodeOwnership:
                 await self._confirm(pool, claim)
                 return
         assert refused is not None
-        former = await pool.run("node.former", former_nonces, self.name)
+        # what another supervisor confirmed meanwhile is no earlier state
+        former = [nonce for nonce in await pool.run("node.former", former_nonces, self.name) if nonce != claim.nonce]
         digests = [hashlib.sha256(nonce.encode()).hexdigest() for nonce in former]
         if refused.nonce_digest in digests:
             back = digests.index(refused.nonce_digest)
             if await _said(client, claim, former[back]) is None:
-                await self._confirm(pool, claim)
+                await self._confirm(pool, claim, back)
                 self._restored = back
-                await pool.run("node.restored", note_restored, self.name, back)
                 return
         # said again at each look: the node may be given back to us
         self.trouble = refused.text
         self._is_open = refused.takes_changes
 
-    async def _confirm(self, pool: Pool, claim: OwnerClaim) -> None:
+    async def _confirm(self, pool: Pool, claim: OwnerClaim, changes_back: int | None = None) -> None:
         self._nonce = claim.nonce  # even if the database is away now: the node goes by it
         self._claimed_at = trio.current_time()
         self.trouble = ""
-        await pool.run("node.confirm", confirm_claim, self.name, claim.nonce)
+        await pool.run("node.confirm", confirm_claim, self.name, claim.nonce, changes_back)
 
     @property
     def is_refused(self) -> bool:

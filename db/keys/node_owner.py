@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 from db.errors import UnknownNode
-from db.tx import Tx
+from db.tx import Tx, rows_of
 from db.work.audit import record_audit
 
 KEPT = 100
@@ -54,10 +54,14 @@ async def pending_claim(tx: Tx, name: str) -> OwnerClaim:
     return OwnerClaim(row["database_id"], row["previous"], row["nonce"], row["is_taking"], row["code"])
 
 
-async def confirm_claim(tx: Tx, name: str, nonce: str) -> None:
-    """The node has taken this nonce. Those older than the last KEPT are forgotten. Raises `UnknownNode`."""
+async def confirm_claim(tx: Tx, name: str, nonce: str, changes_back: int | None = None) -> None:
+    """The node has taken this nonce. Those older than the last KEPT are forgotten. Raises `UnknownNode`.
+
+    With `changes_back` it came back in a state from so many changes of its owner's nonce ago, which the first to confirm
+    writes into the audit trail: supervisors of one database find it out together.
+    """
     node_id = await _locked(tx, name)
-    await tx.execute(
+    tag = await tx.execute(
         """
         UPDATE node_nonces SET is_pending = false, is_taking = false, code = '', taken_at = atlas_now()
         WHERE node_id = $1 AND nonce = $2::uuid AND is_pending
@@ -65,6 +69,9 @@ async def confirm_claim(tx: Tx, name: str, nonce: str) -> None:
         node_id,
         nonce,
     )
+    if changes_back is not None and rows_of(tag):
+        details = {"changes_back": changes_back}
+        await record_audit(tx, "node", "node_restored", subject=f"node:{name}", details=details)
     await tx.execute(
         """
         DELETE FROM node_nonces WHERE node_id = $1 AND id <= (
@@ -85,11 +92,6 @@ async def former_nonces(tx: Tx, name: str) -> list[str]:
         name,
     )
     return [row["nonce"] for row in rows]
-
-
-async def note_restored(tx: Tx, name: str, changes_back: int) -> None:
-    """Write down that the node came back in a state from so many changes of its owner's nonce ago."""
-    await record_audit(tx, "node", "node_restored", subject=f"node:{name}", details={"changes_back": changes_back})
 
 
 async def take_node(tx: Tx, name: str, code: str, *, actor: str) -> None:

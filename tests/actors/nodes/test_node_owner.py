@@ -11,7 +11,7 @@ import trio
 
 from actors.nodes.node import NodeActor
 from actors.nodes.ownership import NodeRestored
-from db.keys.node_owner import former_nonces, pending_claim, take_node
+from db.keys.node_owner import confirm_claim, former_nonces, pending_claim, take_node
 from runtime import Event, Ref
 from runtime.config import Secret
 from runtime.testing import OnCrash
@@ -112,6 +112,18 @@ async def test_who_lost_a_node_says_so_and_has_it_back_once_it_is_taken_delibera
 
         await harness.until(is_ours)
         await trouble_of(harness, "")
+
+
+async def test_supervisors_that_see_the_same_restored_node_write_it_down_once(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    async with node_harness(database_dsn, tmp_path) as harness:
+        await harness.node("oslo", wakes=())
+        claim = await harness.run(pending_claim, "oslo")
+        assert await harness.run(pending_claim, "oslo") == claim
+        for _ in "both":
+            await harness.run(confirm_claim, "oslo", claim.nonce, 3)
+        assert await harness.value("SELECT count(*) FROM audit WHERE action = 'node_restored'") == 1
 
 
 async def test_a_node_restored_from_a_backup_is_recognised_ruled_again_and_compared(
