@@ -57,11 +57,11 @@ async def pending_claim(tx: Tx, name: str) -> OwnerClaim:
 async def confirm_claim(tx: Tx, name: str, nonce: str, changes_back: int | None = None) -> None:
     """The node has taken this nonce. Those older than the last KEPT are forgotten. Raises `UnknownNode`.
 
-    With `changes_back` it came back in a state from so many changes of its owner's nonce ago, which the first to confirm
-    writes into the audit trail: supervisors of one database find it out together.
+    With `changes_back` it came back in a state from so many changes of its owner's nonce ago. That is written into the audit
+    trail once for each nonce: supervisors of one database find it out together, and any of them may confirm first.
     """
     node_id = await _locked(tx, name)
-    tag = await tx.execute(
+    await tx.execute(
         """
         UPDATE node_nonces SET is_pending = false, is_taking = false, code = '', taken_at = atlas_now()
         WHERE node_id = $1 AND nonce = $2::uuid AND is_pending
@@ -69,9 +69,19 @@ async def confirm_claim(tx: Tx, name: str, nonce: str, changes_back: int | None 
         node_id,
         nonce,
     )
-    if changes_back is not None and rows_of(tag):
-        details = {"changes_back": changes_back}
-        await record_audit(tx, "node", "node_restored", subject=f"node:{name}", details=details)
+    if changes_back is not None:
+        tag = await tx.execute(
+            """
+            UPDATE node_nonces SET restored_from = $3
+            WHERE node_id = $1 AND nonce = $2::uuid AND restored_from IS NULL
+            """,
+            node_id,
+            nonce,
+            changes_back,
+        )
+        if rows_of(tag):
+            details = {"changes_back": changes_back}
+            await record_audit(tx, "node", "node_restored", subject=f"node:{name}", details=details)
     await tx.execute(
         """
         DELETE FROM node_nonces WHERE node_id = $1 AND id <= (

@@ -12,6 +12,8 @@ CREATE TABLE node_nonces (
     code       text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT atlas_now(),
     taken_at   timestamptz,
+    -- how many changes old the node's state was when it took this one, if it came back from a backup
+    restored_from integer CHECK (restored_from >= 0),
     CONSTRAINT a_taken_nonce_says_when CHECK (is_pending = (taken_at IS NULL))
 );
 CREATE INDEX node_nonces_node ON node_nonces (node_id, id);
