@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import attrs
 import trio
 
-from actors.conditions import ConditionTracker
+from actors.conditions import Condition, ConditionTracker
 from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome
 from actors.nodes.messages import (
     ChangeKeys,
@@ -34,7 +34,7 @@ from db.keys.nodes import count_ended_too_soon, make_keys_due, record_node_seen,
 from db.keys.placements import wrong_keys
 from db.tx import Tx
 from runtime import Actor, AskError, Deferred, Event, Request, WakeUp, get_logger, handler
-from vpn.errors import NodeError, NodeNotOwner, NodeUnavailable
+from vpn.errors import BreakerOpen, NodeError, NodeNotOwner, NodeTlsFailed, NodeUnavailable
 from vpn.node.breaker import Breaker
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings, NodesSettings
@@ -151,6 +151,7 @@ class NodeActor(Actor):
     _skew: float = attrs.field(init=False, default=0.0)
     _ended_too_soon: int = attrs.field(init=False, default=0)
     _ownership: NodeOwnership = attrs.field(init=False)
+    _tls_mistake: str = attrs.field(init=False, default="")
     _count_at: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
@@ -300,8 +301,11 @@ class NodeActor(Actor):
             self._mark_away(f"it does not answer within {self.probe_patience:g} s")
             return
         except NodeError as error:
+            if not isinstance(error, BreakerOpen):  # not tried: the trouble before it lasts
+                self._note_tls(error.text if isinstance(error, NodeTlsFailed) else "")
             self._mark_away(str(error))
             return
+        self._note_tls("")
         times, self._looked_at = xray_ended(self.key, self._looked_at, state), state
         if times:
             self.context.emit(NodeXrayEnded(actor=self.context.name, times=times, why=state.xray_last_end))
@@ -387,6 +391,15 @@ class NodeActor(Actor):
             self.context.trouble(kind, "")
         for kind, why, blocks in trouble.reasons():
             self.context.trouble(kind, why, blocks=blocks)
+
+    def _note_tls(self, mistake: str) -> None:
+        subject = f"tls of {self.context.name}"
+        # who has mended one mistake and made another is told at once: the first is over, the second begins
+        ends = [Condition(subject, "")] if mistake != self._tls_mistake else []
+        self._tls_mistake = mistake
+        for condition in (*ends, Condition(subject, mistake)):
+            for alert in self._conditions.update([condition], trio.current_time()):
+                self.context.emit(alert.event(self.context.name))
 
     async def _count_keys(self) -> None:
         """Say how many keys are wrong on this node, whether it can be reached or not: at each look while any is."""
