@@ -85,7 +85,7 @@ async def test_a_node_back_from_a_snapshot_is_named_and_gets_what_it_forgot(harn
     assert harness.pool.system.address("node.oslo").readiness[0]
 
 
-async def test_an_agent_that_accepts_and_reads_back_old_state_is_not_ready_and_gets_its_keys_again(
+async def test_an_agent_that_accepts_and_reads_back_old_state_is_not_ready(
     harness: NodeHarness,
 ) -> None:
     agent = await harness.agent("oslo")
