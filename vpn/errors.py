@@ -28,6 +28,11 @@ class NodeUnreachable(NodeError):
     """No connection to the agent, so nothing was changed. Safe to repeat."""
 
 
+class NodeTlsFailed(NodeUnreachable):
+    """The TLS connection to the agent was refused by one of both sides, so nothing was changed. The text says which
+    certificate or address is wrong and which setting mends it; repeating it alone does not help."""
+
+
 class NodeUnavailable(NodeError):
     """The agent answered that it cannot apply changes now (its Xray is restarting). It keeps what it wrote down and
     converges on its own; repeating the same request is safe."""

@@ -131,23 +131,26 @@ class KeyPage:
 class Applied:
     """A key is on the node, read back from Xray. `created`: this call changed something there. `state` is SERVING, or
     EXPIRED if its time is over; `expires_at` is what the node holds (never earlier than what was sent for the same
-    generation)."""
+    generation). `is_read_back`: the answer stayed away, and only reading back showed it; `created` is a guess then."""
 
     key_id: str
     generation: int
     created: bool
     state: KeyState
     expires_at: datetime | None
+    is_read_back: bool = attrs.field(default=False, eq=False)
 
 
 @attrs.frozen
 class Removed:
     """A key is gone: refused by Xray (read back), and its open connections cut. `existed`: it was wanted before;
-    `cut`: connections shut."""
+    `cut`: connections shut. `is_read_back`: the answer stayed away, and only reading back showed it; `existed` is a guess
+    then."""
 
     key_id: str
     existed: bool
     cut: int
+    is_read_back: bool = attrs.field(default=False, eq=False)
 
 
 @attrs.frozen

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Final, TypeVar
 import attrs
 import trio
 
-from actors.conditions import ConditionTracker
+from actors.conditions import Condition, ConditionTracker
 from actors.nodes.batching import Change, ChangeBatcher, ChangeOutcome
+from actors.nodes.memory import FORGOTTEN, NodeForgot, NodeMemory
 from actors.nodes.messages import (
     ChangeKeys,
     KickKey,
@@ -34,7 +35,7 @@ from db.keys.nodes import count_ended_too_soon, make_keys_due, record_node_seen,
 from db.keys.placements import wrong_keys
 from db.tx import Tx
 from runtime import Actor, AskError, Deferred, Event, Request, WakeUp, get_logger, handler
-from vpn.errors import NodeError, NodeNotOwner, NodeUnavailable
+from vpn.errors import BreakerOpen, NodeError, NodeNotOwner, NodeTlsFailed, NodeUnavailable
 from vpn.node.breaker import Breaker
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings, NodesSettings
@@ -140,6 +141,8 @@ class NodeActor(Actor):
     it."""
     cooldown: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
     """Seconds between two alerts about the same lasting condition."""
+    memory_probation: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    """Seconds for which a node that has forgotten changes is not ready, if it forgets nothing more."""
     _client: AgentClient | None = attrs.field(init=False, default=None)
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _state: NodeState | None = attrs.field(init=False, default=None)
@@ -151,12 +154,15 @@ class NodeActor(Actor):
     _skew: float = attrs.field(init=False, default=0.0)
     _ended_too_soon: int = attrs.field(init=False, default=0)
     _ownership: NodeOwnership = attrs.field(init=False)
+    _memory: NodeMemory = attrs.field(init=False)
+    _tls_mistake: str = attrs.field(init=False, default="")
     _count_at: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.concurrency)
         self._conditions = ConditionTracker(self.cooldown)
         self._ownership = NodeOwnership(self.key, self.owner_interval)
+        self._memory = NodeMemory(self.memory_probation)
         self._changes = ChangeBatcher(self._start, self._change)
 
     async def on_start(self) -> None:
@@ -248,13 +254,14 @@ class NodeActor(Actor):
             raise NodeUnavailable(self.key, f"not tried: it has been away for {away:.0f} s")
         async with self._limiter:
             self.context.failpoint("calling")
-            refused = self._ownership.nonce
+            refused, asked = self._ownership.nonce, self._memory.asks()
             try:
                 answer = await call(client)
             except NodeNotOwner:
                 if not await self._is_ours_after_all(client, refused):
                     raise
                 answer = await call(client)
+        self._memory.accepts(asked, answer)
         self.context.failpoint("called")
         return answer
 
@@ -293,6 +300,7 @@ class NodeActor(Actor):
                 return attrs.evolve(self.node, url=found.url, token=found.token)
 
     async def _probe(self, client: AgentClient) -> None:
+        self._memory.looks()
         try:
             with trio.fail_after(self.probe_patience):
                 state = await client.state()
@@ -300,8 +308,14 @@ class NodeActor(Actor):
             self._mark_away(f"it does not answer within {self.probe_patience:g} s")
             return
         except NodeError as error:
+            if not isinstance(error, BreakerOpen):  # not tried: the trouble before it lasts
+                self._note_tls(error.text if isinstance(error, NodeTlsFailed) else "")
             self._mark_away(str(error))
             return
+        self._note_tls("")
+        if forgotten := self._memory.sees(state, trio.current_time()):
+            FORGOTTEN.labels(self.key).inc(forgotten)
+            self.context.emit(NodeForgot(actor=self.context.name, changes=forgotten))
         times, self._looked_at = xray_ended(self.key, self._looked_at, state), state
         if times:
             self.context.emit(NodeXrayEnded(actor=self.context.name, times=times, why=state.xray_last_end))
@@ -326,7 +340,9 @@ class NodeActor(Actor):
             passed = trio.current_time() - answered
             self._skew = (state.now - seen.now).total_seconds() + passed
             takes_changes_again = known is not None and known.why and not state.why
-            if seen.is_new_boot or known is None or takes_changes_again or self._away_since is not None:
+            has_forgotten = self._memory.take_wake(trio.current_time())
+            is_back = seen.is_new_boot or known is None or self._away_since is not None
+            if is_back or takes_changes_again or has_forgotten:
                 await pool.run("node.due", make_keys_due, self.key)
                 self._wakes_are_due = True
             self._ended_too_soon = await self._count_ended_too_soon(client, state)
@@ -379,7 +395,9 @@ class NodeActor(Actor):
             self.context.emit(NodeBack(actor=self.context.name, keys=state.count, away=away))
 
     def _note_conditions(self, state: NodeState) -> None:
-        trouble = NodeTrouble.of(state, self._skew, self._ended_too_soon, self.clock_tolerance, self._ownership)
+        trouble = NodeTrouble.of(
+            state, self._skew, self._ended_too_soon, self.clock_tolerance, self._ownership, self._memory.trouble
+        )
         trouble.measure(self.key)
         for alert in self._conditions.update(trouble.conditions(self.context.name), trio.current_time()):
             self.context.emit(alert.event(self.context.name))
@@ -387,6 +405,15 @@ class NodeActor(Actor):
             self.context.trouble(kind, "")
         for kind, why, blocks in trouble.reasons():
             self.context.trouble(kind, why, blocks=blocks)
+
+    def _note_tls(self, mistake: str) -> None:
+        subject = f"tls of {self.context.name}"
+        # who has mended one mistake and made another is told at once: the first is over, the second begins
+        ends = [Condition(subject, "")] if mistake != self._tls_mistake else []
+        self._tls_mistake = mistake
+        for condition in (*ends, Condition(subject, mistake)):
+            for alert in self._conditions.update([condition], trio.current_time()):
+                self.context.emit(alert.event(self.context.name))
 
     async def _count_keys(self) -> None:
         """Say how many keys are wrong on this node, whether it can be reached or not: at each look while any is."""

@@ -82,8 +82,8 @@ def xray_ended(node: str, before: NodeState | None, state: NodeState) -> int:
 class NodeTrouble:
     """The troubles of one node, each empty if there is none.
 
-    A node that does not take changes, or takes them from another, is not ready, because purchases wait, nor is one that
-    refuses customers who have paid. One that holds ends back or has a wrong clock serves them.
+    A node that does not take changes, forgets them, or takes them from another, is not ready, because purchases wait, nor is
+    one that refuses customers who have paid. One that holds ends back or has a wrong clock serves them.
     """
 
     refuses: str
@@ -92,15 +92,23 @@ class NodeTrouble:
     clock: str
     owner: str
     xray: str
+    memory: str
     is_foreign: bool
     _figures: tuple[float, float, int, int]
 
     @classmethod
     def of(
-        cls, state: NodeState, skew: float, ended_too_soon: int, tolerance: float, ownership: NodeOwnership
+        cls,
+        state: NodeState,
+        skew: float,
+        ended_too_soon: int,
+        tolerance: float,
+        ownership: NodeOwnership,
+        memory: str,
     ) -> NodeTrouble:
         """Judge a node by its state. `skew` is how far its time is ahead of the database's, `ended_too_soon` how many keys it
-        takes to be over though it has confirmed a later end, `tolerance` how wrong a clock may be; times are in seconds."""
+        takes to be over though it has confirmed a later end, `tolerance` how wrong a clock may be; times are in seconds.
+        `memory` says why it is not trusted to keep what it accepts."""
         ended = held = xray = ""
         if state.xray_ends_in_a_row >= _AGAIN_AND_AGAIN:
             xray = (
@@ -122,6 +130,7 @@ class NodeTrouble:
             _clock(skew, state.wall_skew, tolerance),
             ownership.trouble,
             xray,
+            memory,
             ownership.is_refused,
             (skew, state.wall_skew, state.ends_held, ended_too_soon),
         )
@@ -131,6 +140,7 @@ class NodeTrouble:
         return [
             ("owner", self.owner, self.is_foreign),
             ("xray", self.xray, False),
+            ("memory", self.memory, True),
             ("changes", self.refuses, True),
             ("ended", self.ended, True),
             ("held", self.held, False),
@@ -144,6 +154,7 @@ class NodeTrouble:
             Condition(f"clock of {name}", self.clock),
             Condition(f"owner of {name}", self.owner),
             Condition(f"xray of {name}", self.xray),
+            Condition(f"memory of {name}", self.memory),
             Condition(f"ends of {name}", "; ".join(filter(None, (self.ended, self.held)))),
         ]
 

@@ -26,6 +26,13 @@ from runtime.log.limit import LogLimit
 _GRACE: Final = 2.0
 _PAUSE: Final = 0.1
 _HANDSHAKE_SECONDS: Final = 10.0
+_GOODBYE_SECONDS: Final = 1.0
+_GOODBYE_BYTES: Final = 65_536
+_ONLY_TLS_BODY: Final = b'{"error": {"code": "tls_needed", "message": "this port speaks TLS: use https"}}'
+_ONLY_TLS: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_ONLY_TLS_BODY), _ONLY_TLS_BODY)
+)
 _HANG_UP: Final = struct.pack("ii", 1, 0)
 _TRY_LATER: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -154,5 +161,23 @@ class HttpServer:
                 await stream.do_handshake()
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
             self.handshake_failed(error)
+            await _say_why(plain, stream, error)
             return None
         return stream
+
+
+async def _say_why(plain: trio.SocketStream, stream: trio.SSLStream[trio.SocketStream], error: Exception) -> None:
+    """Tell the client why its handshake failed: TLS has an alert for it, which trio leaves unsent.
+
+    A client without the certificate that is asked for would otherwise see a connection that closes, like any other fault.
+    """
+    is_plain_http = isinstance(error.__cause__, ssl.SSLError) and error.__cause__.reason == "HTTP_REQUEST"
+    answer = _ONLY_TLS if is_plain_http else stream._outgoing.read()  # trio has no other way to it
+    with trio.move_on_after(_GOODBYE_SECONDS), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        if answer:
+            await plain.send_all(answer)
+            await plain.send_eof()
+            # what lies unread when a socket is closed makes the kernel drop the answer
+            left = _GOODBYE_BYTES
+            while left > 0 and (read := await plain.receive_some(left)):
+                left -= len(read)

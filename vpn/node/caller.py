@@ -25,6 +25,7 @@ from vpn.errors import (
     NodeProtocolError,
     NodeReadOnly,
     NodeRefused,
+    NodeTlsFailed,
     NodeTooLarge,
     NodeUnauthorized,
     NodeUnavailable,
@@ -32,6 +33,7 @@ from vpn.errors import (
     NodeUnreachable,
 )
 from vpn.node.breaker import Breaker, BreakerState
+from vpn.node.tls import perhaps_tls, tls_mistake, tls_needed
 from vpn.node.wire import readable
 from vpn.protocol import BELIEVED_GENERATION, IDEMPOTENT
 
@@ -83,7 +85,8 @@ class AgentCaller:
                 # what was lost once stays in doubt, whatever keeps the repetition from being sent
                 doubt = lost if isinstance(lost, NodeAmbiguous) else error
                 pause_now = pause * (0.5 + random.random())  # noqa: S311  # scatters retries, protects nothing
-                if attempt == tries or trio.current_time() + pause_now >= deadline or self._is_open():
+                is_late = attempt == tries or trio.current_time() + pause_now >= deadline
+                if is_late or isinstance(error, NodeTlsFailed) or self._is_open():
                     if doubt is error:
                         raise
                     raise doubt from None
@@ -157,21 +160,28 @@ class AgentCaller:
                 ) as response:
                     body = await self._body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            self._check_tls(error)
             raise NodeUnreachable(
                 self.name,
                 f"no connection to {self.url} ({reason_of(error)}); is `atlas node run` up there?",
             ) from error
         except (httpx.TransportError, trio.TooSlowError) as error:
+            # with TLS 1.3, the agent looks at our certificate when we have sent the request already: it has not read it
+            self._check_tls(error)
             raise NodeAmbiguous(
                 self.name,
                 f"{method} {path.partition('?')[0]} was sent, but no answer came within {limit:g} s "
-                f"({reason_of(error)}): it may or may not have been done",
+                f"({reason_of(error)}): it may or may not have been done{perhaps_tls(error, self.url)}",
             ) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise NodeProtocolError(
                 self.name, f"an answer of {self.url} cannot be read ({type(error).__name__}); check the address"
             ) from error
         return self._answer(response.status_code, body)
+
+    def _check_tls(self, error: Exception) -> None:
+        if mistake := tls_mistake(error, self.url):
+            raise NodeTlsFailed(self.name, f"no TLS connection to {self.url}: {mistake}") from error
 
     async def _body(self, response: httpx.Response) -> bytes:
         """The body as it was sent: nothing was asked to be packed, and unpacking could blow it up without limit."""
@@ -213,6 +223,8 @@ class AgentCaller:
         and `message`.
         """
         code, message = readable(error.get("code")), readable(error.get("message"))
+        if mistake := tls_needed(status, code):
+            return NodeTlsFailed(self.name, f"no TLS connection to {self.url}: {mistake}")
         if status == 401:
             return NodeUnauthorized(self.name, f"{message}; correct this node's token", code, status)
         if code == "unknown_key":

@@ -143,7 +143,9 @@ class AgentClient:
             found = await self._read_back(spec.key_id)
             if isinstance(found, NodeError) or not _covers(found, spec):
                 raise
-            return Applied(spec.key_id, found.spec.generation, True, found.state, found.spec.expires_at)
+            return Applied(
+                spec.key_id, found.spec.generation, True, found.state, found.spec.expires_at, is_read_back=True
+            )
         return self._applied(self._read(wire.applied_from_json, answer), spec)
 
     async def remove(self, key_id: str, generation: int) -> Removed:
@@ -156,7 +158,7 @@ class AgentClient:
             found = await self._read_back(key_id)
             if not isinstance(found, NodeUnknownKey) or found.removed < generation or found.pending:
                 raise
-            return Removed(key_id, True, 0)
+            return Removed(key_id, True, 0, is_read_back=True)
         return self._read(wire.removed_from_json, answer)
 
     async def batch(

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+import trio
 
 from actors.conditions import ConditionBegan, ConditionEnded
 from actors.keys.events import KeyPostponed, PassStopped
-from actors.nodes.node import NodeAway, NodeBack
+from actors.nodes.node import NodeActor, NodeAway, NodeBack
 from actors.nodes.trouble import CLOCK_SKEW, XRAY_ENDS, NodeXrayEnded
+from runtime.config import Secret
 from tests.actors.node_fixtures import NodeHarness, node_harness
 from tests.actors.nodes.lying_proxy import LyingProxy, lists, loses, lying_proxy
+from tests.fork_server import shared_fork_server
+from tests.vpn.agent.http.test_tls import tls_agent
 from tests.vpn.agent.test_faults import limit_files, xray_of
-from tests.vpn.agents import gone, key
+from tests.vpn.agents import TOKEN, RunningAgent, gone, key
+from tests.vpn.certificate import Authority
 from tests.vpn.origin import PAGE, Origin, origin_server
 from tests.vpn.streams import open_stream, read_more
 from vpn.digest import expiry_seconds
 from vpn.errors import TunnelError
+from vpn.node.settings import NodeSettings
 from vpn.protocol import KeySpec
 from vpn.xray.tunnel import open_tunnel
 
@@ -369,3 +377,66 @@ async def test_an_xray_that_ends_again_and_again_reaches_the_backend(harness: No
     await harness.until(is_said)
     ended = [event for event in harness.pool.events if isinstance(event, NodeXrayEnded) and event.actor == "node.oslo"]
     assert sum(event.times for event in ended) == 3
+
+
+async def test_a_mistake_of_tls_is_a_condition_that_names_it_and_the_next_one_as_well(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    """The same address leads to one misconfigured agent after another, as when an operator mends one thing and breaks another."""
+    authority, stranger = Authority(tmp_path, "authority.example"), Authority(tmp_path, "stranger.example")
+    (ours, our_key), (theirs, their_key) = authority.issue("node.example"), stranger.issue("other.example")
+    server = shared_fork_server("vpn.agent")
+    async with (
+        node_harness(database_dsn, tmp_path) as harness,
+        tls_agent(tmp_path, server, "unknown", certificate=theirs, key=their_key) as unknown,
+        tls_agent(tmp_path, server, "asking", certificate=ours, key=our_key, client_ca=authority.file) as asking,
+        tls_agent(tmp_path, server, "well", certificate=ours, key=our_key) as well,
+        trio.open_nursery() as nursery,
+    ):
+        target = unknown
+
+        async def relay(client: trio.SocketStream) -> None:
+            async with (
+                client,
+                await trio.open_tcp_stream("127.0.0.1", port_of(target)) as agent,
+                trio.open_nursery() as both,
+            ):
+                both.start_soon(pump, client, agent)
+                await pump(agent, client)
+                both.cancel_scope.cancel()
+
+        listeners = await nursery.start(partial(trio.serve_tcp, relay, 0, host="127.0.0.1"))
+        url = f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        settings = NodeSettings(url=url, token=Secret(TOKEN), within=5.0, ca_file=str(authority.file))
+        actor = NodeActor("oslo", settings, probe_interval=0.1, first_pause=0.1, longest_pause=0.2)
+        await harness.pool.system.start(actor, name="node.oslo")
+        address = harness.pool.system.address("node.oslo")
+
+        def said(kind: type[ConditionBegan | ConditionEnded]) -> list[Any]:
+            return [e for e in harness.pool.events if isinstance(e, kind) and e.subject == "tls of node.oslo"]
+
+        for number, (agent, setting) in enumerate(((unknown, "`ca_file`"), (asking, "`certificate_file`")), start=1):
+            target = agent
+
+            async def is_named(number: int = number, setting: str = setting) -> bool:
+                return len(said(ConditionBegan)) == number and setting in address.readiness[1]
+
+            await harness.until(is_named)
+            assert setting in said(ConditionBegan)[-1].trouble
+            assert setting in str(address.inspect()["actor"]), "and what `status` shows"
+        target = well
+        await harness.until_back("oslo")
+        assert len(said(ConditionEnded)) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    """Pass on what comes, and its end."""
+    with contextlib.suppress(trio.BrokenResourceError):  # one of both sides has gone
+        async for data in source:
+            await sink.send_all(data)
+        await sink.send_eof()
+
+
+def port_of(agent: RunningAgent) -> int:
+    return int(agent.url.rpartition(":")[2])

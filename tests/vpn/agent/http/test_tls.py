@@ -18,20 +18,22 @@ from tests.fork_server import ForkServer
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, running_agent
 from tests.vpn.certificate import Authority
 from vpn.commands.node import node
-from vpn.errors import NodeAmbiguous, NodeError, NodeRefused, NodeUnauthorized, NodeUnreachable
+from vpn.errors import NodeError, NodeRefused, NodeTlsFailed, NodeUnauthorized, NodeUnreachable
 from vpn.node.client import AgentClient
 from vpn.node.settings import NodeSettings
 
 
 @contextlib.asynccontextmanager
-async def tls_agent(directory: Path, server: ForkServer, **tls: Path) -> AsyncIterator[RunningAgent]:
+async def tls_agent(
+    directory: Path, server: ForkServer, name: str = "node", **tls: Path
+) -> AsyncIterator[RunningAgent]:
     """An agent configured by a file, with this [tls] table."""
-    argv = arguments(directory / "node")
-    config = directory / "node.toml"
-    table = "\n".join(f'{name} = "{path.name}"' for name, path in tls.items())
-    config.write_text(f'data_dir = "node"\ntoken_file = "node.token"\n\n[tls]\n{table}\n')
+    argv = arguments(directory / name)
+    config = directory / f"{name}.toml"
+    table = "\n".join(f'{setting} = "{path.name}"' for setting, path in tls.items())
+    config.write_text(f'data_dir = "{name}"\ntoken_file = "{name}.token"\n\n[tls]\n{table}\n')
     command = [*argv[:3], "--config", str(config), "--parent-stdin"]
-    async with running_agent(directory / "node", argv=command, server=server) as agent:
+    async with running_agent(directory / name, argv=command, server=server) as agent:
         assert agent.url.startswith("https://")
         yield agent
 
@@ -44,11 +46,14 @@ async def test_an_agent_behind_tls_is_reached_with_its_authority_only(tmp_path: 
         async with trusting.client("node") as client:
             assert (await client.state()).ready
         async with AgentClient("node", agent.url, Secret(TOKEN)) as suspicious:
-            with pytest.raises(NodeUnreachable):
+            with pytest.raises(NodeTlsFailed, match=r"authority of its certificate is not known here.*`ca_file`"):
                 await suspicious.state()
         stranger = Authority(tmp_path, "stranger.example")
         async with attrs.evolve(trusting, ca_file=str(stranger.file)).client("node") as client:
-            with pytest.raises(NodeUnreachable):
+            with pytest.raises(NodeTlsFailed, match=r"authority of its certificate is not known here.*`ca_file`"):
+                await client.state()
+        async with attrs.evolve(trusting, url=agent.url.replace("127.0.0.1", "localhost")).client("node") as client:
+            with pytest.raises(NodeTlsFailed, match=r"certificate is not made for localhost.*`url`.*`tls.certificate`"):
                 await client.state()
 
 
@@ -66,10 +71,16 @@ async def test_only_certificates_of_our_authority_are_let_in_and_only_with_the_t
 
         async with with_certificate(known).client("node") as client:
             assert (await client.state()).ready
-        for settings in (plain, with_certificate(ended), with_certificate(foreign)):
+        for settings, told in (
+            (plain, "asks for a client certificate, and we have none: set `certificate_file` and `key_file`"),
+            (with_certificate(ended), r"our client certificate \(`certificate_file`, `key_file`\) has expired"),
+            (with_certificate(foreign), "does not know the authority of our client certificate.*`tls.client_ca`"),
+        ):
             async with settings.client("node") as client:
-                with pytest.raises((NodeUnreachable, NodeAmbiguous)):
+                with pytest.raises(NodeTlsFailed, match=told):
                     await client.state()
+                with pytest.raises(NodeTlsFailed, match=told):
+                    await client.remove("k", 1)  # refused, not in doubt: the node has not read it
         async with with_certificate(known, "not-the-right-token").client("node") as client:
             with pytest.raises(NodeUnauthorized):
                 await client.state()
@@ -133,10 +144,27 @@ async def test_plain_http_to_an_agent_behind_tls_is_turned_away(tmp_path: Path, 
     async with tls_agent(tmp_path, fork_server, certificate=certificate, key=key) as agent:
         plain = agent.url.replace("https://", "http://")
         async with AgentClient("node", plain, Secret(TOKEN), repeats=0, within=3.0) as client:
-            with pytest.raises(NodeError):
+            with pytest.raises(NodeTlsFailed, match="it speaks TLS, and its url says http: write https://"):
                 await client.state()
         async with new_client(agent.url, verify=NodeSettings(ca_file=str(authority.file)).context("node")) as http:
             assert (await http.get("/v1/state")).status_code == 401
+
+
+async def test_an_expired_certificate_and_a_node_without_tls_are_named(tmp_path: Path, fork_server: ForkServer) -> None:
+    authority = Authority(tmp_path, "authority.example")
+    certificate, key = authority.issue("node.example", days=-1)
+    async with tls_agent(tmp_path, fork_server, certificate=certificate, key=key) as agent:
+        settings = NodeSettings(url=agent.url, token=Secret(TOKEN), ca_file=str(authority.file))
+        async with settings.client("node") as client:
+            with pytest.raises(NodeTlsFailed, match=r"its certificate has expired: renew `tls.certificate`"):
+                await client.state()
+    async with running_agent(tmp_path / "plain", server=fork_server) as agent:
+        url = agent.url.replace("http://", "https://")
+        async with attrs.evolve(settings, url=url).client("node") as client:
+            with pytest.raises(
+                NodeTlsFailed, match=r"it speaks plain HTTP, and its url says https: give it a \[tls\] table"
+            ):
+                await client.state()
 
 
 def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
