@@ -39,6 +39,7 @@ PROOFS: dict[str, str | tuple[str, str]] = {
     "codes_are_used_by_paid_orders": ("promo_uses", "used_at"),
     "compensations_are_of_unused_time": ("compensation_parts", "event_id"),
     "compensations_are_shared_out": ("compensation_parts", "amount"),
+    "confirmations_are_of_others": ("withdrawal_confirmations", "operator"),
     "customers_have_four_purses": ("accounts", "currency"),
     "discounts_are_set_by_operators": ("audit", "details"),
     "documents_are_in_the_trail": ("audit", "at"),
@@ -63,6 +64,9 @@ PROOFS: dict[str, str | tuple[str, str]] = {
     "paying_friends_have_paid": ("customers", "first_paid_at"),
     "placements_follow_purchases": ("first_placements", "placed_at"),
     "provider_events_have_charges": ("provider_events", "provider"),
+    "provider_refunds_are_in_the_trail": ("provider_refunds", "takes_access"),
+    "provider_refunds_are_within_the_charge": ("provider_refunds", "asset"),
+    "provider_refunds_end_in_the_books": ("provider_refunds", "settled_at"),
     "purses_have_no_floor": "ALTER TABLE accounts DROP CONSTRAINT purses_have_no_floor; "
     "UPDATE accounts SET balance_floor = -100 WHERE id = (SELECT max(id) FROM accounts)",
     "purses_hold_what_is_due": ("accounts", "balance"),
