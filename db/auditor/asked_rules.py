@@ -1,8 +1,9 @@
-"""Rules of what was asked of others: a second person's word before a payout, and refunds that a provider is to make."""
+"""Rules of what others are asked for: payments at a rate, a second person's word before a payout, refunds at providers."""
 
 from __future__ import annotations
 
 import json
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
 from db.auditor.books import by, grouped, number_in
 from db.auditor.charges import CLOCKS_APART
@@ -160,3 +161,23 @@ def provider_refunds_end_in_the_books(derived: Derivation) -> Found:
     known = {f"provider_refund:{row['id']}" for row in derived.books["provider_refunds"]}
     for subject in refused.keys() - known:
         yield f"refusal of {subject}", None, subject, None
+
+
+@rule("what an order is quoted at in another asset is its price at the rate that it keeps, in whole units of that day")
+def orders_are_quoted_at_their_rate(derived: Derivation) -> Found:
+    for order in derived.books["orders"]:
+        asset = order["quoted_asset"]
+        known = derived.facts.at("assets", asset, order["created_at"])
+        if asset == "RUB" or known is None or derived.is_brought_along(order["created_at"]):
+            continue
+        exact = (Decimal(order["price_amount"]) / 100 / Decimal(order["quoted_rate"])).scaleb(known["digits"])
+        # Up, or to the nearest unit where that would be too much for an asset of coarse units.
+        allowed = [int(exact.quantize(Decimal(1), rounding)) for rounding in (ROUND_CEILING, ROUND_HALF_UP)]
+        if order["quoted_amount"] not in allowed:
+            name = f"order {order['id']}, quoted_amount in {asset}"
+            yield (
+                name,
+                order["customer_id"],
+                f"{allowed[0]} at a rate of {order['quoted_rate']}",
+                order["quoted_amount"],
+            )

@@ -59,6 +59,7 @@ PROOFS: dict[str, str | tuple[str, str]] = {
     "legs_are_whole": ("postings", "currency"),
     "open_cases_are_open": ("cases", "closed_at"),
     "orders_are_paid_by_something": ("orders", "paid_at"),
+    "orders_are_quoted_at_their_rate": "UPDATE orders SET quoted_rate = quoted_rate * 2 WHERE idempotency_key = 'crypto-4'",
     "orders_cost_what_was_listed": ("orders", "list_amount"),
     "outages_do_not_overlap": ("prolongations", "*"),
     "paying_friends_have_paid": ("customers", "first_paid_at"),

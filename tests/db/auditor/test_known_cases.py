@@ -120,6 +120,13 @@ KNOWN = {
         "WHERE state = 'asking'",
         "provider_refunds_are_in_the_trail",
     ),
+    "a charge booked at another rate than that of its day": (
+        "UPDATE orders SET quoted_rate = 40 WHERE idempotency_key = 'crypto-2'; "
+        "UPDATE money_in SET booked_amount = booked_amount / 2 WHERE charge_id = 'coin-2'; "
+        "UPDATE postings SET amount = amount / 2 WHERE journal_id = "
+        "(SELECT j.id FROM journals j JOIN money_in m ON m.id = j.money_in_id WHERE charge_id = 'coin-2')",
+        "orders_are_quoted_at_their_rate",
+    ),
     "a refund that a provider made, without its journal": (
         "UPDATE provider_refunds SET refund_id = NULL WHERE refund_id IS NOT NULL",
         "provider_refunds_end_in_the_books",
