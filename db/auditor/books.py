@@ -20,7 +20,10 @@ QUERIES: Final[Mapping[str, str]] = {
     "refunds": "SELECT * FROM refunds",
     "undone_purchases": "SELECT * FROM undone_purchases",
     "compensation_parts": "SELECT * FROM compensation_parts",
+    "provider_refunds": "SELECT id, money_in_id, amount, asset, booked_amount, booked_currency, takes_access, writes_off, actor, "
+    "state, refund_id, created_at, settled_at FROM provider_refunds",
     "withdrawals": "SELECT * FROM withdrawals",
+    "withdrawal_confirmations": "SELECT * FROM withdrawal_confirmations",
     "cases": "SELECT id, kind, subject, customer_id, money_in_id, details::text AS details, state, opened_at, closed_at, "
     "closed_by FROM cases",
     "referral_rewards": "SELECT * FROM referral_rewards",
@@ -47,7 +50,7 @@ QUERIES: Final[Mapping[str, str]] = {
     "activation_status, activated_at, created_at FROM vpn_keys",
     "subscription_links": "SELECT customer_id, encode(sha256(convert_to(token, 'UTF8')), 'hex') AS token FROM subscription_links",
     "row_facts": "SELECT id, relation, row_key, fact::text AS fact, noted_at FROM row_facts ORDER BY id",
-    "audit": "SELECT id, at, actor, action, customer_id, subject, details::text AS details FROM audit ORDER BY id",
+    "audit": "SELECT id, at, actor, role, action, customer_id, subject, details::text AS details FROM audit ORDER BY id",
     "moving_over": "SELECT step, last_id, done_at FROM moving_over",
 }
 """What is read of each table, a statement each; secrets come as digests."""

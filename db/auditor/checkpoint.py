@@ -29,6 +29,11 @@ FINAL: Final[Mapping[str, tuple[str, str]]] = {
         "price_currency, quoted_amount, quoted_asset, quoted_rate, idempotency_key, created_at, expires_at)",
         "created_at",
     ),
+    "provider_refunds": (
+        "(id, money_in_id, idempotency_key, amount, asset, booked_amount, booked_currency, takes_access, writes_off, actor, "
+        "created_at)",
+        "created_at",
+    ),
     "postings": ("t", "(SELECT created_at FROM journals j WHERE j.id = t.journal_id)"),
     "prolongations": ("t", "created_at"),
     "referral_rewards": ("t", "created_at"),

@@ -33,6 +33,7 @@ OWNERS = {
     "compensate": "subscription",
     "set_auto_renew": "subscription",
     "request_withdrawal": "withdrawal",
+    "withdrawal_confirmed": "withdrawal",
     "withdrawal_approved": "withdrawal",
     "withdrawal_rejected": "withdrawal",
     "renew": "subscription",

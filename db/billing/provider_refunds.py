@@ -134,7 +134,13 @@ async def reserve_refund(
         "ask_for_refund",
         customer_id=charge["customer_id"],
         subject=f"provider_refund:{number}",
-        details={"provider": provider, "money_in": charge["id"], "amount": value.amount},
+        details={
+            "provider": provider,
+            "money_in": charge["id"],
+            "amount": value.amount,
+            "takes_access": takes_access,
+            "writes_off": writes_off,
+        },
     )
     return await find_refund(tx, number)
 

@@ -125,12 +125,25 @@ async def request_withdrawal(
 async def confirm_withdrawal(tx: Tx, withdrawal_id: int, *, actor: str) -> Withdrawal:
     """Note that this operator has looked at a withdrawal and agrees that somebody else pays it out.
 
-    The same operator again changes nothing. Raises `BusinessError` when there is no such withdrawal, or it was settled.
+    The same operator again changes nothing. Raises `BusinessError` when there is no such withdrawal, it was settled, or it was
+    this operator who asked for it.
     """
     found = await _lock(tx, withdrawal_id)
     if found.state != "reserved":
         raise BusinessError(
             f"withdrawal {withdrawal_id} was {found.state} by {found.settled_by}; nothing is to be confirmed"
+        )
+    if await tx.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM audit
+                       WHERE customer_id = $1 AND action = 'request_withdrawal' AND subject = $2 AND actor = $3)
+        """,
+        found.customer_id,
+        f"withdrawal:{withdrawal_id}",
+        actor,
+    ):
+        raise BusinessError(
+            f"{actor} asked for withdrawal {withdrawal_id}: somebody else confirms it; nothing was changed"
         )
     tag = await tx.execute(
         "INSERT INTO withdrawal_confirmations (withdrawal_id, operator) VALUES ($1, $2) ON CONFLICT DO NOTHING",

@@ -226,10 +226,12 @@ def test_who_pays_sees_the_destination_and_the_others_its_end(
 def test_a_large_withdrawal_needs_two_people_and_an_own_word_is_none(
     declared: Path, atlas: Atlas, database_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["money"])
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["owner"])
     atlas("customer", "add", "42")
     earn(atlas, 5_000_000)
     atlas("withdrawals", "request", "42", "2000000", "--to", "card 4111111111111234", "--key", "w")
+    assert "operator:owner1 asked for withdrawal 1: somebody else" in atlas("withdrawals", "confirm", "1", fails=65)
+    monkeypatch.setenv("ATLAS_OPERATOR_TOKEN", TOKENS["money"])
     approve = ("withdrawals", "approve", "1", "--reference", "bank 7")
     assert "another operator than operator:money1" in atlas(*approve, fails=65)
     atlas("withdrawals", "confirm", "1")

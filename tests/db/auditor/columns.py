@@ -31,12 +31,10 @@ WHOLE_TABLES: Final[Mapping[str, str]] = {
     "audited_parts": "the auditor's own, sealed and checked by a test of its own",
     "purse_openings": "only in databases that were moved over; checked by their own test",
     "provider_events": "what providers sent: `outcome` and `provider` below, the rest is delivery",
-    "provider_refunds": "money that a provider is asked to give back; what came of it is a refund, which is checked",
     "provider_statements": "how far a provider's statement was read; reading it again books nothing twice",
     "rates": "what assets are worth for the next quote; an order keeps the rate of its own",
     "seal_keys": "which keys have sealed; no key",
     "trial_attempts": "how often somebody asked; the trial itself is in trials",
-    "withdrawal_confirmations": "a second person's word before a payout, which the audit trail has too",
     "invoices": "what customers were given to pay with: no money is there before a charge is",
 }
 
@@ -46,7 +44,7 @@ EXCEPT: Final[Mapping[str, tuple[str, ...]]] = {"provider_events": ("provider", 
 NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     "accounts": {"id": IDENTITY},
     "assets": {},
-    "audit": {"id": IDENTITY, "role": WORDS, "how": "by which way an operator came"},
+    "audit": {"id": IDENTITY, "how": "by which way an operator came"},
     "cases": {"id": IDENTITY, "key_id": "which key could not be activated", "resolution": WORDS},
     "compensation_parts": {},
     "customers": {
@@ -68,6 +66,18 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "postings": {"id": IDENTITY},
     "prices": {},
+    "provider_refunds": {
+        "id": IDENTITY,
+        "request_key": "by which the provider knows a repetition",
+        "reference": WORDS,
+        "next_attempt_at": WHEN,
+        "attempts": WHEN,
+        "last_error": WORDS,
+        "claimed_by": CLAIM,
+        "claimed_incarnation": CLAIM,
+        "claim_epoch": CLAIM,
+        "claim_until": CLAIM,
+    },
     "prolongations": {"id": IDENTITY, "reason": WORDS},
     "promo_codes": {"id": IDENTITY, "created_at": "when the row was written; nothing follows from it"},
     "promo_uses": {},
@@ -102,6 +112,7 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
         "created_at": "when the row was written; nothing follows from it",
         "given_up_at": "when a key could not be activated; a case and the compensation follow from it",
     },
+    "withdrawal_confirmations": {},
     "withdrawals": {
         "id": IDENTITY,
         "requisites": "where to pay to, from before it was sealed",

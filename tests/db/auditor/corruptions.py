@@ -18,6 +18,7 @@ CATEGORIES: Final = {
     "money_in": "asset || (SELECT kind FROM journals j WHERE j.money_in_id = t.id ORDER BY j.id LIMIT 1)",
     "orders": "kind || state || coalesce(paid_from, '') || coalesce(discount_source, '') || quoted_asset",
     "postings": "(SELECT kind FROM journals j WHERE j.id = journal_id) || (SELECT kind FROM accounts a WHERE a.id = account_id)",
+    "provider_refunds": "state || (refund_id IS NULL)",
     "refunds": "(spent > 0) || '' || (owed > 0) || (written_off > 0) || (event_id IS NULL)",
     "referral_rewards": "percent || '' || (money_in_id IS NULL)",
     "row_facts": "relation",
@@ -136,7 +137,18 @@ def _doubled(table: str, columns: Sequence[Row], where: str) -> str:
         if name == "id":
             values.append(f"(SELECT max(id) + 1000 FROM {table})")
         elif (
-            name in ("idempotency_key", "subject", "charge_id", "event_id", "code", "token", "key_id", "row_key")
+            name
+            in (
+                "idempotency_key",
+                "subject",
+                "charge_id",
+                "event_id",
+                "code",
+                "token",
+                "key_id",
+                "row_key",
+                "request_key",
+            )
             and column["type"] == "text"
         ):
             values.append(f"{name} || 'x'")

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Literal
 
 import attrs
 
@@ -17,23 +18,28 @@ from db.billing.payment_facts import Captured, FinalizePurchase, PurchaseOutcome
 from db.billing.pricing import set_personal_discount, set_vip
 from db.billing.promos import add_promo
 from db.billing.provider_events import settle_event, store_event
+from db.billing.provider_refunds import ProviderRefund, RefundAnswer, reserve_refund, settle_refund
 from db.billing.purchases import finalize_purchase
 from db.billing.referrals import set_hold_days
 from db.billing.refunds import refund_charge
 from db.billing.renewal_schedule import claim_renewals
 from db.billing.renewals import renew, set_auto_renew
-from db.billing.withdrawals import approve_withdrawal, reject_withdrawal, request_withdrawal
+from db.billing.withdrawals import approve_withdrawal, confirm_withdrawal, reject_withdrawal, request_withdrawal
 from db.keys.activation import claim_activations, confirm_activation
 from db.keys.claims import NodeConfirmation
 from db.keys.nodes import register_node
 from db.money import Money
 from db.tx import Tx
+from db.work.audit import act_as
 from db.work.claims import enlist_claimer
+from runtime.operators import Identity, Role
 from tests.db.database import SEAL, Database
 
 BOSS = 500
 """Invites everybody, and reaches the second tier."""
 OPERATOR = "operator"
+SECOND = Identity("operator", "boris", Role.MONEY, "token")
+"""Who confirms payouts."""
 
 
 @attrs.define
@@ -134,6 +140,36 @@ class Shop:
         )
         return asked.id
 
+    async def confirm(self, number: int) -> None:
+        """A second operator agrees to a payout."""
+
+        async def agree(tx: Tx) -> None:
+            await act_as(tx, SECOND)
+            await confirm_withdrawal(tx, number, actor=SECOND.actor)
+
+        await self.database.run(agree)
+
+    async def refund_at_provider(
+        self, charge: str, kopecks: int | None, *states: Literal["done", "pending", "refused"], provider: str = "shop"
+    ) -> ProviderRefund:
+        """A provider is asked to give a charge back, and answers."""
+        self.numbers += 1
+        asked = await self.database.run(
+            reserve_refund,
+            provider,
+            charge,
+            amount=None if kopecks is None else Money(kopecks),
+            actor=OPERATOR,
+            idempotency_key=f"at-provider-{self.numbers}",
+        )
+        for state in states:
+            await self.answer(asked, state)
+        return asked
+
+    async def answer(self, asked: ProviderRefund, state: Literal["done", "pending", "refused"]) -> None:
+        """What the provider says of a refund."""
+        await self.database.run(settle_refund, asked, RefundAnswer(state, f"re-{asked.id}", "no"))
+
     async def subscription(self, telegram_id: int) -> int:
         """The number of the customer's subscription."""
         number: int = await self.database.fetchval(
@@ -156,6 +192,7 @@ async def live(database: Database) -> Shop:
     await _spenders(shop)
     await _strangers(shop)
     await _refunds(shop)
+    await _refunds_at_providers(shop)
     await _chargebacks(shop)
     await _rewards(shop)
     await _undelivered(shop)
@@ -293,6 +330,21 @@ async def _refunds(shop: Shop) -> None:
     await shop.refund(fifth)
 
 
+async def _refunds_at_providers(shop: Shop) -> None:
+    """Made in part and whole, refused, still under way, and made of what was refunded meanwhile."""
+    for number in range(50, 55):
+        await shop.join(number)
+    await shop.refund_at_provider(await shop.topup(50, 20_000), 5_000, "pending", "done")
+    await shop.refund_at_provider(await shop.topup(51, 21_000), None, "refused")
+    await shop.refund_at_provider(await shop.topup(52, 22_000), None)
+    await shop.refund_at_provider("coin-1", 4_001, "done", provider="crypto")
+    await shop.refund_at_provider("coin-1", 4_001, "pending", provider="crypto")
+    top = await shop.topup(53, 23_000)
+    asked = await shop.refund_at_provider(top, 20_000)
+    await shop.refund(top, chargeback=True)
+    await shop.answer(asked, "done")
+
+
 async def _chargebacks(shop: Shop) -> None:
     """Chargebacks of money that was spent, with and without a loss, and of what was compensated."""
     run = shop.database.run
@@ -345,7 +397,8 @@ async def _rewards(shop: Shop) -> None:
     paid = await shop.withdraw(BOSS, 100_000)
     rejected = await shop.withdraw(BOSS, 60_000)
     await shop.withdraw(BOSS, 50_000)
-    await run(approve_withdrawal, paid, actor=OPERATOR, reference="bank-1", second_above=None)
+    await shop.confirm(paid)
+    await run(approve_withdrawal, paid, actor=OPERATOR, reference="bank-1", second_above=Money(50_000))
     await run(reject_withdrawal, rejected, actor=OPERATOR, reason="no such card")
     await run(set_hold_days, 0)
     rest = await shop.database.fetchval(

@@ -20,7 +20,14 @@ GROUPS = (
     ("entitlement_intervals", "first_placements", "subscriptions", "trials", "renewals", "prolongations", "vpn_keys"),
     ("journals", "money_in", "cases"),
     ("orders",),
-    ("refunds", "undone_purchases", "compensation_parts", "withdrawals"),
+    (
+        "refunds",
+        "undone_purchases",
+        "compensation_parts",
+        "withdrawals",
+        "withdrawal_confirmations",
+        "provider_refunds",
+    ),
     ("referral_rewards", "reward_takebacks", "referral_rules", "customers"),
     ("row_facts", "prices", "tariffs", "assets", "promo_codes", "promo_uses", "provider_events", "subscription_links"),
 )

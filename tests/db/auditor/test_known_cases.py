@@ -77,7 +77,60 @@ UPDATE promo_codes SET uses = 0;
 UPDATE orders SET state = 'pending', paid_at = NULL, paid_from = NULL WHERE id IN (SELECT "order" FROM gone);
 UPDATE customers SET first_paid_at = NULL WHERE id IN (SELECT customer_id FROM gone);
 """
+CONFIRMED = "withdrawal_id = (SELECT max(withdrawal_id) FROM withdrawal_confirmations)"
+SAID = "action = 'withdrawal_confirmed'"
 KNOWN = {
+    "a payout confirmed by who asked for it": (
+        f"UPDATE withdrawal_confirmations SET operator = 'front_end:test' WHERE {CONFIRMED}; "
+        f"UPDATE audit SET actor = 'front_end:test' WHERE {SAID}",
+        "confirmations_are_of_others",
+    ),
+    "a payout confirmed by somebody of the role support": (
+        f"UPDATE audit SET role = 'support' WHERE {SAID}",
+        "confirmations_are_of_others",
+    ),
+    "a payout confirmed by nobody with a role": (
+        f"UPDATE audit SET role = NULL WHERE {SAID}",
+        "confirmations_are_of_others",
+    ),
+    "a confirmation without its withdrawal": (
+        f"UPDATE withdrawal_confirmations SET withdrawal_id = 4711 WHERE {CONFIRMED}; "
+        f"UPDATE audit SET subject = 'withdrawal:4711' WHERE {SAID}",
+        "confirmations_are_of_others",
+    ),
+    "a confirmation of another sum": (
+        f"UPDATE audit SET details = '{{\"amount\": 1}}' WHERE {SAID}",
+        "confirmations_are_of_others",
+    ),
+    "a confirmation after the payout": (
+        f"UPDATE withdrawal_confirmations SET confirmed_at = confirmed_at + interval '1 day' WHERE {CONFIRMED}; "
+        f"UPDATE audit SET at = at + interval '1 day' WHERE {SAID}",
+        "confirmations_are_of_others",
+    ),
+    "a refund at a provider beyond its charge": (
+        "UPDATE provider_refunds SET booked_amount = 30000, amount = 30000 WHERE money_in_id = "
+        "(SELECT money_in_id FROM provider_refunds WHERE state = 'asking'); "
+        "UPDATE audit SET details = details || '{\"amount\": 30000}' WHERE action = 'ask_for_refund' AND subject = "
+        "(SELECT 'provider_refund:' || id FROM provider_refunds WHERE state = 'asking')",
+        "provider_refunds_are_within_the_charge",
+    ),
+    "a refund at a provider of another customer's charge": (
+        "UPDATE provider_refunds r SET money_in_id = (SELECT id FROM money_in m WHERE asset = 'RUB' AND m.customer_id <> "
+        "(SELECT customer_id FROM money_in WHERE id = r.money_in_id) AND amount > r.amount ORDER BY id LIMIT 1) "
+        "WHERE state = 'asking'",
+        "provider_refunds_are_in_the_trail",
+    ),
+    "a charge booked at another rate than that of its day": (
+        "UPDATE orders SET quoted_rate = 40 WHERE idempotency_key = 'crypto-2'; "
+        "UPDATE money_in SET booked_amount = booked_amount / 2 WHERE charge_id = 'coin-2'; "
+        "UPDATE postings SET amount = amount / 2 WHERE journal_id = "
+        "(SELECT j.id FROM journals j JOIN money_in m ON m.id = j.money_in_id WHERE charge_id = 'coin-2')",
+        "orders_are_quoted_at_their_rate",
+    ),
+    "a refund that a provider made, without its journal": (
+        "UPDATE provider_refunds SET refund_id = NULL WHERE refund_id IS NOT NULL",
+        "provider_refunds_end_in_the_books",
+    ),
     "a renewal debited a tenth of its price": (RENEWED_AT_A_TENTH, "journals_move_what_is_due"),
     "a renewal extended 365 days for 30": (RENEWED_FOR_A_YEAR, "events_say_their_fact"),
     "a credit of a payment out of nothing": (

@@ -57,6 +57,14 @@ async def test_more_than_the_limit_is_not_paid_without_another_operator(database
     assert (await approve(database, ANNA)).state == "paid", "repeating it changes nothing"
 
 
+async def test_who_asked_for_a_withdrawal_does_not_confirm_it(database: Database) -> None:
+    await asked(database)
+    with pytest.raises(BusinessError, match="front_end:test asked for withdrawal 1: somebody else confirms it"):
+        await database.run(confirm_withdrawal, 1, actor="front_end:test")
+    assert (await database.run(find_withdrawal, 1)).confirmed_by == ()
+    assert (await database.run(confirm_withdrawal, 1, actor=BORIS)).confirmed_by == (BORIS,)
+
+
 async def test_ones_own_confirmation_is_none(database: Database) -> None:
     await asked(database)
     for _ in range(2):
