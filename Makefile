@@ -15,7 +15,10 @@ HOURS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test proofs proofs-money proofs-model model soak check format bench lock clean
+# What runs by itself: each has its own target and its own budget in minutes.
+BESIDES := browsers clients ship
+
+.PHONY: help run demo test browsers clients ship proofs proofs-money proofs-model model soak check format bench lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,7 +30,16 @@ demo: $(VENV)/run.stamp  ## live through a month of a simulated shop in two minu
 	@exec $(BIN)/python -m demo
 
 test: $(VENV)/dev.stamp  ## set up and pass every test that this machine can run, on all cores; WORKERS=4, PYTEST="tests/db -k pay"
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(BESIDES:%=--ignore=tests/%) $(PYTEST)
+
+browsers: $(VENV)/dev.stamp  ## see the pages in a real Chromium as people see them (3 minutes)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/browsers
+
+clients: $(VENV)/dev.stamp  ## see that real clients import what is served and pass packets (3 minutes)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/clients
+
+ship: $(VENV)/dev.stamp  ## install, back up, restore and upgrade as an operator does (5 minutes)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/ship
 
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them
 	$(BIN)/python -m tests.promises.run --at-once $(WORKERS) $(PROOFS)

@@ -101,7 +101,8 @@ async def test_a_node_gets_back_all_it_lost_while_another_is_away_and_keys_are_r
         assert WRONG_KEYS.labels("bern", "missing").value == 6
         await harness.buy(3, charge="renewal")  # a renewal that meets the node without its keys
         proxy.refused = None
-        await harness.look("drifted", node="bern")
+        # a node that takes changes again wakes the worker as well: whose look put them back is not told apart
+        assert await harness.look(node="bern") in ("drifted", "equal")
         assert sorted(await harness.listed("bern")) == sorted(ids)
         for telegram_id in (1, 3, 6):
             assert await passes(await link(harness, telegram_id, "bern"), site)

@@ -13,7 +13,7 @@ import trio
 from db.driver.session import open_session
 from db.tx import Tx
 from tests.actors.commands.conftest import earn
-from tests.actors.desk.browser import PATIENCE, Chromium, Running, Viewer, chromium, needs_chromium, running, viewer
+from tests.browsers.browser import PATIENCE, Chromium, Running, Viewer, chromium, needs_chromium, running, viewer
 from tests.postgres_cluster import Cluster
 
 pytestmark = needs_chromium
@@ -31,22 +31,22 @@ needs = ["instance"]
 [group.nodes]
 [group.work]
 [actor."node.riga"]
-actor = "tests.actors.desk.desk_actors:Rogue"
+actor = "tests.browsers.desk_actors:Rogue"
 group = "nodes"
 args = { crashes = true, words = "riga.example:8700 refused the connection" }
 [actor."node.oslo"]
-actor = "tests.actors.desk.desk_actors:Idle"
+actor = "tests.browsers.desk_actors:Idle"
 group = "nodes"
 [actor.activation]
-actor = "tests.actors.desk.desk_actors:Stuck"
+actor = "tests.browsers.desk_actors:Stuck"
 group = "work"
 shutdown = 0.2
 [actor.reminders]
-actor = "tests.actors.desk.desk_actors:Idle"
+actor = "tests.browsers.desk_actors:Idle"
 group = "work"
 paused = true
 [actor.notifications]
-actor = "tests.actors.desk.desk_actors:Idle"
+actor = "tests.browsers.desk_actors:Idle"
 group = "work"
 """
 

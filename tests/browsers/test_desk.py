@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.actors.desk.browser import PATIENCE, Chromium, Running, chromium, needs_chromium, running, viewer
-from tests.actors.desk.desk_actors import MARKUP
+from tests.browsers.browser import PATIENCE, Chromium, Running, chromium, needs_chromium, running, viewer
+from tests.browsers.desk_actors import MARKUP
 
 pytestmark = needs_chromium
-_HERE = "tests.actors.desk.desk_actors"
+_HERE = "tests.browsers.desk_actors"
 _CONFIG = f"""
 [supervisor]
 name = "town"

@@ -25,9 +25,9 @@ from playwright.async_api import async_playwright
 from playwright.async_api import expect as playwright_expect
 
 from runtime.cli import run_command_line
-from tests.actors.desk.off_loop import OffLoop, Remote
+from tests.browsers.off_loop import OffLoop, Remote
 
-REPOSITORY: Final = Path(__file__).parents[3]
+REPOSITORY: Final = Path(__file__).parents[2]
 AXE: Final = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKENS: Final = {role: f"the-token-of-{role}-in-these-tests" for role in ("viewer", "support", "money", "owner")}
