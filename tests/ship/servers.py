@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def archived_server() -> Iterator[tuple[Cluster, Path]]:
     try:
         server.initialise()
         server.start()
-        server._run("createdb", "-h", str(root), "-p", server.port, "-U", "atlas", DATABASE)  # noqa: SLF001 - its own way
+        server._run("createdb", "-h", str(root), "-p", server.port, "-U", "atlas", DATABASE)
         yield server, archive
     finally:
         server.stop()
@@ -67,7 +68,7 @@ def copied_server(of: Cluster, settings: Mapping[str, str], *options: str) -> It
     owned(copy, root)
     try:
         arguments = ("-D", str(copy.data), "-h", str(of.root), "-p", of.port, "-U", "atlas", "--checkpoint=fast")
-        copy._run("pg_basebackup", *arguments, *options)  # noqa: SLF001 - its own way
+        copy._run("pg_basebackup", *arguments, *options)
         yield copy
     finally:
         copy.stop()
@@ -76,8 +77,6 @@ def copied_server(of: Cluster, settings: Mapping[str, str], *options: str) -> It
 
 def ask(server: Cluster, query: str, database: str = DATABASE) -> str:
     """The first column of the first row, as psql prints it."""
-    import subprocess
-
     done = subprocess.run(
         [str(server.binaries / "psql"), "-XAtqc", query, server.dsn(database)],
         check=True,

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the operator's own: back to any moment from its archive, and through the loss of the server that is written to."""
+"""A PostgreSQL of the operator's own: back to any moment from its archive, and through the loss of its primary."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import trio
 
 from tests.e2e.customer import client
 from tests.e2e.origin import origin
+from tests.run_queue import Stopwatch
 from tests.ship.installation import PATIENCE, place
 from tests.ship.servers import DATABASE, archived_server, ask, copied_server
 
@@ -43,10 +44,12 @@ async def test_a_lost_server_comes_back_from_its_archive_at_the_moment_that_is_a
 
                 for copy, customers in ((at, "1"), (newest, "2")):
                     (copy.data / "recovery.signal").touch()
+                    took = Stopwatch()
                     copy.start()
                     with trio.fail_after(PATIENCE):
                         while ask(copy, "SELECT pg_is_in_recovery()") == "t":
                             await trio.lowlevel.checkpoint()
+                    print(f"a server came back from its archive within {took}")
                     assert ask(copy, "SELECT count(*) FROM customers") == customers
                     assert ask(copy, "SELECT count(*) FROM money_in") == "1"
                     here.env["ATLAS__DATABASE__DSN"] = copy.dsn(DATABASE)
@@ -71,10 +74,12 @@ async def test_the_service_goes_on_with_the_standby_when_the_primary_is_lost(tmp
                 primary.process.wait()
                 async with client(here, link) as proxy:
                     await here.until_fetched(proxy, site.port)  # customers notice nothing meanwhile
+                took = Stopwatch()
                 assert ask(standby, "SELECT pg_promote()") == "t"
                 with trio.fail_after(PATIENCE):
                     while (await here.atlas("customer", "add", "43")).status:
                         pass
+                print(f"money could be booked again {took} after the promotion began")
                 await here.ok("buy", "--customer", "43", "--charge", "second", *BUY)
                 await here.link(43)
                 assert (await here.ok("verify", "--whole", "--json")).json["holds"] is True
