@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from actors.desk.backlog import BacklogWatch
 from actors.desk.customers import Customers
+from actors.desk.money import MoneyPages
 from actors.desk.nodes import nodes_addition
 from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
@@ -123,6 +124,7 @@ class Admin(Actor):
                 pools_addition,
                 lambda desk: nodes_addition(desk, pool),
                 lambda _desk: customers.addition(),
+                lambda _desk: MoneyPages(pool).addition(),
                 lambda _desk: withdrawals.addition(),
             ]
         return Desk(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -211,6 +214,36 @@ def test_a_withdrawal_shows_where_its_money_came_from_and_is_paid_by_money_alone
     assert '"paid"' in shop.atlas("withdrawals", "list", "--state", "all", "--json")
 
 
+def test_the_page_of_money_and_its_file_say_what_the_command_line_says(browser: Chromium, shop: Running) -> None:
+    said = json.loads(shop.atlas("report", "--json"))
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/money")
+        text = mona.page.inner_text("main")
+        total = f"{said['all']['revenue'] / 100:.2f} RUB"
+        assert total in text and "basic 30" in text and "manual" in text and "invited" in text
+        assert f"{said['held']['purses'] / 100:.2f} RUB" in text
+        assert len(mona.page.content()) < 60_000
+        for by in ("day", "plan", "provider", "source", "promo"):
+            answer = mona.page.request.get(f"{shop.url}/money/{by}.csv?days=30")
+            assert answer.status == 200 and "attachment" in answer.headers["content-disposition"]
+            rows = list(csv.DictReader(io.StringIO(answer.text())))
+            wanted = [(row[by], row["sold"], row["new"], row["lapsed"]) for row in said["by"][by]]
+            assert [
+                (row[by], round(float(row["sold"]) * 100), int(row["new"]), int(row["lapsed"])) for row in rows
+            ] == wanted
+        mona.page.click("main a:text-is('7')")
+        browser.expect(mona.page.locator(".lead")).to_contain_text("7 days")
+        mona.page.fill("#from", "2020-01-01")
+        mona.page.fill("#to", "2020-01-03")
+        mona.page.click("text=Show")
+        browser.expect(mona.page.locator(".lead")).to_contain_text("2020-01-01 – 2020-01-03, 3 days")
+        mona.go("/money?from=2026-02-31")
+        browser.expect(mona.page.locator("[role=alert]")).to_contain_text("from is a day such as")
+        mona.page.request.get(f"{shop.url}/money/evil.csv")
+    with viewer(browser, shop, "support") as sue:
+        assert sue.page.request.get(f"{shop.url}/money/day.csv").status == 403
+
+
 def test_the_page_of_nodes_tells_which_is_ready_and_what_is_wanted_there(browser: Chromium, shop: Running) -> None:
     with viewer(browser, shop, "viewer") as vera:
         vera.go("/nodes")
@@ -223,10 +256,10 @@ def test_the_page_of_nodes_tells_which_is_ready_and_what_is_wanted_there(browser
 @pytest.mark.parametrize("phone", [False, True])
 def test_axe_finds_nothing_on_these_pages_in_either_language(browser: Chromium, shop: Running, phone: bool) -> None:
     with viewer(browser, shop, language="ru" if phone else "en", dark=phone, phone=phone) as anna:
-        for path in ("/customers/42",) if phone else ("/pools", "/customers/42", "/nodes", "/withdrawals"):
+        for path in ("/customers/42",) if phone else ("/pools", "/customers/42", "/nodes", "/withdrawals", "/money"):
             anna.go(path)
             assert anna.axe() == [], path
-        for path in ("/", "/pools", "/customers/42", "/cases", "/nodes", "/withdrawals"):
+        for path in ("/", "/pools", "/customers/42", "/cases", "/nodes", "/withdrawals", "/money"):
             anna.go(path)
             assert anna.page.evaluate("document.documentElement.scrollWidth") <= (390 if phone else 1280), path
         assert anna.complaints == []
@@ -244,3 +277,6 @@ def test_the_pictures_of_the_documentation_are_taken_of_a_shop_in_trouble(browse
     with viewer(browser, shop, "money", dark=True) as mona:
         mona.go("/customers/42")
         mona.take_picture("desk-customer")
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/money")
+        mona.take_picture("desk-money")
