@@ -19,6 +19,7 @@ from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
 from actors.desk.trail import ActionTrail
 from actors.desk.withdrawals import Withdrawals
+from actors.desk.work import Work
 from actors.pool.client import pool_of
 from db.money import Money
 from db.settings import LimitSettings, WithdrawalSettings
@@ -123,6 +124,7 @@ class Admin(Actor):
                 self._backlog.addition,
                 pools_addition,
                 lambda desk: nodes_addition(desk, pool),
+                lambda _desk: Work(pool).addition(),
                 lambda _desk: customers.addition(),
                 lambda _desk: MoneyPages(pool).addition(),
                 lambda _desk: withdrawals.addition(),

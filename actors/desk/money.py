@@ -107,8 +107,10 @@ def _day(asked: Mapping[str, str], name: str) -> date | None:
 
 
 def _shown(dimension: Dimension, lines: Sequence[Line]) -> Sequence[Line]:
-    """The latest days first; of the rest the largest."""
-    return list(reversed(lines))[:_SHOWN] if dimension == "day" else lines[:_SHOWN]
+    """The latest days first, without those on which nothing was; of the rest the largest."""
+    if dimension != "day":
+        return lines[:_SHOWN]
+    return [line for line in reversed(lines) if any((line.sales, line.gone_back, line.lapsed, line.trials))][:_SHOWN]
 
 
 @attrs.frozen
