@@ -61,6 +61,7 @@ async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
     tls = None if settings.tls is None else tls_context(settings.tls)
     files.make_private_directory(settings.data_dir)
     lock = files.lock_directory(settings.data_dir)
+    files.remove_unfinished(settings.data_dir)
     systemd = Systemd.from_environment()
     try:
         async with trio.open_nursery() as nursery:
