@@ -126,8 +126,9 @@ class NodeActor(Actor):
     """Calls to the node at the same time."""
     probe_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
     """Seconds between two looks at the node."""
-    probe_patience: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
-    """Seconds after which a look that was not answered counts as the node being away."""
+    probe_patience: float = attrs.field(default=8.0, validator=attrs.validators.gt(0))
+    """Seconds after which a look that was not answered counts as the node being away: more than a slow node takes, because
+    one that is away is asked nothing, and its customers would wait."""
     first_pause: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
     """Seconds, scattered, that the open breaker waits before it lets one call through; twice as long after each that fails."""
     longest_pause: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
