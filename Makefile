@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What runs by itself: each has its own target and its own budget in minutes.
 BESIDES := browsers clients ship
 
-.PHONY: help run demo test browsers clients ship proofs proofs-money proofs-model model soak check format bench lock clean
+.PHONY: help run demo test browsers clients ship proofs proofs-money proofs-model model soak check format bench incident lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -71,6 +71,9 @@ check: $(VENV)/dev.stamp  ## format, lint, types, imports, locks, promises, link
 format: $(VENV)/dev.stamp  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+incident: $(VENV)/dev.stamp  ## replay the freeze of the old system, with ATLAS beside it (6 minutes); INCIDENT="--subscriptions 2000"
+	$(BIN)/python -m benchmarks.incident $(INCIDENT)
 
 bench: $(VENV)/dev.stamp  ## measure against the targets; BENCH="leases --json FILE" for a part of it, or to keep the figures
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -77,6 +77,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "rates set": _MONEY,
     "refund": _MONEY,
     "renewals now": _MONEY,
+    "report": _MONEY,
     "revoke": _MONEY,
     "topup": _MONEY,
     "trial": _MONEY,
