@@ -15,6 +15,7 @@ import trio
 
 from runtime.config.operators import Role
 from runtime.control.command import COMMANDS, ControlCall, Operator, check_arguments, find_command
+from runtime.desk.bands import band_of, bands_source
 from runtime.desk.board import Source
 from runtime.desk.page import Action, Addition, Button, NotFound, Page, Question, View
 from runtime.desk.wording import said_of, short
@@ -124,7 +125,7 @@ def circle_of(children: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 
 def addition(desk: Desk) -> Addition:
     """The pages and the actions of actors."""
-    tree = tree_source(desk)
+    tree, bands = tree_source(desk), bands_source(desk)
 
     async def tree_context(_view: View) -> Mapping[str, object]:
         await trio.lowlevel.checkpoint()
@@ -144,7 +145,7 @@ def addition(desk: Desk) -> Addition:
 
     return Addition(
         pages=(
-            Page("/tree", "Tree", "tree.html", context=tree_context, sources=lambda _view: (tree,)),
+            Page("/tree", "Tree", "tree.html", context=tree_context, sources=lambda _view: (tree, bands)),
             Page(
                 "/actors/{name}", "Actor", "actor.html", context=actor_context, sources=actor_sources, is_in_menu=False
             ),
@@ -190,6 +191,14 @@ def tree_source(desk: Desk) -> Source:
     return Source("tree", render)
 
 
+def words_of(desk: Desk) -> Mapping[str, str]:
+    """The state of each actor, in a word."""
+    status: Any = desk.system.operations.status()
+    children = [child for child in status["children"] if child["kind"] == "actor"]
+    circle = circle_of(children)
+    return {str(child["name"]): sign_of(child, circle).word for child in children}
+
+
 def actor_source(desk: Desk, name: str) -> Source:
     """The parts of an actor's page."""
 
@@ -206,6 +215,7 @@ def actor_source(desk: Desk, name: str) -> Source:
             "short": short,
             "state_text": json.dumps(found.get("actor", {}), indent=2, ensure_ascii=False, default=str),
             "settings": settings_of(desk, name),
+            "hour": band_of(desk, name, language),
         }
         module = desk.macros("parts/actor.html", language)
         return {f"actor-{part}": getattr(module, f"{part}_part")(**context) for part in _PARTS}
