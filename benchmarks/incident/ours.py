@@ -155,7 +155,7 @@ class _Night:
                     await trio.sleep(_LOOK)
             healed = self.now
             await self._settle()
-            if self.seen.bought == self.seen.paid:  # noqa: ASYNC110  rows of another process
+            if self.seen.bought == self.seen.paid:
                 self.seen.notes.append(f"{healed - back:.0f} s later at most, everybody had what they paid for")
 
     async def _settle(self) -> None:
