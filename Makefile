@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What runs by itself: each has its own target and its own budget in minutes.
 BESIDES := browsers clients ship
 
-.PHONY: help run demo test browsers clients ship proofs proofs-money proofs-model model soak check format bench lock clean
+.PHONY: help run demo test browsers clients ship proofs proofs-money proofs-model model soak check format bench incident lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,7 +38,7 @@ browsers: $(VENV)/dev.stamp  ## see the pages in a real Chromium as people see t
 clients: $(VENV)/dev.stamp  ## see that real clients import what is served and pass packets (3 minutes)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/clients
 
-ship: $(VENV)/dev.stamp  ## install, back up, restore and upgrade as an operator does (5 minutes)
+ship: $(VENV)/dev.stamp  ## install, back up, restore and upgrade as an operator does (4 minutes)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/ship
 
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them
@@ -71,6 +71,9 @@ check: $(VENV)/dev.stamp  ## format, lint, types, imports, locks, promises, link
 format: $(VENV)/dev.stamp  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+incident: $(VENV)/dev.stamp  ## replay the freeze of the old system, with ATLAS beside it (6 minutes); INCIDENT="--subscriptions 2000"
+	$(BIN)/python -m benchmarks.incident $(INCIDENT)
 
 bench: $(VENV)/dev.stamp  ## measure against the targets; BENCH="leases --json FILE" for a part of it, or to keep the figures
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from actors.commands.database import in_transaction
+from actors.commands.looking.story import render_story, story_data
 from actors.commands.parameters import LANGUAGE, PAGE_SIZE, PERCENT, TELEGRAM_ID
-from actors.commands.story import render_story, story_data
 from db.billing.ledger import Purses, purses
 from db.billing.pricing import set_personal_discount, set_vip
 from db.billing.referrals import ReferralStanding, Withdrawable, referral_standing, withdrawable

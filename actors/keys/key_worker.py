@@ -158,8 +158,8 @@ class KeyWorker(ClaimingWorker):
 
     claim_seconds: float = attrs.field(default=30.0, kw_only=True)
     """How long a claim lasts if this process dies; a successor under the same name does not wait for it."""
-    node_patience: float = 5.0
-    """How long a node may take for one key, its actor's restarts included."""
+    node_patience: float = 12.0
+    """How long a node may take for one key, in seconds, its actor's restarts and the batch before it included."""
     concurrency: int = 64
     """Keys that are told to one node at the same time."""
     leases: int = attrs.field(default=4, validator=ge(1))

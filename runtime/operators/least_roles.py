@@ -19,6 +19,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "check": None,
     "completion": None,
     "config": None,
+    "init": None,
     "operators add": None,
     "operators list": None,
     "operators whoami": None,
@@ -30,6 +31,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "node run": None,
     "node state": None,
     "node usage": None,
+    "restore": None,
     "tunnel": None,
     # the system, without customers
     "crashes": _VIEWER,
@@ -85,6 +87,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "rates set": _MONEY,
     "refund": _MONEY,
     "renewals now": _MONEY,
+    "report": _MONEY,
     "revoke": _MONEY,
     "topup": _MONEY,
     "trial": _MONEY,
@@ -94,6 +97,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "withdrawals request": _MONEY,
     # the system as a whole
     "ask": _OWNER,
+    "backup": _OWNER,
     "db migrate": _OWNER,
     "drain": _OWNER,
     "node own": _OWNER,

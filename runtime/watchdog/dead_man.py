@@ -40,7 +40,7 @@ class DeadManSwitch:
         self._url = url
         self._interval = interval
         self._is_well = is_well
-        self._stop = threading.Event()
+        self._stop = threading.Event()  # lock-ok: its own thread waits for it; the loop only sets it
         self._told = ""
         self._thread = threading.Thread(target=self._run, name="dead-man", daemon=True)
 
