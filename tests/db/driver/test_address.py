@@ -108,3 +108,9 @@ async def test_a_missing_file_of_the_authority_is_named(tmp_path: Path) -> None:
         async with open_session(f"postgresql://u:{SECRET}@db/x?sslmode=verify-full&sslrootcert={missing}", "t"):
             pass
     assert SECRET not in str(caught.value)
+
+
+async def test_the_first_of_several_hosts_that_takes_writes_is_used(empty_database_dsn: str, tmp_path: Path) -> None:
+    dead_first = empty_database_dsn.replace("host=", f"host={tmp_path},").replace("port=5432", "port=5432,5432")
+    async with open_session(f"{dead_first}&target_session_attrs=read-write", "atlas/test") as session:
+        assert await session.statements.fetchval("SELECT NOT pg_is_in_recovery()")
