@@ -36,7 +36,9 @@ PROVEN = (
     "timezone",
 )
 """Settings that the server must say to have taken. It says nothing of `tcp_…` on a unix socket."""
-_WHO = "SELECT 'pid', pg_backend_pid()::text UNION ALL SELECT lower(name), setting FROM pg_catalog.pg_settings WHERE lower(name) IN "
+_WHO = (
+    "SELECT 'pid', pg_backend_pid()::text UNION ALL SELECT lower(name), setting FROM pg_settings WHERE lower(name) IN "
+)
 _WHO += str(PROVEN)  # COPY takes no parameters, and these names are quoted in SQL as in Python
 _POOLER = (
     "a connection pooler, such as PgBouncer, in between: it would lose our time limits and what is notified, and can run other "

@@ -85,8 +85,8 @@ def note_effect(driver: DriverConnection, text: str, *, in_transaction: bool) ->
         driver.session_changed = True
     if in_transaction and effect & Effect.TRANSACTION:
         error = LeaseMisused(
-            f'"{driver.label}" would have begun or ended its transaction by itself; commit and rollback belong to the caller: return, '
-            "or raise; for a part of the work use a savepoint"
+            f'"{driver.label}" would have begun or ended its transaction by itself; commit and rollback belong to the caller: '
+            "return, or raise; for a part of the work use a savepoint"
         )
         driver.needs_cleaning = True
         if driver.foreign_await is None:

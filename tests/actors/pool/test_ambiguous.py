@@ -25,7 +25,7 @@ COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 
 class Proxy:
-    """Stands between a pool and its server, and cuts the line at the next COMMIT (or `cut_at`): before the server hears it, or after."""
+    """Stands between a pool and its server, and cuts the line at the next COMMIT, before it is heard or after."""
 
     def __init__(self, server: str, *, heard: bool) -> None:
         self.server = server
@@ -142,7 +142,7 @@ async def test_a_statement_that_commits_by_itself_is_ambiguous_when_its_answer_i
         proxy.armed = True
         with (
             trio.fail_after(60),
-            pytest.raises(AmbiguousCommit, match="commits by itself.*1 statements or transactions"),
+            pytest.raises(AmbiguousCommit, match=r"commits by itself.*1 statements or transactions"),
         ):
             async with harness.pool.lease("insert") as lease:
                 await lease.execute("INSERT INTO t VALUES ('order 1')")
@@ -203,7 +203,7 @@ async def test_a_revoked_open_lease_says_what_is_known(empty_database_dsn: str) 
             harness.state.revoke(held, "an operator said so")
             await lease.execute("INSERT INTO t VALUES ('order 2')")
 
-        with trio.fail_after(60), pytest.raises(LeaseRevoked, match="said so.*1 statements or.* stay") as caught:
+        with trio.fail_after(60), pytest.raises(LeaseRevoked, match=r"said so.*1 statements or.* stay") as caught:
             async with harness.pool.lease("insert") as lease:
                 await revoke_it(lease)
         assert classify(caught.value) is Fault.AMBIGUOUS

@@ -50,7 +50,7 @@ SUITE = {
         "tests/actors/pool/test_limits.py",
         "tests/actors/pool/test_wakeups.py",
     ),
-    "sessions": ("tests/actors/pool/test_altered_tables.py", "tests/actors/pool/test_session_state.py"),
+    "sessions": ("tests/actors/pool/test_altered_tables.py", "tests/db/driver/test_statements.py"),
 }
 """What must pass on any server that is supported, in parts of about the same length."""
 

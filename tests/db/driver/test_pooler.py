@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from db.driver.connection import SessionLimits, session_settings
 from db.driver.session import open_session
@@ -83,10 +84,9 @@ async def test_another_programs_statement_is_not_run_by_asking_who_is_there(
     with pgbouncer(cluster, "transaction", IGNORED) as directory:
         dsn = f"postgresql://atlas@/{name}?host={directory}&port=6432"
         names = "".join(f"PREPARE __asyncpg_stmt_{number:x}__ AS DELETE FROM theirs;" for number in range(1, 40))
-        subprocess.run(
+        await trio.run_process(
             [str(cluster.binaries / "psql"), "-X", "-q", "-c", f"{names} PREPARE p AS SELECT 1", dsn],
-            check=True,
-            capture_output=True,
+            capture_stdout=True,
         )
         with pytest.raises(DatabaseUnusable, match="PgBouncer"):
             async with open_session(dsn, "atlas/test"):
