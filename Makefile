@@ -38,7 +38,7 @@ browsers: $(VENV)/dev.stamp  ## see the pages in a real Chromium as people see t
 clients: $(VENV)/dev.stamp  ## see that real clients import what is served and pass packets (3 minutes)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/clients
 
-ship: $(VENV)/dev.stamp  ## install, back up, restore and upgrade as an operator does (5 minutes)
+ship: $(VENV)/dev.stamp  ## install, back up, restore and upgrade as an operator does (4 minutes)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/ship
 
 proofs: $(VENV)/dev.stamp  ## break each promise on purpose and see that its test turns red; PROOFS="S-305" for some of them

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -45,3 +47,8 @@ def beyond_option(command: F) -> F:
 def allowance(ctx: click.Context, beyond: bool) -> Allowance:  # the flag as it was given
     """The limits that this command is held to, or that its operator exceeds."""
     return Allowance(load_config(ctx).section(LimitSettings), acting_operator(ctx).actor, may_exceed=beyond)
+
+
+def shown(path: Path) -> str:
+    """A path as it can be printed, whatever bytes its name has."""
+    return os.fsencode(path).decode(errors="replace")

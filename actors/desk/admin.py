@@ -13,11 +13,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from actors.desk.backlog import BacklogWatch
 from actors.desk.customers import Customers
+from actors.desk.money import MoneyPages
 from actors.desk.nodes import nodes_addition
 from actors.desk.pools import pools_addition
 from actors.desk.routes import PROBES, admin_app
 from actors.desk.trail import ActionTrail
 from actors.desk.withdrawals import Withdrawals
+from actors.desk.work import Work
 from actors.pool.client import pool_of
 from db.money import Money
 from db.settings import LimitSettings, WithdrawalSettings
@@ -122,7 +124,9 @@ class Admin(Actor):
                 self._backlog.addition,
                 pools_addition,
                 lambda desk: nodes_addition(desk, pool),
+                lambda _desk: Work(pool).addition(),
                 lambda _desk: customers.addition(),
+                lambda _desk: MoneyPages(pool).addition(),
                 lambda _desk: withdrawals.addition(),
             ]
         return Desk(

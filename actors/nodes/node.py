@@ -27,7 +27,7 @@ from actors.nodes.messages import (
     RestoreKeys,
 )
 from actors.nodes.ownership import NodeOwnership, NodeRestored
-from actors.nodes.trouble import WRONG_KEYS, NodeTrouble, NodeXrayEnded, xray_ended
+from actors.nodes.trouble import WRONG_KEYS, NodeTrouble, NodeXrayEnded, trouble_of_xray, xray_ended
 from actors.pool.client import pool_of
 from db.driver.classify import sqlstate
 from db.errors import LeaseError
@@ -320,6 +320,7 @@ class NodeActor(Actor):
         if times:
             self.context.emit(NodeXrayEnded(actor=self.context.name, times=times, why=state.xray_last_end))
         if not state.ready:
+            self._tell([Condition(f"xray of {self.context.name}", trouble_of_xray(state))])
             self._mark_away(f"its Xray is not ready: {state.why}")
             return
         # a node whose backend cannot reach its database keeps customers past their end: they may have paid
@@ -399,8 +400,7 @@ class NodeActor(Actor):
             state, self._skew, self._ended_too_soon, self.clock_tolerance, self._ownership, self._memory.trouble
         )
         trouble.measure(self.key)
-        for alert in self._conditions.update(trouble.conditions(self.context.name), trio.current_time()):
-            self.context.emit(alert.event(self.context.name))
+        self._tell(trouble.conditions(self.context.name))
         for kind in ("away", "database"):
             self.context.trouble(kind, "")
         for kind, why, blocks in trouble.reasons():
@@ -412,8 +412,11 @@ class NodeActor(Actor):
         ends = [Condition(subject, "")] if mistake != self._tls_mistake else []
         self._tls_mistake = mistake
         for condition in (*ends, Condition(subject, mistake)):
-            for alert in self._conditions.update([condition], trio.current_time()):
-                self.context.emit(alert.event(self.context.name))
+            self._tell([condition])
+
+    def _tell(self, conditions: Sequence[Condition]) -> None:
+        for alert in self._conditions.update(conditions, trio.current_time()):
+            self.context.emit(alert.event(self.context.name))
 
     async def _count_keys(self) -> None:
         """Say how many keys are wrong on this node, whether it can be reached or not: at each look while any is."""

@@ -78,6 +78,22 @@ def xray_ended(node: str, before: NodeState | None, state: NodeState) -> int:
     return state.xray_ends - known
 
 
+def trouble_of_xray(state: NodeState) -> str:
+    """What is wrong with the node's Xray; empty if it runs, or is only being started again after one end."""
+    times = state.xray_ends_in_a_row
+    if times < _AGAIN_AND_AGAIN:
+        return ""
+    if state.ready:
+        return (
+            f"its Xray ends again and again, {times} times in a row ({state.xray_last_end}), and cuts all its customers each "
+            "time: look at its log"
+        )
+    return (
+        f"its Xray does not run, after {times} tries in a row: {state.why}. No customer is served there; the agent answers, "
+        "keeps changes, and tries again every few seconds. Mend that on its host, and look at its log"
+    )
+
+
 @attrs.frozen
 class NodeTrouble:
     """The troubles of one node, each empty if there is none.
@@ -109,13 +125,7 @@ class NodeTrouble:
         """Judge a node by its state. `skew` is how far its time is ahead of the database's, `ended_too_soon` how many keys it
         takes to be over though it has confirmed a later end, `tolerance` how wrong a clock may be; times are in seconds.
         `memory` says why it is not trusted to keep what it accepts."""
-        ended = held = xray = ""
-        if state.xray_ends_in_a_row >= _AGAIN_AND_AGAIN:
-            xray = (
-                f"its Xray ends again and again, {state.xray_ends_in_a_row} times in a row ({state.xray_last_end}), and "
-                f"cuts all its "
-                "customers each time: look at its log"
-            )
+        ended = held = ""
         if ended_too_soon:
             ended = (
                 f"it has ended {ended_too_soon} keys whose time is not over: their customers are refused there. It gives them "
@@ -129,7 +139,7 @@ class NodeTrouble:
             held,
             _clock(skew, state.wall_skew, tolerance),
             ownership.trouble,
-            xray,
+            trouble_of_xray(state),
             memory,
             ownership.is_refused,
             (skew, state.wall_skew, state.ends_held, ended_too_soon),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import ClassVar, Final, Protocol, runtime_checkable
 
 import attrs
 
-from db.billing.orders import Quote
+from db.billing.orders import Quote, UsedRate
 from db.billing.pricing import Rate
 from db.errors import BusinessError
 from db.money import DIGITS, UNVALUED, Money
@@ -108,7 +109,7 @@ def quote_in(price: Money, settings: PricedIn, table: str, found: Rate | None) -
         raise BusinessError(f"{table}.asset = {asset!r} is no known asset; known are {known}")
     rate = _table_rate(settings, table, found) if settings.rate == FROM_TABLE else _own_rate(settings, table)
     _refuse_out_of_bounds(rate, settings, table)
-    return Quote(_amount(price, asset, rate, table), rate)
+    return Quote(_amount(price, asset, rate, table), rate, _used(settings, table, found))
 
 
 def rate_problem(settings: PricedIn) -> str:
@@ -131,6 +132,14 @@ def _own_rate(settings: PricedIn, table: str) -> Decimal:
             f'there is no rate for {settings.asset}: set {table}.rate to the roubles for one whole unit, such as "92.50"'
         )
     return value
+
+
+def _used(settings: PricedIn, table: str, found: Rate | None) -> UsedRate:
+    """Where the rate came from and what it had to keep to, for whoever looks at the order later."""
+    lowest, highest = (_decimal(text) if text else None for text in (settings.rate_lowest, settings.rate_highest))
+    if settings.rate != FROM_TABLE or found is None:
+        return UsedRate(f"{table}.rate", lowest=lowest, highest=highest)
+    return UsedRate(found.source, found.taken_at, timedelta(seconds=settings.rate_max_age), lowest, highest)
 
 
 def _table_rate(settings: PricedIn, table: str, found: Rate | None) -> Decimal:

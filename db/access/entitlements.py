@@ -39,6 +39,8 @@ class Grant:
     journal_id: int | None = None
     idempotency_key: str | None = None
     """For a grant that has neither an order nor a charge: a second one with the same key violates a constraint."""
+    kind: Literal["grant", "opening"] = "grant"
+    """`opening`: access that the customer brings from another system."""
     price: Money | None = None
     """The price basis for automatic renewals; only with whole days as the period."""
 
@@ -123,10 +125,10 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
             INSERT INTO entitlement_events (subscription_id, position, kind, source, tariff, period, previous_end, new_end,
                                             order_id, money_in_id, journal_id, actor, created_at, idempotency_key)
             SELECT id, (SELECT coalesce(max(position), 0) + 1 FROM entitlement_events WHERE subscription_id = subscription.id),
-                   'grant', $10, $11, $12, $13, $4, $14, $15, $16, $17, $18, $19
+                   $20, $10, $11, $12, $13, $4, $14, $15, $16, $17, $18, $19
             FROM subscription
             RETURNING id, subscription_id
-        ), laid AS ({_lay(first=20)})
+        ), laid AS ({_lay(first=21)})
         SELECT id, subscription_id FROM event
         """,  # noqa: S608 - one of the two statements above, and our own fragments
         wanted.customer_id if access.subscription_id is None else access.subscription_id,
@@ -145,6 +147,7 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
         wanted.actor,
         access.now,
         wanted.idempotency_key,
+        wanted.kind,
         *_columns(intervals),
     )
     assert written is not None, "the subscription was found under its lock, or inserted"

@@ -5,6 +5,7 @@ and a node refuses what is older than what it has.
 """
 
 from typing import Literal
+from uuid import UUID
 
 from db.tx import Tx
 from db.work.claims import revoked
@@ -18,12 +19,13 @@ def wanted_anew(status: Literal["pending", "removing"]) -> str:
     )
 
 
-async def want_present(tx: Tx, subscription_id: int) -> str:
+async def want_present(tx: Tx, subscription_id: int, uuid: UUID | None = None) -> str:
     """The subscription's key shall be on its nodes until the subscription's (new) end; returns the `key_id`.
 
     Keys that are wanted stay so. If none is, a customer who comes back gets the key they had, so that the link they kept
     works again; a removal that was still due is thereby dropped. Two kinds of keys never come back: one that no node took
-    (`give_up_key`), and one that a reissue replaced. Where no other is left, a new UUID is made. The activation worker is
+    (`give_up_key`), and one that a reissue replaced. Where no other is left, a new UUID is
+    made, or `uuid` taken, which a customer brings from another system. The activation worker is
     woken when the transaction commits.
     """
     key_id: str = await tx.fetchval(
@@ -46,7 +48,7 @@ async def want_present(tx: Tx, subscription_id: int) -> str:
             WHERE subscription_id = $1 AND wanted = 'present' AND given_up_at IS NOT NULL
         ), made AS (
             INSERT INTO vpn_keys (key_id, subscription_id, uuid, generation, wanted, activation_status)
-            SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), $1, gen_random_uuid(),
+            SELECT 'k' || replace(gen_random_uuid()::text, '-', ''), $1, coalesce($2::uuid, gen_random_uuid()),
                    1 + coalesce((SELECT max(generation) FROM vpn_keys WHERE subscription_id = $1), 0), 'present', 'pending'
             WHERE NOT EXISTS (SELECT FROM usable)
             RETURNING id, key_id
@@ -55,6 +57,7 @@ async def want_present(tx: Tx, subscription_id: int) -> str:
         ORDER BY id DESC LIMIT 1
         """,  # noqa: S608 - our own fragments
         subscription_id,
+        uuid,
     )
     return key_id
 

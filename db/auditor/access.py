@@ -60,6 +60,7 @@ class Access:
         self._bases: dict[int, int] = {}
         self._renewals = by(self.books["renewals"], "event_id")
         self._trials = by(self.books["trials"], "event_id")
+        self._openings = by(self.books["opening_grants"], "event_id")
         self._placements = by(self.books["first_placements"], "event_id")
         self._outages = by(self.books["prolongations"], "id")
         self._journals = by(self.books["journals"], "idempotency_key")
@@ -146,7 +147,7 @@ class Access:
             case "revoke" | "compensation":
                 return self._ended(number, timeline, event)
             case "opening":
-                return {"order_id": None, "money_in_id": None, "journal_id": None, "of_event_id": None}
+                return self._brought_along(event)
         return None
 
     def _bought(self, number: int, event: Row) -> Expected | None:
@@ -228,6 +229,22 @@ class Access:
         running = timeline.running(event["created_at"])
         period = timeline.overlap(outage["since"], outage["until"], event["created_at"])
         return {**expected, "period": period, **({} if running is None else {"tariff": running.tariff})}
+
+    def _brought_along(self, event: Row) -> Expected | None:
+        """Access until an end that it had in another system."""
+        opening = self._openings.get(event["id"])
+        if opening is None:
+            return None
+        return {
+            "customer": opening["customer_id"],
+            "source": opening["source"],
+            "tariff": opening["tariff"],
+            "period": opening["ends_at"] - opening["opened_at"],
+            "created_at": opening["opened_at"],
+            "actor": opening["actor"],
+            "idempotency_key": f"opening:{opening['idempotency_key']}",
+            **_alone(without_key=False),
+        }
 
     def _delayed(self, timeline: Timeline, event: Row) -> Expected | None:
         grant, placed = self._events.get(event["of_event_id"]), self._placements.get(event["of_event_id"])
@@ -321,7 +338,7 @@ class Access:
                 )
         for table, action in (("trials", "grant_trial"), ("renewals", "renew")):
             for row in self.books[table]:
-                if row["event_id"] not in self._events:
+                if row["event_id"] is not None and row["event_id"] not in self._events:
                     whose = row["customer_id"] if table == "trials" else self.customers.get(row["subscription_id"])
                     yield f"event {row['event_id']}", whose, f"the grant of {action}"
         ends = {(row["subscription_id"], row["kind"], row["created_at"]) for row in stored}
@@ -334,6 +351,9 @@ class Access:
                 number = number_in(said["subject"])
                 if number not in self.given and (number, kind, said["at"]) not in ends:
                     yield f"subscription {number}", said["customer_id"], f"an end by {said['action']} at {said['at']}"
+        for event_id, opening in self._openings.items():
+            if event_id not in self._events:
+                yield f"event {event_id}", opening["customer_id"], f"access brought along until {opening['ends_at']}"
         for refund in self.books["refunds"]:
             if refund["event_id"] is not None and refund["event_id"] not in self._events:
                 yield f"refund {refund['id']}", None, f"event {refund['event_id']}, which takes time back"

@@ -130,10 +130,13 @@ def subscriptions_name_the_tariff(derived: Derivation) -> Found:
 
 @rule("the plan of a subscription is the one bought last, at its price")
 def subscriptions_keep_the_plan(derived: Derivation) -> Found:
+    plans = {row["event_id"]: row["plan_days"] for row in derived.books["opening_grants"]}
+    paid = {row["event_id"]: row["price_amount"] for row in derived.books["opening_grants"]}
     bought = {
         event["subscription_id"]: event
         for event in sorted(derived.books["entitlement_events"], key=lambda event: event["position"])
-        if event["kind"] == "grant" and event["source"] in ("payment", "balance", "auto_renewal")
+        if (event["kind"] == "grant" and event["source"] in ("payment", "balance", "auto_renewal"))
+        or plans.get(event["id"]) is not None
     }
     orders = by(derived.books["orders"], "id")
     for row in derived.books["subscriptions"]:
@@ -146,9 +149,12 @@ def subscriptions_keep_the_plan(derived: Derivation) -> Found:
             price = (
                 order["price_amount"] if order else derived.prices.of_renewal(row["customer_id"], event["created_at"])
             )
+        days = event and event["period"].days
+        if event is not None and event["id"] in plans:
+            days, price = plans[event["id"]], paid[event["id"]]
         expected = {
             "plan_tariff": event and event["tariff"],
-            "period_days": event and event["period"].days,
+            "period_days": days,
             "price_amount": row["price_amount"] if event is not None and price is None else price,
             "price_currency": event and "RUB",
         }
@@ -157,7 +163,12 @@ def subscriptions_keep_the_plan(derived: Derivation) -> Found:
 
 @rule("automatic renewal is on because it was switched on, and until it is switched off")
 def renewal_is_switched(derived: Derivation) -> Found:
-    switches = {}
+    owned = {row["customer_id"]: row["id"] for row in derived.books["subscriptions"]}
+    switches = {
+        f"subscription:{owned[row['customer_id']]}": (row["opened_at"], True)
+        for row in derived.books["opening_grants"]
+        if row["auto_renew"] and row["customer_id"] in owned
+    }
     for row, details in derived.said("set_auto_renew"):
         switches[row["subject"]] = (row["at"], details["enabled"])
     for row in derived.books["subscriptions"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from typing import Any, Final
 
 from db.auditor.books import by, grouped, number_in
 from db.auditor.charges import CLOCKS_APART
@@ -181,3 +182,54 @@ def orders_are_quoted_at_their_rate(derived: Derivation) -> Found:
                 f"{allowed[0]} at a rate of {order['quoted_rate']}",
                 order["quoted_amount"],
             )
+
+
+@rule(
+    "an order in another asset keeps the rate that it is quoted at, which was young enough and within its bounds then"
+)
+def quotes_keep_their_rate(derived: Derivation) -> Found:
+    orders = by(derived.books["orders"], "id")
+    kept = by(derived.books["rates_kept"], "order_id")
+    began = min((row["kept_at"] for row in kept.values()), default=None)
+    set_by_hand = {
+        (row["subject"], row["at"]): (row["actor"], Decimal(details["rate"]))
+        for row, details in derived.said("set_rate")
+    }
+    operators = {(subject, actor) for (subject, _), (actor, _) in set_by_hand.items()}
+    for number, order in orders.items():
+        is_foreign = order["quoted_asset"] != order["price_currency"]
+        if number not in kept and is_foreign and began is not None and order["created_at"] >= began:
+            yield f"order {number}", order["customer_id"], "the rate that was used", None
+    for number, row in kept.items():
+        order = orders.get(number, _NONE)
+        owner, subject = order["customer_id"], f"rate:{row['asset']}"
+        expected = {
+            "asset": order["quoted_asset"],
+            "currency": order["price_currency"],
+            "rate": order["quoted_rate"],
+            "kept_at": order["created_at"],
+        }
+        said = set_by_hand.get((subject, row["observed_at"]))
+        if said is not None:
+            yield from differences(f"rate of order {number}", owner, {"source": said[0], "rate": said[1]}, row)
+        elif (subject, row["source"]) in operators:
+            expected["observed_at"] = f"when {row['source']} set it"
+        yield from differences(f"rate of order {number}", owner, expected, row)
+        if row["asset"] == row["currency"]:
+            yield f"rate of order {number}", owner, f"no rate of {row['asset']} in itself", row["rate"]
+        for bound, is_beyond in (
+            ("lowest", row["lowest"] is not None and row["rate"] < row["lowest"]),
+            ("highest", row["highest"] is not None and row["rate"] > row["highest"]),
+        ):
+            if is_beyond:
+                yield f"rate of order {number}, {bound}", owner, row[bound], row["rate"]
+        if row["observed_at"] is not None:
+            age = row["kept_at"] - row["observed_at"]
+            if not -CLOCKS_APART <= age <= row["max_age"] + CLOCKS_APART:
+                yield f"rate of order {number}, observed_at", owner, f"at most {row['max_age']} before", age
+
+
+_NONE: Final[dict[str, Any]] = dict.fromkeys(
+    ("customer_id", "quoted_asset", "price_currency", "quoted_rate", "created_at")
+)
+"""The columns of an order that is not there."""

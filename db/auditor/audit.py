@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from db.auditor import access_rules, asked_rules, fact_rules, money_rules, trail_rules
+from db.auditor import access_rules, asked_rules, fact_rules, money_rules, opening_rules, trail_rules
 from db.auditor.books import QUERIES, Books, read_books
 from db.auditor.checkpoint import Part, check_parts, digest_parts, write_parts
 from db.auditor.derivation import Derivation
 from db.auditor.findings import RULES, Finding, Rule, apply_rules
 from db.tx import Tx
 
-MODULES = (money_rules, access_rules, fact_rules, trail_rules, asked_rules)
+MODULES = (money_rules, access_rules, fact_rules, trail_rules, asked_rules, opening_rules)
 """Importing them registers their rules."""
 
 

@@ -26,10 +26,13 @@ QUERIES: Final[Mapping[str, str]] = {
     "withdrawal_confirmations": "SELECT * FROM withdrawal_confirmations",
     "cases": "SELECT id, kind, subject, customer_id, money_in_id, details::text AS details, state, opened_at, closed_at, "
     "closed_by FROM cases",
+    "rates_kept": "SELECT * FROM rates_kept",
     "referral_rewards": "SELECT * FROM referral_rewards",
     "reward_takebacks": "SELECT * FROM reward_takebacks",
     "referral_rules": "SELECT id, hold_days, valid_from FROM referral_rules",
     "purse_openings": "SELECT * FROM purse_openings",
+    "openings": "SELECT * FROM openings",
+    "opening_grants": "SELECT * FROM opening_grants",
     "subscriptions": "SELECT * FROM subscriptions",
     "entitlement_events": "SELECT * FROM entitlement_events",
     "entitlement_intervals": "SELECT * FROM entitlement_intervals",

@@ -24,6 +24,8 @@ FINAL: Final[Mapping[str, tuple[str, str]]] = {
     "entitlement_events": ("t", "created_at"),
     "journals": ("t", "created_at"),
     "money_in": ("t", "received_at"),
+    "openings": ("t", "opened_at"),
+    "opening_grants": ("t", "opened_at"),
     "orders": (
         "(id, customer_id, kind, tariff, days, list_amount, discount_source, discount_percent, promo_code_id, price_amount, "
         "price_currency, quoted_amount, quoted_asset, quoted_rate, idempotency_key, created_at, expires_at)",
@@ -36,6 +38,7 @@ FINAL: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "postings": ("t", "(SELECT created_at FROM journals j WHERE j.id = t.journal_id)"),
     "prolongations": ("t", "created_at"),
+    "rates_kept": ("t", "kept_at"),
     "referral_rewards": ("t", "created_at"),
     "referral_rules": ("t", "valid_from"),
     "refunds": ("t", "created_at"),
@@ -48,7 +51,12 @@ FINAL: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 """Tables whose rows or columns never change: what of them is kept, and when a row was written."""
-NUMBERS: Final = {"first_placements": "(extract(epoch FROM placed_at) * 1000000)::bigint"}
+NUMBERS: Final = {
+    "first_placements": "(extract(epoch FROM placed_at) * 1000000)::bigint",
+    "openings": "(extract(epoch FROM opened_at) * 1000000)::bigint",
+    "opening_grants": "event_id",
+    "rates_kept": "order_id",
+}
 """What numbers the rows of a table that has no `id`."""
 SETTLED: Final = "1 hour"
 """Rows are kept once they are so old. A number may be given before another and committed after it, by minutes at most."""

@@ -150,6 +150,9 @@ class Ledger:
         for opening in self.books["purse_openings"]:
             if opening["journal_id"] is not None:
                 yield Task(float(opening["journal_id"]), lambda row=opening: self._opening(row))  # type: ignore[misc]
+        for opening in self.books["openings"]:
+            key = f"opening:{opening['customer_id']}"
+            yield self._task(key, opening["opened_at"], self._brought_along, opening, key)
         yield from self._audited_tasks(subscriptions)
 
     def _audited_tasks(self, subscriptions: dict[Any, Row]) -> Iterator[Task]:
@@ -335,6 +338,15 @@ class Ledger:
         stored = self._by_id.get(opening["journal_id"])
         self.purses[customer, "customer"] = -legs["customer", customer]
         self._add("purse_split", None, customer, None, None, opening["moved_at"], legs, stored)
+
+    def _brought_along(self, opening: Row, key: str) -> None:
+        """What a customer had in another system: it came from there, not from outside."""
+        customer = opening["customer_id"]
+        legs: Legs = {(purse, customer): opening[purse] for purse in ("paid", "credit", "earned", "debt")}
+        legs["opening", None] = -sum(legs.values())
+        if any(legs.values()):
+            self._add("opening", key, customer, None, None, opening["opened_at"], legs)
+        self.rewards.brought_along(opening)
 
     def _withdrawal(self, withdrawal: Row, key: str) -> None:
         customer, amount = withdrawal["customer_id"], withdrawal["amount"]

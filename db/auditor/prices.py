@@ -71,6 +71,10 @@ class Prices:
         for order in self.books["orders"]:
             if order["state"] == "paid" and order["kind"] == "subscription":
                 self._plans[order["customer_id"]].append((order["paid_at"], order["tariff"], order["days"]))
+        for opening in self.books["opening_grants"]:
+            if opening["plan_days"] is not None:
+                plan = (opening["opened_at"], opening["tariff"], opening["plan_days"])
+                self._plans[opening["customer_id"]].append(plan)
         for plans in self._plans.values():
             plans.sort()
 

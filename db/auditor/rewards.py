@@ -87,6 +87,8 @@ class Rewards:
     prices: Prices = attrs.field(init=False)
     facts: Facts = attrs.field(init=False)
     _outside: dict[int, int] = attrs.field(factory=lambda: defaultdict(int))
+    _rewarded: dict[int, int] = attrs.field(factory=lambda: defaultdict(int))
+    """Outside money that was rewarded when it came in, before purses or in another system."""
     _friends: dict[int, set[int]] = attrs.field(factory=lambda: defaultdict(set))
     _referrers: dict[int, int] = attrs.field(factory=dict)
     _spent: dict[int, int] = attrs.field(factory=lambda: defaultdict(int))
@@ -110,8 +112,17 @@ class Rewards:
                     returned = [row["amount"] for row in refunds.get(charge["id"], ()) if row["created_at"] < moved_at]
                     outside += self.ends[charge["id"]].value - sum(returned)
             self._outside[number] = outside
+            self._rewarded[number] = opening["rewarded_paid"]
             if outside > 0:
                 self._pays(number, customers[number]["first_paid_at"] or opening["moved_at"])
+
+    def brought_along(self, opening: Row) -> None:
+        """Outside money that bought access in another system, and money that was rewarded there."""
+        customer = opening["customer_id"]
+        self._rewarded[customer] += opening["rewarded_paid"]
+        self._outside[customer] += opening["spent_paid"]
+        if opening["paid_since"] is not None:
+            self._pays(customer, opening["paid_since"])
 
     def hold_at(self, at: datetime) -> timedelta:
         """How long a reward of that moment is held back."""
@@ -158,11 +169,10 @@ class Rewards:
         return reward
 
     def _unrewarded(self, spending: Spending) -> int:
-        """Outside money that was rewarded when it came in, before purses, is spent first and not rewarded again."""
+        """Outside money that was rewarded when it came in is spent first and not rewarded again."""
         if spending.money_in_id is not None:
             return spending.outside
-        opening = self.openings.get(spending.customer_id)
-        rewarded = 0 if opening is None else opening["rewarded_paid"]
+        rewarded = self._rewarded[spending.customer_id]
         before = self._spent[spending.customer_id]
         after = self._spent[spending.customer_id] = before + spending.outside
         return max(0, after - rewarded) - max(0, before - rewarded)

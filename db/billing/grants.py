@@ -44,8 +44,9 @@ async def grant_trial(
                        AND expires_at > atlas_now()) AS is_running,
                EXISTS (SELECT FROM subscriptions WHERE customer_id = $1 AND state = 'revoked') AS is_revoked,
                EXISTS (SELECT FROM entitlement_events e JOIN subscriptions s ON s.id = e.subscription_id
-                       WHERE s.customer_id = $1 AND e.kind = 'grant'
-                         AND e.source IN ('payment', 'balance', 'auto_renewal')) AS has_bought
+                       WHERE s.customer_id = $1 AND e.kind IN ('grant', 'opening')
+                         AND e.source IN ('payment', 'balance', 'auto_renewal')
+                       UNION ALL SELECT FROM openings WHERE customer_id = $1 AND spent_paid > 0) AS has_bought
         """,
         customer.id,
     )

@@ -26,6 +26,7 @@ SystemAccount = Literal[
     "withdrawal_reserve",
     "suspense",
     "adjustment",
+    "opening",
 ]
 JournalKind = Literal[
     "purchase",
@@ -43,6 +44,7 @@ JournalKind = Literal[
     "withdrawal_release",
     "compensation",
     "admin_adjust",
+    "opening",
 ]
 PurseKind = Literal["paid", "credit", "earned", "debt"]
 SPENDING_ORDER: Sequence[PurseKind] = ("paid", "credit", "earned")

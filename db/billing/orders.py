@@ -28,6 +28,23 @@ _PHONE = re.compile(r"\d{7,15}")
 
 
 @attrs.frozen
+class UsedRate:
+    """Where the rate of a quote comes from, and what it had to keep to when it was used."""
+
+    source: str
+    """The provider that said so, who set it, or the setting."""
+    observed_at: datetime | None = None
+    """When; with `max_age`, and only with it. `None`: a setting, which has no age."""
+    max_age: timedelta | None = None
+    lowest: Decimal | None = None
+    highest: Decimal | None = None
+
+
+_UNNAMED = UsedRate("caller")
+"""Of a quote whose maker does not say where the rate comes from."""
+
+
+@attrs.frozen
 class Quote:
     """What the provider will charge, exactly, and at which rate it was computed."""
 
@@ -35,6 +52,8 @@ class Quote:
     """In the smallest unit of the provider's asset."""
     rate: Decimal
     """Roubles for one whole unit of the asset."""
+    used: UsedRate = attrs.field(default=_UNNAMED, eq=False)
+    """Kept with an order in another asset than roubles, so that it can be audited; not read again with the order."""
 
 
 @attrs.frozen
@@ -288,7 +307,7 @@ async def _insert_row(
     charged = quote or Quote(priced.price, Decimal(1))
     if charged.amount.currency == priced.price.currency and charged.amount != priced.price:
         raise BusinessError(f"the provider was asked for {charged.amount}, the price is {priced.price}")
-    return await tx.fetchrow(
+    row = await tx.fetchrow(
         """
         INSERT INTO orders (customer_id, kind, tariff, days, list_amount, discount_source, discount_percent,
                             promo_code_id, price_amount, price_currency, quoted_amount, quoted_asset, quoted_rate,
@@ -317,6 +336,27 @@ async def _insert_row(
         paid_from,
         priced.unused_promo_id,
         receipt_contact,
+    )
+    if row is not None and charged.amount.currency != priced.price.currency:
+        await _keep_rate(tx, row["id"], charged, priced.price.currency)
+    return row
+
+
+async def _keep_rate(tx: Tx, order_id: int, quote: Quote, currency: str) -> None:
+    await tx.execute(
+        """
+        INSERT INTO rates_kept (order_id, asset, currency, rate, source, observed_at, max_age, lowest, highest)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        """,
+        order_id,
+        quote.amount.currency,
+        currency,
+        quote.rate,
+        quote.used.source,
+        quote.used.observed_at,
+        quote.used.max_age,
+        quote.used.lowest,
+        quote.used.highest,
     )
 
 

@@ -129,8 +129,8 @@ async def withdrawable(tx: Tx, customer_id: int, currency: str = "RUB") -> Withd
 async def note_spending(tx: Tx, buyer: Buyer, journal_id: int, paid: Money) -> ReferralReward | None:
     """Note what a purchase from the balance took from the purse `paid`: reward the referrer, if there is one.
 
-    What was rewarded when it came in, before top-ups stopped earning anything, is not rewarded again: such money counts as
-    spent first. The caller has posted the journal and holds the rows of both. `None`: nothing is rewarded.
+    What was rewarded when it came in, before top-ups stopped earning anything or in another system, is not rewarded again:
+    such money counts as spent first. The caller has posted the journal and holds the rows of both. `None`: nothing is rewarded.
     """
     if not paid:
         return None
@@ -149,7 +149,10 @@ async def note_spending(tx: Tx, buyer: Buyer, journal_id: int, paid: Money) -> R
                 WHERE f.journal_id > o.last_journal
                   AND EXISTS (SELECT FROM journals c WHERE c.money_in_id = f.money_in_id
                               AND c.kind IN ('topup', 'payment_credit', 'case_credit'))), 0) AS rewarded
-            FROM purse_openings o WHERE o.customer_id = $1 AND o.rewarded_paid > 0
+            FROM (SELECT customer_id, sum(rewarded_paid) AS rewarded_paid, max(last_journal) AS last_journal
+                  FROM (SELECT customer_id, rewarded_paid, last_journal FROM purse_openings WHERE customer_id = $1
+                        UNION ALL SELECT customer_id, rewarded_paid, 0 FROM openings WHERE customer_id = $1) AS each
+                  WHERE rewarded_paid > 0 GROUP BY customer_id) AS o
         ), spent AS (
             SELECT -coalesce(sum(p.amount), 0) AS amount FROM accounts a
             JOIN postings p ON p.account_id = a.id JOIN journals j ON j.id = p.journal_id
@@ -352,6 +355,7 @@ async def forget_refunded_payments(tx: Tx, customer_id: int) -> None:
               WHERE m.customer_id = $1
                 AND m.booked_amount > (SELECT coalesce(sum(amount), 0) FROM refunds WHERE money_in_id = m.id))
           AND coalesce((SELECT spent_paid FROM purse_openings WHERE customer_id = $1), 0)
+              + coalesce((SELECT spent_paid FROM openings WHERE customer_id = $1), 0)
               + coalesce((SELECT -sum(p.amount) FROM accounts a JOIN postings p ON p.account_id = a.id
                           JOIN journals j ON j.id = p.journal_id
                           WHERE a.customer_id = $1 AND a.kind = 'paid' AND j.kind IN ('balance_purchase', 'auto_renewal')), 0)

@@ -125,7 +125,7 @@ def config_option(command: F) -> F:
         metavar="FILE",
         expose_value=False,
         callback=_keep(_CONFIG),
-        help="The configuration. Default: $ATLAS_CONFIG, ./supervisor.toml, the one shipped with ATLAS.",
+        help="The configuration. Default: $ATLAS_CONFIG, ./supervisor.toml; in a checkout, the one there.",
     )(command)
 
 

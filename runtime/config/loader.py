@@ -40,7 +40,8 @@ CONFIG_FILE: Final = "supervisor.toml"
 
 
 def find_config(given: Path | None, env: Mapping[str, str], directory: Path | None = None) -> Path:
-    """The file to load: `given`, else $ATLAS_CONFIG, else ./supervisor.toml, else the copy shipped beside the packages.
+    """The file to load: `given`, else $ATLAS_CONFIG, else ./supervisor.toml, else, in a checkout of the source, the one beside
+    the packages.
 
     A file that was asked for is returned even if it does not exist (loading it says so). Raises ConfigError when none was
     asked for and none is found.
@@ -55,7 +56,8 @@ def find_config(given: Path | None, env: Mapping[str, str], directory: Path | No
         if candidate.is_file():
             return candidate
     raise ConfigError(
-        f"there is no configuration: neither {here} nor {shipped} exists; pass --config FILE or set {CONFIG_VARIABLE}"
+        f"there is no configuration: {here} does not exist; `atlas init` writes one here, --config FILE or {CONFIG_VARIABLE} "
+        "names another"
     )
 
 

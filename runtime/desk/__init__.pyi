@@ -7,6 +7,7 @@ from .desk import Desk as Desk
 from .page import Action as Action
 from .page import Addition as Addition
 from .page import Button as Button
+from .page import Download as Download
 from .page import Field as Field
 from .page import Figure as Figure
 from .page import Need as Need

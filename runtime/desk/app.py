@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.control.protocol import ControlError
 from runtime.desk.desk import LANGUAGES, STATIC, STREAMS, STREAMS_OF_ONE, Desk, asset, content, page_context
 from runtime.desk.guard import Guard
-from runtime.desk.page import Action, NotFound, Page, View
+from runtime.desk.page import Action, Download, NotFound, Page, View
 from runtime.desk.session import LIFETIME
 from runtime.desk.stream import PartsStream
 from runtime.error_text import error_text
@@ -105,6 +105,8 @@ class _Site:
             view = View(self._desk, who, _language(request), request)
             try:
                 demand(who, page.least, f"the page {page.path}")
+                if page.download is not None:
+                    return _kept(request, await page.download(view))
                 extra = {} if page.context is None else await page.context(view)
             except NotAllowed as error:
                 return self._error(view, 403, error)
@@ -370,6 +372,11 @@ def _packed(request: Request, body: bytes, kind: str, status: int, headers: Mapp
         answer.headers["content-encoding"] = "gzip"
         answer.headers["content-length"] = str(len(answer.body))
     return answer
+
+
+def _kept(request: Request, file: Download) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{file.name}"'}
+    return _packed(request, file.content.encode(), file.kind, 200, headers)
 
 
 async def _form(request: Request) -> dict[str, str]:

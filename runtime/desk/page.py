@@ -47,6 +47,15 @@ class NotFound(AtlasError):
 
 
 @attrs.frozen
+class Download:
+    """A file that a browser keeps: its name, its media type such as `text/csv`, and what is in it."""
+
+    name: str
+    kind: str
+    content: str
+
+
+@attrs.frozen
 class Page:
     """A page: `path` may have parameters, as Starlette writes them; `title` is English and is translated.
 
@@ -61,6 +70,8 @@ class Page:
     context: Callable[[View], Awaitable[Mapping[str, object]]] | None = None
     sources: Callable[[View], Sequence[Source]] | None = None
     is_in_menu: bool = True
+    download: Callable[[View], Awaitable[Download]] | None = None
+    """What is answered instead of a page; it may wait, and raises as `context` does."""
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "run": None,
     "check": None,
     "completion": None,
+    "init": None,
     "operators add": None,
     "operators list": None,
     "operators whoami": None,
@@ -29,6 +30,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "node run": None,
     "node state": None,
     "node usage": None,
+    "restore": None,
     "tunnel": None,
     # the system, without customers
     "crashes": _VIEWER,
@@ -75,6 +77,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "rates set": _MONEY,
     "refund": _MONEY,
     "renewals now": _MONEY,
+    "report": _MONEY,
     "revoke": _MONEY,
     "topup": _MONEY,
     "trial": _MONEY,
@@ -84,6 +87,7 @@ LEAST_ROLES: Final[Mapping[str, Role | None]] = {
     "withdrawals request": _MONEY,
     # the system as a whole
     "ask": _OWNER,
+    "backup": _OWNER,
     "db migrate": _OWNER,
     "drain": _OWNER,
     "node own": _OWNER,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -94,6 +97,19 @@ def trail(shop: Running) -> str:
     async def run() -> str:
         async with open_session(shop.env["ATLAS__DATABASE__DSN"], "test") as session:
             return await session.run("read", read)
+
+    return trio.run(run)
+
+
+def change(shop: Running, statement: str) -> list[int]:
+    """Run a statement in the shop's database; returns the first column of what it gives."""
+
+    async def run() -> list[int]:
+        async def execute(tx: Tx) -> list[int]:
+            return [row["id"] for row in await tx.fetch(statement)]
+
+        async with open_session(shop.env["ATLAS__DATABASE__DSN"], "test") as session:
+            return await session.run("change", execute)
 
     return trio.run(run)
 
@@ -211,6 +227,71 @@ def test_a_withdrawal_shows_where_its_money_came_from_and_is_paid_by_money_alone
     assert '"paid"' in shop.atlas("withdrawals", "list", "--state", "all", "--json")
 
 
+def test_a_row_that_fails_is_tried_again_or_given_up_from_the_page_of_work(browser: Chromium, shop: Running) -> None:
+    first, second = change(
+        shop,
+        "UPDATE outbox SET attempts = 3, last_error = '<b>no bot</b>', next_attempt_at = atlas_now() + interval '1 hour' "
+        "WHERE id IN (SELECT id FROM outbox WHERE state = 'pending' ORDER BY id LIMIT 2) RETURNING id",
+    )
+    with viewer(browser, shop, "support") as sue:
+        sue.go("/work")
+        row = sue.page.locator("tr", has_text="<b>no bot</b>")
+        browser.expect(row).to_have_count(2)
+        assert sue.page.locator("main b").count() == 0
+        sue.page.click(f"a[aria-label='Try again: notifications {first}']")
+        fill(sue, why="the bot is there again")
+        browser.expect(sue.page.locator(".said")).to_contain_text(f"notifications {first}: is tried again now")
+        assert change(shop, f"SELECT id FROM outbox WHERE id = {first} AND next_attempt_at <= atlas_now()") == [first]
+        sue.page.click(f"a[aria-label='Give up: notifications {second}']")
+        fill(sue, why="it says nothing any more")
+        browser.expect(sue.page.locator(".said")).to_contain_text(f"notifications {second}: given up")
+        assert change(shop, f"SELECT id FROM outbox WHERE id = {second} AND state = 'undeliverable'") == [second]
+        wrong = {"queue": "notifications", "number": str(second), "why": "once more"}
+        answer = sue.page.request.post(f"{shop.url}/act/retry", form=wrong, headers={"origin": shop.url})
+        assert answer.status == 409 and "does not wait any more" in answer.text()
+        wrong |= {"queue": "activation", "number": "1"}
+        answer = sue.page.request.post(f"{shop.url}/act/give-up", form=wrong, headers={"origin": shop.url})
+        assert answer.status == 409 and "is not given up" in answer.text()
+        told = change(
+            shop,
+            "SELECT count(*)::bigint AS id FROM audit WHERE actor = 'operator:sue' AND (action IN ('work.retry', 'work.give_up') "
+            "OR (action = 'desk.why' AND details->>'why' IN ('the bot is there again', 'it says nothing any more')))",
+        )
+        assert told == [4], "each is in the trail with who and why"
+    with viewer(browser, shop, "viewer") as vera:
+        assert vera.page.request.get(f"{shop.url}/work").status == 403
+
+
+def test_the_page_of_money_and_its_file_say_what_the_command_line_says(browser: Chromium, shop: Running) -> None:
+    said = json.loads(shop.atlas("report", "--json"))
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/money")
+        text = mona.page.inner_text("main")
+        total = f"{said['all']['revenue'] / 100:.2f} RUB"
+        assert total in text and "basic 30" in text and "manual" in text and "invited" in text
+        assert f"{said['held']['purses'] / 100:.2f} RUB" in text
+        assert len(mona.page.content()) < 60_000
+        for by in ("day", "plan", "provider", "source", "promo"):
+            answer = mona.page.request.get(f"{shop.url}/money/{by}.csv?days=30")
+            assert answer.status == 200 and "attachment" in answer.headers["content-disposition"]
+            rows = list(csv.DictReader(io.StringIO(answer.text())))
+            wanted = [(row[by], row["sold"], row["new"], row["lapsed"]) for row in said["by"][by]]
+            assert [
+                (row[by], round(float(row["sold"]) * 100), int(row["new"]), int(row["lapsed"])) for row in rows
+            ] == wanted
+        mona.page.click("main a:text-is('7')")
+        browser.expect(mona.page.locator(".lead")).to_contain_text("7 days")
+        mona.page.fill("#from", "2020-01-01")
+        mona.page.fill("#to", "2020-01-03")
+        mona.page.click("text=Show")
+        browser.expect(mona.page.locator(".lead")).to_contain_text("2020-01-01 – 2020-01-03, 3 days")
+        mona.go("/money?from=2026-02-31")
+        browser.expect(mona.page.locator("[role=alert]")).to_contain_text("from is a day such as")
+        mona.page.request.get(f"{shop.url}/money/evil.csv")
+    with viewer(browser, shop, "support") as sue:
+        assert sue.page.request.get(f"{shop.url}/money/day.csv").status == 403
+
+
 def test_the_page_of_nodes_tells_which_is_ready_and_what_is_wanted_there(browser: Chromium, shop: Running) -> None:
     with viewer(browser, shop, "viewer") as vera:
         vera.go("/nodes")
@@ -223,10 +304,12 @@ def test_the_page_of_nodes_tells_which_is_ready_and_what_is_wanted_there(browser
 @pytest.mark.parametrize("phone", [False, True])
 def test_axe_finds_nothing_on_these_pages_in_either_language(browser: Chromium, shop: Running, phone: bool) -> None:
     with viewer(browser, shop, language="ru" if phone else "en", dark=phone, phone=phone) as anna:
-        for path in ("/customers/42",) if phone else ("/pools", "/customers/42", "/nodes", "/withdrawals"):
+        for path in (
+            ("/customers/42",) if phone else ("/pools", "/customers/42", "/nodes", "/withdrawals", "/money", "/work")
+        ):
             anna.go(path)
             assert anna.axe() == [], path
-        for path in ("/", "/pools", "/customers/42", "/cases", "/nodes", "/withdrawals"):
+        for path in ("/", "/pools", "/customers/42", "/cases", "/nodes", "/withdrawals", "/money", "/work"):
             anna.go(path)
             assert anna.page.evaluate("document.documentElement.scrollWidth") <= (390 if phone else 1280), path
         assert anna.complaints == []
@@ -244,3 +327,9 @@ def test_the_pictures_of_the_documentation_are_taken_of_a_shop_in_trouble(browse
     with viewer(browser, shop, "money", dark=True) as mona:
         mona.go("/customers/42")
         mona.take_picture("desk-customer")
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/money")
+        mona.take_picture("desk-money")
+    with viewer(browser, shop, "support", dark=True) as sue:
+        sue.go("/work")
+        sue.take_picture("desk-work")

@@ -51,16 +51,17 @@ _STOP_SECONDS: Final = 1.0
 async def run_agent(settings: AgentSettings, *, parent_stdin: bool) -> None:
     """Run the node until SIGTERM, SIGINT or, with `parent_stdin`, the end of standard input.
 
-    Once Xray accepts connections, prints one line of JSON on standard output:
+    Once Xray accepts connections, or could not be started, prints one line of JSON on standard output:
     {"listening": "http://127.0.0.1:8700", "inbound": {…}}. Everything else goes to standard error. Raises the
-    AgentError or XrayError that keeps it from starting. Started by systemd, it says there when it is ready, and that it is
-    alive.
+    AgentError that keeps it from starting; an Xray that does not start is told by the interface, and started again. Started
+    by systemd, it says there when it is ready, and that it is alive.
     """
     check_settings(settings)
     token = read_token(settings.token_file)
     tls = None if settings.tls is None else tls_context(settings.tls)
     files.make_private_directory(settings.data_dir)
     lock = files.lock_directory(settings.data_dir)
+    files.remove_unfinished(settings.data_dir)
     systemd = Systemd.from_environment()
     try:
         async with trio.open_nursery() as nursery:
@@ -126,7 +127,10 @@ async def _serve(settings: AgentSettings, token: Secret, tls: ssl.SSLContext | N
             listening = url_of(listener, "http" if tls is None else "https")
             nursery.start_soon(server.run, listener, trio.Event())
             _announce({"listening": listening, "inbound": attrs.asdict(facts), "pid": os.getpid()})
-            systemd.status(f"customers on {facts.host}:{facts.port}, the backend on {listening}")
+            customers = (
+                f"customers on {facts.host}:{facts.port}" if xray.current else "Xray does not start, see the log"
+            )
+            systemd.status(f"{customers}, the backend on {listening}")
             systemd.ready()
             await _keep_alive(systemd)
 
@@ -246,7 +250,7 @@ def run(
     """Run a VPN node: Xray, the keys it serves, and the interface the backend drives it by.
 
     With --config everything is read from there and flags override it; without, --data-dir and --token-file make a node
-    for this machine only. Prints one line of JSON when customers can connect. Exit codes: 0 stopped, 69 a port is
+    for this machine only. Prints one line of JSON when it answers and Xray was started. Exit codes: 0 stopped, 69 a port is
     taken, 77 data directory not accessible, 78 configuration wrong or data damaged.
     """
     if parent_stdin:

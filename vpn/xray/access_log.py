@@ -12,6 +12,9 @@ _STARTED = re.compile(r"core: Xray (\S+) started")
 # Everything after the address is chosen by the customer (the destination), except the very end.
 _ACCEPTED = re.compile(r"^\S+ \S+ from (?:tcp:|udp:)?(\S+):(\d{1,5}) accepted .* email: (\S+)$")
 
+# With an address in it that is a customer's, whether it was let in or not.
+_ABOUT_A_CUSTOMER = re.compile(r"^\S+ \S+ from \S+ (?:accepted|rejected)\b")
+
 
 @attrs.frozen
 class Source:
@@ -47,6 +50,11 @@ def parse_access(line: str) -> Access | None:
         return Access(email.lower(), source_of(address, int(port)))
     except ValueError:
         return None
+
+
+def is_about_a_customer(line: str) -> bool:
+    """Whether this line says who connected from where, and so is to be kept out of logs and errors."""
+    return _ABOUT_A_CUSTOMER.match(line) is not None
 
 
 def parse_started(line: str) -> str | None:

@@ -19,7 +19,7 @@ import trio
 from runtime import redact
 from runtime.child_process import PIPE, ChildProcess, spawn
 from vpn.errors import XrayCannotListen, XrayConfigRefused, XrayEnded
-from vpn.xray.access_log import parse_started
+from vpn.xray.access_log import is_about_a_customer, parse_started
 from vpn.xray.shim import LENGTH
 
 EXIT_CONFIG_REFUSED: Final = 23
@@ -111,7 +111,7 @@ class XrayProcess:
                 await child.wait()  # the readers end with it
         if limit.cancelled_caught:
             raise XrayEnded(
-                f"{self.name}: Xray did not say within {self.started_within:g} s that it had started{self._last_lines()}"
+                f"{self.name}: Xray did not say within {self.started_within:g} s that it had started{self.last_words}"
             )
         status = await child.wait()
         if not has_started:
@@ -162,20 +162,26 @@ class XrayProcess:
                 line = raw.decode(errors="replace").rstrip("\r")
                 if not line:
                     continue
-                if not started.is_set() and (version := parse_started(line)) is not None:
-                    self.version = version
-                    started.set()
-                self._tail.append(line)
+                if not is_about_a_customer(line):
+                    if (version := parse_started(line)) is None:
+                        self._tail.append(line)
+                    elif not started.is_set():
+                        self.version = version
+                        started.set()
                 self.on_line(line)
 
-    def _last_lines(self) -> str:
+    @property
+    def last_words(self) -> str:
+        """The last lines that it printed, for the end of a sentence: redacted, and without those about customers. Empty if
+        there are none."""
         return f"; its last words: {redact(' | '.join(self._tail))}" if self._tail else ""
 
     def _why_ended(self, status: int) -> XrayConfigRefused | XrayCannotListen | XrayEnded:
         if status == EXIT_CONFIG_REFUSED:
-            return XrayConfigRefused(f"{self.name}: configuration refused by Xray (exit status 23){self._last_lines()}")
+            return XrayConfigRefused(f"{self.name}: configuration refused by Xray (exit status 23){self.last_words}")
         if status == EXIT_CANNOT_LISTEN:
             return XrayCannotListen(
-                f"{self.name}: cannot listen on {self.listening_on} (exit status 255){self._last_lines()}"
+                f"{self.name}: cannot listen on {self.listening_on} (exit status 255): the port is taken or not allowed, or, "
+                f"if it is free, Xray does not take a value of its inbound{self.last_words}"
             )
-        return XrayEnded(f"{self.name}: Xray ended with status {status} before it had started{self._last_lines()}")
+        return XrayEnded(f"{self.name}: Xray ended with status {status} before it had started{self.last_words}")

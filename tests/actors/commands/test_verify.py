@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -112,8 +113,8 @@ def test_the_auditor_derives_everything_once_and_again_when_asked(
     assert "everything stored follows from the facts" in printed.out
     steps = [line.removeprefix("auditor: ") for line in printed.err.splitlines() if line.startswith("auditor: ")]
     assert steps[0] == "comparing everything with what was audited before"
-    assert steps[-1].startswith("[46/46] ")
-    assert steps[-1].endswith(": holds")
+    assert re.fullmatch(r"\[(\d+)/\1\] .*: holds", steps[-1]), "each of so many, and the last is the last"
+    assert len(steps) > 40
 
 
 @pytest.mark.unchecked_money("it makes up a payment")

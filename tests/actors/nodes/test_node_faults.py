@@ -25,6 +25,7 @@ from tests.actors.nodes.lying_proxy import LyingProxy, lists, loses, lying_proxy
 from tests.fork_server import shared_fork_server
 from tests.vpn.agent.http.test_tls import tls_agent
 from tests.vpn.agent.test_faults import limit_files, xray_of
+from tests.vpn.agent.test_xray_down import port_taken
 from tests.vpn.agents import TOKEN, RunningAgent, gone, key
 from tests.vpn.certificate import Authority
 from tests.vpn.origin import PAGE, Origin, origin_server
@@ -377,6 +378,37 @@ async def test_an_xray_that_ends_again_and_again_reaches_the_backend(harness: No
     await harness.until(is_said)
     ended = [event for event in harness.pool.events if isinstance(event, NodeXrayEnded) and event.actor == "node.oslo"]
     assert sum(event.times for event in ended) == 3
+
+
+async def test_an_xray_that_does_not_start_is_a_condition_until_it_does_and_others_serve(harness: NodeHarness) -> None:
+    await serve(harness, 1)
+    address, agent = harness.pool.system.address("node.oslo"), harness.agents["oslo"]
+
+    def said(kind: type[ConditionBegan | ConditionEnded]) -> list[Any]:
+        subject = "xray of node.oslo"
+        return [event for event in harness.pool.events if isinstance(event, kind) and event.subject == subject]
+
+    async with port_taken(agent):
+
+        async def is_named() -> bool:
+            return any(
+                "does not run" in event.trouble and "cannot listen" in event.trouble for event in said(ConditionBegan)
+            )
+
+        await harness.until(is_named)
+        assert not address.readiness[0] and "its Xray is not ready" in address.readiness[1]
+        await harness.buy(2)
+
+        async def is_served_elsewhere() -> bool:
+            return [node.name for node in (await harness.key(2)).nodes] == ["rome"]
+
+        await harness.until(is_served_elsewhere)
+
+    async def is_over() -> bool:
+        return bool(said(ConditionEnded)) and address.readiness[0]
+
+    await harness.until(is_over)
+    await converged(harness, "oslo", "rome")
 
 
 async def test_a_mistake_of_tls_is_a_condition_that_names_it_and_the_next_one_as_well(

@@ -81,7 +81,8 @@ async def test_a_node_back_from_a_snapshot_is_named_and_gets_what_it_forgot(harn
 
     await harness.until(is_named)
     await harness.until(is_whole_again, within=20)
-    assert next(event.changes for event in harness.pool.events if isinstance(event, NodeForgot)) >= 2
+    # a key that the comparison after the start has put again before the look is not missed any more
+    assert next(event.changes for event in harness.pool.events if isinstance(event, NodeForgot)) >= 1
     assert harness.pool.system.address("node.oslo").readiness[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import attrs
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from actors.payments.quotes import QuoteTooCoarse, RateMissing, RateOutOfBounds, RateTooOld, quote_in
 from actors.payments.settings import CryptoBotSettings, YooKassaSettings
+from db.billing.orders import UsedRate
 from db.billing.pricing import RATED, Rate
 from db.errors import BusinessError
 from db.money import DIGITS, Money
@@ -102,3 +103,11 @@ def test_a_rate_of_the_table_is_used_while_it_is_new_and_within_its_bounds() -> 
 def test_a_rate_that_is_set_by_half_is_refused_at_the_start(rate: str, lowest: str, highest: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         priced("USDT", rate, lowest, highest)
+
+
+def test_a_quote_says_where_its_rate_comes_from_and_what_it_had_to_keep_to() -> None:
+    of_setting = quote_in(PRICE, priced("USDT", "92.50", highest="95"), "payments.cryptobot", None).used
+    assert of_setting == UsedRate("payments.cryptobot.rate", highest=Decimal(95))
+    found = rate_of("USDT", "92.50", age=60.0)
+    of_table = quote_in(PRICE, priced("USDT", "table", "90", "95"), "payments.cryptobot", found).used
+    assert of_table == UsedRate("cryptobot", found.taken_at, timedelta(seconds=900), Decimal(90), Decimal(95))

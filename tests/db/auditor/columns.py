@@ -59,6 +59,8 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     "first_placements": {},
     "journals": {"id": IDENTITY, "note": WORDS},
     "money_in": {"id": IDENTITY, "stated": "a provider's words about an amount that has no value here"},
+    "openings": {},
+    "opening_grants": {},
     "orders": {
         "id": IDENTITY,
         "unused_promo_id": "a code that lowered nothing and was not used",
@@ -81,6 +83,7 @@ NOT_MONEY: Final[Mapping[str, Mapping[str, str]]] = {
     "prolongations": {"id": IDENTITY, "reason": WORDS},
     "promo_codes": {"id": IDENTITY, "created_at": "when the row was written; nothing follows from it"},
     "promo_uses": {},
+    "rates_kept": {},
     "referral_rewards": {"id": IDENTITY},
     "referral_rules": {"id": IDENTITY},
     "refunds": {"id": IDENTITY},

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
+from uuid import UUID
 
 import attrs
 
@@ -13,9 +14,9 @@ from db.billing.adjustments import adjust_balance
 from db.billing.cases import credit_case
 from db.billing.compensation import compensate
 from db.billing.grants import grant_access, grant_trial
-from db.billing.orders import Quote, cancel_order, open_order, open_topup
+from db.billing.orders import Quote, UsedRate, cancel_order, open_order, open_topup
 from db.billing.payment_facts import Captured, FinalizePurchase, PurchaseOutcome
-from db.billing.pricing import set_personal_discount, set_vip
+from db.billing.pricing import set_personal_discount, set_rate, set_vip
 from db.billing.promos import add_promo
 from db.billing.provider_events import settle_event, store_event
 from db.billing.provider_refunds import ProviderRefund, RefundAnswer, reserve_refund, settle_refund
@@ -29,6 +30,7 @@ from db.keys.activation import claim_activations, confirm_activation
 from db.keys.claims import NodeConfirmation
 from db.keys.nodes import register_node
 from db.money import Money
+from db.opening.openings import OpeningAccess, OpeningBalance, note_used_trial, open_access, open_balance
 from db.tx import Tx
 from db.work.audit import act_as
 from db.work.claims import enlist_claimer
@@ -188,6 +190,7 @@ async def live(database: Database) -> Shop:
     """The whole history."""
     shop = Shop(database)
     await database.run(register_node, "first", {"host": "first"}, inbounds=["in"])
+    await _openings(shop)
     await _payers(shop)
     await _spenders(shop)
     await _strangers(shop)
@@ -201,6 +204,41 @@ async def live(database: Database) -> Shop:
     await shop.pass_days(70)
     await database.move_clock(days=shop.day + 0.2)  # and nothing is written any more
     return shop
+
+
+async def _openings(shop: Shop) -> None:
+    """Customers of another system, with what they had there: purses, access, keys, a used trial, a referrer."""
+    run = shop.database.run
+    now = await shop.database.fetchval("SELECT atlas_now()")
+    for number, referrer in ((700, None), (701, 700), (702, 700), (703, None)):
+        await shop.join(number, referrer)
+    balances = {
+        700: OpeningBalance(credit=Money(3_000), earned=Money(70_000)),
+        701: OpeningBalance(
+            paid=Money(40_000),
+            rewarded_paid=Money(10_000),
+            spent_paid=Money(90_000),
+            paid_since=now - timedelta(days=400),
+        ),
+        702: OpeningBalance(spent_paid=Money(14_900), paid_since=now - timedelta(days=20)),
+        703: OpeningBalance(credit=Money(15_000), earned=Money(500), debt=Money(-2_000)),
+    }
+    for number, brought in balances.items():
+        await run(open_balance, number, brought, idempotency_key=f"old:{number}", actor="import")
+    for number, access in {
+        701: OpeningAccess(
+            "basic", now + timedelta(days=3.5), UUID(int=701), "payment", 30, Money(9_900), auto_renew=True
+        ),
+        702: OpeningAccess("plus", now + timedelta(days=200, seconds=7), UUID(int=702), "admin"),
+        703: OpeningAccess("basic", now + timedelta(days=10), UUID(int=703), "balance", 90, Money(39_900)),
+    }.items():
+        await run(open_access, number, access, idempotency_key=f"old:{number}", actor="import")
+    await run(note_used_trial, 702, now - timedelta(days=300), actor="import")
+    await shop.deliver()
+    await shop.withdraw(700, 50_000)
+    await shop.pay(703)
+    await shop.pass_days(3.4)  # 701 is renewed: what was rewarded there is spent first
+    await run(set_auto_renew, 701, False, actor=OPERATOR)
 
 
 async def _payers(shop: Shop) -> None:
@@ -282,7 +320,9 @@ async def _misfits(shop: Shop) -> None:
     await run(finalize_purchase, FinalizePurchase("shop", "other", Money(14_900), order.id, 26))
     await run(finalize_purchase, FinalizePurchase("shop", "exact", Money(14_900), order.id))
     await run(finalize_purchase, FinalizePurchase("shop", "twice", Money(14_900), order.id))
-    quote = Quote(Money(1_862_500, "USDT"), Decimal(80))
+    rate = await run(set_rate, "USDT", Decimal(80), actor=OPERATOR)
+    used = UsedRate(rate.source, rate.taken_at, timedelta(days=1), Decimal(70), Decimal(90))
+    quote = Quote(Money(1_862_500, "USDT"), Decimal(80), used)
     for number, (amount, asset, wait) in enumerate(
         [
             (1_862_500, "USDT", 0),

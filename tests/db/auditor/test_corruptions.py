@@ -19,7 +19,7 @@ GROUPS = (
     ("entitlement_events",),
     ("entitlement_intervals", "first_placements", "subscriptions", "trials", "renewals", "prolongations", "vpn_keys"),
     ("journals", "money_in", "cases"),
-    ("orders",),
+    ("orders", "openings", "opening_grants", "rates_kept"),
     (
         "refunds",
         "undone_purchases",
@@ -59,8 +59,8 @@ async def test_a_rich_history_is_clean(history: Database) -> None:
         journals = Counter(row["kind"] for row in await connection.fetch("SELECT kind FROM journals"))
         events = Counter(row["kind"] for row in await connection.fetch("SELECT kind FROM entitlement_events"))
         sources = Counter(row["source"] for row in await connection.fetch("SELECT source FROM entitlement_events"))
-    assert len(journals) == 15
-    assert set(events) == {"grant", "refund", "revoke", "compensation", "delay"}
+    assert len(journals) == 16
+    assert set(events) == {"grant", "opening", "refund", "revoke", "compensation", "delay"}
     assert len(sources) == 5
 
 

@@ -31,6 +31,13 @@ UPDATE withdrawals SET created_at = created_at - interval '3 days' WHERE id = 1;
 UPDATE audit SET at = at - interval '3 days' WHERE action = 'request_withdrawal' AND subject = 'withdrawal:1';
 """
 PROOFS: dict[str, str | tuple[str, str]] = {
+    "brought_keys_are_kept": """
+CREATE TEMP TABLE another ON COMMIT DROP AS SELECT id, gen_random_uuid() AS uuid FROM vpn_keys
+WHERE subscription_id = (SELECT s.id FROM subscriptions s JOIN customers c ON c.id = s.customer_id WHERE c.telegram_id = 702);
+UPDATE vpn_keys k SET uuid = another.uuid FROM another WHERE k.id = another.id;
+UPDATE row_facts f SET fact = f.fact || jsonb_build_object('uuid', encode(sha256(convert_to(another.uuid::text, 'UTF8')), 'hex'))
+FROM another WHERE f.relation = 'vpn_keys' AND f.row_key = another.id::text
+""",
     "charges_are_booked_as_quoted": ("money_in", "booked_currency"),
     "charges_are_in_the_trail": ("money_in", "provider"),
     "charges_return_what_they_brought": ("compensation_parts", "event_id"),
@@ -58,6 +65,8 @@ PROOFS: dict[str, str | tuple[str, str]] = {
     "keys_have_placements": ("first_placements", "*"),
     "legs_are_whole": ("postings", "currency"),
     "open_cases_are_open": ("cases", "closed_at"),
+    "openings_are_in_the_trail": ("openings", "actor"),
+    "openings_name_their_journals": ("openings", "journal_id"),
     "orders_are_paid_by_something": ("orders", "paid_at"),
     "orders_are_quoted_at_their_rate": "UPDATE orders SET quoted_rate = quoted_rate * 2 WHERE idempotency_key = 'crypto-4'",
     "orders_cost_what_was_listed": ("orders", "list_amount"),
@@ -71,6 +80,7 @@ PROOFS: dict[str, str | tuple[str, str]] = {
     "purses_have_no_floor": "ALTER TABLE accounts DROP CONSTRAINT purses_have_no_floor; "
     "UPDATE accounts SET balance_floor = -100 WHERE id = (SELECT max(id) FROM accounts)",
     "purses_hold_what_is_due": ("accounts", "balance"),
+    "quotes_keep_their_rate": ("rates_kept", "rate"),
     "refunds_say_what_happened": ("refunds", "spent"),
     "renewal_is_switched": ("subscriptions", "auto_renew"),
     "renewals_are_once": ("renewals", "journal_id"),

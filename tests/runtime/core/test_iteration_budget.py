@@ -41,12 +41,12 @@ async def test_counting_lets_others_run_after_every_n_items() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
         await trio.lowlevel.checkpoint()
-        for _ in range(100):
+        for _ in range(2000):
             await shared.count()
         nursery.cancel_scope.cancel()
-    assert shared.done == 100
-    # trio shuffles who goes first in each turn, so the first or the last may be missed.
-    assert len({20, 40, 60, 80, 100} & set(turns)) >= 3
+    assert shared.done == 2000
+    # trio shuffles who goes first in each turn, so that of the hundred turns one in three or four is not seen
+    assert len(set(turns)) > 25
     assert all(turn % 20 == 0 for turn in turns), "and only then"
 
 

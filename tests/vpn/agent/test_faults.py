@@ -89,7 +89,7 @@ async def test_a_full_disk_costs_no_customer_and_heals_by_itself(agent: RunningA
             assert (await other.fetch(origin.url)).body == PAGE
             await read_more(stream, 50)
     await agent.kill()
-    assert {path.name for path in agent.directory.glob("keys.*")} >= {"keys.snapshot", "keys.1.log"}
+    assert {path.name for path in agent.directory.glob("keys.*")} == {"keys.0.log"}, "no second copy was needed"
 
 
 @contextlib.contextmanager
@@ -108,6 +108,13 @@ def small_disk(directory: Path) -> Iterator[Path]:
         yield directory / "filler"
     finally:
         subprocess.run([unmount, "--lazy", str(directory)], check=True)
+
+
+def make_larger(directory: Path) -> None:
+    """Give the small disk some pages more: far from enough for what it holds already."""
+    mount = shutil.which("mount")
+    assert mount is not None
+    subprocess.run([mount, "-o", "remount,size=160k", str(directory)], check=True)
 
 
 def fill(filler: Path) -> None:
@@ -153,6 +160,54 @@ async def test_on_a_full_disk_customers_are_served_and_ended_and_confirmed_keys_
                 await read_more(stream, 50)
             await agent.kill()
         async with running_agent(tmp_path / "node", server=fork_server) as again, again.client() as client:
+            assert (await client.state()).digest == digest(confirmed)
+
+
+@pytest.mark.system
+@pytest.mark.root
+async def test_a_disk_too_small_for_a_second_copy_recovers_and_starts_while_full(
+    tmp_path: Path, origin: Origin, fork_server: ForkServer
+) -> None:
+    """The log takes more than half of a real file system, so that it could never be written anew beside itself."""
+    spec = key("more-0")
+    confirmed: list[KeySpec] = []
+    with small_disk(tmp_path / "node") as filler:
+        async with (
+            running_agent(tmp_path / "node", server=fork_server) as agent,
+            agent.client() as client,
+            open_tunnel(agent.link(spec)) as tunnel,
+        ):
+            with pytest.raises(NodeUnavailable, match="No space left"):
+                while True:
+                    await client.put(spec)
+                    confirmed.append(spec)
+                    spec = key(f"more-{len(confirmed)}")
+            log, room = agent.directory / "keys.0.log", os.statvfs(agent.directory)
+            assert log.stat().st_size > room.f_blocks * room.f_frsize / 2
+            assert (await tunnel.fetch(origin.url)).body == PAGE
+            await agent.kill()
+        fill(filler)
+        async with (  # nothing of what must be there to serve customers needs room
+            running_agent(tmp_path / "node", server=fork_server) as again,
+            again.client() as client,
+            open_tunnel(again.link(confirmed[-1])) as tunnel,
+        ):
+            assert (await tunnel.fetch(origin.url)).body == PAGE
+            assert (await client.state()).digest == digest(confirmed)
+            with pytest.raises(NodeUnavailable, match="No space left"):
+                for number in range(20):  # the last page of the log has room for some
+                    late = key(f"late-{number}")
+                    await client.put(late)
+                    confirmed.append(late)
+            make_larger(again.directory)
+            with trio.fail_after(10):
+                while (await client.state()).why:
+                    await trio.lowlevel.checkpoint()
+            await client.put(late)
+            confirmed.append(late)
+            assert list(again.directory.glob("*.new")) == []
+            await again.kill()
+        async with running_agent(tmp_path / "node", server=fork_server) as last, last.client() as client:
             assert (await client.state()).digest == digest(confirmed)
 
 

@@ -13,6 +13,9 @@ ENDS: Final = gauge(
     "atlas_node_xray_ends",
     "Times that Xray ended or could not be started since this agent was, without being asked to.",
 )
+REFUSED: Final = gauge(
+    "atlas_node_xray_refused", "Whether Xray did not start at the last try because of its configuration (0 or 1)."
+)
 CONNECTIONS: Final = gauge("atlas_node_connections", "Open customer connections the agent knows the owner of.")
 CUT: Final = counter("atlas_node_cut_total", "Connections of removed, expired or kicked customers that were cut.")
 LEAKED: Final = counter(

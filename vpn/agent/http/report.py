@@ -180,6 +180,7 @@ class Reporter:
         metrics.READY.set(instance is not None)
         metrics.STARTS.set(self.node.xray.starts)
         metrics.ENDS.set(self.node.xray.ends)
+        metrics.REFUSED.set(self.node.xray.is_refused)
         metrics.CONNECTIONS.set(0 if instance is None else len(instance.connections))
         metrics.CUSTOMERS.set(0 if instance is None else instance.connections.customers)
         metrics.SILENCE.set(max(0.0, self.clock.elapsed() - self.node.contact.last_contact))

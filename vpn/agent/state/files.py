@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from vpn.errors import StoreBusy, StoreUnreadable
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"What the kernel says where nothing is broken, and only room is missing."
+
+_UNFINISHED: Final = ".new"
+_PID_BYTES: Final = 32
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a file that could not be opened or written, in words for the end of an error."""
+    if error.errno in NO_ROOM:
+        return "free space there, or raise the quota; nothing is damaged"
+    if error.errno == errno.EROFS:
+        return "mount it writable"
+    return "correct its owner or mode"
 
 
 def make_private_directory(path: Path) -> None:
@@ -15,7 +33,7 @@ def make_private_directory(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnreadable(
-            f"cannot make the data directory {path}: {error.strerror}; choose another with --data-dir"
+            f"cannot make the data directory {path}: {error.strerror}; {remedy(error)}, or choose another with --data-dir"
         ) from error
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise StoreUnreadable(
@@ -26,25 +44,41 @@ def make_private_directory(path: Path) -> None:
 
 def lock_directory(path: Path) -> int:
     """Take the directory for this process and return the descriptor that holds the lock. Raises StoreBusy or
-    StoreUnreadable."""
+    StoreUnreadable. A full disk is no reason: only the process id, for the error of another agent, may then be missing."""
     name = path / "agent.lock"
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnreadable(
-            f"cannot open {name}: {error.strerror}; correct its owner or mode, or choose another directory with --data-dir"
+            f"cannot open {name}: {error.strerror}; {remedy(error)}, or choose another directory with --data-dir"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        holder = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise StoreBusy(
             f"another node agent (process {holder}) runs on {path}; stop it, or give this one a data directory of its own"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    # in place and always of one length, so that it needs room the first time at most
+    content = f"{os.getpid()}\n".encode().rjust(_PID_BYTES)
+    try:
+        if os.pwrite(descriptor, content, 0) < len(content):
+            os.ftruncate(descriptor, 0)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            os.close(descriptor)
+            raise StoreUnreadable(
+                f"cannot write {name}: {error.strerror}; {remedy(error)}, or choose another directory with --data-dir"
+            ) from error
     return descriptor
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a process that was killed left half written. Only for who holds the directory's lock."""
+    for path in directory.glob(f"*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def read(path: Path) -> bytes | None:
@@ -54,18 +88,24 @@ def read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreUnreadable(f"cannot read {path}: {error.strerror}; correct its owner or mode") from error
+        raise StoreUnreadable(f"cannot read {path}: {error.strerror}; {remedy(error)}") from error
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write the file so that after any crash it is either the old or the new one, whole. Raises OSError."""
-    temporary = path.with_name(path.name + ".new")
+    """Write the file so that after any crash it is either the old or the new one, whole. Raises OSError, and then leaves nothing
+    of the new one, which would take the room that others need."""
+    temporary = path.with_name(path.name + _UNFINISHED)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     sync_directory(path.parent)
 
 

@@ -61,6 +61,4 @@ def save_identity(directory: Path, identity: Identity) -> None:
     try:
         files.replace(directory / _NAME, encode_line(attrs.asdict(identity)))
     except OSError as error:
-        raise StoreUnreadable(
-            f"cannot write {directory / _NAME}: {error.strerror}; correct its owner or mode, or free space"
-        ) from error
+        raise StoreUnreadable(f"cannot write {directory / _NAME}: {error.strerror}; {files.remedy(error)}") from error

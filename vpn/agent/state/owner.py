@@ -84,9 +84,7 @@ class Ownership:
             try:
                 files.replace(self._path, encode_line(attrs.asdict(found)))
             except OSError as error:
-                raise StoreUnreadable(
-                    f"cannot write {self._path}: {error.strerror}; correct its owner or mode"
-                ) from error
+                raise StoreUnreadable(f"cannot write {self._path}: {error.strerror}; {files.remedy(error)}") from error
         self.owner = found
 
     def admits(self, nonce: str) -> bool:

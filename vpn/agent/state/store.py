@@ -3,20 +3,24 @@
 `keys.snapshot` holds everything as of an epoch, `keys.<epoch>.log` the changes after it. A change counts once its line
 is synced to disk. A torn last line is an unfinished change and is dropped; any other damage is refused by name, a line that
 is missing or there twice as well: changes are numbered without a gap.
+
+A disk without room costs no second copy of all this: the log is cut back to what is synced, and the few changes that are known
+here but not there are appended once they fit. Only after an error of the disk itself is everything written anew.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
+from runtime import get_logger
 from vpn.agent.config.metrics import CHANGES
 from vpn.agent.state import files
 from vpn.agent.state.desired import Change, Conflict, DesiredSet, Ended, Entry, Forgotten, UuidTaken
@@ -24,8 +28,13 @@ from vpn.agent.state.records import Damaged, change_from_json, change_to_json, d
 from vpn.errors import StoreCorrupt, StoreFailed, StoreUnreadable
 from vpn.protocol import KeySpec, Removal
 
+log = get_logger(__name__)
+
 REMOVALS_KEPT: Final = 30 * 86_400.0
 "Seconds for which a removal is remembered, and so a late put of that generation refused."
+
+_ROOM: Final = 16 * 1024
+"Bytes that must be free before changes are taken again: with less, the condition would come and go with each change."
 
 _COMPACT_AFTER: Final = 4096
 _AT_ONCE: Final = 256
@@ -37,8 +46,9 @@ class Store:
 
     Changing methods return once the change is on disk. They raise StoreFailed if that cannot be, and from then on every
     change is refused until `recover` succeeds. A change that was refused so may be known nevertheless: repeating it
-    settles it. `clock` gives Unix seconds. `on_change` is called with the id of every key that changed, as soon as the
-    change is known: also if the request that made it is cancelled before it is on disk.
+    settles it. A snapshot that finds no room refuses no change: the logs are kept, and it is tried again later. `clock` gives
+    Unix seconds. `on_change` is called with the id of every key that changed, as soon as the change is known: also if the
+    request that made it is cancelled before it is on disk.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
@@ -48,13 +58,19 @@ class Store:
         self._clock = clock
         self._epoch = 0
         self._descriptor = -1
-        self._size = 0  # bytes of the current log that are whole lines
         self._lines = 0
+        # Lines of changes that are known here, those of them that are in the file, and those that are synced.
+        self._known = 0
         self._written = 0
         self._synced = 0
+        self._synced_size = 0  # bytes of the current log that are synced
+        self._unsynced: deque[bytes] = deque()  # the lines that are known and not synced, in order
+        self._last_is_end = False  # whether the newest of them is an Ended that is in no file
         self._sync_lock = trio.Lock()
         self._compacting = False
+        self._recovering = False
         self._failure = ""
+        self._no_room = False
 
     async def put(self, spec: KeySpec) -> bool:
         """Want this key. True if that changed anything. Raises Conflict, UuidTaken or StoreFailed."""
@@ -77,10 +93,19 @@ class Store:
         customers' time does not wait for a disk."""
         if upto <= self.desired.ended_upto and not too_far:
             return
+        if self._last_is_end and self._failure and not self._recovering:
+            # the one before is in no file yet: keys may end for days before there is room, and shall not fill memory
+            change = Ended(upto, self.desired.sequence)
+            self._unsynced[-1] = encode_line(change_to_json(change))
+            self._apply(change)
+            return
         change = Ended(upto, self.desired.sequence + 1)
-        if not self._failure:
-            with contextlib.suppress(StoreFailed):
-                self._append([encode_line(change_to_json(change))])
+        line = encode_line(change_to_json(change))
+        try:
+            self._append([line])
+        except StoreFailed:
+            self._owe([line])
+            self._last_is_end = True
         self._apply(change)
 
     async def put_all(
@@ -101,7 +126,7 @@ class Store:
         for number, change in enumerate(changes, start=1):
             if number % _AT_ONCE == 0:
                 # in the file before anybody else gets a turn: the order there is the order of changes
-                self._append(lines)
+                self._append_known(lines)
                 lines.clear()
                 await trio.lowlevel.checkpoint()
             try:
@@ -116,24 +141,36 @@ class Store:
                 lines.append(encode_line(change_to_json(entry)))
                 self._apply(entry)
                 changed.append(change.key_id)
-        self._append(lines)
+        self._append_known(lines)
         await self._durable()
         return changed
 
     async def compact(self) -> None:
-        """Write a new snapshot and start a new log. Old removals are dropped. Raises StoreFailed."""
+        """Write a new snapshot and start a new log. Old removals are dropped. Raises StoreFailed; if there was no room for the
+        snapshot, changes are still taken."""
         if self._compacting:
             return
         self._compacting = True
         old = self._descriptor
         try:
             os.fdatasync(old)
-            self._synced = self._written
+        except OSError as error:
+            self._compacting = False
+            self._fail(error)
+        try:
+            self._mark_synced(self._written)
             self._open_log(self._epoch + 1)
             os.close(old)
             await self._snapshot()
         except OSError as error:
-            self._fail(error)
+            if not _is_no_room(error):
+                self._fail(error)
+            self._lines = 0  # as many again before the next try
+            # the new log follows the old ones, and together they say all
+            raise StoreFailed(
+                f"no room for a snapshot in {self._directory}: {error.strerror}; changes are taken while their log has room. "
+                "Free space there, about as much as all keys.* have"
+            ) from error
         finally:
             self._compacting = False
 
@@ -143,28 +180,58 @@ class Store:
         return self._failure
 
     async def recover(self) -> bool:
-        """After a failure, write everything that is known anew, to new files: what a failed write or sync left of the old
-        ones is not to be relied on. True if changes are taken again."""
-        if not self._failure or self._compacting:
+        """After a failure, make the files agree with what is known. True if changes are taken again.
+
+        Without room the log is cut back to what is synced, and what is known beyond that is appended. After any other error
+        everything is written to new files: what a failed write or sync left of the old ones is not to be relied on.
+        """
+        if not self._failure or self._compacting or self._recovering:
             return not self._failure
+        self._recovering = True
+        known = self._known
         try:
-            os.ftruncate(self._descriptor, self._size)
-            if self._size:
-                old = self._descriptor
-                self._open_log(self._epoch + 1)
-                os.close(old)
-            self._compacting = True
-            written = self.desired.sequence
-            await self._snapshot()
-        except OSError:
+            async with self._sync_lock:
+                await (self._append_anew() if self._no_room else self._write_all_anew())
+        except OSError as error:
+            self._no_room = self._no_room and _is_no_room(error)
             return False
         finally:
-            self._compacting = False
-        if self.desired.sequence != written:
+            self._recovering = False
+        if self._known != known:
             return False  # something came to be known meanwhile that is in no file
-        self._synced = self._written
         self._failure = ""
         return True
+
+    async def _append_anew(self) -> None:
+        """Write again what is known and not synced, behind what is: a failed sync may have dropped it. Raises OSError."""
+        known, data = self._known, b"".join(self._unsynced)
+        os.ftruncate(self._descriptor, self._synced_size)
+        # a line without an end, which a start after a kill drops, proves that there is room for more than this
+        _write(self._descriptor, data + bytes(_ROOM))
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(os.fdatasync, self._descriptor)
+        os.ftruncate(self._descriptor, self._synced_size + len(data))
+        self._lines += known - self._written
+        self._written = known
+        self._mark_synced(known)
+
+    async def _write_all_anew(self) -> None:
+        """Write a snapshot and begin a new log. Raises OSError."""
+        os.ftruncate(self._descriptor, self._synced_size)
+        if self._synced_size:
+            old = self._descriptor
+            self._open_log(self._epoch + 1)
+            os.close(old)
+        self._compacting = True
+        try:
+            known = self._known
+            await self._snapshot()
+        finally:
+            self._compacting = False
+        # they are in the snapshot, not in the log
+        for _ in range(known - self._synced):
+            self._unsynced.popleft()
+        self._written = self._synced = known
 
     def close(self) -> None:
         """Close the files. Everything that was confirmed is on disk already."""
@@ -193,16 +260,34 @@ class Store:
 
     def _append(self, lines: Sequence[bytes]) -> None:
         self._check_usable()  # behind what is left of a failed write, nothing could be read back
-        data = b"".join(lines)
-        done = 0
         try:
-            while done < len(data):
-                done += os.write(self._descriptor, data[done:])
+            _write(self._descriptor, b"".join(lines))
         except OSError as error:
             self._fail(error)
-        self._size += len(data)
-        self._lines += len(lines)
+        self._owe(lines)
         self._written += len(lines)
+        self._lines += len(lines)
+
+    def _append_known(self, lines: Sequence[bytes]) -> None:
+        """Append lines of changes that are applied already: if that fails, they are to be appended later."""
+        try:
+            self._append(lines)
+        except StoreFailed:
+            self._owe(lines)
+            raise
+
+    def _owe(self, lines: Sequence[bytes]) -> None:
+        if lines:
+            self._unsynced += lines
+            self._known += len(lines)
+            self._last_is_end = False
+
+    def _mark_synced(self, upto: int) -> None:
+        """The lines up to number `upto` are synced."""
+        for _ in range(upto - self._synced):
+            self._synced_size += len(self._unsynced.popleft())
+        self._synced = max(self._synced, upto)
+        self._last_is_end = self._last_is_end and bool(self._unsynced)
 
     async def _durable(self) -> None:
         wanted = self._written
@@ -211,6 +296,7 @@ class Store:
                 # one sync serves everybody who has written before it began
                 if self._synced >= wanted:
                     break
+                self._check_usable()
                 upto = self._written
                 descriptor = os.dup(self._descriptor)
                 try:
@@ -219,16 +305,22 @@ class Store:
                     self._fail(error)
                 finally:
                     os.close(descriptor)
-                self._synced = max(self._synced, upto)
+                self._mark_synced(upto)
         self._check_usable()
         if self._lines > max(_COMPACT_AFTER, 2 * len(self.desired)):
-            await self.compact()
+            try:
+                await self.compact()
+            except StoreFailed as error:
+                if self._failure:
+                    raise
+                log.warning("the log of keys could not be made shorter; it is tried again later", reason=str(error))
 
     def _check_usable(self) -> None:
         if self._failure:
             raise StoreFailed(self._failure)
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: OSError) -> NoReturn:
+        self._no_room = _is_no_room(error) and (self._no_room or not self._failure)
         self._failure = (
             f"changes cannot be made durable in {self._directory}: {error.strerror}; free space or mend the disk. Customers "
             "are served meanwhile, and changes are taken again within seconds after that"
@@ -262,7 +354,7 @@ class Store:
         path = self._directory / f"keys.{epoch}.log"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._epoch = epoch
-        self._size = os.fstat(self._descriptor).st_size
+        self._synced_size = os.fstat(self._descriptor).st_size
         self._lines = 0
         files.sync_directory(self._directory)
 
@@ -336,6 +428,16 @@ class Store:
         return offset, len(lines)
 
 
+def _write(descriptor: int, data: bytes) -> None:
+    done = 0
+    while done < len(data):
+        done += os.write(descriptor, data[done:])
+
+
+def _is_no_room(error: OSError) -> bool:
+    return error.errno in files.NO_ROOM
+
+
 def _logs(directory: Path) -> list[tuple[int, Path]]:
     found = ((_LOG.fullmatch(path.name), path) for path in directory.iterdir())
     return sorted((int(match[1]), path) for match, path in found if match is not None)
@@ -365,5 +467,5 @@ def open_store(directory: Path, clock: Callable[[], float]) -> tuple[Store, str]
         return store, store.load()
     except OSError as error:
         raise StoreUnreadable(
-            f"cannot open the keys in {directory}: {error.strerror}; correct owner or mode, or free space"
+            f"cannot open the keys in {directory}: {error.strerror}; {files.remedy(error)}"
         ) from error

@@ -14,7 +14,7 @@ import trio
 from runtime import get_logger, redact
 from vpn.agent.state import files
 from vpn.agent.xray.instance import XrayInstance
-from vpn.errors import XrayDown, XrayError
+from vpn.errors import XrayCannotListen, XrayConfigRefused, XrayDown, XrayError
 from vpn.xray.access_log import Access, Connections, parse_access
 from vpn.xray.api import XrayApi, XrayUser
 from vpn.xray.config import Inbound, server_config
@@ -34,7 +34,8 @@ _SOCKET: Final = "xray.sock"
 class XraySupervisor:
     """Runs Xray again and again, always from the users that `users` returns at that moment.
 
-    `run` raises only if the very first start fails; later failures are repeated with a pause of 0.1 s doubling to 5 s.
+    An Xray that does not start, the first time too, is started again and again with a pause of 0.1 s doubling to 5 s: the
+    agent answers meanwhile and says why, which a process that has ended cannot.
     `on_access` is called for every request that Xray let in, with the instance that did. `clock` gives Unix seconds.
     """
 
@@ -48,13 +49,23 @@ class XraySupervisor:
     starts: int = attrs.field(init=False, default=0)
     ends: int = attrs.field(init=False, default=0)
     "How often Xray ended, or could not be started, without being asked to."
-    ends_in_a_row: int = attrs.field(init=False, default=0)
-    "The same since it last ran for a minute."
     last_end: str = attrs.field(init=False, default="")
     "How it ended last."
+    is_refused: bool = attrs.field(init=False, default=False)
+    "Whether it did not start at the last try because of its configuration."
+    _in_a_row: int = attrs.field(init=False, default=0)
+    _not_started: int = attrs.field(init=False, default=0)  # of those, the last ones, that a start proves to be mended
+    _began: float = attrs.field(init=False, default=0.0)
     _instance: XrayInstance | None = attrs.field(init=False, default=None)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _restart: trio.CancelScope | None = attrs.field(init=False, default=None)
+
+    @property
+    def ends_in_a_row(self) -> int:
+        """How often it ended, or could not be started, since it last ran for a minute. Once it runs, that its configuration
+        was refused or its port was taken before counts no more: that is mended."""
+        is_calm = self._instance is not None and trio.current_time() - self._began > _CALM
+        return 0 if is_calm else self._in_a_row
 
     @property
     def current(self) -> XrayInstance | None:
@@ -89,36 +100,43 @@ class XraySupervisor:
             self._restart.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep Xray alive until cancelled. `started` once the first instance accepts connections."""
+        """Keep Xray alive until cancelled. `started` once the first instance accepts connections, or could not be started.
+        Raises StoreUnreadable if there is no place for its sockets."""
         run_directory = self.directory / "xray"
         files.make_private_directory(run_directory)
         # By descriptor, because a socket's path may not be longer than 107 bytes and a data directory's may.
         descriptor = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        is_told = False
         try:
             while True:
-                began = trio.current_time()
+                self._began = trio.current_time()
                 asked = False
                 try:
                     with trio.CancelScope() as self._restart:
-                        await self._run_once(run_directory, descriptor, task_status if self.starts == 0 else None)
+                        await self._run_once(run_directory, descriptor, None if is_told else task_status)
                     asked = self._restart.cancelled_caught
                 except XrayError as error:
-                    if self.starts == 0:
-                        raise
                     self.last_end = redact(str(error))
+                    self.is_refused = isinstance(error, XrayConfigRefused)
                     self._set(None, self.last_end)
+                    if self.starts == 0 and not is_told:
+                        task_status.started()
                     log.error(  # noqa: TRY400  # the reason says all; a trace of our own code says nothing about Xray
-                        "Xray could not be started again",
+                        "Xray could not be started",
                         reason=redact(str(error)),
-                        next_try_seconds=self._pause(self.ends_in_a_row + 1),
+                        next_try_seconds=self._pause(self._in_a_row + 1),
                     )
+                    # one that crashed as it started may do so again; these two are over once it does start
+                    is_mendable = isinstance(error, XrayConfigRefused | XrayCannotListen)
+                    self._not_started = self._not_started + 1 if is_mendable else 0
                 finally:
                     self._restart = None
+                    is_told = True
                 if asked:
                     continue
                 self.ends += 1
-                self.ends_in_a_row = 1 if trio.current_time() - began > _CALM else self.ends_in_a_row + 1
-                await trio.sleep(self._pause(self.ends_in_a_row))
+                self._in_a_row = 1 if trio.current_time() - self._began > _CALM else self._in_a_row + 1
+                await trio.sleep(self._pause(self._in_a_row))
         finally:
             os.close(descriptor)
 
@@ -157,13 +175,14 @@ class XraySupervisor:
                     if task_status is not None:
                         task_status.started()
         finally:
-            self._set(None, self.why_down if self._instance is None else "Xray ended and is being restarted")
+            how = f"it ended with status {status}{process.last_words}"
+            self._set(None, self.why_down if self._instance is None else f"Xray is being restarted: {how}")
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await channel.aclose()
         if outcome is not None:
             raise outcome
-        self.last_end = f"it ended with status {status}"
-        log.error("Xray ended; it is started again with all keys", status=status)
+        self.last_end = how
+        log.error("Xray ended; it is started again with all keys", reason=how)
 
     def _begin(self, process: XrayProcess, users: Sequence[XrayUser], api: XrayApi, connections: Connections) -> None:
         method = cut_method(process.pid)
@@ -173,6 +192,9 @@ class XraySupervisor:
                 "allow the former (SYS_PTRACE in a container) or give the agent NET_ADMIN"
             )
         self.starts += 1
+        self.is_refused = False
+        self._in_a_row -= self._not_started
+        self._not_started = 0
         instance = XrayInstance(
             boot_id=secrets.token_hex(8),
             version=process.version,

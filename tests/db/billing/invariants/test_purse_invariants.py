@@ -48,6 +48,18 @@ BREAKS = [
         "INSERT INTO purse_openings (customer_id, paid, credit, earned, debt, rewarded_paid, spent_paid, last_journal) "
         "VALUES (1, 5, 0, 0, 0, 0, 0, 0)",
     ),
+    (PURSES, "UPDATE journals SET kind = 'opening' WHERE kind = 'topup'"),
+    (
+        PURSES,
+        "INSERT INTO openings (customer_id, idempotency_key, currency, paid, credit, earned, debt, rewarded_paid, spent_paid, "
+        "journal_id, actor) "
+        "SELECT customer_id, 'old', 'RUB', 7, 0, 0, 0, 0, 0, id, 'import' FROM journals WHERE kind = 'topup' LIMIT 1",
+    ),
+    (
+        PURSES,
+        "UPDATE postings SET account_id = (SELECT id FROM accounts WHERE kind = 'opening') "
+        "WHERE account_id = (SELECT id FROM accounts WHERE kind = 'world')",
+    ),
     (PURSES, "UPDATE withdrawals SET from_paid = 1 WHERE state = 'rejected'"),
     (PURSES, "INSERT INTO accounts (kind, customer_id, currency, balance) VALUES ('customer', 1, 'RUB', 7)"),
     (

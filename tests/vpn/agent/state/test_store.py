@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -329,25 +330,108 @@ async def test_a_full_disk_refuses_the_change_and_every_later_one_until_it_recov
         assert store.desired.digest == before and names(store) == ["a", "b"]
 
 
+def fail_next_sync(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The kernel's answer to the next sync, of a disk that cannot be broken here on purpose."""
+    sync = os.fdatasync
+
+    def fail(_: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", sync)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 async def test_what_ends_while_the_store_recovers_leaves_no_gap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     with opened(tmp_path) as store:
         await store.put(key("a"))
-        with files_no_larger_than(0), pytest.raises(StoreFailed):
-            await store.put(key("b"))
-        write = store._write_snapshot
+        spec = key("b")
+        fail_next_sync(monkeypatch, number)
+        with pytest.raises(StoreFailed):
+            await store.put(spec)
+        write, sync = store._write_snapshot, os.fdatasync
+        ends = iter((100.0, 200.0))
+
+        def end_a_key() -> None:
+            if (end := next(ends, None)) is not None:
+                trio.from_thread.run_sync(store.record_ended, end)
 
         def write_while_a_key_ends(*what: Any) -> None:
-            trio.from_thread.run_sync(store.record_ended, 100.0)
+            end_a_key()
             write(*what)
 
-        monkeypatch.setattr(store, "_write_snapshot", write_while_a_key_ends)
+        def sync_while_a_key_ends(descriptor: int) -> None:
+            end_a_key()
+            sync(descriptor)
+
+        if number == errno.EIO:
+            monkeypatch.setattr(store, "_write_snapshot", write_while_a_key_ends)
+        else:
+            monkeypatch.setattr(os, "fdatasync", sync_while_a_key_ends)
         while not await store.recover():
             pass
-        await store.put(key("b"))
+        await store.put(spec)
     with opened(tmp_path) as store:
-        assert names(store) == ["a", "b"] and store.desired.ended_upto == 100.0
+        assert names(store) == ["a", "b"] and store.desired.ended_upto == 200.0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_only_an_error_of_the_disk_itself_has_everything_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("a"))
+        fail_next_sync(monkeypatch, number)
+        with pytest.raises(StoreFailed):
+            await store.put(key("b"))
+        assert await store.recover()
+        await store.put(key("c"))
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == ({"keys.snapshot", "keys.1.log"} if number == errno.EIO else {"keys.0.log"})
+    with opened(tmp_path) as store:
+        assert names(store) == ["a", "b", "c"]
+
+
+async def test_ends_of_a_long_time_without_room_are_one_line_when_there_is_room(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("a"))
+        size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
+        with files_no_larger_than(size + 10):
+            for upto in range(1000):
+                store.record_ended(float(upto))
+            assert not await store.recover()
+            store.record_ended(500.0, too_far=True)
+        assert await store.recover()
+        await store.put(key("b"))
+    assert (tmp_path / "keys.0.log").read_bytes().count(b"\n") == 3
+    with opened(tmp_path) as store:
+        assert store.desired.ended_upto == 500.0 and names(store) == ["a", "b"]
+
+
+async def test_without_room_for_a_snapshot_changes_are_taken_and_nothing_is_left_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as store:
+        await store.put(key("kept"))
+        for number in range(30):
+            await store.remove(f"gone-{number}", 1)
+        size = os.path.getsize(tmp_path / "keys.0.log")  # noqa: PTH202  # a path's own stat would do the same
+        monkeypatch.setattr("vpn.agent.state.store._COMPACT_AFTER", 3)
+        with files_no_larger_than(size // 5):  # room for some six lines a file, and a snapshot has more than thirty
+            with pytest.raises(StoreFailed, match="no room for a snapshot"):
+                await store.compact()
+            for number in range(12):
+                await store.remove(f"late-{number}", 1)
+            assert store.failure == ""
+        logs = {path.name for path in tmp_path.iterdir()}
+        assert logs >= {"keys.0.log", "keys.1.log", "keys.2.log"} and all(name.endswith(".log") for name in logs)
+        before = store.desired.sequence
+    with opened(tmp_path) as store:
+        assert store.desired.sequence == before and names(store) == ["kept"]
+        await store.compact()
+        assert len(list(tmp_path.iterdir())) == 2, "the snapshot and its log"
 
 
 async def test_many_changes_in_writing_when_the_disk_fails_leave_readable_files(

@@ -1,0 +1,1 @@
+"""The file format of backups, and what of an installation is in one."""
