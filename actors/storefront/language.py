@@ -96,7 +96,8 @@ def choose(languages: Mapping[str, Texts], code: str) -> Texts:
 
 def load_languages(own: Path | None) -> Mapping[str, Texts]:
     """All languages, ours with the owner's folder `own` laid over. Raises StartRefused with everything that is wrong."""
-    found = {code: dict(table) for code, table in _shipped().items()}
+    shipped = _shipped()
+    found = {code: dict(table) for code, table in shipped.items()}
     wrong: list[str] = []
     if own is not None:
         if not own.is_dir():
@@ -108,7 +109,7 @@ def load_languages(own: Path | None) -> Mapping[str, Texts]:
                 wrong.append(f"{path}: {error}")
                 continue
             found[path.stem] = _laid_over(found.get(path.stem, {}), laid)
-    wrong += [problem for code, table in found.items() for problem in problems(code, table, found[BASE])]
+    wrong += [problem for code, table in found.items() for problem in problems(code, table, shipped[BASE])]
     if wrong:
         raise StartRefused("; ".join(wrong), exit_code=os.EX_CONFIG)
     return {code: _texts(code, table) for code, table in sorted(found.items())}
