@@ -97,8 +97,9 @@ class Answering:
             if self._away_since is None:
                 self._away_since = now
                 self.context.emit(StorefrontAway(self.context.name, answer.why))
-            self.context.ready(False, f"{answer.why}; customers get no answers (setting payments.telegram.token_file)")
+            why = f"{answer.why}; customers get no answers (setting payments.telegram.token_file)"
+            self.context.trouble("telegram", why, blocks=False)
         elif self._away_since is not None:
             self.context.emit(StorefrontBack(self.context.name, now - self._away_since))
             self._away_since = None
-            self.context.ready(True)
+            self.context.trouble("telegram", "")

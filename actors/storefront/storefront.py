@@ -28,7 +28,7 @@ from actors.telegram.methods import BotCommand, GetMe, SetMyCommands
 from db.errors import LeaseError
 from db.settings import LimitSettings, TrialSettings
 from db.work.front_ends import WaitingScreen, due_screens, settle_screen, stop_waiting, wait_on_screen
-from runtime import Actor, Ignore, StopReason, get_logger, handler
+from runtime import Actor, Ignore, get_logger, handler
 
 _log = get_logger("storefront")
 _INTRODUCTION_PAUSE: Final = 30.0
@@ -99,9 +99,6 @@ class Storefront(Actor):
         self.context.start_task(self._close_at_end, api, name="clients", inherit_deadline=False)
         self.context.start_task(self._introduce, api, name="introduction", inherit_deadline=False)
         self.context.start_task(self._watch, name="screens that wait", inherit_deadline=False)
-
-    async def on_stop(self, reason: StopReason) -> None:
-        self._look.set()
 
     def inspect(self) -> Mapping[str, object]:
         return {"customers": len(self._queues) if self._languages else 0, "bot": self._bot_name or None}

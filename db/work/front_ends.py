@@ -189,19 +189,3 @@ async def settle_screen(tx: Tx, waiting: WaitingScreen, then: WaitsFor | None = 
 async def stop_waiting(tx: Tx, customer_id: int, screen: int) -> None:
     """The customer has gone on from this screen, which says something else now."""
     await tx.execute("DELETE FROM waiting_screens WHERE customer_id = $1 AND screen = $2", customer_id, screen)
-
-
-async def prune_screens(tx: Tx, limit: int = 500) -> int:
-    """Forget up to `limit` screens, questions and promo codes whose time is over; returns how many."""
-    count = 0
-    for table in ("waiting_screens", "prompts", "entered_promos"):
-        tag = await tx.execute(
-            f"""
-            DELETE FROM {table} WHERE customer_id IN (
-                SELECT customer_id FROM {table} WHERE until <= atlas_now() ORDER BY customer_id LIMIT $1
-                FOR UPDATE SKIP LOCKED)
-            """,  # noqa: S608 - our own names
-            limit,
-        )
-        count += int(tag.rpartition(" ")[2])
-    return count
