@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import attrs
@@ -257,6 +257,46 @@ async def read_story(tx: Tx, telegram_id: int) -> CustomerStory:
         traffic=await usage_of(tx, telegram_id),
         parts=[await _part(tx, name, columns, query, found.id) for name, (columns, query) in _PARTS.items()],
     )
+
+
+@attrs.frozen
+class Acquired:
+    """Something that a customer got: a plan, a top-up, a trial or a gift."""
+
+    at: datetime
+    what: str
+    """`plan` and `topup` for what was paid, else where the access came from: `trial`, `admin`, `auto_renewal`."""
+    tariff: str | None
+    span: timedelta | None
+    price: Money | None
+
+
+async def acquired_by(tx: Tx, customer_id: int, limit: int = 10) -> Sequence[Acquired]:
+    """What the customer paid for or was given, the newest first."""
+    rows = await tx.fetch(
+        """
+        (SELECT paid_at AS at, CASE kind WHEN 'topup' THEN 'topup' ELSE 'plan' END AS what, tariff,
+                days * interval '1 day' AS span, price_amount AS amount, price_currency AS currency
+         FROM orders WHERE customer_id = $1 AND state = 'paid' ORDER BY id DESC LIMIT $2)
+        UNION ALL
+        (SELECT e.created_at, e.source, e.tariff, e.period, NULL, NULL
+         FROM entitlement_events e JOIN subscriptions s ON s.id = e.subscription_id
+         WHERE s.customer_id = $1 AND e.kind = 'grant' AND e.order_id IS NULL ORDER BY e.id DESC LIMIT $2)
+        ORDER BY at DESC LIMIT $2
+        """,
+        customer_id,
+        limit,
+    )
+    return [
+        Acquired(
+            row["at"],
+            row["what"],
+            row["tariff"],
+            row["span"],
+            None if row["amount"] is None else Money(row["amount"], row["currency"]),
+        )
+        for row in rows
+    ]
 
 
 async def read_backlog(tx: Tx) -> Backlog:
