@@ -166,6 +166,20 @@ async def touch_contact_unless_busy(tx: Tx, telegram_id: int) -> bool:
     return bool(row["is_known"])
 
 
+async def set_language(tx: Tx, telegram_id: int, language: str) -> bool:
+    """Talk to the customer in this language from now on: a code of two letters. `False`: it was so before.
+
+    Raises `UnknownCustomer`, and `BusinessError` for what is no code.
+    """
+    if not (len(language) == 2 and language.isascii() and language.islower() and language.isalpha()):
+        raise BusinessError(f"a language is a code of two small letters such as ru, not {language[:20]!r}")
+    customer = await lock_customer(tx, telegram_id)
+    if customer.language == language:
+        return False
+    await tx.execute("UPDATE customers SET language = $2 WHERE id = $1", customer.id, language)
+    return True
+
+
 async def note_unreachable(tx: Tx, customer_id: int, since: datetime) -> bool:
     """Note that a message that was on its way at `since` was refused for good. `False`: the customer has been heard
     of after that, and nothing was written."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 import attrs
@@ -18,6 +18,7 @@ from db.billing.ledger import Purses, purses
 from db.billing.referrals import ReferralStanding, Withdrawable, referral_standing, withdrawable
 from db.customers import Customer, find_customer
 from db.keys.usage import CustomerTraffic, usage_of
+from db.money import Money
 from db.tx import Tx
 
 ROWS: Final = 50
@@ -153,6 +154,97 @@ async def latest_customers(tx: Tx) -> Sequence[Found]:
     return [Found(row["telegram_id"], "") for row in rows]
 
 
+@attrs.frozen
+class ListedCustomer:
+    """A customer as a list shows them."""
+
+    telegram_id: int
+    created_at: datetime
+    tariff: str | None
+    expires_at: datetime | None
+    balance: Money
+    open_cases: int
+
+
+async def list_customers(tx: Tx, before: int | None, limit: int, *, active: bool = False) -> Sequence[ListedCustomer]:
+    """Customers, those who came last first; `before` leaves those who came before the one of that Telegram id.
+
+    With `active`, only those whose subscription runs. Raises `UnknownCustomer` for an unknown `before`.
+    """
+    last = None if before is None else (await find_customer(tx, before)).id
+    rows = await tx.fetch(
+        """
+        SELECT c.telegram_id, c.created_at, s.tariff, s.expires_at,
+               (SELECT coalesce(sum(a.balance), 0)::bigint FROM accounts a
+                WHERE a.customer_id = c.id AND a.currency = 'RUB' AND a.kind IN ('paid', 'credit', 'earned')) AS balance,
+               (SELECT count(*) FROM cases k WHERE k.customer_id = c.id AND k.state = 'open') AS open_cases
+        FROM customers c LEFT JOIN subscriptions s ON s.customer_id = c.id
+        WHERE ($1::bigint IS NULL OR c.id < $1) AND (NOT $2 OR (s.state = 'active' AND s.expires_at > atlas_now()))
+        ORDER BY c.id DESC LIMIT $3
+        """,
+        last,
+        active,
+        limit,
+    )
+    return [
+        ListedCustomer(
+            row["telegram_id"],
+            row["created_at"],
+            row["tariff"],
+            row["expires_at"],
+            Money(row["balance"]),
+            row["open_cases"],
+        )
+        for row in rows
+    ]
+
+
+@attrs.frozen
+class AuditEntry:
+    """One entry of the audit trail; the details are JSON text."""
+
+    id: int
+    at: datetime
+    actor: str
+    role: str | None
+    how: str | None
+    action: str
+    telegram_id: int | None
+    subject: str
+    details: str
+
+
+async def read_audit(
+    tx: Tx,
+    limit: int,
+    *,
+    telegram_id: int | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    before: int | None = None,
+) -> Sequence[AuditEntry]:
+    """Entries of the audit trail, the newest first: of one customer, by one actor, of one kind; `before` an entry's number.
+
+    Raises `UnknownCustomer`.
+    """
+    customer = None if telegram_id is None else (await find_customer(tx, telegram_id)).id
+    rows = await tx.fetch(
+        """
+        SELECT a.id, a.at, a.actor, a.role, a.how, a.action, c.telegram_id, a.subject, a.details::text AS details
+        FROM audit a LEFT JOIN customers c ON c.id = a.customer_id
+        WHERE ($1::bigint IS NULL OR a.customer_id = $1) AND ($2::text IS NULL OR a.actor = $2)
+          AND ($3::text IS NULL OR a.action = $3) AND ($4::bigint IS NULL OR a.id < $4)
+        ORDER BY a.id DESC LIMIT $5
+        """,
+        customer,
+        actor,
+        action,
+        before,
+        limit,
+    )
+    return [AuditEntry(**{field.name: row[field.name] for field in attrs.fields(AuditEntry)}) for row in rows]
+
+
 async def read_story(tx: Tx, telegram_id: int) -> CustomerStory:
     """Everything known of a customer, as of this transaction. Raises `UnknownCustomer`."""
     found = await find_customer(tx, telegram_id)
@@ -165,6 +257,46 @@ async def read_story(tx: Tx, telegram_id: int) -> CustomerStory:
         traffic=await usage_of(tx, telegram_id),
         parts=[await _part(tx, name, columns, query, found.id) for name, (columns, query) in _PARTS.items()],
     )
+
+
+@attrs.frozen
+class Acquired:
+    """Something that a customer got: a plan, a top-up, a trial or a gift."""
+
+    at: datetime
+    what: str
+    """`plan` and `topup` for what was paid, else where the access came from: `trial`, `admin`, `auto_renewal`."""
+    tariff: str | None
+    span: timedelta | None
+    price: Money | None
+
+
+async def acquired_by(tx: Tx, customer_id: int, limit: int = 10) -> Sequence[Acquired]:
+    """What the customer paid for or was given, the newest first."""
+    rows = await tx.fetch(
+        """
+        (SELECT paid_at AS at, CASE kind WHEN 'topup' THEN 'topup' ELSE 'plan' END AS what, tariff,
+                days * interval '1 day' AS span, price_amount AS amount, price_currency AS currency
+         FROM orders WHERE customer_id = $1 AND state = 'paid' ORDER BY id DESC LIMIT $2)
+        UNION ALL
+        (SELECT e.created_at, e.source, e.tariff, e.period, NULL, NULL
+         FROM entitlement_events e JOIN subscriptions s ON s.id = e.subscription_id
+         WHERE s.customer_id = $1 AND e.kind = 'grant' AND e.order_id IS NULL ORDER BY e.id DESC LIMIT $2)
+        ORDER BY at DESC LIMIT $2
+        """,
+        customer_id,
+        limit,
+    )
+    return [
+        Acquired(
+            row["at"],
+            row["what"],
+            row["tariff"],
+            row["span"],
+            None if row["amount"] is None else Money(row["amount"], row["currency"]),
+        )
+        for row in rows
+    ]
 
 
 async def read_backlog(tx: Tx) -> Backlog:
@@ -186,6 +318,43 @@ async def read_backlog(tx: Tx) -> Backlog:
     )
     assert row is not None, "aggregates are one row"
     return Backlog(**{field.name: row[field.name] for field in attrs.fields(Backlog)})
+
+
+@attrs.frozen
+class BusinessFigures:
+    """How the business stands, as of one moment."""
+
+    active: Mapping[str, int]
+    """Running subscriptions by tariff."""
+    trials: int
+    """Of these, those that came from a trial."""
+    held: Mapping[str, int]
+    """Kopecks in all customers' purses, by kind of purse."""
+    backlog: Backlog
+    read_at: datetime
+
+
+async def read_figures(tx: Tx) -> BusinessFigures:
+    """Read them: the running subscriptions and the purses once each. For a worker's round, not for a scrape."""
+    active = await tx.fetch(
+        """
+        SELECT tariff, count(*) AS running, count(*) FILTER (WHERE source = 'trial') AS trials
+        FROM subscriptions WHERE state = 'active' AND expires_at > atlas_now() GROUP BY tariff
+        """
+    )
+    purses = await tx.fetch(
+        """
+        SELECT kind, sum(balance)::bigint AS held FROM accounts
+        WHERE currency = 'RUB' AND kind IN ('paid', 'credit', 'earned', 'debt') GROUP BY kind
+        """
+    )
+    return BusinessFigures(
+        {row["tariff"]: row["running"] for row in active},
+        sum(row["trials"] for row in active),
+        {"paid": 0, "credit": 0, "earned": 0, "debt": 0} | {row["kind"]: row["held"] for row in purses},
+        await read_backlog(tx),
+        await tx.fetchval("SELECT clock_timestamp()"),
+    )
 
 
 async def _part(tx: Tx, name: str, columns: Sequence[str], query: str, customer_id: int) -> StoryPart:

@@ -65,6 +65,7 @@ GROUPS = [
         [
             ("gateway", "payments, shop, links"),
             ("telegram_updates", "payments by polling"),
+            ("storefront", "the shop in Telegram"),
             ("notifications", "messages to customers"),
             ("healthcheck", "probes all of it"),
             ("admin", "probes and metrics"),

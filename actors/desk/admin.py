@@ -12,6 +12,7 @@ from attrs.validators import ge, le
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from actors.desk.backlog import BacklogWatch
+from actors.desk.corrections import Corrections
 from actors.desk.customers import Customers
 from actors.desk.money import MoneyPages
 from actors.desk.nodes import nodes_addition
@@ -20,6 +21,7 @@ from actors.desk.routes import PROBES, admin_app
 from actors.desk.trail import ActionTrail
 from actors.desk.withdrawals import Withdrawals
 from actors.desk.work import Work
+from actors.payments.settings import PaymentSettings
 from actors.pool.client import pool_of
 from db.money import Money
 from db.settings import LimitSettings, WithdrawalSettings
@@ -86,6 +88,8 @@ class Admin(Actor):
     limits: LimitSettings = attrs.field(factory=LimitSettings)
     """What a customer may ask for; the desk is held to it as the command line is."""
     withdrawals: WithdrawalSettings = attrs.field(factory=WithdrawalSettings)
+    payments: PaymentSettings = attrs.field(factory=PaymentSettings)
+    """Which providers are on, and so can be asked to give money back."""
     _server: ActorTask | None = attrs.field(init=False, default=None)
     _backlog: BacklogWatch | None = attrs.field(init=False, default=None)
     _trail: ActionTrail | None = attrs.field(init=False, default=None)
@@ -126,6 +130,7 @@ class Admin(Actor):
                 lambda desk: nodes_addition(desk, pool),
                 lambda _desk: Work(pool).addition(),
                 lambda _desk: customers.addition(),
+                lambda _desk: Corrections(customers, self.payments).addition(),
                 lambda _desk: MoneyPages(pool).addition(),
                 lambda _desk: withdrawals.addition(),
             ]

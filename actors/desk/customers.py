@@ -23,7 +23,7 @@ from db.errors import BusinessError, UnknownCustomer
 from db.keys.reissue import request_reissue
 from db.money import Money
 from db.settings import LimitSettings
-from db.stories import ROWS, latest_customers, read_story, search_customers
+from db.stories import ROWS, CustomerStory, latest_customers, read_story, search_customers
 from db.tx import Tx
 from db.work.audit import act_as, record_audit
 from db.work.limits import Allowance
@@ -36,6 +36,8 @@ _WITHIN: Final = 5.0
 _MOST_DAYS: Final = 3650
 _LARGEST: Final = 2**63 - 1
 _LONGEST: Final = 100
+_BY_HAND: Final = frozenset({"manual"})
+"""Providers that no program can ask."""
 
 
 @attrs.frozen
@@ -61,11 +63,11 @@ class Customers:
                 Page("/cases", "Cases", f"{_TEMPLATES}:cases.html", Role.SUPPORT, self._cases),
             ),
             actions=(
-                Action("grant", "Give access", _least("grant"), self._ask_grant, self._grant, keeps_reason=True),
+                Action("grant", "Give access", least_of("grant"), self._ask_grant, self._grant, keeps_reason=True),
                 Action(
                     "reissue",
                     "Give another key",
-                    _least("reissue"),
+                    least_of("reissue"),
                     self._ask_reissue,
                     self._reissue,
                     keeps_reason=True,
@@ -73,7 +75,7 @@ class Customers:
                 Action(
                     "revoke",
                     "End access",
-                    _least("revoke"),
+                    least_of("revoke"),
                     self._ask_revoke,
                     self._revoke,
                     is_dangerous=True,
@@ -82,7 +84,7 @@ class Customers:
                 Action(
                     "refund",
                     "Record a refund",
-                    _least("refund"),
+                    least_of("refund"),
                     self._ask_refund,
                     self._refund,
                     is_dangerous=True,
@@ -91,7 +93,7 @@ class Customers:
                 Action(
                     "close-case",
                     "Close the case",
-                    _least("cases close"),
+                    least_of("cases close"),
                     self._ask_close,
                     self._close,
                     keeps_reason=True,
@@ -103,28 +105,30 @@ class Customers:
 
     # --- looking
 
-    async def _read(self, label: str, function: Callable[[Tx], Awaitable[T]]) -> T:
+    async def read(self, label: str, function: Callable[[Tx], Awaitable[T]]) -> T:
+        """What a transaction reads, within the time that a page may take."""
         return await self.pool.run(label, function, within=_WITHIN, hold=_WITHIN)
 
     async def _find(self, view: View) -> Mapping[str, object]:
         text = view.query.get("q", "").strip()[:_LONGEST]
         if text:
-            found = await self._read("desk.search", lambda tx: search_customers(tx, text))
+            found = await self.read("desk.search", lambda tx: search_customers(tx, text))
         else:
-            found = await self._read("desk.latest", latest_customers)
+            found = await self.read("desk.latest", latest_customers)
         return {"asked": text, "found": found}
 
     async def _story(self, view: View) -> Mapping[str, object]:
         number = min(int(view.request.path_params["telegram_id"]), _LARGEST)
         try:
-            story = await self._read("desk.story", lambda tx: read_story(tx, number))
+            story = await self.read("desk.story", lambda tx: read_story(tx, number))
         except UnknownCustomer as error:
             raise NotFound(str(error)) from error
         who = {"customer": str(number)}
         buttons = [
-            Button("reissue", "Give another key", _least("reissue"), who),
-            Button("grant", "Give access", _least("grant"), who),
-            Button("revoke", "End access", _least("revoke"), who),
+            Button("reissue", "Give another key", least_of("reissue"), who),
+            Button("grant", "Give access", least_of("grant"), who),
+            *([Button("prolong", "Prolong", least_of("grant"), who)] if _runs(story) else []),
+            Button("revoke", "End access", least_of("revoke"), who),
         ]
         return {
             "story": story,
@@ -133,23 +137,27 @@ class Customers:
             "rows": ROWS,
             "shown": _shown,
             "refund": _refund_of,
+            "by_hand": _BY_HAND,
             "money": Role.MONEY,
         }
 
     async def _cases(self, view: View) -> Mapping[str, object]:
         state: Literal["open", "closed"] = "closed" if view.query.get("state") == "closed" else "open"
-        cases = await self._read("desk.cases", lambda tx: list_cases(tx, state, 0, ROWS))
+        cases = await self.read("desk.cases", lambda tx: list_cases(tx, state, 0, ROWS))
         return {
             "cases": cases,
             "state": state,
             "button": lambda number: Button(
-                "close-case", "Close the case", _least("cases close"), {"number": str(number)}
+                "close-case", "Close the case", least_of("cases close"), {"number": str(number)}
+            ),
+            "credit": lambda number: Button(
+                "credit-case", "Credit a customer", least_of("cases credit"), {"number": str(number)}
             ),
         }
 
     # --- acting
 
-    async def _act(
+    async def act(
         self, view: View, what: str, why: str, function: Callable[[Tx], Awaitable[T]], customer: int | None = None
     ) -> T:
         """Do it as this operator; the reason is kept in the same transaction."""
@@ -166,52 +174,52 @@ class Customers:
         return await self.pool.run("desk.act", act, within=_WITHIN, hold=_WITHIN)
 
     async def _ask_grant(self, view: View, given: Mapping[str, str]) -> Question:
-        _customer(given)
+        customer_of(given)
         return Question(
             view.t("The customer gets access without payment, from now or from the end of what there is."),
-            (Field("tariff", "Tariff", value="basic"), Field("days", "Days", "number"), _key()),
+            (Field("tariff", "Tariff", value="basic"), Field("days", "Days", "number"), form_key()),
         )
 
     async def _grant(self, view: View, given: Mapping[str, str], why: str) -> str:
-        customer, days = _customer(given), _whole(given, "days", _MOST_DAYS)
+        customer, days = customer_of(given), whole(given, "days", _MOST_DAYS)
         tariff = given.get("tariff", "").strip()[:_LONGEST]
-        done = await self._act(
+        done = await self.act(
             view,
             "grant",
             why,
             lambda tx: grant_access(
-                tx, customer, tariff, timedelta(days=days), idempotency_key=_key_of(given), actor=view.who.actor
+                tx, customer, tariff, timedelta(days=days), idempotency_key=key_of(given), actor=view.who.actor
             ),
             customer,
         )
         return f"{customer}: {done.tariff} {view.t('until')} {done.new_end:%Y-%m-%d %H:%M} UTC"
 
     async def _ask_reissue(self, view: View, given: Mapping[str, str]) -> Question:
-        _customer(given)
+        customer_of(given)
         text = "The customer gets another key and link. The old link works until the new one is on every node; then it is cut."
-        return Question(view.t(text), (_key(),))
+        return Question(view.t(text), (form_key(),))
 
     async def _reissue(self, view: View, given: Mapping[str, str], why: str) -> str:
-        customer = _customer(given)
+        customer = customer_of(given)
         allowance = Allowance(self.limits, view.who.actor)
-        await self._act(
+        await self.act(
             view,
             "reissue",
             why,
             lambda tx: request_reissue(
-                tx, customer, actor=view.who.actor, idempotency_key=_key_of(given), allowance=allowance
+                tx, customer, actor=view.who.actor, idempotency_key=key_of(given), allowance=allowance
             ),
             customer,
         )
         return f"{customer}: {view.t('another key is on its way')}"
 
     async def _ask_revoke(self, view: View, given: Mapping[str, str]) -> Question:
-        _customer(given)
+        customer_of(given)
         return Question(view.t("Access ends now: the key is taken off its nodes, and open connections are cut."))
 
     async def _revoke(self, view: View, given: Mapping[str, str], why: str) -> str:
-        customer = _customer(given)
-        done = await self._act(
+        customer = customer_of(given)
+        done = await self.act(
             view, "revoke", why, lambda tx: mark_revoked(tx, customer, actor=view.who.actor), customer
         )
         return f"{customer}: {view.t('access ends' if done else 'access had ended before; nothing was changed')}"
@@ -223,26 +231,26 @@ class Customers:
         )
         return Question(
             view.t(text) + f" {given.get('provider', '')} {given.get('charge', '')}",
-            (Field("amount", "Amount in roubles, or all", value="all"), _key()),
+            (Field("amount", "Amount in roubles, or all", value="all"), form_key()),
         )
 
     async def _refund(self, view: View, given: Mapping[str, str], why: str) -> str:
         amount = given.get("amount", "").strip()
         part = None if amount in ("", "all") else Money.parse(amount)
         provider, charge = given.get("provider", ""), given.get("charge", "")
-        done = await self._act(
+        done = await self.act(
             view,
             f"refund {provider} {charge}"[:_LONGEST],
             why,
             lambda tx: refund_charge(
-                tx, provider, charge, amount=part, actor=view.who.actor, idempotency_key=_key_of(given)
+                tx, provider, charge, amount=part, actor=view.who.actor, idempotency_key=key_of(given)
             ),
         )
         return f"{view.t('refund')} {done.id}: {done.amount}"
 
     async def _ask_close(self, view: View, given: Mapping[str, str]) -> Question:
-        number = _whole(given, "number", _LARGEST)
-        case = await self._read("desk.case", lambda tx: find_case(tx, number))
+        number = whole(given, "number", _LARGEST)
+        case = await self.read("desk.case", lambda tx: find_case(tx, number))
         what = f" {case.kind}: {case.details.get('why') or case.subject}"
         return Question(
             view.t("The case is closed with what you write; one that holds money is credited or refunded instead.")
@@ -250,34 +258,38 @@ class Customers:
         )
 
     async def _close(self, view: View, given: Mapping[str, str], why: str) -> str:
-        number = _whole(given, "number", _LARGEST)
-        await self._act(
+        number = whole(given, "number", _LARGEST)
+        await self.act(
             view, f"case {number}", why, lambda tx: close_case(tx, number, resolution=why, actor=view.who.actor)
         )
         return f"{view.t('case')} {number}: {view.t('closed')}"
 
 
-def _least(command: str) -> Role:
+def least_of(command: str) -> Role:
+    """The least role for a command of `atlas`."""
     return least_role(command) or Role.OWNER
 
 
-def _key() -> Field:
+def form_key() -> Field:
     """What makes the same form, sent twice, the same operation."""
     return Field("key", "", "hidden", f"desk:{uuid4().hex}")
 
 
-def _key_of(given: Mapping[str, str]) -> str:
+def key_of(given: Mapping[str, str]) -> str:
+    """The key of a form. Raises BusinessError for a form without one."""
     key = given.get("key", "")
     if not 8 <= len(key) <= _LONGEST:
         raise BusinessError("the form was not complete; open it again")
     return key
 
 
-def _customer(given: Mapping[str, str]) -> int:
-    return _whole(given, "customer", _LARGEST)
+def customer_of(given: Mapping[str, str]) -> int:
+    """The Telegram id in a form. Raises BusinessError for what is none."""
+    return whole(given, "customer", _LARGEST)
 
 
-def _whole(given: Mapping[str, str], name: str, most: int) -> int:
+def whole(given: Mapping[str, str], name: str, most: int) -> int:
+    """A whole number in a form, from 1 to `most`. Raises BusinessError for what is none."""
     text = given.get(name, "").strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= most):
         raise BusinessError(f"{name} is a whole number from 1 to {most}, not {text[:40]!r}; nothing was changed")
@@ -293,9 +305,13 @@ def _shown(value: object) -> str:
     return f"{text[:10]} {text[11:16]}" if is_moment else text
 
 
-def _refund_of(part: str, row: Sequence[object]) -> str:
+def _refund_of(action: str, part: str, row: Sequence[object]) -> str:
     """Where the refund of a charge is asked about; empty for rows that are none."""
-    return f"/ask/refund?provider={quote(str(row[1]))}&charge={quote(str(row[2]))}" if part == "Charges" else ""
+    return f"/ask/{action}?provider={quote(str(row[1]))}&charge={quote(str(row[2]))}" if part == "Charges" else ""
+
+
+def _runs(story: CustomerStory) -> bool:
+    return story.subscription is not None and story.subscription.is_running
 
 
 _WORDS: Final = {

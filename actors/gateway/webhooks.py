@@ -17,6 +17,9 @@ from actors.payments.events import DELIVERIES, DeliveryRefused, DeliveryUnread
 from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotAuthentic, NotUnderstood, Provider, WebhookDelivery
 from actors.payments.registry import Providers
+from actors.payments.shop_updates import hand_over, until_served
+from actors.payments.telegram import NAME as TELEGRAM
+from actors.payments.wire import read_object
 from runtime.http import site_of, source_of
 from runtime.log import LogLimit
 
@@ -49,6 +52,12 @@ def _endpoint(intake: Intake, provider: Provider, refused: LogLimit) -> Callable
         except NotUnderstood as error:
             context.emit(DeliveryUnread(context.name, provider.name, str(error)))
             return JSONResponse({"error": "not understood"}, 400)
+        if provider.name == TELEGRAM:
+            update = read_object(delivery.body)
+            receipt = hand_over(context, update)
+            if receipt is not None:
+                await until_served(context, update, receipt)
+                return JSONResponse({"state": "served", "result": ""})
         try:
             event = await intake.receive(provider, event_id, delivery.body)
         except Unsettled:

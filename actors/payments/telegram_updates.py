@@ -21,6 +21,7 @@ from actors.payments.events import DeliveryUnread, ProviderAway
 from actors.payments.intake import Intake, Unsettled
 from actors.payments.provider import NotUnderstood, ProviderRefused, ProviderUnavailable
 from actors.payments.settings import PaymentSettings
+from actors.payments.shop_updates import Receipt, hand_over, until_served
 from actors.payments.telegram import NAME, UPDATES, Telegram
 from actors.payments.telegram_api import TelegramApi
 from actors.payments.wire import Fields, int_field
@@ -35,8 +36,9 @@ _WITHIN = 2.5
 class UpdateQueue:
     """What is being done with updates, by tasks of `nursery`.
 
-    A checkout is begun at once, because its customer waits; of anything else `slots` are worked on at a time, those of one
-    sender in their order. An update that cannot be stored for a reason of its own is passed with a case.
+    A checkout is begun at once, because its customer waits; what people ask the shop is handed to the storefront, if there is
+    one; of anything else `slots` are worked on at a time, those of one sender in their order. An update that cannot be stored
+    for a reason of its own is passed with a case.
     """
 
     telegram: Telegram
@@ -64,7 +66,10 @@ class UpdateQueue:
                 continue
             self._working.add(number)
             self._lost.pop(number, None)
-            if "pre_checkout_query" in update:
+            receipt = hand_over(self.intake.context, update)
+            if receipt is not None:
+                self.nursery.start_soon(self._until_served, number, update, receipt)
+            elif "pre_checkout_query" in update:
                 self.nursery.start_soon(self._take, number, update, arrived_at)
             else:
                 self._queue(number, update, arrived_at)
@@ -99,6 +104,13 @@ class UpdateQueue:
             async with self.slots:
                 await self._take(*queue.popleft())
         del self._queues[sender]
+
+    async def _until_served(self, number: int, update: Fields, receipt: Receipt) -> None:
+        await until_served(self.intake.context, update, receipt)
+        self._working.discard(number)
+        self._done.add(number)
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def _take(self, number: int, update: Fields, arrived_at: float) -> None:
         try:
@@ -158,12 +170,13 @@ _PATIENCE: Final = 1.0
 class TelegramUpdates(Actor):
     """Takes the bot's updates by `getUpdates`; in webhook mode it registers the webhook once and then rests.
 
-    Role: the other way in for Telegram's payments. Owns: while it polls, the epoch row "telegram_updates": of several
-    processes on one database one polls, because Telegram ends the earlier one of two requests. Receives: nothing. Sends:
-    requests for leases to `pool`.
+    Role: the other way in for Telegram's payments, and for what people ask the storefront. Owns: while it polls, the epoch row
+    "telegram_updates": of several processes on one database one polls, because Telegram ends the earlier one of two requests.
+    Receives: nothing. Sends: requests for leases to `pool`, updates about no money to `storefront`.
     On crash: updates that were not confirmed come again, and are found stored. Declines to run without a bot's token.
-    Invariants: an update is confirmed to Telegram only after it is stored, or given up with a case; one that is stored and
-    cannot be settled now is left to the payment watcher; none holds up the others; pending updates are never dropped.
+    Invariants: an update is confirmed to Telegram only after it is stored, given up with a case, or served by the storefront
+    (which has ten seconds); one that is stored and cannot be settled now is left to the payment watcher; none holds up the
+    others; pending updates are never dropped.
     """
 
     payments: PaymentSettings

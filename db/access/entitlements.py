@@ -154,6 +154,17 @@ async def grant(tx: Tx, wanted: Grant) -> Entitlement:
     return Entitlement(written["subscription_id"], written["id"], access.expires_at, new_end, tariff)
 
 
+async def preview_grant(tx: Tx, customer_id: int, tariff: str, period: timedelta) -> tuple[datetime | None, datetime]:
+    """The subscription's end now, and as it would be if this period were granted now; nothing is written or locked.
+
+    The first is `None` for a customer who never had a subscription.
+    """
+    read = f"{_READ} customer_id = $1 ORDER BY id LIMIT 1{_UNLOCKED}"
+    access = _access(await tx.fetchrow(read, customer_id, None, None))
+    intervals = add_interval(access.intervals, access.ranks, access.now, tariff, period)
+    return access.expires_at, max(each.ends_at for each in intervals)
+
+
 async def read_access(
     tx: Tx, subscription_id: int, event_id: int | None = None, since: datetime | None = None
 ) -> Access:
@@ -308,7 +319,7 @@ SELECT atlas_now() AS now, s.id, s.expires_at, s.source, s.state,
        i.*
 FROM (SELECT) AS always
 LEFT JOIN LATERAL (SELECT id, expires_at, source, state FROM subscriptions WHERE"""
-_LOCKED = """ FOR NO KEY UPDATE) AS s ON true
+_UNLOCKED = """) AS s ON true
 CROSS JOIN LATERAL (
     SELECT array_agg(event_id ORDER BY event_id) AS event_ids, array_agg(tariff ORDER BY event_id) AS interval_tariffs,
            array_agg(granted ORDER BY event_id) AS granted, array_agg(used ORDER BY event_id) AS used,
@@ -317,6 +328,7 @@ CROSS JOIN LATERAL (
     FROM entitlement_intervals
     WHERE subscription_id = s.id AND (ends_at > least(atlas_now(), $3::timestamptz) OR event_id = $2::bigint)) AS i
 """
+_LOCKED = f" FOR NO KEY UPDATE{_UNLOCKED}"
 
 
 def _access(row: Row | None) -> Access:

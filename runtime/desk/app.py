@@ -329,6 +329,7 @@ class _Site:
         self, who: Identity, action: Action, given: Mapping[str, str], why: str, outcome: str, *, is_done: bool
     ) -> None:
         what = given.get("name") or given.get("customer") or given.get("number") or given.get("charge") or ""
+        what = f"{given['queue']} {what}" if "queue" in given else what
         self._desk.system.services.events.emit(
             DeskAction(
                 "desk",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 from markupsafe import Markup
 
@@ -78,6 +79,39 @@ def histogram(buckets: Sequence[tuple[float | None, int]], summary: str) -> Mark
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, summary, bars
     )
+
+
+_FORMS: Final = {
+    "idle": "calm",
+    "busy": "calm",
+    "not needed": "calm",
+    "starting": "calm",
+    "paused": "paused",
+    "parked": "down",
+    "down": "down",
+    "unstopped": "down",
+    "restarting": "down",
+    "": "none",
+}
+"""How states are drawn in a band; those that are not here are late."""
+
+
+def band(runs: Sequence[tuple[str, int]], at_most: int, summary: str) -> Markup:
+    """States over time as one bar, the latest at its right end. `at_most` samples fill it; `summary` is read aloud."""
+    at = at_most - sum(count for _, count in runs)
+    drawn: list[Markup] = []
+    for word, count in runs:
+        form = _FORMS.get(word, "late")
+        if form != "none":
+            # Trouble differs from calm by height too, not by colour alone.
+            top, height = (3, 6) if form == "calm" else (0, 12)
+            drawn.append(
+                Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(form, at, top, count, height)
+            )
+        at += count
+    return Markup(
+        '<svg class="band" viewBox="0 0 {} 12" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+    ).format(at_most, summary, Markup("").join(drawn))
 
 
 def meter(share: float, label: str) -> Markup:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from runtime.control.command import OperableSystem
 from runtime.desk import charts
+from runtime.desk.bands import Bands
 from runtime.desk.board import Board, Parts, Source
 from runtime.desk.history import History
 from runtime.desk.page import Action, Addition, Button, Need, Page, Row, View, seconds
@@ -33,7 +34,7 @@ STREAMS_OF_ONE: Final = 8
 """Of one operator."""
 _SAID: Final = 100
 
-_histories: WeakKeyDictionary[object, History] = WeakKeyDictionary()
+_histories: WeakKeyDictionary[object, tuple[History, Bands]] = WeakKeyDictionary()
 
 
 class Desk:
@@ -72,7 +73,8 @@ class Desk:
             self._russian.update(one.words)
         self._env = self._environment()
         self._modules: dict[tuple[str, str], Any] = {}
-        self.history = _histories.setdefault(system, History())
+        self.history, self.bands = _histories.setdefault(system, (History(), Bands()))
+        self.history.look = lambda: self.bands.look(actor_pages.words_of(self))
         self.history.follow([figure for one in self.additions for figure in one.figures])
         self._said: dict[str, str] = {}
         self._numbers = count(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -60,6 +60,8 @@ class History:
     def __init__(self) -> None:
         self.tracks: dict[str, Track] = {}
         self.samples = 0
+        self.look: Callable[[], None] | None = None
+        """Called at each sample too: notes what is no figure."""
 
     def follow(self, figures: Sequence[Figure]) -> None:
         """These figures from now on; what is known of their courses is kept."""
@@ -79,5 +81,7 @@ class History:
     def sample(self) -> None:
         """Read every figure once."""
         self.samples += 1
+        if self.look is not None:
+            self.look()
         for track in self.tracks.values():
             track.sample()

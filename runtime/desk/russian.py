@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 WORDS: Final[Mapping[str, str]] = {
+    "Out of the ordinary in the last hour": "Необычное за последний час",
+    "every actor was idle or busy whenever it was looked at": "все акторы были свободны или заняты при каждом взгляде",
+    "and more:": "и ещё:",
     # the frame
     "Overview": "Обзор",
     "Tree": "Дерево",

@@ -140,6 +140,15 @@ def test_markup_in_what_actors_say_stays_text_on_every_page(browser: Chromium, t
 def test_what_hangs_is_named_on_the_first_page_with_the_button_that_helps(browser: Chromium, town: Running) -> None:
     with viewer(browser, town) as anna:
         anna.go("/")
+        anna.go("/tree")
+        lane = anna.page.locator("#bands .lane", has_text="stuck")
+        # Read aloud: the state, and how long.
+        browser.expect(lane.locator("svg[aria-label*=' stuck ']")).to_be_visible(timeout=2 * PATIENCE * 1000)
+        assert lane.locator("rect.late").count() > 0
+        assert anna.page.locator("#bands .lane", has_text="admin").count() == 0, "an actor that was well has no band"
+        anna.go("/actors/stuck")
+        browser.expect(anna.page.locator("#actor-sign rect.late").last).to_be_visible()
+        anna.go("/")
         need = anna.page.locator(".need", has_text="stuck")
         browser.expect(need).to_contain_text("handles Wait", timeout=PATIENCE * 1000)
         assert anna.page.inner_text("h1") == "One thing needs you"

@@ -7,19 +7,25 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TypeVar
 from unittest import mock
 
 import pytest
 import trio
 
+from db.billing.payment_facts import FinalizePurchase
+from db.billing.purchases import finalize_purchase
 from db.driver.session import open_session
+from db.money import Money
 from db.tx import Tx
 from tests.actors.commands.conftest import earn
 from tests.browsers.browser import PATIENCE, Chromium, Running, Viewer, chromium, needs_chromium, running, viewer
 from tests.postgres_cluster import Cluster
 
 pytestmark = needs_chromium
+T = TypeVar("T")
 _CONFIG = """
 [supervisor]
 name = "shop"
@@ -67,6 +73,9 @@ def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     env = {
         "ATLAS__DATABASE__DSN": cluster.dsn(name),
         "ATLAS__DATABASE__PURPOSE": "test",
+        "ATLAS__PAYMENTS__YOOKASSA__SHOP_ID": "100500",
+        "ATLAS__PAYMENTS__YOOKASSA__SECRET_KEY": "a-secret-of-these-tests",
+        "ATLAS__PAYMENTS__YOOKASSA__RETURN_URL": "https://shop.example/back",
         "ATLAS__WITHDRAWALS__KEY_FILE": str(tmp_path_factory.mktemp("key") / "payout.key"),
     }
     try:
@@ -101,17 +110,23 @@ def trail(shop: Running) -> str:
     return trio.run(run)
 
 
-def change(shop: Running, statement: str) -> list[int]:
-    """Run a statement in the shop's database; returns the first column of what it gives."""
+def in_shop(shop: Running, function: Callable[[Tx], Awaitable[T]]) -> T:
+    """Run a business function in the shop's database."""
 
-    async def run() -> list[int]:
-        async def execute(tx: Tx) -> list[int]:
-            return [row["id"] for row in await tx.fetch(statement)]
-
+    async def run() -> T:
         async with open_session(shop.env["ATLAS__DATABASE__DSN"], "test") as session:
-            return await session.run("change", execute)
+            return await session.run("test", function)
 
     return trio.run(run)
+
+
+def change(shop: Running, statement: str) -> list[int]:
+    """Run a statement in the shop's database; returns the column `id` of what it gives."""
+
+    async def execute(tx: Tx) -> list[int]:
+        return [row["id"] for row in await tx.fetch(statement)]
+
+    return in_shop(shop, execute)
 
 
 def fill(somebody: Viewer, **values: str) -> None:
@@ -186,6 +201,89 @@ def test_a_key_is_given_anew_by_support_and_a_charge_is_refunded_by_money_alone(
         mona.page.click("tr:has-text('first-charge') a")
         fill(mona, why="asked again")
         browser.expect(mona.page.locator("[role=alert]")).to_be_visible()
+
+
+def test_access_is_prolonged_by_days_that_follow_what_there_is_and_once_a_form(
+    browser: Chromium, shop: Running
+) -> None:
+    shop.atlas("customer", "add", "60")
+    plan = ("--customer", "60", "--tariff", "plus", "--days", "30", "--provider", "manual")
+    shop.atlas("buy", *plan, "--charge", "of-sixty", "--amount", "29900")
+    before = ends_of(shop, "60")
+    with viewer(browser, shop, "support") as sue:
+        sue.go("/customers/60")
+        assert sue.page.locator("main a[data-ask]").all_inner_texts() == ["Give another key"]
+        form = {"customer": "60", "days": "5", "key": "a-key-of-mine", "why": "no"}
+        assert sue.page.request.post(f"{shop.url}/act/prolong", form=form, headers={"origin": shop.url}).status == 403
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/customers/60")
+        mona.page.click("text=Prolong")
+        browser.expect(mona.page.locator("dialog")).to_contain_text("plus, until")
+        fill(mona, days="5", why="the storm")
+        browser.expect(mona.page.locator(".said")).to_contain_text("60: plus until")
+        assert ends_of(shop, "60") - before == timedelta(days=5)
+        mona.go("/customers/60")
+        assert "the storm" in mona.page.inner_text("section:has(#h-8)")
+        mona.go("/customers/43")
+        shop.atlas("customer", "add", "61")
+        mona.go("/ask/prolong?customer=61")
+        browser.expect(mona.page.locator("[role=alert]")).to_contain_text("no access that runs")
+
+
+def ends_of(shop: Running, customer: str) -> datetime:
+    return datetime.fromisoformat(json.loads(shop.atlas("subscription", customer, "--json"))["expires_at"])
+
+
+def test_money_is_given_back_at_the_provider_by_the_watcher_and_booked_by_its_answer(
+    browser: Chromium, shop: Running
+) -> None:
+    shop.atlas("customer", "add", "62")
+    plan = ("--customer", "62", "--tariff", "basic", "--days", "30", "--provider", "yookassa")
+    shop.atlas("buy", *plan, "--charge", "of-kassa", "--amount", "14900")
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/customers/62")
+        mona.page.click("tr:has-text('of-kassa') a:text-is('Give back at the provider')")
+        fill(mona, amount="49.00", why="a part of it")
+        browser.expect(mona.page.locator(".said")).to_contain_text("49.00 RUB, the payment watcher asks the provider")
+        waiting = "SELECT amount AS id FROM provider_refunds WHERE state = 'asking' AND refund_id IS NULL"
+        assert change(shop, waiting) == [4900], "asked for, and not booked before the provider has answered"
+        mona.go("/ask/refund-at-provider?provider=manual&charge=first-charge")
+        browser.expect(mona.page.locator("[role=alert]")).to_contain_text("on are yookassa")
+    with viewer(browser, shop, "support") as sue:
+        sue.go("/work")
+        browser.expect(sue.page.locator("main")).to_contain_text("provider refunds")
+        form = {"provider": "yookassa", "charge": "of-kassa", "amount": "1.00", "key": "a-key-of-mine", "why": "no"}
+        refused = sue.page.request.post(f"{shop.url}/act/refund-at-provider", form=form, headers={"origin": shop.url})
+        assert refused.status == 403
+
+
+def test_the_money_of_a_case_is_credited_and_a_case_without_any_is_closed(browser: Chromium, shop: Running) -> None:
+    stranger = FinalizePurchase("shop", "a-stranger-s", Money(5_000), None, 999_999)
+    holds = in_shop(shop, lambda tx: finalize_purchase(tx, stranger)).case_id
+    [asks] = change(shop, "INSERT INTO cases (kind, subject) VALUES ('support', 'a question') RETURNING id")
+    shop.atlas("customer", "add", "63")
+    with viewer(browser, shop, "support") as sue:
+        sue.go("/cases")
+        assert sue.page.locator("text=Credit a customer").count() == 0
+        sue.page.click(f"a[aria-label='Close the case: {asks}']")
+        fill(sue, why="answered by letter")
+        browser.expect(sue.page.locator(".said")).to_contain_text(f"case {asks}: closed")
+        sue.go("/cases?state=closed")
+        assert "operator:sue: answered by letter" in sue.page.inner_text("main")
+        form = {"number": str(holds), "customer": "63", "why": "no"}
+        assert (
+            sue.page.request.post(f"{shop.url}/act/credit-case", form=form, headers={"origin": shop.url}).status == 403
+        )
+    with viewer(browser, shop, "money") as mona:
+        mona.go("/cases")
+        mona.page.click(f"a[aria-label='Credit a customer: {holds}']")
+        browser.expect(mona.page.locator("dialog")).to_contain_text("50.00 RUB")
+        fill(mona, customer="63", why="it is his, the bank says")
+        browser.expect(mona.page.locator(".said")).to_contain_text(f"case {holds}: credited to 63")
+        assert json.loads(shop.atlas("customer", "show", "63", "--json"))["paid"] == 5_000
+        form = {"number": str(asks), "customer": "63", "why": "a slip"}
+        refused = mona.page.request.post(f"{shop.url}/act/credit-case", form=form, headers={"origin": shop.url})
+        assert refused.status == 409
 
 
 def test_a_pool_is_paused_resized_and_resumed_from_its_page(browser: Chromium, shop: Running) -> None:

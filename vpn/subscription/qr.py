@@ -1,4 +1,4 @@
-"""QR codes of links and addresses, for a page and for a terminal."""
+"""QR codes of links and addresses, for a page, for a terminal and as a picture."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def qr_terminal(text: str) -> str:
     lines = io.StringIO()
     _code(text).terminal(lines, border=2, compact=True)
     return lines.getvalue()
+
+
+def qr_png(text: str) -> bytes:
+    """A PNG image, dark on white, with its quiet zone. Raises LinkError likewise."""
+    image = io.BytesIO()
+    _code(text).save(image, kind="png", scale=8, light="#fff", dark="#000")
+    return image.getvalue()
 
 
 def _code(text: str) -> segno.QRCode:

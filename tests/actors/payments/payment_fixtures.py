@@ -91,9 +91,9 @@ class Outside:
 
 
 @asynccontextmanager
-async def outside() -> AsyncIterator[Outside]:
-    """Every provider's simulator, served, and the settings that point to them."""
-    telegram = Telegram(TELEGRAM_TOKEN, WEBHOOK_SECRET)
+async def outside(telegram: Telegram | None = None) -> AsyncIterator[Outside]:
+    """Every provider's simulator, served, and the settings that point to them; `telegram` in the place of one without chats."""
+    telegram = telegram or Telegram(TELEGRAM_TOKEN, WEBHOOK_SECRET)
     cryptobot = CryptoBot(CRYPTOBOT_TOKEN)
     yookassa = YooKassa("506751", YOOKASSA_KEY)
     stripe = Stripe(STRIPE_KEY, [STRIPE_SECRET])
@@ -284,12 +284,13 @@ async def harness(
     gateway: GatewaySettings | None = None,
     shop: ShopSettings | None = None,
     withdrawals: WithdrawalSettings | None = None,
+    telegram: Telegram | None = None,
     change: Callable[[PaymentSettings], PaymentSettings] = lambda settings: settings,
 ) -> AsyncIterator[Harness]:
     """Start it all; at the end every money invariant must hold."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        providers = await stack.enter_async_context(outside())
+        providers = await stack.enter_async_context(outside(telegram))
         system = await stack.enter_async_context(actor_system())
         providers.settings = change(providers.settings)
         events: list[Event] = []
