@@ -236,7 +236,7 @@ async def test_the_hold_is_a_setting_and_rewards_keep_the_one_of_their_day(datab
     assert (await database.run(withdrawable, customer.id)).amount == Money(100_000)
 
 
-async def test_what_is_held_back_is_told_by_its_first_day_and_not_what_was_taken_back_whole(database: Database) -> None:
+async def test_what_is_held_back_is_told_by_its_first_day_without_what_went_back_whole(database: Database) -> None:
     customer = await database.add_customer()
     await database.earn(1001, 10_000, hold_days=2)
     await database.earn(1001, 20_000, hold_days=9)

@@ -92,7 +92,7 @@ async def test_earned_money_that_was_brought_along_can_be_withdrawn_at_once_and_
     await _clean(database)
 
 
-async def test_a_friend_who_paid_elsewhere_counts_and_money_rewarded_there_earns_nothing_again(
+async def test_a_friend_who_paid_elsewhere_counts_and_what_was_rewarded_earns_nothing(
     database: Database,
 ) -> None:
     referrer = await database.add_customer(500)
