@@ -111,9 +111,15 @@ class PoolCrashed(LeaseError):
 class LeaseExpired(LeaseError):
     """The hold deadline passed; the connection was taken away and its transaction does not commit."""
 
+    in_part: bool = False
+    """Whether statements of an open lease, which commit by themselves, have happened or may have: the text says which."""
+
 
 class LeaseRevoked(LeaseError):
     """The pool took the connection away: its holder died or overran, or the pool was replaced."""
+
+    in_part: bool = False
+    """As of LeaseExpired."""
 
 
 class LeaseMisused(LeaseError):
@@ -151,7 +157,10 @@ class DatabaseUnable(LeaseError):
 
 
 class AmbiguousCommit(LeaseError):
-    """COMMIT was sent and no answer came: it may or may not have happened. Resolve it by the idempotency key."""
+    """COMMIT, or a statement that commits by itself, was sent and no answer came: it may or may not have happened.
+
+    Resolve it by the idempotency key.
+    """
 
 
 class DatabaseUnusable(AtlasError):

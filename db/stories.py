@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,7 @@ from db.billing.ledger import Purses, purses
 from db.billing.referrals import ReferralStanding, Withdrawable, referral_standing, withdrawable
 from db.customers import Customer, find_customer
 from db.keys.usage import CustomerTraffic, usage_of
+from db.money import Money
 from db.tx import Tx
 
 ROWS: Final = 50
@@ -153,6 +154,97 @@ async def latest_customers(tx: Tx) -> Sequence[Found]:
     return [Found(row["telegram_id"], "") for row in rows]
 
 
+@attrs.frozen
+class ListedCustomer:
+    """A customer as a list shows them."""
+
+    telegram_id: int
+    created_at: datetime
+    tariff: str | None
+    expires_at: datetime | None
+    balance: Money
+    open_cases: int
+
+
+async def list_customers(tx: Tx, before: int | None, limit: int, *, active: bool = False) -> Sequence[ListedCustomer]:
+    """Customers, those who came last first; `before` leaves those who came before the one of that Telegram id.
+
+    With `active`, only those whose subscription runs. Raises `UnknownCustomer` for an unknown `before`.
+    """
+    last = None if before is None else (await find_customer(tx, before)).id
+    rows = await tx.fetch(
+        """
+        SELECT c.telegram_id, c.created_at, s.tariff, s.expires_at,
+               (SELECT coalesce(sum(a.balance), 0)::bigint FROM accounts a
+                WHERE a.customer_id = c.id AND a.currency = 'RUB' AND a.kind IN ('paid', 'credit', 'earned')) AS balance,
+               (SELECT count(*) FROM cases k WHERE k.customer_id = c.id AND k.state = 'open') AS open_cases
+        FROM customers c LEFT JOIN subscriptions s ON s.customer_id = c.id
+        WHERE ($1::bigint IS NULL OR c.id < $1) AND (NOT $2 OR (s.state = 'active' AND s.expires_at > atlas_now()))
+        ORDER BY c.id DESC LIMIT $3
+        """,
+        last,
+        active,
+        limit,
+    )
+    return [
+        ListedCustomer(
+            row["telegram_id"],
+            row["created_at"],
+            row["tariff"],
+            row["expires_at"],
+            Money(row["balance"]),
+            row["open_cases"],
+        )
+        for row in rows
+    ]
+
+
+@attrs.frozen
+class AuditEntry:
+    """One entry of the audit trail; the details are JSON text."""
+
+    id: int
+    at: datetime
+    actor: str
+    role: str | None
+    how: str | None
+    action: str
+    telegram_id: int | None
+    subject: str
+    details: str
+
+
+async def read_audit(
+    tx: Tx,
+    limit: int,
+    *,
+    telegram_id: int | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    before: int | None = None,
+) -> Sequence[AuditEntry]:
+    """Entries of the audit trail, the newest first: of one customer, by one actor, of one kind; `before` an entry's number.
+
+    Raises `UnknownCustomer`.
+    """
+    customer = None if telegram_id is None else (await find_customer(tx, telegram_id)).id
+    rows = await tx.fetch(
+        """
+        SELECT a.id, a.at, a.actor, a.role, a.how, a.action, c.telegram_id, a.subject, a.details::text AS details
+        FROM audit a LEFT JOIN customers c ON c.id = a.customer_id
+        WHERE ($1::bigint IS NULL OR a.customer_id = $1) AND ($2::text IS NULL OR a.actor = $2)
+          AND ($3::text IS NULL OR a.action = $3) AND ($4::bigint IS NULL OR a.id < $4)
+        ORDER BY a.id DESC LIMIT $5
+        """,
+        customer,
+        actor,
+        action,
+        before,
+        limit,
+    )
+    return [AuditEntry(**{field.name: row[field.name] for field in attrs.fields(AuditEntry)}) for row in rows]
+
+
 async def read_story(tx: Tx, telegram_id: int) -> CustomerStory:
     """Everything known of a customer, as of this transaction. Raises `UnknownCustomer`."""
     found = await find_customer(tx, telegram_id)
@@ -186,6 +278,43 @@ async def read_backlog(tx: Tx) -> Backlog:
     )
     assert row is not None, "aggregates are one row"
     return Backlog(**{field.name: row[field.name] for field in attrs.fields(Backlog)})
+
+
+@attrs.frozen
+class BusinessFigures:
+    """How the business stands, as of one moment."""
+
+    active: Mapping[str, int]
+    """Running subscriptions by tariff."""
+    trials: int
+    """Of these, those that came from a trial."""
+    held: Mapping[str, int]
+    """Kopecks in all customers' purses, by kind of purse."""
+    backlog: Backlog
+    read_at: datetime
+
+
+async def read_figures(tx: Tx) -> BusinessFigures:
+    """Read them: the running subscriptions and the purses once each. For a worker's round, not for a scrape."""
+    active = await tx.fetch(
+        """
+        SELECT tariff, count(*) AS running, count(*) FILTER (WHERE source = 'trial') AS trials
+        FROM subscriptions WHERE state = 'active' AND expires_at > atlas_now() GROUP BY tariff
+        """
+    )
+    purses = await tx.fetch(
+        """
+        SELECT kind, sum(balance)::bigint AS held FROM accounts
+        WHERE currency = 'RUB' AND kind IN ('paid', 'credit', 'earned', 'debt') GROUP BY kind
+        """
+    )
+    return BusinessFigures(
+        {row["tariff"]: row["running"] for row in active},
+        sum(row["trials"] for row in active),
+        {"paid": 0, "credit": 0, "earned": 0, "debt": 0} | {row["kind"]: row["held"] for row in purses},
+        await read_backlog(tx),
+        await tx.fetchval("SELECT clock_timestamp()"),
+    )
 
 
 async def _part(tx: Tx, name: str, columns: Sequence[str], query: str, customer_id: int) -> StoryPart:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 OK: Final = 0
+ATTENTION: Final = 1
+"""Of a command that looks (`status`, `doctor`): what it saw needs a human. Of `run`: wedged while code held the interpreter."""
 USAGE: Final = 64
 """The command line itself is wrong."""
 GAVE_UP: Final = 69

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 
 def duration(seconds: float) -> str:
@@ -20,6 +21,15 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return _two(whole, 3600, "h", 60, "min")
     return _two(whole, 86400, "d", 3600, "h")
+
+
+def moment(at: float | datetime | None) -> str:
+    """`2030-01-31 12:00:05 UTC`: how every command shows a moment. `at` is seconds since 1970, or knows its
+    zone; None is `-`."""
+    if at is None:
+        return "-"
+    when = datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else at.astimezone(UTC)
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _two(value: int, large: int, large_name: str, small: int, small_name: str) -> str:

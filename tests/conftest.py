@@ -15,6 +15,9 @@ import pytest
 
 from tests.fork_server import close_fork_servers
 
+# pytest-xdist tells its workers how wide the terminal is: what commands print into a pipe is not to depend on it.
+os.environ.pop("COLUMNS", None)
+
 NO_SKIP = "ATLAS_TEST_NO_SKIP"
 BRIDGES_TAKEN: Final = "bridges_taken"
 """The name under which a worker sends how many pools ran on which driver bridge."""

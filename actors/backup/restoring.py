@@ -18,7 +18,7 @@ from actors.backup.attempt import begun
 from actors.backup.contents import DATA, INSTALLATION, OUTSIDE
 from actors.backup.database import check_versions, count_tables, free_instances, restore_dump, run_for, tools
 from actors.backup.description import DUMP, Description
-from actors.backup.errors import RestoreRefused
+from actors.backup.errors import ArchiveRefused, RestoreRefused
 from db.driver.session import open_session
 from db.embedded import EmbeddedSettings, embedded_dsn, layout_of, prepare
 from db.settings import DatabaseSettings
@@ -99,7 +99,7 @@ def with_database(text: str, dsn_file: str | None) -> str:
 def _write_installation(archive: Archive, found: Description, directory: Path, unnamed: Path, dsn: str | None) -> None:
     for number, (member, one) in enumerate(found.files):
         if number == 0:
-            text = with_database(archive.read(member).decode(), None if dsn is None else DSN_FILE)
+            text = with_database(_text(archive, member), None if dsn is None else DSN_FILE)
             _put_pieces(unnamed, [text.encode()])
         elif one.place == INSTALLATION and one.path != DSN_FILE:
             _put(archive, member, directory / one.path)
@@ -107,6 +107,13 @@ def _write_installation(archive: Archive, found: Description, directory: Path, u
             _put(archive, member, directory / OUTSIDE / one.path.lstrip("/"))
     if dsn is not None:
         _put_pieces(directory / DSN_FILE, [dsn.encode() + b"\n"])
+
+
+def _text(archive: Archive, member: str) -> str:
+    try:
+        return archive.read(member).decode()
+    except UnicodeDecodeError as error:
+        raise ArchiveRefused("the backup is damaged: its configuration is no text; nothing was changed") from error
 
 
 def _check_dsn(config: Config, dsn: str | None) -> None:

@@ -17,6 +17,7 @@ from db.keys.reissue import request_reissue
 from db.settings import TrialSettings
 from db.tx import Tx
 from runtime.cli import acting_operator, config_option, emit, json_option, load_config
+from runtime.wording import moment
 
 _MOMENT = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
 
@@ -108,7 +109,7 @@ def _show(given: Entitlement, telegram_id: int, as_json: bool) -> None:
         "expires_at": given.new_end.isoformat(),
         "replayed": given.replayed,
     }
-    until = f"{given.new_end:%Y-%m-%d %H:%M} UTC"
+    until = moment(given.new_end)
     again = " (given before; nothing was changed)" if given.replayed else ""
     emit(data, as_json, lambda: f"customer {telegram_id} has {given.tariff} until {until}{again}")
 

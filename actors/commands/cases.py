@@ -12,6 +12,7 @@ from db.billing.cases import Case, CaseState, close_case, credit_case, find_case
 from db.money import Money
 from db.tx import Tx
 from runtime.cli import acting_operator, config_option, emit, json_option, table
+from runtime.wording import moment
 
 
 @click.group()
@@ -45,7 +46,7 @@ def list_(ctx: click.Context, state: str, after: int, limit: int, as_json: bool)
             one.suspended or "",
             one.telegram_id or "",
             one.state,
-            f"{one.opened_at:%Y-%m-%d %H:%M}",
+            moment(one.opened_at),
         )
         for one in found
     ]
@@ -83,7 +84,11 @@ def close(ctx: click.Context, number: int, resolution: str, as_json: bool) -> No
 @cases.command()
 @click.argument("number", type=NUMBER)
 @click.argument("telegram_id", type=TELEGRAM_ID)
-@click.option("--amount", type=KOPECKS, help="In kopecks; only for a charge whose value in roubles is not known.")
+@click.option(
+    "--amount",
+    type=KOPECKS,
+    help="Kopecks, or roubles as 149.00; only for a charge whose value in roubles is not known.",
+)
 @config_option
 @json_option
 @click.pass_context
@@ -104,7 +109,7 @@ def _text(found: Case) -> str:
         ("kind", found.kind),
         ("about", found.subject),
         ("state", found.state),
-        ("since", f"{found.opened_at:%Y-%m-%d %H:%M} UTC"),
+        ("since", moment(found.opened_at)),
     ]
     if found.telegram_id is not None:
         rows.append(("customer", str(found.telegram_id)))
@@ -117,7 +122,7 @@ def _text(found: Case) -> str:
     rows += [(name, str(value)) for name, value in found.details.items() if value not in (None, "")]
     if found.state == "closed":
         rows += [
-            ("closed", f"{found.closed_at:%Y-%m-%d %H:%M} UTC by {found.closed_by}"),
+            ("closed", f"{moment(found.closed_at)} by {found.closed_by}"),
             ("how", found.resolution or ""),
         ]
     elif found.captured is None:

@@ -23,7 +23,9 @@ from runtime.cli import acting_operator, config_option, emit, json_option
 @click.command()
 @click.option("--provider", type=PROVIDER, required=True, help="Who captured the money, such as manual.")
 @click.option("--charge", "charge_id", type=NAME, required=True, help="The provider's id of the charge.")
-@click.option("--amount", type=KOPECKS, help="How much went back, in kopecks. Default: all that is left.")
+@click.option(
+    "--amount", type=KOPECKS, help="How much went back: kopecks, or roubles as 149.00. Default: all that is left."
+)
 @click.option("--keep-access", is_flag=True, help="Do not take back what the charge bought.")
 @click.option(
     "--chargeback", is_flag=True, help="It has gone back already: take back what it bought, the rest is owed to us."

@@ -11,6 +11,7 @@ from actors.commands.parameters import DAYS, NAME, NUMBER, PAGE_SIZE, TELEGRAM_I
 from db.billing.orders import ListedOrder, Order, OrderState, cancel_order, list_orders, open_order
 from db.tx import Tx
 from runtime.cli import acting_operator, config_option, emit, json_option, table
+from runtime.wording import moment
 
 KEY_PREFIX = "operator"
 """Keys of orders that operators open are apart from those of front ends."""
@@ -54,7 +55,7 @@ def list_(
             "" if one.order.quote.amount == one.order.price else one.order.quote.amount,
             one.promo_code or ("" if one.unused_promo is None else f"{one.unused_promo} (not used)"),
             one.order.state if one.paid_from is None else f"{one.order.state} from {one.paid_from}",
-            f"{one.order.expires_at:%Y-%m-%d %H:%M}",
+            moment(one.order.expires_at),
         )
         for one in found
     ]
@@ -113,7 +114,7 @@ def open_(
         )
 
     found = in_transaction(ctx, "orders.open", run)
-    until = f"{found.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = moment(found.expires_at)
     emit(
         _data(found) | {"telegram_id": telegram_id},
         as_json,

@@ -18,16 +18,35 @@ from runtime.cli import Text, Word, acting_operator, load_config
 F = TypeVar("F", bound=Callable[..., Any])
 
 _BIGINT = 2**63 - 1
+_ROUBLES = re.compile(r"-?[0-9]{1,12}\.[0-9]{2}")
+_WHOLE = re.compile(r"-?[0-9]{1,20}")
 _LARGEST = 100_000_000_00
 """Kopecks. More than any single payment here; a slip of the finger is not credited."""
+
+
+class Amount(click.IntRange):
+    """An amount in roubles: whole kopecks, or roubles with a point and two digits, such as 149.00. Given on in kopecks."""
+
+    name = "amount"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if _ROUBLES.fullmatch(text):
+            text = text.replace(".", "")
+        elif not _WHOLE.fullmatch(text):
+            self.fail(
+                f"{text[:40]!r} is no amount: whole kopecks, such as 14900, or roubles, such as 149.00", param, ctx
+            )
+        return super().convert(int(text), param, ctx)
+
 
 TELEGRAM_ID = click.IntRange(1, _BIGINT)
 NUMBER = click.IntRange(1, _BIGINT)
 """The number of a row: of an order, a case, a withdrawal."""
 PAGE_START = click.IntRange(0, _BIGINT)
 PAGE_SIZE = click.IntRange(1, 10_000)
-KOPECKS = click.IntRange(1, _LARGEST)
-SIGNED_KOPECKS = click.IntRange(-_LARGEST, _LARGEST)
+KOPECKS = Amount(1, _LARGEST)
+SIGNED_KOPECKS = Amount(-_LARGEST, _LARGEST)
 DAYS = click.IntRange(1, 3650)
 USES = click.IntRange(1, 2**31 - 1)
 PERCENT = click.IntRange(0, 100)

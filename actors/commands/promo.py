@@ -11,6 +11,7 @@ from actors.commands.parameters import NAME, PERCENT, USES
 from db.billing.promos import Promo, add_promo, list_promos, stop_promo
 from db.tx import Tx
 from runtime.cli import acting_operator, config_option, emit, json_option, table
+from runtime.wording import moment
 
 
 @click.group()
@@ -59,7 +60,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
             one.uses,
             one.reserved,
             one.max_uses or "any number",
-            "ever" if one.valid_until is None else f"{one.valid_until:%Y-%m-%d %H:%M} UTC",
+            "ever" if one.valid_until is None else moment(one.valid_until),
         )
         for one in found
     ]

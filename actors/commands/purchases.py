@@ -16,6 +16,7 @@ from db.errors import BusinessError
 from db.money import Money
 from db.tx import Tx
 from runtime.cli import acting_operator, config_option, emit, json_option
+from runtime.wording import moment
 
 
 @click.command()
@@ -30,7 +31,7 @@ from runtime.cli import acting_operator, config_option, emit, json_option
     required=True,
     help="The provider's id of the charge; the same id is the same money.",
 )
-@click.option("--amount", type=KOPECKS, required=True, help="What was captured, in kopecks.")
+@click.option("--amount", type=KOPECKS, required=True, help="What was captured: kopecks, or roubles as 149.00.")
 @click.option("--promo", type=NAME, help="The promo code that the price was promised with.")
 @config_option
 @json_option
@@ -94,7 +95,7 @@ def outcome_sentence(outcome: PurchaseOutcome, telegram_id: int) -> str:
         credit = f"{outcome.credited} credited to the balance of customer {telegram_id}"
         return f"money-in {outcome.money_in_id}: {credit}{why}{again}"
     assert outcome.expires_at is not None
-    until = f"{outcome.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = moment(outcome.expires_at)
     return (
         f"money-in {outcome.money_in_id}: customer {telegram_id} has access until {until}{again}\n"
         f"next: atlas subscription {telegram_id}"
@@ -111,7 +112,7 @@ def outcome_sentence(outcome: PurchaseOutcome, telegram_id: int) -> str:
     required=True,
     help="The provider's id of the charge; the same id is the same money.",
 )
-@click.option("--amount", type=KOPECKS, required=True, help="What was captured, in kopecks.")
+@click.option("--amount", type=KOPECKS, required=True, help="What was captured: kopecks, or roubles as 149.00.")
 @config_option
 @json_option
 @click.pass_context
@@ -135,7 +136,9 @@ def topup(ctx: click.Context, telegram_id: int, provider: str, charge_id: str, a
 @click.option("--tariff", type=NAME, required=True, help="What is bought, such as basic.")
 @click.option("--days", type=DAYS, required=True, help="For how long, such as 30.")
 @click.option(
-    "--price", type=KOPECKS, help="The price that the customer saw, in kopecks; without it, the price is said."
+    "--price",
+    type=KOPECKS,
+    help="The price that the customer saw: kopecks, or roubles as 149.00; without it, the price is said.",
 )
 @click.option("--promo", type=NAME, help="A promo code.")
 @click.option("--key", type=NAME, required=True, help="What makes a repetition the same purchase.")
@@ -190,5 +193,5 @@ def buy_from_balance(
 
 def _sentence(done: BalancePurchase, telegram_id: int) -> str:
     again = " (bought before; nothing was changed)" if done.replayed else ""
-    until = f"{done.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = moment(done.expires_at)
     return f"order {done.order_id}: customer {telegram_id} paid {done.price} and has access until {until}{again}"

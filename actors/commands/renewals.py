@@ -13,6 +13,7 @@ from db.billing.renewal_schedule import RenewalState, ScheduledRenewal, list_ren
 from db.billing.renewals import RenewalAttempt, RenewalResult, renew_now, set_auto_renew
 from db.tx import Tx
 from runtime.cli import acting_operator, config_option, emit, json_option, table
+from runtime.wording import moment
 
 
 @click.group()
@@ -45,9 +46,9 @@ def list_(ctx: click.Context, state: str, telegram_id: int | None, limit: int, a
         (
             one.telegram_id,
             f"{one.tariff} {one.days} d",
-            f"{one.period_start:%Y-%m-%d %H:%M}",
+            moment(one.period_start),
             one.state,
-            "" if one.due_at is None else f"{one.due_at:%Y-%m-%d %H:%M}",
+            "" if one.due_at is None else moment(one.due_at),
             one.tries or "",
             one.failures or "",
             one.last_error or "",
@@ -96,10 +97,10 @@ def _sentence(attempt: RenewalAttempt, telegram_id: int) -> str:
     outcome = attempt.outcome
     if outcome.result is RenewalResult.RENEWED:
         again = " (renewed before; nothing was changed)" if attempt.replayed else ""
-        until = f"{outcome.expires_at:%Y-%m-%d %H:%M} UTC"
+        until = moment(outcome.expires_at)
         return f"customer {telegram_id} paid {outcome.price} and has access until {until}{again}"
     if outcome.result is RenewalResult.LACKS_FUNDS:
-        again = f"it is tried again at {outcome.next_try:%Y-%m-%d %H:%M} UTC"
+        again = f"it is tried again at {moment(outcome.next_try)}"
         return f"the balance of customer {telegram_id} does not cover {outcome.price}; nothing was debited, {again}"
     return f"customer {telegram_id} was not renewed ({outcome.result.value}); nothing was debited"
 

@@ -13,6 +13,7 @@ from actors.nodes.links import subscription_state, working_links
 from db.access.subscriptions import PlaceView, SubscriptionView, get_subscription
 from db.errors import BusinessError
 from runtime.cli import config_option, emit, json_option
+from runtime.wording import moment
 from vpn.link import VlessLink
 from vpn.subscription.qr import qr_terminal
 from vpn.subscription.render import Format, render
@@ -85,7 +86,7 @@ def _places(found: SubscriptionView) -> tuple[PlaceView, ...]:
 
 def _trouble(place: PlaceView) -> str:
     if place.missing_since is not None:
-        return f"{place.node} had it, and was seen without it since {place.missing_since:%Y-%m-%d %H:%M} UTC"
+        return f"{place.node} had it, and was seen without it since {moment(place.missing_since)}"
     return f"{place.node} has not confirmed it yet"
 
 
@@ -95,7 +96,7 @@ def _text(found: SubscriptionView, data: Mapping[str, object], links: list[str])
         ("state", str(data["state"])),
         ("tariff", found.tariff),
         ("paid from", found.source),
-        ("until", f"{found.expires_at:%Y-%m-%d %H:%M} UTC"),
+        ("until", moment(found.expires_at)),
     ]
     if data["trouble"] and data["state"] != "active":
         rows.append(("waiting", str(data["trouble"])))

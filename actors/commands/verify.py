@@ -16,6 +16,7 @@ from db.keys.placements import NodeKeys, wrong_keys
 from db.schema.migrate import check_schema
 from db.tx import Tx
 from runtime.cli import Seconds, config_option, emit, json_option
+from runtime.wording import moment
 
 VIOLATED = 65
 """An invariant that holds at every commit does not, or the auditor found something (sysexits: the data is wrong)."""
@@ -196,9 +197,7 @@ def _nodes_summary(nodes: Sequence[NodeKeys]) -> list[str]:
 
 
 def _last_seen(node: NodeKeys) -> str:
-    return (
-        "; it was never seen" if node.last_seen_at is None else f"; last seen {node.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    return "; it was never seen" if node.last_seen_at is None else f"; last seen {moment(node.last_seen_at)}"
 
 
 def _audit_summary(audited: Audit) -> str:

@@ -35,6 +35,7 @@ from db.work.sealing import Seal
 from runtime.cli import acting_operator, config_option, emit, json_option, load_config, table
 from runtime.config import Config
 from runtime.operators import Role
+from runtime.wording import moment
 
 _PAGE = 100
 
@@ -66,10 +67,7 @@ def list_(ctx: click.Context, state: str, limit: int, as_json: bool) -> None:
     found = in_transaction(ctx, "withdrawals.list", run)
     data = [_data(one, one.destination) for one in found]
     headers = ("withdrawal", "customer", "amount", "to", "state", "since")
-    rows = [
-        (one.id, one.telegram_id, one.amount, one.destination, one.state, f"{one.created_at:%Y-%m-%d %H:%M}")
-        for one in found
-    ]
+    rows = [(one.id, one.telegram_id, one.amount, one.destination, one.state, moment(one.created_at)) for one in found]
     emit(data, as_json, lambda: table(headers, rows) or f"no withdrawal is {state}")
 
 
@@ -279,8 +277,8 @@ def _sources_text(sources: MoneySources) -> str:
             one.rewards,
             one.earned,
             one.taken_back or "",
-            f"{one.first_at:%Y-%m-%d %H:%M}",
-            f"{one.last_at:%Y-%m-%d %H:%M}",
+            moment(one.first_at),
+            moment(one.last_at),
         )
         for one in sources.buyers
     ]

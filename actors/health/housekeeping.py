@@ -16,6 +16,7 @@ from attrs.validators import ge, gt
 from actors.conditions import Condition, ConditionTracker
 from actors.health.auditing import AUDITOR, look
 from actors.health.chores import Chore, apply_rules, chores, do_page
+from actors.health.figures import publish_figures
 from actors.leadership.leader_lease import LeaderLease, hold_leader_lease
 from actors.pool.client import Pool, pool_of
 from actors.pool.database_worker import DatabaseWorker
@@ -150,6 +151,7 @@ class Housekeeping(DatabaseWorker):
         for chore in chores(timedelta(days=self.keep_messages_days), self._seal):
             await self._run_chore(chore, lease, budget)
         self.context.failpoint("chores done")
+        await publish_figures(lease.pool)
         views = await lease.pool.run("housekeeping.views", list_invariants)
         if self._next_view >= len(views):
             self._next_view = 0

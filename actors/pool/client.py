@@ -15,14 +15,14 @@ from weakref import WeakKeyDictionary
 import trio
 
 from actors.pool import events as metrics
-from actors.pool.errors import pool_crashed
+from actors.pool.errors import pool_away, pool_crashed
 from actors.pool.events import IdleHeld
 from actors.pool.messages import AcquireLease, LeaseRequest
 from actors.pool.state import PoolState
 from db.driver.call_site import sites
 from db.driver.transaction import transact
-from db.errors import AmbiguousCommit, LeaseExpired, LeaseTimeout, NestedLease
-from db.lease.lease import Lease, LeaseHolder, OpenLease, revoked
+from db.errors import AmbiguousCommit, LeaseExpired, LeaseTimeout, NestedLease, PoolDown
+from db.lease.lease import Lease, LeaseHolder, OpenLease, revoked, what_is_known
 from db.lease.queue import Lane
 from db.tx import Tx
 from runtime import ActorCrashed, ActorDead, ActorRestarting, AskTimeout, Ref, clock_reader, current_lease
@@ -125,7 +125,7 @@ class Pool:
                 try:
                     return await transact(lease.driver, function, *args, deadline=lease.deadline, scope=lease.scope)
                 except trio.Cancelled as cancelled:
-                    stack = _cancelled_at(cancelled.__traceback__)
+                    stack = _cancelled_at(cancelled.__traceback__, skip=1)  # this line
                     raise
         except Exception as error:
             if lease.revoked is not None and not isinstance(error, AmbiguousCommit):
@@ -198,13 +198,15 @@ class Pool:
         elif self._gate.state is not None:
             self._gate.state.forget(request)
 
-    def _timed_out(self, request: LeaseRequest) -> LeaseTimeout:
+    def _timed_out(self, request: LeaseRequest) -> LeaseTimeout | PoolDown:
         waited = trio.current_time() - request.since
         limit = request.deadline - request.since
         state = self._gate.state
         described = f"{self.name} is not running" if state is None else state.describe()
         metrics.REFUSED.labels(self.name, "timeout").inc()
         self._context.services.beats.pool_wait_spike(f'{self.name}: "{request.label}" got none in {waited:.2f} s')
+        if state is not None and not state.is_usable:
+            return pool_away(self.name, request.label, waited, state.cause, described)
         return LeaseTimeout(
             f'"{request.label}" got no connection in {waited:.2f} s (within={limit:g} s), lane {request.lane.name.lower()}, at '
             f"{request.site}. {described}. Hold connections for less time, or raise pool.size"
@@ -216,10 +218,12 @@ class Pool:
             return revoked(lease)
         metrics.TAKEN_AWAY.labels(self.name, "expired").inc()
         held = lease.seconds_held(trio.current_time())
-        return LeaseExpired(
+        error = LeaseExpired(
             f'"{lease.label}" of {lease.owner.name}, taken at {lease.site}, held its connection for {held:.2f} s, its limit is '
-            f"{lease.hold:g} s (hold=…); the transaction was rolled back. It stood at {stack or 'an unknown line'}"
+            f"{lease.hold:g} s (hold=…); {what_is_known(lease)}. It stood at {stack or 'an unknown line'}"
         )
+        error.in_part = lease.under_way or lease.committed > 0
+        return error
 
     def _measure(self, lease: Lease) -> None:
         state = self._gate.state
@@ -264,10 +268,10 @@ class _LeaseBlock:
         return bool(swallowed) and error is not None
 
 
-def _cancelled_at(traceback: TracebackType | None) -> str:
-    """The lines of ours through which a cancellation passed, outermost first."""
+def _cancelled_at(traceback: TracebackType | None, *, skip: int = 0) -> str:
+    """The lines of ours through which a cancellation passed, outermost first, without the first `skip` of them."""
     lines = []
     while traceback is not None:
         lines.append((traceback.tb_frame.f_code, traceback.tb_lineno))
         traceback = traceback.tb_next
-    return " > ".join(sites(lines[1:]))
+    return " > ".join(sites(lines[skip:]))

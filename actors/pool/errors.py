@@ -17,6 +17,15 @@ def pool_down(pool: str, label: str, down_for: float, cause: str) -> PoolDown:
     )
 
 
+def pool_away(pool: str, label: str, waited: float, cause: str, described: str) -> PoolDown:
+    """The request waited, and the database has not answered on any connection meanwhile."""
+    why = cause or "it has answered on no connection yet (database.connect_timeout bounds each attempt)"
+    return PoolDown(
+        f'"{label}" was refused by {pool} after {waited:.2f} s: the database is away, no connection to it is usable. '
+        f"{why}. {described}. The pool goes on trying; nothing was sent"
+    )
+
+
 def queue_full(pool: str, label: str, waiting: int, limit: int, described: str) -> LeaseShed:
     """So many wait already that one more is refused at once."""
     return LeaseShed(

@@ -20,9 +20,10 @@ from actors.pool.opener import Opener
 from actors.pool.report import pool_summary
 from actors.pool.settings import PoolSettings
 from actors.pool.state import PoolState
+from db.driver.address import DatabaseAddress
 from db.driver.bridge import Bridge, open_loop
 from db.driver.bridge_choice import choose_bridge
-from db.driver.connection import Connection, DatabaseAddress, SessionLimits, open_connection, quarantine
+from db.driver.connection import Connection, SessionLimits, open_connection, quarantine
 from db.driver.listener import Listener
 from db.driver.transaction import SteppedTx
 from db.embedded import EmbeddedSettings, embedded_dsn
@@ -192,7 +193,6 @@ class PoolActor(Actor):
     async def _connect(self, application_name: str) -> Connection:
         assert self._bridge is not None
         database = self.database
-        target = DatabaseAddress.parse(database.dsn.reveal() or embedded_dsn(self.embedded))
         limits = SessionLimits(
             statement=database.statement_timeout,
             lock=database.lock_timeout,
@@ -201,6 +201,7 @@ class PoolActor(Actor):
         )
         lifetime = self.settings.max_lifetime * (1 - self._chance.uniform(0, _LIFETIME_JITTER))
         try:
+            target = DatabaseAddress.parse(database.dsn.reveal() or embedded_dsn(self.embedded))
             return await open_connection(
                 self._bridge, target, application_name, limits, within=database.connect_timeout, lifetime=lifetime
             )

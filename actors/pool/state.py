@@ -198,6 +198,11 @@ class PoolState:
         return len(self.idle) + len(self.leases) + len(self.quarantined)
 
     @property
+    def is_usable(self) -> bool:
+        """Whether there is a connection that works as far as is known: a free one, or one that is held."""
+        return bool(self.idle or self.leases)
+
+    @property
     def missing(self) -> int:
         """How many connections are to be opened to have `size` of them."""
         return 0 if self.status is PoolStatus.CLOSED else max(0, self.size - self.open_count)
@@ -333,8 +338,11 @@ class PoolState:
         slow_for, target, described = now - self.queue.codel.slow_since, self.settings.slow_target, self.describe()
         for waiter in waiters:
             waited = now - waiter.since
-            shed = errors.request_shed(self.name, waiter.label, waited, slow_for, target, described)
-            self._fail(waiter.payload, "shed", shed)
+            if self.is_usable:
+                error: LeaseError = errors.request_shed(self.name, waiter.label, waited, slow_for, target, described)
+            else:
+                error = errors.pool_away(self.name, waiter.label, waited, self.cause, described)
+            self._fail(waiter.payload, "shed", error)
             self.resolved(waiter, "shed")
         self._notify_idle()
 

@@ -74,6 +74,37 @@ async def price_list(tx: Tx) -> tuple[Plan, ...]:
     return tuple(Plan(row["tariff"], row["days"], Money(row["amount"], row["currency"])) for row in rows)
 
 
+async def set_price(tx: Tx, tariff: str, days: int, price: Money, *, actor: str) -> Money | None:
+    """Set what a tariff costs for so many days; returns the price before, None if the period was not sold.
+
+    Open orders keep their price, and who has access keeps it. The price that stands already changes nothing. Raises
+    `UnknownTariff`, and `BusinessError` for a price that is not in roubles or below `SMALLEST_PURCHASE`.
+    """
+    if price.currency != "RUB" or price < SMALLEST_PURCHASE:
+        raise BusinessError(
+            f"a price is in roubles and at least {SMALLEST_PURCHASE}, below which no discount goes, not {price}; nothing was "
+            "changed"
+        )
+    # The row of the tariff: two operators who set one price do it one after the other, and each is told what stood before.
+    if await tx.fetchval("SELECT 1 FROM tariffs WHERE code = $1 AND is_sold FOR NO KEY UPDATE", tariff) is None:
+        raise UnknownTariff(tariff, {plan.tariff for plan in await price_list(tx)})
+    before = await tx.fetchval("SELECT amount FROM prices WHERE tariff = $1 AND days = $2", tariff, days)
+    if before == price.amount:
+        return price
+    await tx.execute(
+        """
+        INSERT INTO prices (tariff, days, amount) VALUES ($1, $2, $3)
+        ON CONFLICT (tariff, days) DO UPDATE SET amount = excluded.amount, currency = excluded.currency
+        """,
+        tariff,
+        days,
+        price.amount,
+    )
+    details = {"days": days, "amount": price.amount, "before": before}
+    await record_audit(tx, actor, "price_set", subject=tariff, details=details)
+    return None if before is None else Money(before)
+
+
 async def find_plan(tx: Tx, tariff: str, days: int) -> Plan:
     """One line of the list; raises `UnknownTariff` or `UnknownPeriod`, which name what there is."""
     row = await tx.fetchrow(

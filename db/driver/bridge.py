@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -25,6 +27,8 @@ STATEMENT_CACHE = 100
 """Prepared statements kept by a connection."""
 _CANCEL_GRACE = 0.25
 """Seconds that a cancelled operation on the loop gets to end by itself before its connection is cut."""
+_LOOKUPS = 8
+"""Look-ups of host names that a loop has under way at most."""
 _LAST_TURN = 0.1
 """Seconds that a loop has for its last turn."""
 
@@ -46,6 +50,7 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
     try:
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(log_only)
+            loop.getaddrinfo = _abandonable_lookup(loop)
             try:
                 yield loop
             finally:
@@ -60,6 +65,24 @@ async def open_loop(report: Callable[[str], None]) -> AsyncIterator[asyncio.Abst
         if error is group:
             raise
         raise error from error.__cause__
+
+
+def _abandonable_lookup(loop: Any) -> Callable[..., Awaitable[Any]]:
+    """`loop.getaddrinfo`, but a look-up that hangs is left to its thread when its caller is cancelled.
+
+    The loop's own waits for the thread, and so a resolver that does not answer would hold a kill or a stop for as long.
+    """
+    # Its own: threads that hang must not use up those of the whole program.
+    limiter = trio.CapacityLimiter(_LOOKUPS)
+
+    def getaddrinfo(host: Any, port: Any, **options: Any) -> Awaitable[Any]:
+        look_up = partial(socket.getaddrinfo, host, port, **options)
+        found: Awaitable[Any] = loop.trio_as_future(
+            partial(trio.to_thread.run_sync, look_up, abandon_on_cancel=True, limiter=limiter)
+        )
+        return found
+
+    return getaddrinfo
 
 
 async def await_task(
@@ -146,6 +169,8 @@ class DriverConnection(abc.ABC):
         """Whether a coroutine is being stepped for this connection right now; its statements refuse to run otherwise."""
         self.needs_cleaning = False
         """Whether something happened after which the connection must not be used before it was cleaned."""
+        self.session_changed = False
+        """Whether a holder has changed the session: it is reset before the connection is used by another one."""
         self.listens = False
         """Whether the loop reads the socket also between operations: for a connection that listens."""
         self.label = ""
@@ -227,11 +252,11 @@ class DriverConnection(abc.ABC):
         return closed
 
     def is_idle(self) -> bool:
-        """Whether the connection could be handed to another holder right now: open, no operation, no transaction.
+        """Whether the connection could be handed to another holder right now: open, unchanged, no operation, no transaction.
 
         An operation that was cancelled and not yet acknowledged by the server counts as an operation.
         """
-        if self.is_closed():
+        if self.session_changed or self.is_closed():
             return False
         last = self.view.last
         return (last is None or last.done()) and not self.is_cancelling() and not self.raw.is_in_transaction()

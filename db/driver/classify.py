@@ -106,6 +106,11 @@ def is_driver_error(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
 
 
+def is_stale_statement(error: BaseException) -> bool:
+    """Whether a prepared statement no longer fits the tables; nothing of it happened, and prepared anew it works."""
+    return isinstance(error, asyncpg.InvalidCachedStatementError)
+
+
 def classify(error: BaseException, *, connection_lost: bool = False, commit_sent: bool = False) -> Fault:
     """What the error means.
 
@@ -123,6 +128,8 @@ def classify(error: BaseException, *, connection_lost: bool = False, commit_sent
         return by_code
     if connection_lost:
         return Fault.TRANSIENT
+    if isinstance(error, LeaseExpired | LeaseRevoked) and error.in_part:
+        return Fault.AMBIGUOUS
     for kind, fault in _OURS:
         if isinstance(error, kind):
             return fault

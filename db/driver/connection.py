@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from urllib.parse import parse_qs, unquote, urlsplit
+from collections.abc import Mapping
+from pathlib import Path
 
 import asyncpg
 import attrs
 import trio
 
+from db.driver.address import UNREADABLE, DatabaseAddress
 from db.driver.bridge import Bridge, DriverConnection
 from db.driver.classify import Fault, classify, sqlstate
 from db.errors import DatabaseUnreachable, DatabaseUnusable
@@ -25,6 +27,24 @@ QUARANTINE_LIMIT = 2.0
 """Seconds in which a connection in doubt must prove that it is clean."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _USER_TIMEOUT_MS = 20_000
+PROVEN = (
+    "client_connection_check_interval",
+    "default_transaction_isolation",
+    "idle_in_transaction_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+    "timezone",
+)
+"""Settings that the server must say to have taken. It says nothing of `tcp_…` on a unix socket."""
+_WHO = (
+    "SELECT 'pid', pg_backend_pid()::text UNION ALL SELECT lower(name), setting FROM pg_settings WHERE lower(name) IN "
+)
+_WHO += str(PROVEN)  # COPY takes no parameters, and these names are quoted in SQL as in Python
+_POOLER = (
+    "a connection pooler, such as PgBouncer, in between: it would lose our time limits and what is notified, and can run other "
+    "programs' statements in our sessions. The pool here does a pooler's work: name the host and port of PostgreSQL "
+    "itself (setting database.dsn). How many connections that takes there is in docs/pool.md."
+)
 
 
 @attrs.frozen
@@ -39,31 +59,6 @@ class SessionLimits:
     """Longest silence inside a transaction: frees the locks of a client that forgot it."""
     client_check: float = 1.0
     """How often a busy backend looks whether its client is still there: a killed supervisor's locks are freed after it."""
-
-
-@attrs.frozen
-class DatabaseAddress:
-    """Where a DSN leads, in words that may be printed."""
-
-    dsn: str = attrs.field(repr=False)
-    host: str
-    database: str
-
-    @classmethod
-    def parse(cls, dsn: str) -> DatabaseAddress:
-        """Read host and database out of a DSN; what it leaves open is named by the driver's own defaults."""
-        try:
-            parts = urlsplit(dsn)
-            query = parse_qs(parts.query)
-            host = parts.hostname or unquote(query.get("host", [""])[0]) or "the default host"
-            port = parts.port or (query.get("port") or [""])[0]
-        except ValueError:
-            return cls(dsn, "an unreadable address", "unknown")
-        name = unquote(parts.path.lstrip("/")) or query.get("dbname", [""])[0] or "the user's own"
-        return cls(dsn, f"{host}:{port}" if port else host, name)
-
-    def __str__(self) -> str:
-        return f"database {self.database!r} on {self.host}"
 
 
 def session_settings(application_name: str, limits: SessionLimits) -> dict[str, str]:
@@ -109,18 +104,35 @@ async def open_connection(
 ) -> Connection:
     """Open a connection within `within` seconds.
 
-    Raises DatabaseUnusable if waiting will not help (credentials, no such database, a server older than 15, an unreadable
-    DSN), DatabaseUnreachable otherwise. Neither text contains the password.
+    Before it is given out, the server says in it who it is: that the session is ours alone, and has the settings that were
+    asked for. Raises DatabaseUnusable if waiting will not help (credentials, no such database, a server older than 15, a
+    connection pooler in between), DatabaseUnreachable otherwise. Neither text contains the password.
     """
+    settings = session_settings(application_name, limits)
+    driver: DriverConnection | None = None
+    wrong = ""
+    proven = False
     try:
         with trio.fail_after(within):
-            driver = await bridge.connect(target.dsn, settings=session_settings(application_name, limits))
+            driver = await bridge.connect(target.dsn, settings=settings)
+            if driver.server_version >= OLDEST_SERVER:
+                wrong = await _what_is_wrong(driver, settings)
+            proven = True
     except trio.TooSlowError as error:
         raise DatabaseUnreachable(
             f"{target} did not answer within {within:g} s; is the server overloaded or stopped? (setting database.dsn)"
         ) from error
+    except (asyncpg.ClientConfigurationError, ValueError) as error:
+        # Not chained: the driver's text may repeat parts of the DSN.
+        raise connect_error(target, error) from None
     except Exception as error:
         raise connect_error(target, error) from error
+    finally:
+        if driver is not None and not proven:
+            driver.terminate()
+    if wrong:
+        driver.terminate()
+        raise DatabaseUnusable(f"{target} {wrong}")
     if driver.server_version < OLDEST_SERVER:
         version = driver.server_version
         driver.terminate()
@@ -131,6 +143,29 @@ async def open_connection(
     _keep_alive(driver)
     now = trio.current_time()
     return Connection(driver, driver.backend_pid, now, now + lifetime)
+
+
+async def _what_is_wrong(driver: DriverConnection, settings: Mapping[str, str]) -> str:
+    """Let the server say which session this is; returns what is wrong with it, as the end of a sentence, or nothing.
+
+    By COPY, which needs no prepared statement: behind a pooler that shares sessions, its name might stand for another
+    program's statement.
+    """
+    answer = bytearray()
+
+    async def take(data: bytes) -> None:
+        answer.extend(data)
+
+    await driver.run_on_loop(driver.raw.copy_from_query(_WHO, output=take))
+    said = dict(line.split("\t") for line in answer.decode().splitlines())
+    if said.pop("pid", "") != str(driver.backend_pid):
+        return f"is not PostgreSQL itself but {_POOLER}"
+    others = [
+        f"{name} is {said.get(name)} instead of {settings[name]}" for name in PROVEN if said.get(name) != settings[name]
+    ]
+    if others:
+        return f"did not take the settings of our session ({', '.join(others)}): there is {_POOLER}"
+    return ""
 
 
 def connect_error(target: DatabaseAddress, error: Exception) -> DatabaseUnusable | DatabaseUnreachable:
@@ -147,11 +182,21 @@ def connect_error(target: DatabaseAddress, error: Exception) -> DatabaseUnusable
             f"{target} shows a certificate that is not trusted: {error.verify_message}; name the authority that signed it "
             "(sslrootcert=… in the setting database.dsn) or correct the host's name there"
         )
+    if code == "08P01" and "startup parameter" in str(error):
+        return DatabaseUnusable(f"{target} is not PostgreSQL itself but {_POOLER} It said: {_words(error)}")
+    if isinstance(error, asyncpg.ClientConfigurationError) and "root certificate" in str(error):
+        return DatabaseUnusable(
+            f"{target} cannot be verified: sslmode=verify-full and verify-ca need the certificate of the authority that "
+            "signed the server's; name its file (sslrootcert=… in the setting database.dsn)"
+        )
+    if isinstance(error, OSError) and target.root_certificate and not Path(target.root_certificate).is_file():
+        return DatabaseUnusable(
+            f"{target} cannot be verified: there is no file {target.root_certificate!r} (sslrootcert=… in the setting "
+            "database.dsn)"
+        )
     if isinstance(error, asyncpg.ClientConfigurationError | ValueError):
         # The driver's text may repeat parts of the DSN, and so the password.
-        return DatabaseUnusable(
-            "the DSN cannot be read; it looks like postgresql://user@host/name (setting database.dsn)"
-        )
+        return DatabaseUnusable(UNREADABLE)
     if code == "53300":
         return DatabaseUnreachable(
             f"{target} has no room for another connection ({_words(error)}); lower pool.size, or raise max_connections or "
@@ -206,4 +251,11 @@ async def quarantine(connection: Connection, *, limit: float = QUARANTINE_LIMIT)
 async def _cleanse(driver: DriverConnection) -> None:
     raw = driver.raw
     await raw.execute("ROLLBACK")
-    await raw.reset()
+    if not driver.session_changed:
+        await raw.reset()
+        return
+    await raw.execute("DISCARD ALL")
+    # The driver's own prepared statements went with the holder's, and what it knows of temporary types.
+    raw._drop_local_statement_cache()
+    raw._drop_local_type_cache()
+    driver.session_changed = False

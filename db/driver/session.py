@@ -8,9 +8,10 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from db.driver.address import DatabaseAddress
 from db.driver.bridge import open_loop
 from db.driver.bridge_choice import choose_bridge
-from db.driver.connection import Connection, DatabaseAddress, SessionLimits, open_connection, quarantine
+from db.driver.connection import Connection, SessionLimits, open_connection, quarantine
 from db.driver.transaction import SteppedTx, transact
 from db.errors import ConnectionLost, LeaseExpired
 from db.tx import Tx

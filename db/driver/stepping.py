@@ -27,6 +27,7 @@ from trio.lowlevel import Abort
 from db.driver.begin import DeferredBegin
 from db.driver.bridge import Bridge, DriverConnection, LoopView
 from db.driver.call_site import is_library, site_of
+from db.driver.statements import look_up, note_effect
 from db.errors import ConnectionLost, ForeignAwait, LeaseMisused, TransactionLost
 from db.tx import Row
 
@@ -60,6 +61,8 @@ class HeldTx:
         """Run one statement and return all its rows."""
         if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
+        if look_up(query, True):
+            note_effect(self._driver, query, in_transaction=True)
         rows: Sequence[Row] = await self._raw.fetch(query, *args)
         return rows
 
@@ -67,6 +70,8 @@ class HeldTx:
         """Run one statement and return its first row, or None if it has none."""
         if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
+        if look_up(query, True):
+            note_effect(self._driver, query, in_transaction=True)
         row: Row | None = await self._raw.fetchrow(query, *args)
         return row
 
@@ -74,12 +79,16 @@ class HeldTx:
         """Run one statement and return the first column of its first row, or None if it has none."""
         if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
+        if look_up(query, True):
+            note_effect(self._driver, query, in_transaction=True)
         return await self._raw.fetchval(query, *args)
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag."""
         if not self._driver.stepping or self._driver.needs_cleaning or self._ended:
             self._refuse()
+        if look_up(query, True):
+            note_effect(self._driver, query, in_transaction=True)
         status: str = await self._raw.execute(query, *args)
         return status
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, TypeVarTuple
 import trio
 
 from db.driver.bridge import DriverConnection
-from db.driver.classify import Fault, classify, is_driver_error, passing_error
+from db.driver.classify import Fault, classify, is_driver_error, is_stale_statement, passing_error
 from db.driver.stepping import HeldTx, step
 from db.errors import AmbiguousCommit, ConnectionLost, LeaseError, LeaseMisused, TransactionLost
 from db.tx import Row, Tx
@@ -58,6 +58,8 @@ Args = TypeVarTuple("Args")
 COMMIT_GRACE = 2.0
 """Seconds that a COMMIT gets at least, whatever deadline passes meanwhile: an open outcome is worse than a short wait."""
 _ROLLBACK_LIMIT = 1.0
+_STALE_LIMIT = 2
+"""The driver has forgotten all its statements after the first time; another time needs another altered table."""
 
 
 async def transact(
@@ -66,6 +68,7 @@ async def transact(
     *args: *Args,
     deadline: float,
     scope: trio.CancelScope | None = None,
+    stale: int = 0,
 ) -> T:
     """Run `await function(tx, *args)` in one transaction and return its result after the commit.
 
@@ -74,8 +77,12 @@ async def transact(
     the function raises, after the rollback; ForeignAwait or TransactionLost even if the function swallowed the reason;
     ConnectionLost when the connection broke before COMMIT was sent, AmbiguousCommit when it broke after; DatabaseBusy or
     DatabaseUnable instead of an error of the server that is no mistake of the function's and passes.
+
+    A function whose prepared statement became stale, because a table was altered meanwhile, is rolled back and called again
+    with the same arguments: `stale` counts how often that was, and the third error is raised.
     """
     tx = HeldTx(driver)
+    again = False
     try:
         await driver.begin()
         result: T = await step(driver, _as_coroutine(function(tx, *args)))
@@ -92,7 +99,13 @@ async def transact(
         nothing_sent = driver.forget_begin()
         if isinstance(error, Exception):
             await _fail(driver, error, nothing_sent=nothing_sent)
-        raise
+        again = (
+            is_stale_statement(error) and stale < _STALE_LIMIT and not driver.needs_cleaning and not driver.is_closed()
+        )
+        if not again:
+            raise
+    if again:
+        return await transact(driver, function, *args, deadline=deadline, scope=scope, stale=stale + 1)
     tx.end()
     await _commit(driver, deadline, scope)
     return result

@@ -19,6 +19,7 @@ import trio
 from db.driver.call_site import site_at, sites
 from db.driver.classify import is_driver_error, passing_error
 from db.driver.connection import Connection
+from db.driver.statements import look_up, note_effect
 from db.driver.stepping import step
 from db.driver.transaction import transact
 from db.errors import AmbiguousCommit, ConnectionLost, LeaseMisused, LeaseRevoked
@@ -53,6 +54,7 @@ class Lease:
     __slots__ = (
         "_code",
         "_line",
+        "committed",
         "connection",
         "database_time",
         "deadline",
@@ -68,6 +70,7 @@ class Lease:
         "scope",
         "task",
         "token",
+        "under_way",
         "waited",
     )
 
@@ -106,6 +109,10 @@ class Lease:
         """Why the pool took it away, as a sentence; None if it did not."""
         self.database_time = 0.0
         """Seconds spent in statements, of an open lease."""
+        self.committed = 0
+        """Statements and transactions of an open lease that have committed."""
+        self.under_way = False
+        """Whether a statement of an open lease that commits by itself was sent and not answered."""
         self.scope = trio.CancelScope(deadline=self.deadline)
         """The holder's: cancelled at the hold deadline and when the lease is revoked."""
         self.task: trio.lowlevel.Task | None = None
@@ -179,34 +186,36 @@ class OpenLease:
     async def fetch(self, query: str, /, *args: object) -> Sequence[Row]:
         """Run one statement and return all its rows."""
         self._check()
-        rows: Sequence[Row] = await self._run(self._raw.fetch(query, *args))
+        rows: Sequence[Row] = await self._run(query, self._raw.fetch(query, *args))
         return rows
 
     async def fetchrow(self, query: str, /, *args: object) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""
         self._check()
-        row: Row | None = await self._run(self._raw.fetchrow(query, *args))
+        row: Row | None = await self._run(query, self._raw.fetchrow(query, *args))
         return row
 
     async def fetchval(self, query: str, /, *args: object) -> Any:
         """Run one statement and return the first column of its first row, or None if it has none."""
         self._check()
-        return await self._run(self._raw.fetchval(query, *args))
+        return await self._run(query, self._raw.fetchval(query, *args))
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Run one statement (several without arguments) and return the server's command tag."""
         self._check()
-        status: str = await self._run(self._raw.execute(query, *args))
+        status: str = await self._run(query, self._raw.execute(query, *args))
         return status
 
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row of arguments, as one transaction of its own. Slower to begin, fast per row."""
         self._check()
+        self._note(query)
         await self._timed(self._lease.driver.run_on_loop(self._raw.executemany(query, rows)))
 
     async def copy_records(self, table: str, records: Iterable[Sequence[object]], columns: Sequence[str]) -> str:
         """Load rows with COPY and return the server's command tag."""
         self._check()
+        self._note("")
         copying = self._raw.copy_records_to_table(table, records=records, columns=list(columns))
         status: str = await self._timed(self._lease.driver.run_on_loop(copying))
         return status
@@ -215,7 +224,9 @@ class OpenLease:
         """Run `await function(tx, *args)` in one transaction, as `pool.run` does."""
         self._check()
         lease = self._lease
-        return await self._timed(transact(lease.driver, function, *args, deadline=lease.deadline))
+        result = await self._timed(transact(lease.driver, function, *args, deadline=lease.deadline))
+        lease.committed += 1
+        return result
 
     def _check(self) -> None:
         lease = self._lease
@@ -240,27 +251,31 @@ class OpenLease:
             "after this one was given back"
         )
 
-    async def _run(self, statement: Coroutine[Any, Any, T]) -> T:
+    def _note(self, query: str) -> None:
         lease = self._lease
-        began = time.perf_counter()
-        try:
-            return await step(lease.driver, statement)
-        except Exception as error:
-            self._explain(error)
-            raise
-        finally:
-            lease.database_time += time.perf_counter() - began
+        if look_up(query, True):
+            note_effect(lease.driver, query, in_transaction=False)
+        lease.under_way = not lease.driver.is_closed() and not self._raw.is_in_transaction()
+
+    async def _run(self, query: str, statement: Coroutine[Any, Any, T]) -> T:
+        self._note(query)
+        return await self._timed(step(self._lease.driver, statement))
 
     async def _timed(self, work: Awaitable[T]) -> T:
         began = time.perf_counter()
         lease = self._lease
         try:
-            return await work
+            result = await work
         except Exception as error:
             self._explain(error)
             raise
         finally:
             lease.database_time += time.perf_counter() - began
+        if lease.under_way:
+            lease.under_way = False
+            # Not after the holder's own BEGIN: nothing has committed yet.
+            lease.committed += not self._raw.is_in_transaction()
+        return result
 
     def _explain(self, error: Exception) -> None:
         """Raise what the holder should hear instead of the driver's error, if there is something better."""
@@ -269,16 +284,50 @@ class OpenLease:
             return
         if lease.revoked is not None:
             raise revoked(lease) from error
-        if lease.driver.is_closed() and is_driver_error(error):
-            raise ConnectionLost(f'"{lease.label}" lost its connection: {error}') from error
+        is_lost = lease.driver.is_closed() and (is_driver_error(error) or isinstance(error, ConnectionLost))
+        if is_lost and lease.under_way:
+            raise AmbiguousCommit(
+                f'a statement of "{lease.label}" that commits by itself was sent but the connection was lost ({error}): it '
+                f"may or may not have happened. Look the result up before repeating it{_earlier(lease)}"
+            ) from error
+        if is_lost:
+            raise ConnectionLost(
+                f'"{lease.label}" lost its connection before COMMIT: {error}; nothing of the statement or transaction that was '
+                f"under way was changed{_earlier(lease)}"
+            ) from error
+        lease.under_way = False
         waits = None if lease.driver.is_closed() else passing_error(error, lease.label)
         if waits is not None:
             raise waits from error
 
 
+def _earlier(lease: Lease) -> str:
+    return (
+        f". {lease.committed} statements or transactions of the lease committed before and stay"
+        if lease.committed
+        else ""
+    )
+
+
+def what_is_known(lease: Lease) -> str:
+    """What became of a lease's work when it was cut short, as a sentence without its end."""
+    if lease.under_way:
+        return (
+            "a statement that commits by itself was under way: it may or may not have happened, look it up before repeating it"
+            + _earlier(lease)
+        )
+    return (
+        "the transaction that was open, if one was, is rolled back" + _earlier(lease)
+        if lease.committed
+        else ("the transaction was rolled back, nothing was committed")
+    )
+
+
 def revoked(lease: Lease) -> LeaseRevoked:
     """The error for a holder whose connection was taken away."""
-    return LeaseRevoked(
+    error = LeaseRevoked(
         f'the lease "{lease.label}" of {lease.owner.name}, taken at {lease.site}, was taken away: {lease.revoked}. '
-        "Its transaction was not committed"
+        f"What is known: {what_is_known(lease)}"
     )
+    error.in_part = lease.under_way or lease.committed > 0
+    return error

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -86,8 +87,12 @@ OWN: Final = {
     "crashes": "runtime.cli.show:crashes",
     "deadletters": "runtime.cli.show:deadletters",
     "events": "runtime.cli.show:events",
+    "log": "runtime.cli.show:log",
+    "top": "runtime.cli.top:top",
+    "config": "runtime.cli.effective:config",
     "failpoints": "runtime.cli.show:failpoints",
     "kill": "runtime.cli.operate:kill",
+    "start": "runtime.cli.operate:start",
     "restart": "runtime.cli.operate:restart",
     "stop": "runtime.cli.operate:stop",
     "drain": "runtime.cli.operate:drain",
@@ -185,8 +190,9 @@ def _broken(name: str, why: str) -> click.Command:
 def cli() -> None:
     """ATLAS keeps a paid VPN service alive: a tree of supervised actors.
 
-    Exit codes: 0 as asked, 64 usage, 65 refused by a rule, 67 nobody of that name, 69 gave up or not reachable, 70 wedged
-    or failed, 75 something did not stop or try again later, 77 not allowed (a file, or a role), 78 configuration.
+    Exit codes: 0 as asked, 1 something needs a human (status, doctor), 64 usage, 65 refused by a rule, 67 nobody of that
+    name, 69 gave up or not reachable, 70 wedged or failed, 75 something did not stop or try again later, 77 not allowed (a
+    file, or a role), 78 configuration.
     """
 
 
@@ -207,38 +213,66 @@ def main(arguments: list[str] | None = None) -> None:
 def run_command_line(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are printed to stderr, if that takes them."""
     try:
-        return _run(arguments)
+        return _run(arguments, as_json=_wants_json(sys.argv[1:] if arguments is None else arguments))
     except OSError:
         # It came out of telling an error: the code of that error is lost with it.
         _discard(sys.stderr)
         return WEDGED
 
 
-def _run(arguments: list[str] | None) -> int:
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether errors are to be one JSON object: a program reads them."""
+    return "--json" in itertools.takewhile(lambda word: word != "--", arguments)
+
+
+def _run(arguments: list[str] | None, *, as_json: bool) -> int:
     try:
         result = cli.main(arguments, prog_name="atlas", standalone_mode=False)
     except click.NoSuchOption as error:
-        return _show(_explained(error), USAGE)
+        return _show(_explained(error), USAGE, as_json=as_json)
     except click.UsageError as error:
-        return _show(error, USAGE)
+        return _show(error, USAGE, as_json=as_json)
     except click.ClickException as error:
-        return _show(error, WEDGED)
+        return _show(error, WEDGED, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        _say_error(["interrupted"], "Interrupted", INTERRUPTED, as_json=as_json, prefix="")
         return INTERRUPTED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
     except OutputRefused as error:
         return _tell_refused(error)
     except Exception as error:  # noqa: BLE001  # whatever it is, an operator gets a line and a code, not a traceback
-        return _tell(error)
+        return _tell(error, as_json=as_json)
     return result if isinstance(result, int) else OK
 
 
-def _show(error: click.ClickException, code: int) -> int:
+def _show(error: click.ClickException, code: int, *, as_json: bool) -> int:
+    from runtime.redaction import one_line, redact  # `atlas --help` needs no runtime
+
+    if as_json:
+        _say_error([redact(one_line(error.format_message()))], type(error).__name__, code, as_json=True)
+        return code
     with contextlib.suppress(OSError):
-        error.show()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+            click.echo(f"Try '{error.ctx.command_path} --help' for help.\n", err=True)
+        # It quotes what was typed, or what stands in a file.
+        click.echo(f"Error: {one_line(error.format_message())}", err=True)
     return code
+
+
+def _say_error(lines: list[str], kind: str, code: int, *, as_json: bool, prefix: str = "error: ") -> None:
+    """An error on stderr: a line each, or with --json one object on one line, `{"error": {"kind", "message", "exit_code"}}`."""
+    if not as_json:
+        for line in lines:
+            _say(f"{prefix}{line}")
+        return
+    import json  # as above
+
+    from runtime.redaction import in_json  # as above
+
+    told = {"error": {"kind": kind, "message": "\n".join(lines), "exit_code": code}}
+    _say(in_json(json.dumps(told, ensure_ascii=False)))
 
 
 def _say(text: str) -> None:
@@ -269,25 +303,24 @@ def _output_checked(code: int) -> int:
     return code
 
 
-def _tell(error: BaseException) -> int:
+def _tell(error: BaseException, *, as_json: bool) -> int:
     """Print an error to stderr, in its own words if it has some, and return the exit code."""
     from runtime.errors import AtlasError, unwrap_group  # `atlas --help` needs no runtime
 
     whole, error = error, unwrap_group(error)
     if not isinstance(error, AtlasError):
-        return _tell_unexpected(error, whole)
+        return _tell_unexpected(error, whole, as_json=as_json)
     from runtime.error_text import message_of  # as above
     from runtime.redaction import one_line  # as above
 
     lines = message_of(error, MAX_ERRORS_TEXT).splitlines()
-    for line in lines:
-        _say(f"error: {one_line(line)}")
-    if error.exit_code == CONFIG and len(lines) > 1:
+    _say_error([one_line(line) for line in lines], type(error).__name__, error.exit_code, as_json=as_json)
+    if error.exit_code == CONFIG and len(lines) > 1 and not as_json:
         _say(f"{len(lines)} errors")
     return error.exit_code
 
 
-def _tell_unexpected(error: BaseException, whole: BaseException) -> int:
+def _tell_unexpected(error: BaseException, whole: BaseException, *, as_json: bool) -> int:
     """One line instead of a traceback, which may show values that are nobody's business and tells an operator nothing."""
     from runtime.error_text import message_of, summarise  # as above
     from runtime.redaction import redact  # as above
@@ -295,8 +328,10 @@ def _tell_unexpected(error: BaseException, whole: BaseException) -> int:
     if os.environ.get(DEBUG):
         _say(redact("\n".join(summarise(whole).lines())))
     first = next(iter(message_of(error).splitlines()), "")
-    _say(redact(f"error: unexpected {type(error).__name__}{': ' if first else ''}{first}"))
-    _say(f"This is a defect of ATLAS: please report it. With {DEBUG}=1 the command shows where it happened.")
+    name = type(error).__name__
+    _say_error([redact(f"unexpected {name}{': ' if first else ''}{first}")], name, WEDGED, as_json=as_json)
+    if not as_json:
+        _say(f"This is a defect of ATLAS: please report it. With {DEBUG}=1 the command shows where it happened.")
     return WEDGED
 
 

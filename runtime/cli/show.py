@@ -1,10 +1,9 @@
-"""`atlas status`, `inspect`, `crashes`, `deadletters`, `events`, `failpoints`."""
+"""`atlas status`, `inspect`, `crashes`, `deadletters`, `events`, `log`, `failpoints`: what operators see of a running system."""
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,8 +16,10 @@ from runtime.cli.options import (
     control_socket,
     json_option,
 )
-from runtime.cli.output import emit, emit_line, table
+from runtime.cli.output import Style, Styled, emit, emit_line, say, styled, table, wrapped
+from runtime.exit_codes import ATTENTION
 from runtime.redaction import one_line
+from runtime.wording import moment
 
 
 @click.command
@@ -26,56 +27,97 @@ from runtime.redaction import one_line
 @json_option
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
-    """Show the running system: every child, its state, mailbox and facts."""
+    """Show the running system: every child, its state, mailbox and notes, and first what needs a human.
+
+    Exit codes: 0 all is well, 1 something needs a human, 69 the system does not answer.
+    """
     found = call_control(ctx, "status")
     emit(found, as_json, lambda: render(found))
+    if found["attention"]:
+        ctx.exit(ATTENTION)
 
 
 def render(found: dict[str, Any]) -> str:
     """The document for people."""
-    from runtime.wording import duration  # keeps `atlas --help` fast
-
-    rows = []
-    for child in found["children"]:
-        doing = ""
-        if child["handling"]:
-            doing = f"{child['handling']} for {duration(child['handling_for'] or 0.0)}"
-        elif child["next_start"] is not None:
-            doing = f"starts in {duration(child['next_start'])}"
-        notes = [f"{key} {value}" for key, value in child["facts"].items() if key != "next"]
-        if child["reason"]:
-            notes.append(child["reason"])
-        elif not child["ready"]:
-            notes.append(f"not ready: {child['why_not_ready']}")
-        elif child["why_not_ready"]:
-            notes.append(child["why_not_ready"])
-        last = child["last_exit"]
-        if last is not None and last["where"]:
-            notes.append(f"last {last['reason'].replace('_', ' ')} at {last['where']}")
-        rows.append(
-            (
-                "  " * child["depth_in_tree"] + child["name"],
-                child["state"],
-                duration(child["since"]),
-                child["incarnation"],
-                child["restarts"],
-                f"{child['depth']}/{child['capacity']}" if child["kind"] == "actor" else "",
-                doing,
-                "; ".join(notes),
-            )
-        )
-    ready = "ready" if found["ready"] else f"not ready ({', '.join(found['not_ready']) or found['state']})"
-    if found["degraded"]:
-        ready += f", in trouble: {', '.join(found['degraded'])}"
-    head = f"{found['name']} {found['state']}, {ready}, pid {found['pid']}, for {duration(found['uptime'])}"
-    where = f"configuration {found['config'] or 'none'}, control socket {found['socket']}"
-    lines = [head, where, "", table(("child", "state", "for", "inc", "restarts", "mailbox", "doing", "facts"), rows)]
-    lines.append(_beats(found["beats"]))
+    lines = [*heading(found), "", table(HEADERS, map(row_of, found["children"]), notes=True)]
+    lines.append(wrapped(_beats(found["beats"]), "  "))
     if found["unstopped"]:
         lines.append(f"unstopped: {', '.join(found['unstopped'])}")
     if found["dead_letters"]:
         lines.append(f"dead letters: {found['dead_letters']} (`atlas deadletters`)")
     return "\n".join(lines)
+
+
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_LEVEL_STYLES: Final[dict[str, Style]] = {"WARNING": "late", "ERROR": "wrong", "CRITICAL": "wrong", "DEBUG": "quiet"}
+
+HEADERS: Final = ("child", "state", "for", "restarts", "mailbox", "notes")
+"""The columns of `row_of`."""
+
+_STYLES: Final[dict[str, Style]] = {
+    **dict.fromkeys(("down", "parked", "unstopped", "restarting"), "wrong"),
+    **dict.fromkeys(
+        ("stuck", "starved", "waiting in a circle", "not ready", "starting", "stopping", "waiting"), "late"
+    ),
+    **dict.fromkeys(("paused", "not needed"), "quiet"),
+    "busy": "good",
+}
+
+
+def heading(found: dict[str, Any]) -> list[str]:
+    """The first lines: the state of everything, where it is, and what needs a human."""
+    from runtime.wording import duration  # keeps `atlas --help` fast
+
+    ready = "ready" if found["ready"] else f"not ready ({', '.join(found['not_ready']) or found['state']})"
+    if found["degraded"]:
+        ready += f", in trouble: {', '.join(found['degraded'])}"
+    head = f"{found['name']} {found['state']}, {ready}, pid {found['pid']}, for {duration(found['uptime'])}"
+    where = f"configuration {found['config'] or 'none'}, control socket {found['socket']}"
+    lines = [wrapped(head, "  "), wrapped(where, "  ")]
+    if found["attention"]:
+        rows = [
+            (
+                one["name"],
+                Styled(one["word"], _STYLES.get(one["word"], "late")),
+                duration(one["seconds"]),
+                one["why"],
+            )
+            for one in found["attention"]
+        ]
+        count = "one thing needs you" if len(rows) == 1 else f"{len(rows)} things need you"
+        lines += ["", styled(f"{count}; `atlas inspect NAME` tells all of one", "strong")]
+        lines.append(table(("what", "is", "for", "why"), rows, notes=True))
+    return lines
+
+
+def row_of(child: dict[str, Any]) -> tuple[object, ...]:
+    """A child's row under `HEADERS`."""
+    from runtime.wording import duration  # as above
+
+    notes = []
+    if child["handling"]:
+        notes.append(f"{child['handling']} for {duration(child['handling_for'] or 0.0)}")
+    elif child["next_start"] is not None:
+        notes.append(f"starts in {duration(child['next_start'])}")
+    notes += [f"{key} {value}" for key, value in child["facts"].items() if key != "next"]
+    if child["reason"]:
+        notes.append(child["reason"])
+    elif not child["ready"]:
+        notes.append(f"not ready: {child['why_not_ready']}")
+    elif child["why_not_ready"]:
+        notes.append(child["why_not_ready"])
+    last = child["last_exit"]
+    if last is not None and last["where"]:
+        notes.append(f"last {last['reason'].replace('_', ' ')} at {last['where']}")
+    style = _STYLES.get(child["word"])
+    return (
+        "  " * child["depth_in_tree"] + child["name"],
+        child["word"] if style is None else Styled(child["word"], style),
+        duration(child["since"]),
+        child["restarts"] or "",
+        f"{child['depth']}/{child['capacity']}" if child["kind"] == "actor" else "",
+        "; ".join(notes),
+    )
 
 
 def _beats(beats: dict[str, Any]) -> str:
@@ -140,7 +182,7 @@ def _crash(report: dict[str, Any]) -> str:
         facts.insert(1, f"last message {report['last_message']}")
     if report["task"]:
         facts.insert(1, f"in its task {report['task']}")
-    head = f"{_clock(report['at'])}  {report['actor']} {report['reason'].replace('_', ' ')} ({', '.join(facts)})"
+    head = f"{moment(report['at'])}  {report['actor']} {report['reason'].replace('_', ' ')} ({', '.join(facts)})"
     lines = [f"{head}: {report['error']}" if report["error"] else head]
     if report["state"]:
         lines += ["state:", *_lines(report["state"], "  ")]
@@ -160,7 +202,7 @@ def deadletters(ctx: click.Context, name: str | None, limit: int, *, as_json: bo
 
     def render() -> str:
         rows = [
-            (_clock(letter["at"]), letter["actor"], letter["message"], letter["reason"]) for letter in found["recent"]
+            (moment(letter["at"]), letter["actor"], letter["message"], letter["reason"]) for letter in found["recent"]
         ]
         shown = table(("at", "actor", "message", "reason"), rows)
         return f"{shown}\n{found['total']} in all" if shown else f"no dead letters to show, {found['total']} in all"
@@ -188,7 +230,38 @@ def events(ctx: click.Context, name: str | None, limit: int, *, follow: bool, as
         if as_json:
             emit_line(item)
         elif isinstance(item, dict):
-            click.echo(f"{_clock(item['at'])}  {one_line(item['line'])}")
+            say(f"{moment(item['at'])}  {one_line(item['line'])}")
+
+
+@click.command
+@click.argument("name", required=False, shell_complete=complete_actor)
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=0), default=50, show_default=True, help="How many to begin with."
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with those that come, until Ctrl-C.")
+@click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only those of this level or above.")
+@control_options
+@json_option
+@click.pass_context
+def log(ctx: click.Context, name: str | None, limit: int, level: str, *, follow: bool, as_json: bool) -> None:
+    """Show the log of the running system, of all or of one actor, from its memory: the last 2000 records.
+
+    What [log] level leaves out is not there. With --json one object a line, as the log's own JSON.
+    """
+    from runtime.control.client import stream  # keeps `atlas --help` fast
+
+    token, config = operator_token(os.environ), control_config(ctx)
+    for item in stream(
+        control_socket(ctx), "log", token=token, config=config, name=name, limit=limit, follow=follow, level=level
+    ):
+        if not isinstance(item, dict):
+            continue
+        if as_json:
+            emit_line({key: value for key, value in item.items() if key != "text"})
+        else:
+            style = _LEVEL_STYLES.get(str(item["level"]))
+            first, *more = str(item["text"]).split("\n")
+            say("\n".join([first if style is None else styled(one_line(first), style), *more]))
 
 
 @click.command
@@ -210,7 +283,3 @@ def failpoints(ctx: click.Context, *, disarm: bool, as_json: bool) -> None:
         return f"{shown}\narming is {allowed}"
 
     emit(found, as_json, render)
-
-
-def _clock(at: float) -> str:
-    return dt.datetime.fromtimestamp(at, dt.UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import attrs
 from attrs.validators import and_, ge, gt, le, matches_re
 
 from runtime.child import AutoShutdown, Strategy
+from runtime.config.secret import Secret
 from runtime.config.section import settings
 from runtime.crash_report import DEFAULT_SIZE
 
@@ -68,6 +70,11 @@ def _reachable(watchdog: WatchdogSettings, _: object, period: float) -> None:
         )
 
 
+def _pingable(_watchdog: WatchdogSettings, _: object, url: Secret) -> None:
+    if url and re.fullmatch(r"https?://[^\s/?#]+\S*", url.reveal()) is None:
+        raise ValueError("must be an address that begins with http:// or https://")
+
+
 @settings("watchdog")
 @attrs.frozen
 class WatchdogSettings:
@@ -90,6 +97,11 @@ class WatchdogSettings:
     repair_intensity: int = attrs.field(default=5, validator=ge(0))
     """Repairs of one child within `repair_period`; one more, and its `give_up` decides what follows."""
     repair_period: float = attrs.field(default=3600.0, validator=and_(gt(0), _reachable))
+    ping_url: Secret = attrs.field(factory=Secret, validator=_pingable)
+    """Fetched while all is well, so that silence is the alarm: http or https, of a counter outside of this machine. Without one,
+    nothing is pinged."""
+    ping_interval: float = attrs.field(default=60.0, validator=gt(0))
+    """Seconds between two pings."""
     gil_timer: float | None = attrs.field(default=None, validator=_beyond_every_limit)
     """Code has held the interpreter for so long: the timer in C ends the process. By default the longest stale limit, two
     intervals and ten seconds."""

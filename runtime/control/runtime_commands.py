@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
 
 from runtime.control.command import ControlCall, NoArguments, control_command
 from runtime.events import EventRecord
+from runtime.log import logs
+from runtime.log.record import Record, as_json, as_text
 from runtime.operations import messages
 from runtime.operations.events import ReloadRefused
 from runtime.redaction import one_line, redact
+
+_LOOK_AGAIN: Final = 0.2
+"""Seconds between two looks for what a follower of the log has not got."""
 
 
 @attrs.frozen
@@ -54,6 +60,13 @@ class EventArguments:
     limit: int = attrs.field(default=50, validator=attrs.validators.ge(0))
     name: str | None = None
     follow: bool = False
+
+
+@attrs.frozen
+class LogArguments(EventArguments):
+    """As for events, and the least level: debug, info, warning, error or critical."""
+
+    level: str = attrs.field(default="debug", validator=attrs.validators.in_(logs.LEVELS))
 
 
 @attrs.frozen
@@ -100,6 +113,13 @@ async def kill(call: ControlCall, arguments: KillArguments) -> object:
 async def restart(call: ControlCall, arguments: Name) -> object:
     """Stop in order and start again."""
     return {"name": arguments.name, "incarnation": await call.system.operations.restart(arguments.name)}
+
+
+@control_command("start", Name)
+async def start(call: ControlCall, arguments: Name) -> object:
+    """Start what is stopped or parked."""
+    incarnation, changed = await call.system.operations.start(arguments.name)
+    return {"name": arguments.name, "incarnation": incarnation, "changed": changed}
 
 
 @control_command("stop", MaybeName)
@@ -242,3 +262,36 @@ def as_item(record: EventRecord) -> Mapping[str, object]:
         "correlation": record.correlation,
         "facts": record.facts,
     }
+
+
+@control_command("log", LogArguments, streams=True, changes=False)
+async def log(call: ControlCall, arguments: LogArguments) -> object:
+    """The latest records of the log, and with `follow` those that come. A client that reads too slowly sees the gap."""
+    least = logs.LEVELS[arguments.level]
+
+    def since(last: int) -> list[tuple[int, Record]]:
+        return [
+            (number, record)
+            for number, record in logs.recent()
+            if number > last and record.level >= least and arguments.name in (None, record.actor)
+        ]
+
+    last = max((number for number, _ in logs.recent()), default=0)
+    found = [(number, record) for number, record in since(0) if number <= last]
+    if arguments.name is not None and not found:
+        call.system.operations.address(arguments.name)  # refuses a name that no actor has
+    for number, record in found[-arguments.limit :] if arguments.limit else []:
+        await call.item(as_entry(number, record))
+    while arguments.follow:
+        # What is said comes from any thread, so no event of the loop tells of it.
+        await trio.sleep(_LOOK_AGAIN)
+        for number, record in since(last):
+            last = number
+            await call.item(as_entry(number, record))
+    return None
+
+
+def as_entry(number: int, record: Record) -> Mapping[str, object]:
+    """A record of the log as one object: what the log's JSON has, its number, and the lines of its text."""
+    entry: dict[str, object] = json.loads(as_json(record))
+    return {"number": number, **entry, "text": as_text(record).rstrip("\n")}

@@ -20,6 +20,7 @@ from runtime.desk.board import Source
 from runtime.desk.page import Action, Addition, Button, NotFound, Page, Question, View
 from runtime.desk.wording import said_of, short
 from runtime.operations.operations import OperationRefused
+from runtime.operations.signs import circle_of, sign_of
 from runtime.operators.identity import Identity, demand
 from runtime.operators.least_roles import least_role, least_role_of_call
 from runtime.redaction import redact
@@ -27,8 +28,6 @@ from runtime.redaction import redact
 if TYPE_CHECKING:
     from runtime.desk.desk import Desk
 
-LONG: Final = 10.0
-"""Seconds after which a message that is handled, or waits, is shown as late."""
 MANY: Final = 60
 """Actors above which the tree is drawn as cells."""
 _PARTS: Final = ("sign", "now", "settings", "stack", "inside", "crash", "events")
@@ -74,53 +73,6 @@ async def run_command(desk: Desk, who: Identity, name: str, given: Mapping[str, 
 
 async def _no_items(_item: object) -> None:
     await trio.lowlevel.checkpoint()
-
-
-@attrs.frozen
-class Sign:
-    """What an actor is doing, as a form, a colour and a word."""
-
-    form: str
-    """idle, busy, late, down, paused or off."""
-    word: str
-    is_wrong: bool = False
-
-
-def sign_of(child: Mapping[str, Any], in_circle: frozenset[str] = frozenset()) -> Sign:
-    """How a child's line of `status` is shown."""
-    state = child["state"]
-    if str(child["reason"]).startswith("not needed"):
-        return Sign("off", "not needed")
-    if state in ("down", "parked", "unstopped"):
-        return Sign("down", state, is_wrong=state != "down" or not child["ready"])
-    if state in ("restarting", "waiting", "starting", "stopping"):
-        return Sign("down" if state == "restarting" else "late", state, is_wrong=state == "restarting")
-    if child["paused"] or state == "paused":
-        return Sign("paused", "paused")
-    if child["name"] in in_circle:
-        return Sign("late", "waiting in a circle", is_wrong=True)
-    if (child["handling_for"] or 0.0) > LONG:
-        return Sign("late", "stuck", is_wrong=True)
-    if child["oldest_age"] > LONG:
-        return Sign("late", "starved", is_wrong=True)
-    if not child["ready"]:
-        return Sign("late", "not ready", is_wrong=True)
-    return Sign("busy", "busy") if child["handling"] else Sign("idle", "idle")
-
-
-def circle_of(children: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """The actors that wait for each other in a circle."""
-    waits = {child["name"]: child["waiting_on"] for child in children if child["waiting_on"]}
-    found: set[str] = set()
-    for begin in waits:
-        seen: list[str] = []
-        at = begin
-        while at in waits and at not in seen:
-            seen.append(at)
-            at = waits[at][0]
-        if at in seen:
-            found.update(seen[seen.index(at) :])
-    return frozenset(found)
 
 
 def addition(desk: Desk) -> Addition:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from runtime.desk.actor_pages import circle_of, least_of, sign_of, tree_layout, tree_source
+from runtime.desk.actor_pages import least_of, tree_layout, tree_source
 from runtime.desk.board import Source
 from runtime.desk.event_pages import events_source
 from runtime.desk.history import DAY, HOUR
 from runtime.desk.page import Addition, Button, Figure, Need, Page, View
+from runtime.operations.signs import Attention, attention
 
 if TYPE_CHECKING:
     from runtime.desk.desk import Desk
 
 _EVENTS: Final = 8
+_URGENT: Final = ("down", "parked", "unstopped", "restarting")
 
 
 @attrs.frozen
@@ -71,37 +73,22 @@ def messages_waiting(desk: Desk) -> float:
 
 def actor_needs(desk: Desk) -> list[Need]:
     """The actors that need a human."""
+    if desk.system.is_stopping:
+        return []
     status: Any = desk.system.operations.status()
     now = time.time()
-    circle = circle_of(status["children"])
-    return [need for child in status["children"] if (need := _need_of(child, circle, now, desk)) is not None]
+    return [_need_of(found, now) for found in attention(status["children"])]
 
 
-def _need_of(child: Mapping[str, Any], circle: frozenset[str], now: float, desk: Desk) -> Need | None:
-    sign = sign_of(child, circle)
-    if not sign.is_wrong:
-        return None
-    name = str(child["name"])
-    since = now - (child["handling_for"] or child["oldest_age"] or child["since"])
-    last = child["last_exit"] or {}
-    why = {
-        "stuck": f"handles {child['handling']}"
-        + (f", waits for {', '.join(child['waiting_on'])}" * bool(child["waiting_on"])),
-        "starved": f"its oldest message waits; {child['depth']} in its mailbox",
-        "waiting in a circle": f"waits for {', '.join(child['waiting_on'])}",
-        "not ready": str(child["why_not_ready"]),
-    }.get(sign.word, str(last.get("error") or child["reason"] or ""))
-    if desk.system.is_stopping or (child["kind"] == "group" and sign.word == "not ready"):
-        return None
-    wanted = "kill" if sign.word in ("stuck", "waiting in a circle", "unstopped") else "restart"
-    buttons = (Button(wanted, wanted.capitalize(), least_of(wanted), {"name": name}),)
+def _need_of(found: Attention, now: float) -> Need:
+    wanted = "kill" if found.word in ("stuck", "waiting in a circle", "unstopped") else "restart"
     return Need(
-        name,
-        f"{sign.word}" + (f": {why}" if why else ""),
-        is_urgent=sign.form == "down",
-        since=round(since),
-        href=f"/actors/{name}",
-        buttons=buttons,
+        found.name,
+        f"{found.word}: {found.why}" if found.why else found.word,
+        is_urgent=found.word in _URGENT,
+        since=round(now - found.seconds),
+        href=f"/actors/{found.name}",
+        buttons=(Button(wanted, wanted.capitalize(), least_of(wanted), {"name": found.name}),),
     )
 
 

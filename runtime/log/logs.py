@@ -10,6 +10,7 @@ Before `start`, up to 1000 records wait and are then written; a process that nev
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import time
 from collections import deque
@@ -32,6 +33,8 @@ LEVELS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+RECENT = 2000
+"""Records that are kept for `atlas log`."""
 FLUSH_SECONDS = 2.0
 """How long an exit waits for the last records."""
 
@@ -86,10 +89,14 @@ class _Log:
         self.writer: LogWriter | None = None
         self.capture = StdlibCapture(self.put)
         self.early: deque[Record] = deque(maxlen=1000)
+        self.recent: deque[tuple[int, Record]] = deque(maxlen=RECENT)
+        self.numbers = itertools.count(1)
 
     def put(self, record: Record) -> None:
         if record.level < self.level:
             return
+        # Any thread may come here: `next` and `append` are each one step for the interpreter.
+        self.recent.append((next(self.numbers), record))
         if not record.actor:
             record.actor = current_actor.get()
         if not record.correlation:
@@ -114,6 +121,15 @@ _log = _Log()
 def get_logger(name: str) -> Logger:
     """A logger for a module or part. Cheap; keep it at module level."""
     return Logger(name)
+
+
+def recent() -> list[tuple[int, Record]]:
+    """The latest records of this process, the oldest first, each with its number: those that were said, written or not."""
+    while True:
+        try:
+            return list(_log.recent)
+        except RuntimeError:  # another thread said something meanwhile
+            continue
 
 
 def log_event(record: EventRecord) -> None:

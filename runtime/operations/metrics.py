@@ -6,7 +6,9 @@ from one declared actor share one label, `name.*`, so that there are never more 
 
 from __future__ import annotations
 
+import importlib.metadata
 import operator
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
+BUILD_INFO = gauge(
+    "atlas_build_info",
+    "1, with the version of the program, of Python and of trio.",
+    labels=("version", "python", "trio"),
+)
 READY = gauge("atlas_ready", "1 while the system as a whole is ready, as `/readyz` and `atlas status` say.")
 NOT_READY = gauge(
     "atlas_not_ready",
@@ -49,6 +56,13 @@ EXPIRED = counter(
     "atlas_requests_expired_total", "Requests whose deadline passed before their turn came.", labels=("actor",)
 )
 DEAD_LETTERS = counter("atlas_dead_letters_total", "Messages that nobody handled.", labels=("actor", "message"))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def publish(system: RunningSystem) -> Callable[[], None]:
@@ -87,6 +101,7 @@ def publish(system: RunningSystem) -> Callable[[], None]:
             for reason in found:
                 yield (reason.actor, reason.about, reason.kind, effect), 1
 
+    BUILD_INFO.labels(_version("atlas"), platform.python_version(), _version("trio")).set(1)
     READY.from_source(lambda: [((), system.is_up and judge_readiness(system.registry).is_ready)])
     NOT_READY.from_source(reasons)
     UP.from_source(of_actors(lambda address: address.is_up))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
@@ -19,6 +19,7 @@ from runtime.errors import AtlasError, UnknownActor
 from runtime.events import Event
 from runtime.message import Resume, Suspend
 from runtime.operations.running import RunningSystem
+from runtime.operations.signs import Attention, attention, circle_of, sign_of
 from runtime.supervision.events import ChildExited
 from runtime.supervision.supervisor import ChildInfo, ChildState, Supervisor
 from runtime.watchdog.verdict import beat_ages, take_snapshot
@@ -92,6 +93,22 @@ class Operations:
                 "failpoints are off: set [chaos] failpoints = true and start again (never where customers are)"
             )
         self._system.services.failpoints.arm(name, point, nth)
+
+    async def start(self, name: str) -> tuple[int | None, bool]:
+        """Start the actor if it is down or parked; returns its incarnation, and whether that is a new one.
+
+        None: it declined to run. One that runs or will be started by itself is left alone. Raises as `restart` does.
+        """
+        self._members(name)
+        child = self._system.tree.find(name)
+        if child is None or child.state in (ChildState.DOWN, ChildState.PARKED):
+            return await self.restart(name), True
+        if child.state is ChildState.UNSTOPPED:
+            raise OperationRefused(
+                f"{name} has ignored its end: its task still exists, and nothing can be started in its place until the process "
+                "ends; `atlas stop` ends it"
+            )
+        return child.incarnation, False
 
     async def restart(self, name: str) -> int | None:
         """Stop the actor in order if it runs, then start it; returns its new incarnation, None if it declined to run.
@@ -244,6 +261,10 @@ class Operations:
         hidden = system.addresses.keys() - {child["name"] for child in children} if unready_groups else set()
         not_ready = [reason.actor for reason in judged.not_ready if reason.actor not in hidden] + sorted(unready_groups)
         state = "stopping" if system.is_stopping else "up" if system.is_up else "starting"
+        circle = circle_of(children)
+        for child in children:
+            child["word"] = sign_of(child, circle).word
+        degraded = list(dict.fromkeys(reason.actor for reason in judged.degraded))
         return {
             "name": system.name,
             "instance": system.services.instance,
@@ -251,7 +272,8 @@ class Operations:
             "state": state,
             "ready": system.is_up and not system.is_stopping and not not_ready,
             "not_ready": list(dict.fromkeys(not_ready)),
-            "degraded": list(dict.fromkeys(reason.actor for reason in judged.degraded)),
+            "degraded": degraded,
+            "attention": [] if system.is_stopping else self._attention(children, degraded),
             "started_at": system.started_at,
             "uptime": system.uptime,
             "config": None if system.config.path is None else str(system.config.path.resolve()),
@@ -261,6 +283,16 @@ class Operations:
             "unstopped": system.tree.unstopped(),
             "children": children,
         }
+
+    def _attention(self, children: Sequence[Mapping[str, object]], degraded: Sequence[str]) -> list[Attention]:
+        """What needs a human: children that do not do their work, and those that say what harms them."""
+        found = attention(children)
+        named = {one.name for one in found}
+        lines = [child for child in children if child["name"] in degraded and child["name"] not in named]
+        return found + [
+            Attention(str(child["name"]), "in trouble", str(child["why_not_ready"]), float(str(child["since"])))
+            for child in lines
+        ]
 
     def _beats(self) -> Mapping[str, object]:
         """The ages of the three beats, the stalest worker if one is not fresh, and whose silence does not count."""
@@ -336,7 +368,7 @@ class Operations:
     def _child(self, name: str) -> ChildInfo:
         child = self._system.tree.find(name)
         if child is None:
-            raise OperationRefused(f"{name} has ended and is not listed any more; `atlas restart {name}` starts it")
+            raise OperationRefused(f"{name} has ended and is not listed any more; `atlas start {name}` starts it")
         return child
 
     def _members(self, name: str) -> list[DrainingAddress]:

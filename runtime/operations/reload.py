@@ -37,6 +37,26 @@ _OPERATORS = "operators."
 """Who may operate the system is asked at each command: a token that is taken out is void at once."""
 
 
+AT_ONCE = "at once"
+AT_NEXT_START = "next start"
+RESTART = "restart"
+
+
+def when_reloaded(key: str, *, is_secret: bool = False, is_worker: bool = False) -> str:
+    """When a changed setting takes effect: AT_ONCE after `atlas reload`, AT_NEXT_START of the actor that takes it after that, or
+    with a RESTART of the process alone.
+
+    `key` is its dotted path; `is_secret` and `is_worker` say that it is a secret, and an argument of a periodic worker.
+    """
+    if key in _APPLIED_AT_ONCE or key.startswith(_OPERATORS):
+        return AT_ONCE
+    if is_secret and not key.startswith("watchdog."):
+        return AT_NEXT_START
+    if key.startswith("actor.") and key.endswith(".args.interval"):
+        return AT_ONCE if is_worker else AT_NEXT_START
+    return RESTART
+
+
 class Reloader:
     """Reads the configuration again and compares it with the running one, key by key."""
 

@@ -43,7 +43,7 @@ from runtime.supervision.events import ChildExited, ChildParked, ChildStarted, D
 from runtime.supervision.supervisor import ChildInfo, ChildState, open_tree_nursery
 from runtime.system.signals import leave, print_last_words, watch_signals
 from runtime.system.start_screen import ScreenLine, how_to_call_atlas, render, show
-from runtime.system.watchdog_setup import make_watchdog
+from runtime.system.watchdog_setup import make_dead_man_switch, make_watchdog
 from runtime.watchdog.systemd import Systemd
 from runtime.watchdog.watchdog import Watchdog
 from runtime.watchdog.worker_states import WorkerStates
@@ -177,6 +177,9 @@ class System:
                     await nursery.start(self.watchdog.run)
                 else:
                     nursery.start_soon(_check_the_log)
+                switch = make_dead_man_switch(self)
+                if switch is not None:
+                    switch.start()
                 nursery.start_soon(control.run)
                 if self._writer is not None and self.config.log.format == "text":
                     self._show_screen = trio.Event()
@@ -186,7 +189,11 @@ class System:
                 for name, plan in self.plans.items():
                     if plan.table.paused:
                         self.operations.pause(name)
-                code = await self._run_tree()
+                try:
+                    code = await self._run_tree()
+                finally:
+                    if switch is not None:
+                        switch.stop()
                 nursery.cancel_scope.cancel(reason="the tree is down")
         return code
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from runtime.core.address import Address
 from runtime.core.ask import current_call_context
+from runtime.core.readiness import judge_readiness
 from runtime.core.ref import AddressState
 from runtime.core.stacks import tasks_of
 from runtime.errors import UnknownActor
 from runtime.log.logs import get_logger
 from runtime.operations.running import RunningSystem
 from runtime.supervision.errors import AdministrationError
-from runtime.watchdog.verdict import Repair
+from runtime.watchdog.dead_man import DeadManSwitch
+from runtime.watchdog.verdict import Repair, judge, take_snapshot
 from runtime.watchdog.watchdog import Watchdog, limits_of
 
 _log = get_logger("atlas.watchdog")
@@ -63,6 +65,24 @@ def make_watchdog(system: RunningSystem) -> Watchdog:
         healthcheck_runs=healthcheck_runs,
         systemd=system.systemd,
     )
+
+
+def make_dead_man_switch(system: RunningSystem) -> DeadManSwitch | None:
+    """The switch of this system, if it has a URL to ping: all is well while the watchdog has nothing to do and it is ready."""
+    settings = system.config.watchdog
+    if not settings.ping_url:
+        return None
+
+    def is_well() -> str:
+        limits = limits_of(system.config.watchdog)
+        if judge(take_snapshot(system.services.beats), limits):
+            return "a heartbeat is stale"
+        if not system.is_up or system.is_stopping:
+            return "the system is not up"
+        missing = judge_readiness(system.registry).not_ready
+        return f"not ready: {', '.join(dict.fromkeys(reason.actor for reason in missing))}" if missing else ""
+
+    return DeadManSwitch(settings.ping_url, settings.ping_interval, is_well)
 
 
 def _find(system: RunningSystem, name: str) -> Address | None:

@@ -173,3 +173,19 @@ class Indiscreet(Actor):
             link = "vless://0f4cd2ab-1f8e-4f6a-9d25-7d3a2b1c0e9f@host:1"
             raise RuntimeError(f"postgresql://atlas:hunter2@db\n2026 CRITICAL forged \x1b[31m{link}")
         self.context.ready(False, "password=hunter2\nforged")
+
+
+@attrs.frozen
+class Doze(Message):
+    """Holds the loop for so many seconds."""
+
+    seconds: float
+
+
+@attrs.define(eq=False)
+class Sleepyhead(Actor):
+    """Freezes the event loop when asked to."""
+
+    @handler
+    async def doze(self, message: Doze) -> None:
+        time.sleep(message.seconds)  # noqa: ASYNC251  # that is what it is for

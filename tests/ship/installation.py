@@ -18,7 +18,7 @@ from tests.e2e import socks
 from tests.e2e.origin import PAGE
 from tests.e2e.stack import REPOSITORY, Outcome, Stack
 
-PATIENCE = 90.0
+PATIENCE = 300.0
 
 
 @attrs.define(eq=False)
@@ -32,7 +32,7 @@ class Installation(Stack):
         """How `atlas` is called."""
         return [str(self.program)] if self.program is not None else [sys.executable, "-m", "runtime.cli.main"]
 
-    async def atlas(self, *arguments: str, within: float = 120.0) -> Outcome:
+    async def atlas(self, *arguments: str, within: float = PATIENCE) -> Outcome:
         """Run one command to its end, in a process of its own."""
         with trio.fail_after(within):
             done = await trio.run_process(

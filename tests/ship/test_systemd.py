@@ -23,6 +23,7 @@ from tests.e2e.stack import REPOSITORY
 from tests.postgres_cluster import Cluster
 from tests.postgres_cluster import cluster as cluster
 from tests.postgres_cluster import empty_database_dsn as empty_database_dsn
+from tests.run_queue import at_most
 from tests.ship.installation import PATIENCE, Installation, place
 from tests.vpn.agent.install.restricted import ANALYZE
 
@@ -101,7 +102,7 @@ async def test_systemd_hears_of_start_life_reload_and_stop_and_gives_credentials
             assert "CREDENTIALS_DIRECTORY" in made.stdout, "what a backup cannot have is named"
             supervisor.send_signal(signal.SIGTERM)
             await systemd.until("STOPPING=1")
-            with trio.fail_after(float(setting("TimeoutStopSec"))):
+            with at_most(float(setting("TimeoutStopSec"))):
                 assert await supervisor.wait() == 0
         assert not (set(setting("RestartPreventExitStatus").split()) - {"64", "77", "78"})
 

@@ -115,7 +115,8 @@ _SPEC_FIELDS = frozenset({"key_id", "uuid", "flow", "inbounds", "expires_at", "g
 
 
 def spec_from_json(value: object, *, key_id: str | None = None) -> KeySpec:
-    """Read a key; `key_id` overrides nothing but must agree if both are given. Raises WireError, also for unknown fields."""
+    """Read a key; `key_id` overrides nothing but must agree if both are given. Raises WireError, also for unknown fields: what
+    a later backend asks of a key is done or refused, never left out without a word."""
     data = _mapping(value, "key")
     unknown = set(data) - _SPEC_FIELDS
     if unknown:
@@ -152,10 +153,11 @@ def key_to_json(key: NodeKey) -> Json:
 
 
 def key_from_json(value: object) -> NodeKey:
-    """Read a reported key. Raises WireError, also for a generation that no key of ours can have."""
-    data = dict(_mapping(value, "key"))
-    state = data.pop("state", None)
-    spec = spec_from_json(data)
+    """Read a reported key. Raises WireError, also for a generation that no key of ours can have. What a later agent says
+    beyond that is ignored, as in every answer."""
+    data = _mapping(value, "key")
+    state = data.get("state")
+    spec = spec_from_json({name: data[name] for name in _SPEC_FIELDS & data.keys()})
     if spec.generation > BELIEVED_GENERATION:
         raise WireError(f"generation: {spec.generation} is more than any key can have")
     return NodeKey(spec, _state(state))

@@ -41,6 +41,7 @@ SUITE = {
         "tests/db/driver/test_begin.py",
         "tests/db/driver/test_bridge.py",
         "tests/db/driver/test_classify_server.py",
+        "tests/db/driver/test_pooler.py",
     ),
     "storms": ("tests/actors/pool/test_churn.py",),
     "leases": (
@@ -49,6 +50,7 @@ SUITE = {
         "tests/actors/pool/test_limits.py",
         "tests/actors/pool/test_wakeups.py",
     ),
+    "sessions": ("tests/actors/pool/test_altered_tables.py", "tests/db/driver/test_statements.py"),
 }
 """What must pass on any server that is supported, in parts of about the same length."""
 

@@ -25,10 +25,13 @@ DELETE FROM entitlement_events WHERE id = (SELECT id FROM gone);
 UPDATE subscriptions s SET expires_at = previous_end, tariff_until = previous_end FROM gone WHERE s.id = gone.subscription_id;
 """
 UNMATURED = """
+CREATE TEMP TABLE early ON COMMIT DROP AS SELECT min(w.id) AS id FROM withdrawals w JOIN customers c ON c.id = w.customer_id
+WHERE c.telegram_id = 500;
 UPDATE journals SET created_at = created_at - interval '3 days'
-WHERE id = (SELECT reserve_journal_id FROM withdrawals WHERE id = 1);
-UPDATE withdrawals SET created_at = created_at - interval '3 days' WHERE id = 1;
-UPDATE audit SET at = at - interval '3 days' WHERE action = 'request_withdrawal' AND subject = 'withdrawal:1';
+WHERE id = (SELECT reserve_journal_id FROM withdrawals JOIN early USING (id));
+UPDATE withdrawals w SET created_at = created_at - interval '3 days' FROM early WHERE w.id = early.id;
+UPDATE audit a SET at = at - interval '3 days' FROM early
+WHERE a.action = 'request_withdrawal' AND a.subject = 'withdrawal:' || early.id;
 """
 PROOFS: dict[str, str | tuple[str, str]] = {
     "brought_keys_are_kept": """

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from db.access.subscriptions import get_subscription, mark_revoked
-from db.billing.cases import find_case
+from db.billing.cases import credit_case, find_case
 from db.billing.grants import grant_access
 from db.billing.ledger import balance, purses
 from db.billing.orders import Quote, open_order, open_topup
@@ -357,3 +357,31 @@ async def test_a_refund_and_a_purchase_from_the_same_balance_never_overdraw_it(d
         nursery.start_soon(give_back)
     assert len(refused) == 1
     assert await database.run(balance, customer.id) in (Money(0), Money(5100))
+
+
+async def test_a_case_that_was_settled_before_stays_as_it_was_closed(database: Database) -> None:
+    await database.add_customer()
+    stranger = FinalizePurchase("test", "stranger", Money(5_000), None, 999_999)
+    parked = await database.run(finalize_purchase, stranger)
+    assert parked.case_id is not None
+    await database.run(credit_case, parked.case_id, 1001, actor="anna")
+    await refund(database, "stranger")
+    case = "SELECT closed_by || ' ' || resolution FROM cases WHERE id = $1"
+    assert (await database.fetchval(case, parked.case_id)).startswith("anna ")
+    assert await database.fetchval(case, parked.case_id) != "anna refunded"
+
+
+async def test_a_repeated_chargeback_names_its_own_case(database: Database) -> None:
+    await database.add_customer()
+    for charge in ("one", "two"):
+        await database.buy(charge_id=charge)
+
+    async def charge_back(charge: str) -> Refund:
+        return await database.run(
+            refund_charge, "test", charge, actor="operator", idempotency_key=charge, chargeback=True
+        )
+
+    first = [await charge_back(charge) for charge in ("one", "two")]
+    again = [await charge_back(charge) for charge in ("one", "two")]
+    assert first[0].case_id != first[1].case_id is not None
+    assert [each.case_id for each in again] == [each.case_id for each in first]

@@ -234,3 +234,14 @@ async def test_the_hold_is_a_setting_and_rewards_keep_the_one_of_their_day(datab
     assert await database.count("referral_rules") == 3
     await database.move_clock(days=30.01)
     assert (await database.run(withdrawable, customer.id)).amount == Money(100_000)
+
+
+async def test_what_is_held_back_is_told_by_its_first_day_and_not_what_was_taken_back_whole(database: Database) -> None:
+    customer = await database.add_customer()
+    await database.earn(1001, 10_000, hold_days=2)
+    await database.earn(1001, 20_000, hold_days=9)
+    await database.earn(1001, 30_000, hold_days=5)
+    await database.run(refund_charge, "test", "friend-1001-0", actor="operator", idempotency_key="r")
+    found = await database.run(withdrawable, customer.id)
+    assert found.unmatured == Money(50_000)
+    assert found.next_at == await database.fetchval("SELECT matures_at FROM referral_rewards ORDER BY id DESC LIMIT 1")

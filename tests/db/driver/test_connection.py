@@ -8,9 +8,10 @@ import sys
 import pytest
 import trio
 
+from db.driver.address import DatabaseAddress
 from db.driver.bridge import Bridge, DriverConnection, open_loop
 from db.driver.bridge_plain import PlainBridge
-from db.driver.connection import DatabaseAddress, SessionLimits, open_connection
+from db.driver.connection import SessionLimits, open_connection
 from db.driver.stepping import InlineBridge
 from tests.cancel_at_step import cancel_at_step
 from tests.postgres_cluster import Cluster

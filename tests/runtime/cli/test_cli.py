@@ -331,7 +331,7 @@ def test_kill_restart_pause_and_resume_change_what_status_shows(launch: Launch, 
     assert state("first") == ("paused", 3)
     atlas(place, "resume", "first")
     assert state("first") == ("running", 3)
-    assert "`atlas restart first` starts it" in atlas(place, "stop", "first").stdout
+    assert "`atlas start first` starts it" in atlas(place, "stop", "first").stdout
     assert state("first") == ("down", 3)
     refused = atlas(place, "kill", "frist")
     assert refused.returncode == 64

@@ -1,0 +1,1 @@
+"""Commands that only look: the story of a customer, the audit trail, and what is wrong with the installation."""
