@@ -8,6 +8,7 @@ CLAIM = "who works on it for now; taken over and fenced by epochs"
 WHEN = "when work is due; a worker sets it again"
 IDENTITY = "the number of a row: altering it is a deletion and an addition"
 NOTICE = "what customers are told, not what they have"
+FRONT_END = "what a front end remembers of a conversation; what is bought is in orders, at their price"
 NODE = "a node's state, which reconciling reads back (at rest: money_i10)"
 
 WHOLE_TABLES: Final[Mapping[str, str]] = {
@@ -25,6 +26,10 @@ WHOLE_TABLES: Final[Mapping[str, str]] = {
     "schema_migrations": "the migrator's own, with checksums",
     "shop_nonces": "requests that were carried out; requests have keys of their own",
     "outbox": NOTICE,
+    "prompts": FRONT_END,
+    "entered_promos": FRONT_END,
+    "accepted_rules": FRONT_END,
+    "waiting_screens": FRONT_END,
     "reminder_schedule": NOTICE,
     "renewal_schedule": WHEN,
     "tariff_terms": "from before intervals; nothing reads it",
