@@ -81,6 +81,8 @@ def doctor(ctx: click.Context, within: float, whole: bool, as_json: bool) -> Non
     data = {"ok": not wrong, "wrong": wrong, "findings": [attrs.asdict(one) for one in found]}
     emit(data, as_json, lambda: _render(found, whole))
     if wrong:
+        if not as_json:
+            click.echo(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong", err=True)
         ctx.exit(ATTENTION)
 
 
