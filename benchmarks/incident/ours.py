@@ -180,7 +180,7 @@ class _Night:
             await session.run("fund", _fund, FIRST_CUSTOMER + number)
         for telegram_id in range(2, subscriptions, 100):
             await session.run("fund", _fund, telegram_id)
-        await self.here.ok("status")  # the first command takes longest
+        await self.here.status()  # the first command takes longest
         async with self.agent.client() as client:
             with trio.fail_after(300):
                 while (await client.state()).count < subscriptions * 0.99:

@@ -40,6 +40,7 @@ OWNERS = {
     "renewal_missed": "subscription",
     "add_promo": "promo",
     "stop_promo": "promo",
+    "set_rate": "rate",
     "set_vip": "",
     "set_personal_discount": "",
 }
@@ -156,6 +157,7 @@ def trail_speaks_of_rows(derived: Derivation) -> Found:
         "subscription": {str(row["id"]): row["customer_id"] for row in derived.books["subscriptions"]},
         "withdrawal": {str(row["id"]): row["customer_id"] for row in derived.books["withdrawals"]},
         "promo": {row["code"]: None for row in derived.books["promo_codes"]},
+        "rate": {row["code"]: None for row in derived.books["assets"]},
     }
     cases = {str(row["id"]) for row in derived.books["cases"]}
     outages = {f"prolongation:{row['id']}" for row in derived.books["prolongations"]}

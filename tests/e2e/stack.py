@@ -93,6 +93,12 @@ class Stack:
         )
         return outcome
 
+    async def status(self) -> dict[str, object]:
+        """What `atlas status --json` says, whether something needs a human (exit code 1) or not."""
+        outcome = await self.atlas("status", "--json")
+        assert outcome.status in (0, 1), f"atlas status → {outcome.status}\n{outcome.stdout}\n{outcome.stderr}"
+        return outcome.json
+
     def spawn(self, *arguments: str) -> ChildProcess:
         """Start `atlas …` and leave it running; its two outputs are pipes."""
         return spawn(

@@ -201,9 +201,9 @@ async def test_an_unreachable_database_is_named_and_keeps_no_command_waiting() -
 
 async def test_an_unreachable_database_is_a_state_of_the_running_system_not_its_end() -> None:
     async with stack({"ATLAS__DATABASE__DSN": NOWHERE}) as here, here.running():
-        shown = await here.ok("status", "--json")
+        shown = await here.status()
         pool = next(
-            child for child in cast("list[dict[str, object]]", shown.json["children"]) if child["name"] == "pool.main"
+            child for child in cast("list[dict[str, object]]", shown["children"]) if child["name"] == "pool.main"
         )
         assert (pool["state"], pool["incarnation"], pool["ready"]) == ("running", 1, False)
         assert "127.0.0.1:1" in str(pool["why_not_ready"])
@@ -226,9 +226,9 @@ async def test_a_node_that_refuses_is_named_and_loses_no_purchase() -> None:
         assert bought.json["result"] == "entitlement"
         shown = await here.ok("subscription", "42", "--json")
         assert shown.json["state"] == "activating"
-        status = await here.ok("status", "--json")
+        status = await here.status()
         node = next(
-            child for child in cast("list[dict[str, object]]", status.json["children"]) if child["name"] == "node.local"
+            child for child in cast("list[dict[str, object]]", status["children"]) if child["name"] == "node.local"
         )
         assert (node["state"], node["incarnation"], node["ready"]) == ("running", 1, False)
         assert "127.0.0.1:1" in str(node["why_not_ready"])

@@ -56,6 +56,7 @@ WITHOUT_BOUNDARIES = {
     "postgres": "it handles nothing; it is killed at any moment instead",
     "admin": "it handles nothing; it is killed at any moment instead",
 }
+DECLINES = {"storefront": "the town buys by a front end, so that the bot is not the shop"}
 
 
 EXPECTED = (
@@ -92,7 +93,8 @@ async def running(here: Stack) -> AsyncIterator[System]:
         nursery.start_soon(system.run)
 
         async def all_ready() -> bool:
-            return len(system.addresses) > 1 and all(each.readiness[0] for each in system.addresses.values())
+            waited = [each for name, each in system.addresses.items() if name not in DECLINES]
+            return len(waited) > 1 and all(each.readiness[0] for each in waited)
 
         with trio.fail_after(60):
             await News(system).until(all_ready)
@@ -112,7 +114,7 @@ async def test_every_actor_of_the_whole_tree_may_die_at_every_message_boundary(
     ):
         dsn = embedded_dsn(EmbeddedSettings(data_dir=Path(here.env["ATLAS__EMBEDDED__DATA_DIR"])))
         assert set(AT_ONCE) >= WITHOUT_BOUNDARIES.keys()
-        victims = sorted(set(system.addresses) - WITHOUT_BOUNDARIES.keys())[part::PARTS]
+        victims = sorted(set(system.addresses) - WITHOUT_BOUNDARIES.keys() - DECLINES.keys())[part::PARTS]
         async with town(system, dsn, outside, seed) as people:
             monkey = ChaosMonkey(
                 system,

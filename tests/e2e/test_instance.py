@@ -84,7 +84,7 @@ async def test_a_standby_works_within_three_seconds_after_a_sigkill(
         watch(empty_database_dsn) as seen,
         standing_by(second) as standby,
     ):
-        shown = await second.ok("status")
+        shown = await second.atlas("status")
         assert "paused" in shown.stdout
         assert f"pid {supervisor.pid}" in shown.stdout
         await first.ok("customer", "add", "42")

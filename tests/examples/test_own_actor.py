@@ -108,7 +108,7 @@ def test_the_tutorial_holds_from_the_empty_folder_to_the_crash(
             assert "my_watch.home" not in says("status")
             says("ask", "my_watch", "Watch", '{"page": "bad", "url": "http://127.0.0.1:port/"}')
             process.until("my_watch.bad is parked")
-            assert "parked" in says("status")
+            assert "parked" in says("status", code=1), "it needs a human"
             crash = says("crashes", "my_watch.bad")
             assert "InvalidURL" in crash
             assert re.search(r"my_watch/actor\.py.*\n?.*look", crash)

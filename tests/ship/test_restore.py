@@ -52,7 +52,8 @@ async def test_a_lost_installation_comes_back_and_old_links_carry_packets() -> N
             assert (await there.ok("operators", "whoami", "--json")).json["role"] == "owner"
             verified = await there.ok("verify", "--whole", "--json")
             assert verified.json["holds"] is True
-            status = await there.ok("status")
+            status = await there.atlas("status")
+            assert status.stdout
             assert "another installation" not in status.stdout
             await there.buy(44, "after the restore")
         assert not list(there.home.rglob(".restoring"))

@@ -71,7 +71,7 @@ FROM another WHERE f.relation = 'vpn_keys' AND f.row_key = another.id::text
     "openings_are_in_the_trail": ("openings", "actor"),
     "openings_name_their_journals": ("openings", "journal_id"),
     "orders_are_paid_by_something": ("orders", "paid_at"),
-    "orders_are_quoted_at_their_rate": "UPDATE orders SET quoted_rate = quoted_rate * 2 WHERE idempotency_key = 'crypto-4'",
+    "orders_are_quoted_at_their_rate": ("orders", "quoted_amount"),
     "orders_cost_what_was_listed": ("orders", "list_amount"),
     "outages_do_not_overlap": ("prolongations", "*"),
     "paying_friends_have_paid": ("customers", "first_paid_at"),
