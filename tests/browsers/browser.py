@@ -56,11 +56,11 @@ class Running:
     """Of those who have signed in, by role: as often as the tests look at pages, no one may sign in."""
 
     def atlas(self, *words: str) -> str:
-        """Run a command against it; it must succeed."""
+        """Run a command against it; it must succeed. `status` may say that something needs a human (1)."""
         out, err = io.StringIO(), io.StringIO()
         with mock.patch.dict(os.environ, self.env, clear=True), redirect_stdout(out), redirect_stderr(err):
             code = run_command_line(list(words))
-        assert code == 0, err.getvalue()
+        assert code in ((0, 1) if words[0] == "status" else (0,)), err.getvalue()
         return out.getvalue()
 
 
