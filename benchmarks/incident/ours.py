@@ -151,7 +151,10 @@ class _Night:
             back = self.now
             await trio.sleep(max(0.0, SECONDS - back))
             async with open_session(self.dsn, "atlas/incident") as session:
-                while self.now < back + HEALED_WITHIN and len(await session.run("paid", _active)) < self.seen.paid:  # noqa: ASYNC110  rows of another process
+                while self.now < back + HEALED_WITHIN:
+                    have = len(await session.run("paid", _active))
+                    if min(have, len(self.told)) == self.seen.paid:
+                        break
                     await trio.sleep(_LOOK)
             healed = self.now
             await self._settle()
