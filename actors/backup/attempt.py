@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from actors.backup.errors import RestoreFailed, RestoreRefused
 MARK: Final = ".restoring"
 """In a directory: it is unfinished work of `atlas restore`."""
 _LONGEST: Final = 1 << 16
+_PATIENCE: Final = 30.0
+"""How long a database server that was left behind may take to end, in seconds."""
 
 
 @attrs.define(eq=False)
@@ -109,7 +112,8 @@ def _remove_unfinished(directory: Path, mark: int) -> None:
     for line in os.pread(mark, _LONGEST, 0).splitlines():
         home = Path(os.fsdecode(line))
         if (home / MARK).is_file():
-            shutil.rmtree(home)
+            _let_postmasters_end(home)
+            _remove(home)
     os.ftruncate(mark, 0)
     _empty(directory)
 
@@ -119,6 +123,30 @@ def _empty(directory: Path) -> None:
         if path.name == MARK:
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _let_postmasters_end(path)
+            _remove(path)
         else:
             path.unlink()
+
+
+def _let_postmasters_end(directory: Path) -> None:
+    """Wait for database servers that a killed attempt left behind: they end by themselves, and tidy up while they do."""
+    for file in directory.rglob("postmaster.pid"):
+        try:
+            number = int(file.read_text().splitlines()[0])
+            if os.fsencode(file.parent) not in Path(f"/proc/{number}/cmdline").read_bytes():
+                continue  # another process has its number by now
+            ended = os.pidfd_open(number)
+        except (OSError, ValueError, IndexError):
+            continue  # it has ended
+        try:
+            select.select([ended], [], [], _PATIENCE)
+        finally:
+            os.close(ended)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory with all that is in it. Raises OSError when that cannot be done."""
+    while directory.exists():
+        with contextlib.suppress(FileNotFoundError):  # who left it there has removed a file of it meanwhile
+            shutil.rmtree(directory)
