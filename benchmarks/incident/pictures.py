@@ -78,14 +78,16 @@ def _draw(
             parts.append(f'<line class="g" x1="{left}" x2="{left + _PANEL:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             if left == _LEFT:
                 parts.append(f'<text class="s" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-        happenings = {PERIOD: "all workers due", LIST_FAILS_UNTIL: "list works", LOCK_AT: "lock twice"}
-        for at, what in happenings.items():
+        happenings = {PERIOD: "all workers due", LIST_FAILS_UNTIL: "list works"}
+        if seen is both[1]:  # the old service comes to its lock by itself, once it has removed something
+            happenings[LOCK_AT] = "lock twice"
+        for number, (at, what) in enumerate(happenings.items()):
             x = _x(at, left)
             parts.append(f'<line class="m" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_FLOOR}"/>')
-            parts.append(f'<text class="s" x="{x + 3:.1f}" y="{_FLOOR + 14}">{what}</text>')
-        parts.append(f'<text class="s" x="{left}" y="{_FLOOR + 34}">0 s</text>')
+            parts.append(f'<text class="s" x="{x + 3:.1f}" y="{_FLOOR + 14 + 14 * (number % 2)}">{what}</text>')
+        parts.append(f'<text class="s" x="{left}" y="{_FLOOR + 46}">0 s</text>')
         parts.append(
-            f'<text class="s" x="{left + _PANEL:.0f}" y="{_FLOOR + 34}" text-anchor="end">{SECONDS:.0f} s</text>'
+            f'<text class="s" x="{left + _PANEL:.0f}" y="{_FLOOR + 46}" text-anchor="end">{SECONDS:.0f} s</text>'
         )
         parts += marks(seen, left)
     return "\n".join([*parts, "</svg>\n"])
