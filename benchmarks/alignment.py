@@ -156,7 +156,7 @@ async def run(sizes: Sizes) -> Outcome:
             await session.run("fill", execute_script, FILL.format(count=sizes.subscriptions), within=_PATIENCE)
             for telegram_id in range(2, sizes.subscriptions, 100):
                 await session.run("fund", _fund, telegram_id)
-            filled_at = await session.run("wake", _wake, ["reconcile"])
+            filled_at = await session.run("wake", wake_workers, ["reconcile"])
             with trio.fail_after(_PATIENCE):
                 while not await session.run("look", _is_converged, filled_at):  # noqa: ASYNC110  rows of another process
                     await trio.sleep(1.0)
@@ -181,7 +181,7 @@ async def _fund(tx: Tx, telegram_id: int) -> None:
     await record_manual_topup(tx, telegram_id, "manual", f"b{telegram_id}", Money(20_000), actor="benchmark")
 
 
-async def _wake(tx: Tx, workers: list[str]) -> datetime:
+async def wake_workers(tx: Tx, workers: list[str]) -> datetime:
     """Wake the workers with the commit; returns the database's time."""
     await tx.execute("SELECT pg_notify('atlas_wake', name) FROM unnest($1::text[]) name", workers)
     now: datetime = await tx.fetchval("SELECT now()")
@@ -190,13 +190,13 @@ async def _wake(tx: Tx, workers: list[str]) -> datetime:
 
 async def _make_due(tx: Tx, workers: list[str]) -> None:
     await execute_script(tx, DUE)
-    await _wake(tx, workers)
+    await wake_workers(tx, workers)
 
 
 async def _is_converged(tx: Tx, since: datetime) -> bool:
     """Whether a look that began after `since` found the node equal. Wakes the worker, which else looks every ten minutes."""
     verdict: object = await tx.fetchval("SELECT verdict FROM reconcile_passes WHERE finished_at > $1", since)
-    await _wake(tx, ["reconcile"])
+    await wake_workers(tx, ["reconcile"])
     return verdict == "equal"
 
 

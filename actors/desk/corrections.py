@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import attrs
 
-from actors.desk.customers import Customers, customer_of, form_key, key_of, least_of, whole
+from actors.desk.customers import LARGEST, MOST_DAYS, Customers, customer_of, form_key, key_of, least_of, whole
 from actors.payments.registry import ADAPTERS, close_providers, open_providers
 from actors.payments.settings import PaymentSettings
 from db.access.subscriptions import SubscriptionView, get_subscription
@@ -18,9 +18,6 @@ from db.billing.provider_refunds import reserve_refund
 from db.errors import BusinessError
 from db.money import Money
 from runtime.desk import Action, Addition, Field, Question, View
-
-_LARGEST: Final = 2**63 - 1
-_MOST_DAYS: Final = 3650
 
 
 @attrs.frozen
@@ -71,7 +68,7 @@ class Corrections:
         return Question(f"{text} {until}", (Field("days", "Days", "number"), form_key()))
 
     async def _prolong(self, view: View, given: Mapping[str, str], why: str) -> str:
-        customer, days = customer_of(given), whole(given, "days", _MOST_DAYS)
+        customer, days = customer_of(given), whole(given, "days", MOST_DAYS)
         tariff = (await self._subscription(customer)).tariff
         done = await self.customers.act(
             view,
@@ -133,7 +130,7 @@ class Corrections:
         return f"{view.t('refund')} {done.id}: {done.amount}, {view.t('the payment watcher asks the provider')}"
 
     async def _ask_credit(self, view: View, given: Mapping[str, str]) -> Question:
-        number = whole(given, "number", _LARGEST)
+        number = whole(given, "number", LARGEST)
         case = await self.customers.read("desk.case", lambda tx: find_case(tx, number))
         text = "The money that the case holds goes to the customer's balance, and the case is closed."
         about = f"{case.kind}: {case.stated or case.captured or ''} {case.details.get('why') or case.subject}"
@@ -143,7 +140,7 @@ class Corrections:
         return Question(f"{view.t(text)} {about}", fields)
 
     async def _credit(self, view: View, given: Mapping[str, str], why: str) -> str:
-        number, customer = whole(given, "number", _LARGEST), customer_of(given)
+        number, customer = whole(given, "number", LARGEST), customer_of(given)
         amount = given.get("amount", "").strip()
         part = Money.parse(amount) if amount else None
         await self.customers.act(

@@ -33,8 +33,10 @@ from runtime.operators import Role, least_role
 T = TypeVar("T")
 _TEMPLATES: Final = "actors.desk"
 _WITHIN: Final = 5.0
-_MOST_DAYS: Final = 3650
-_LARGEST: Final = 2**63 - 1
+MOST_DAYS: Final = 3650
+"""Days of access that one action gives at most."""
+LARGEST: Final = 2**63 - 1
+"""The largest number of a row."""
 _LONGEST: Final = 100
 _BY_HAND: Final = frozenset({"manual"})
 """Providers that no program can ask."""
@@ -118,7 +120,7 @@ class Customers:
         return {"asked": text, "found": found}
 
     async def _story(self, view: View) -> Mapping[str, object]:
-        number = min(int(view.request.path_params["telegram_id"]), _LARGEST)
+        number = min(int(view.request.path_params["telegram_id"]), LARGEST)
         try:
             story = await self.read("desk.story", lambda tx: read_story(tx, number))
         except UnknownCustomer as error:
@@ -181,7 +183,7 @@ class Customers:
         )
 
     async def _grant(self, view: View, given: Mapping[str, str], why: str) -> str:
-        customer, days = customer_of(given), whole(given, "days", _MOST_DAYS)
+        customer, days = customer_of(given), whole(given, "days", MOST_DAYS)
         tariff = given.get("tariff", "").strip()[:_LONGEST]
         done = await self.act(
             view,
@@ -249,7 +251,7 @@ class Customers:
         return f"{view.t('refund')} {done.id}: {done.amount}"
 
     async def _ask_close(self, view: View, given: Mapping[str, str]) -> Question:
-        number = whole(given, "number", _LARGEST)
+        number = whole(given, "number", LARGEST)
         case = await self.read("desk.case", lambda tx: find_case(tx, number))
         what = f" {case.kind}: {case.details.get('why') or case.subject}"
         return Question(
@@ -258,7 +260,7 @@ class Customers:
         )
 
     async def _close(self, view: View, given: Mapping[str, str], why: str) -> str:
-        number = whole(given, "number", _LARGEST)
+        number = whole(given, "number", LARGEST)
         await self.act(
             view, f"case {number}", why, lambda tx: close_case(tx, number, resolution=why, actor=view.who.actor)
         )
@@ -285,7 +287,7 @@ def key_of(given: Mapping[str, str]) -> str:
 
 def customer_of(given: Mapping[str, str]) -> int:
     """The Telegram id in a form. Raises BusinessError for what is none."""
-    return whole(given, "customer", _LARGEST)
+    return whole(given, "customer", LARGEST)
 
 
 def whole(given: Mapping[str, str], name: str, most: int) -> int:

@@ -15,7 +15,7 @@ import attrs
 import httpx
 import trio
 
-from benchmarks.alignment import DUE, FILL, periodic_workers
+from benchmarks.alignment import DUE, FILL, periodic_workers, wake_workers
 from benchmarks.filling import execute_script
 from benchmarks.incident.night import (
     BUY_EVERY,
@@ -34,9 +34,9 @@ from db.embedded import EmbeddedSettings, embedded_dsn
 from db.money import Money
 from db.tx import Row, Tx
 from demo.front_end import Declined, FrontEnd
-from runtime.http import open_listener
 from simulators.slow_node import SlowNode, slow_node
 from tests.e2e.stack import Stack, stack
+from tests.ship.servers import free_port
 from tests.vpn.agents import RunningAgent, running_agent
 
 FIRST_CUSTOMER: Final = 1_000_000
@@ -76,15 +76,15 @@ class Looking:
 async def spend_the_night(home: Path, subscriptions: int) -> Seen:
     """Fill an installation, let the node have every key, and look on. `home` is a directory for the node."""
     secret = secrets.token_urlsafe(32)
-    admin, gateway = _free_port(), _free_port()
+    admin, gateway = free_port(), free_port()
     async with running_agent(home / "node") as agent, slow_node(agent.url) as node:
         extra = {
             "ATLAS__POOL__SIZE": str(CONNECTIONS),
             "ATLAS__ACTOR__POOL_MAIN__ARGS__WAKES": json.dumps(periodic_workers()),
             "ATLAS__NODES__LOCAL__URL": node.url,
             "ATLAS__NODES__LOCAL__TOKEN_FILE": str(home / "node.token"),
-            "ATLAS__ADMIN__PORT": str(admin),
-            "ATLAS__GATEWAY__PORT": str(gateway),
+            "ATLAS__ADMIN__PORT": admin,
+            "ATLAS__GATEWAY__PORT": gateway,
             "ATLAS__GATEWAY__RATE": "10000",
             "ATLAS__GATEWAY__BURST": "10000",
             "ATLAS__SHOP__KEYS": f"incident {secret}",
@@ -105,8 +105,8 @@ class _Night:
     agent: RunningAgent
     node: SlowNode
     dsn: str
-    admin: int
-    gateway: int
+    admin: str
+    gateway: str
     secret: str = attrs.field(repr=False)
     seen: Seen = attrs.field(factory=Seen)
     looking: Looking = attrs.field(factory=Looking)
@@ -190,7 +190,7 @@ class _Night:
         async with self.agent.client() as client:
             with trio.fail_after(300):
                 while (await client.state()).count < subscriptions * 0.99:
-                    await session.run("wake", _wake, ["reconcile"])
+                    await session.run("wake", wake_workers, ["reconcile"])
                     await trio.sleep(1.0)
 
     async def _play(self) -> None:
@@ -198,11 +198,11 @@ class _Night:
         async with open_session(self.dsn, "atlas/incident") as session:
             await trio.sleep(PERIOD)
             await session.run("due", execute_script, DUE, within=60.0)
-            await session.run("wake", _wake, periodic_workers())
+            await session.run("wake", wake_workers, periodic_workers())
             await trio.sleep(PERIOD)
             self.node.list_fails = False
             while self.now < LOCK_AT:
-                await session.run("wake", _wake, periodic_workers())
+                await session.run("wake", wake_workers, periodic_workers())
                 await trio.sleep(min(PERIOD, max(0.0, LOCK_AT - self.now)) or _LOOK)
         with trio.move_on_after(SECONDS):
             await self.here.atlas("tell", "metrics_of_removals", "RemoveKeys", '{"count": 1}')
@@ -270,10 +270,6 @@ async def _fund(tx: Tx, telegram_id: int) -> None:
     await record_manual_topup(tx, telegram_id, "manual", f"f{telegram_id}", Money(PRICE + 5_100), actor="incident")
 
 
-async def _wake(tx: Tx, workers: list[str]) -> None:
-    await tx.execute("SELECT pg_notify('atlas_wake', name) FROM unnest($1::text[]) name", workers)
-
-
 async def _active(tx: Tx) -> Sequence[Row]:
     return await tx.fetch(
         """
@@ -283,10 +279,3 @@ async def _active(tx: Tx) -> Sequence[Row]:
         """,
         FIRST_CUSTOMER,
     )
-
-
-def _free_port() -> int:
-    listener = open_listener("127.0.0.1", 0)
-    port: int = listener.getsockname()[1]
-    listener.close()
-    return port
