@@ -26,6 +26,8 @@ class KeyDiff:
     """The node has them as wanted, and the database does not know it yet."""
     unwanted: list[str] = attrs.field(factory=list)
     """The node has them, and they are wanted nowhere any more."""
+    undecided: list[ExpectedKey] = attrs.field(factory=list)
+    """The node confirmed them after this look began, so a list without them may be the older of the two."""
 
 
 class WantedKey(Protocol):
@@ -76,6 +78,8 @@ def diff_keys(expected: Sequence[ExpectedKey], listed: Mapping[str, NodeKey], pl
                 diff.unwanted.append(key.key_id)
         elif key.status == "pending" and not key.is_noted:
             continue
+        elif (found is None or found.spec.generation < key.generation) and _is_newer_than_list(key, place):
+            diff.undecided.append(key)
         elif found is None:
             diff.missing.append(key)
         elif _same(found.spec, key_spec(key, place)):
@@ -112,6 +116,10 @@ def why_implausible(listed: Mapping[str, NodeKey], before: NodeState, after: Nod
         if found != after.digest:
             return f"the digest of the {len(listed)} keys that it lists is {found[:8]}…, it says {after.digest[:8]}…"
     return ""
+
+
+def _is_newer_than_list(key: ExpectedKey, place: ReconcilePass) -> bool:
+    return key.is_noted and not key.is_missing and key.noted_at is not None and key.noted_at >= place.looked_at
 
 
 def _same(found: KeySpec, wanted: KeySpec) -> bool:

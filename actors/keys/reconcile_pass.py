@@ -105,7 +105,8 @@ class NodePass:
     limits: PassLimits
     budget: Budget
     is_settled: bool = attrs.field(init=False, default=True)
-    """False after a run that put keys back which the node has still to apply: look again soon."""
+    """False after a run that put keys back which the node has still to apply, or met keys that it confirmed meanwhile: look
+    again soon."""
     _pass: ReconcilePass = attrs.field(init=False)
     _missing: list[ExpectedKey] = attrs.field(init=False, factory=list)
     _ahead: int = attrs.field(init=False, default=0)
@@ -313,6 +314,8 @@ class NodePass:
     async def _handle(self, diff: KeyDiff, state: NodeState) -> None:
         self._missing += diff.missing
         self._ahead += len(diff.node_is_newer)
+        if diff.undecided:
+            self.is_settled = False
         if diff.unconfirmed:
             await self._run("note", record_present, self.lease.epoch, self.node, state.boot_id, diff.unconfirmed)
         if diff.node_is_newer:
@@ -388,7 +391,7 @@ class NodePass:
             # What was refused, or is not applied yet, stays missing: the next pass meets it, with the reason of a refusal.
             back = [attrs.evolve(key, is_missing=True) for key in missing]
             diff = diff_keys(back, await self._list(after), self._pass)
-            self.is_settled = len(diff.unconfirmed) == len(back)
+            self.is_settled &= len(diff.unconfirmed) == len(back)
             await self._handle(attrs.evolve(diff, missing=[]), after)
         else:
             for start in range(0, len(missing), MAX_BATCH):

@@ -44,6 +44,8 @@ class ExpectedKey:
     expires_at: datetime
     is_noted: bool
     """The node has confirmed this generation of it."""
+    noted_at: datetime | None = None
+    """When the database last heard anything of it on the node; on the database's clock."""
     is_missing: bool = False
     """It was seen without it since."""
 
@@ -55,6 +57,8 @@ class ReconcilePass:
     number: int
     position: str
     """Keys up to here have been compared in this pass, and put right."""
+    looked_at: datetime
+    """When this look began, before the node was asked for its list; on the database's clock."""
     removals: int
     boot_id: str | None
     """Of the node when it was last compared to the end."""
@@ -74,7 +78,7 @@ async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
                 removals = CASE WHEN p.finished_at IS NULL THEN p.removals ELSE 0 END,
                 started_at = CASE WHEN p.finished_at IS NULL THEN p.started_at ELSE atlas_now() END,
                 finished_at = NULL
-        RETURNING pass, position, removals, boot_id,
+        RETURNING pass, position, atlas_now() AS looked_at, removals, boot_id,
                   (SELECT flow FROM vpn_nodes WHERE id = node_id) AS flow,
                   (SELECT inbounds FROM vpn_nodes WHERE id = node_id) AS inbounds
         """,
@@ -83,7 +87,13 @@ async def begin_pass(tx: Tx, epoch: Epoch, node: str) -> ReconcilePass | None:
     if row is None:
         return None
     return ReconcilePass(
-        row["pass"], row["position"], row["removals"], row["boot_id"], row["flow"], tuple(row["inbounds"])
+        row["pass"],
+        row["position"],
+        row["looked_at"],
+        row["removals"],
+        row["boot_id"],
+        row["flow"],
+        tuple(row["inbounds"]),
     )
 
 
@@ -159,7 +169,8 @@ async def digest_part(tx: Tx, node: str, after: int, limit: int) -> DigestPart:
 
 _EXPECTED = """
     SELECT k.id, k.key_id, k.uuid, k.generation, k.activation_status, s.expires_at,
-           p.applied = 'present' AND p.applied_generation >= k.generation AS is_noted, p.missing_since IS NOT NULL AS is_missing
+           p.applied = 'present' AND p.applied_generation >= k.generation AS is_noted, p.applied_at,
+           p.missing_since IS NOT NULL AS is_missing
     FROM vpn_keys k
     JOIN key_placements p ON p.key_id = k.id AND p.node_id = (SELECT id FROM vpn_nodes WHERE name = $1)
     JOIN subscriptions s ON s.id = k.subscription_id
@@ -190,6 +201,7 @@ def _expected(row: Row) -> ExpectedKey:
         row["activation_status"],
         row["expires_at"],
         row["is_noted"],
+        row["applied_at"],
         row["is_missing"],
     )
 

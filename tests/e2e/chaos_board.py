@@ -39,7 +39,10 @@ class Snapshot:
 
 
 class News:
-    """Tells when to look again: after every event of the system, those included that come during a look."""
+    """Tells when to look again: after every event of the system, those included that come during a look, and every second.
+
+    Not every change has an event: what a worker could not write down at first it writes later, and tells nobody.
+    """
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -53,7 +56,8 @@ class News:
                 changed = self._changed
                 if await is_so():
                     return
-                await changed.wait()
+                with trio.move_on_after(1.0):
+                    await changed.wait()
         finally:
             unsubscribe()
 

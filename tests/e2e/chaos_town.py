@@ -126,10 +126,12 @@ class Town:
         async def look(tx: Tx) -> bool:
             return all(invariant.holds for invariant in await check_invariants(tx) if invariant.at_rest)
 
-        with trio.move_on_after(PATIENCE):
+        async def settle() -> None:
             while not await self.persist(look):
                 self.system.registry.lookup("reconcile").tell(WakeUp())
                 await trio.testing.wait_all_tasks_blocked(0.05)
+
+        await self._in_time(settle)
 
     # --- customers ---------------------------------------------------------------------------------------------------
 

@@ -34,20 +34,22 @@ KILLS = 150
 KILLS_A_ROUND = 6
 SPARED = (
     # Passed only when a look at a node falls into a change of its keys.
-    *(f"reconcile/{point}" for point in ("differs", "compared", "put back", "restored", "removing", "forgotten")),
+    *(f"reconcile/{point}" for point in ("differs", "compared", "put back", "restored", "removing", "removed")),
     # Passed only when the actor starts, so never again once nothing else kills it.
     *("agent.local/task:*", "pool.main/task:*", "pool.gateway/task:*", "node.local/task:reach the node"),
     *("gateway/task:*", "instance/task:*", "telegram_updates/task:*"),
     *("notifications/task:client", "payment_watcher/task:clients"),
     # Passed only when whoever received a payment has died before settling it.
     *("payment_watcher/understood", "payment_watcher/settled"),
+    # Passed at its start, and then once in some minutes.
+    "payment_watcher/read",
     # Passed only when the gateway dies amid a lease; those of pool.main die often enough.
     "pool.gateway/*:Down",
     # Replaces everything that a node has: asked only of one that cannot list its keys.
     "node.local/*:ReplaceKeys",
     # Errors and absences, which have tests of their own.
     *("canary/*:ProbeAgain", "reconcile/*:CompareAgain"),
-    *(f"*/{point}" for point in ("failed", "postponed")),
+    *(f"*/{point}" for point in ("failed", "postponed", "questioned", "doubted", "refunded")),
     "housekeeping/case opened",
 )
 ONE_CONNECTION = {"ATLAS__POOL__SIZE": "1", "ATLAS__POOL__RESERVED": "0"}

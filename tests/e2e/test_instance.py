@@ -14,6 +14,7 @@ from tests.e2e.stack import Stack, stack
 from tests.e2e.test_main_job import BUY, assert_bought_once, assert_money_holds
 from tests.e2e.test_own_parts import agent_of_ones_own
 from tests.run_queue import PATIENCE, Stopwatch, at_most
+from tests.stopping import stop
 
 TAKEOVER_SECONDS = 3.0
 ANNOUNCE_EPOCHS = (
@@ -126,7 +127,7 @@ async def test_a_frozen_holder_finds_that_it_was_followed_and_stops(empty_databa
     ):
         for statement in ANNOUNCE_EPOCHS:
             await seen.value(statement)
-        supervisor.send_signal(signal.SIGSTOP)
+        stop(supervisor.pid)
 
         async def is_followed() -> bool:
             return await seen.value("SELECT epoch FROM epochs WHERE name = 'supervisor'") == 2

@@ -14,6 +14,7 @@ import signal
 
 import trio
 
+from tests.stopping import stop
 from tests.watchdog.watched_process import WORKER_STALE, Watched, watched
 
 BLOCKER = """
@@ -24,8 +25,7 @@ args = {{ how = "sleep" }}
 
 
 async def suspend(process: Watched, seconds: float) -> None:
-    process.process.send_signal(signal.SIGSTOP)
-    await process.frozen()
+    stop(process.process.pid)
     await trio.sleep(seconds)
     process.process.send_signal(signal.SIGCONT)
 

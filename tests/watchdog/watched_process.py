@@ -139,13 +139,6 @@ class Watched:
         self.process.send_signal(signal.SIGTERM)
         return await self.exit()
 
-    async def frozen(self) -> None:
-        """Wait until the kernel has stopped it: SIGSTOP is not instantaneous."""
-        stat = Path(f"/proc/{self.process.pid}/stat")
-        with trio.fail_after(PATIENCE):
-            while stat.read_text().rpartition(")")[2].split()[0] != "T":
-                await trio.lowlevel.checkpoint()
-
 
 async def side_by_side(case: Callable[..., Awaitable[None]], *arguments: tuple[object, ...]) -> None:
     """Run one case with several sets of arguments at once: they mostly wait, each in a process of its own."""

@@ -15,7 +15,8 @@ from vpn.digest import digest
 from vpn.protocol import FLOW_VISION, InboundFacts, KeySpec, KeyState, NodeKey, NodeState
 
 END = datetime(2027, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
-PLACE = ReconcilePass(number=1, position="", removals=0, boot_id=None, flow="", inbounds=("vless",))
+LOOK = datetime(2026, 12, 1, 12, 0, 0, tzinfo=UTC)
+PLACE = ReconcilePass(number=1, position="", looked_at=LOOK, removals=0, boot_id=None, flow="", inbounds=("vless",))
 
 Status = Literal["pending", "active", "failed", "removing"]
 
@@ -45,6 +46,21 @@ def test_ends_are_compared_in_the_whole_seconds_that_nodes_keep() -> None:
 def test_a_key_that_is_not_listed_is_missing() -> None:
     key = expected()
     assert diff_keys([key], {}, PLACE).missing == [key]
+
+
+@pytest.mark.parametrize("listing", ["without it", "with what it was before"])
+@pytest.mark.parametrize(("seconds", "is_missing"), [(-1, True), (0, False), (1, False)])
+def test_a_list_says_nothing_of_a_key_that_the_node_confirmed_after_the_look_began(
+    listing: str, seconds: int, is_missing: bool
+) -> None:
+    key = attrs.evolve(expected(), noted_at=LOOK + timedelta(seconds=seconds))
+    older = attrs.evolve(key_spec(key, PLACE), generation=2, uuid=UUID(int=5))
+    diff = diff_keys([key], {} if listing == "without it" else listed(older), PLACE)
+    assert (diff.missing, diff.undecided) == (([key], []) if is_missing else ([], [key]))
+    seen_without = attrs.evolve(key, is_missing=True)
+    assert diff_keys([seen_without], {}, PLACE).missing == [seen_without], (
+        "it is known to be lost, whenever it was noted"
+    )
 
 
 @pytest.mark.parametrize(

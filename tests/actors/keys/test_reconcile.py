@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import trio
 
 from actors.keys.events import NodeDrifted, NodeRestored, PassStopped, SurplusRemoved, UnlistedRemoved
 from runtime import Event, WakeUp
@@ -268,6 +269,31 @@ async def test_what_is_missing_of_earlier_pages_is_looked_at_again_unless_it_was
         await harness.look("drifted")
         assert first in await harness.listed("oslo")
         await harness.look("equal")
+
+
+async def test_a_list_that_is_older_than_a_confirmation_makes_no_key_missing(database_dsn: str, tmp_path: Path) -> None:
+    async with node_harness(database_dsn, tmp_path) as harness:
+        await harness.activation()
+        await harness.reconcile()
+        agent = await harness.agent("oslo")
+        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
+        await harness.node("oslo", proxy.url)
+        await serve(harness, 1)
+        await harness.look()
+        await harness.put_stranger("oslo", key("stranger"))
+        proxy.withheld = "GET /v1/users?"
+
+        async def is_listed() -> bool:
+            return proxy.held > 0
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(harness.look, "drifted")
+            await harness.until(is_listed)
+            await serve(harness, 2)
+            proxy.release()
+        assert said(harness, NodeRestored) == []
+        assert await harness.value("SELECT count(*) FROM key_placements WHERE missing_since IS NOT NULL") == 0
+        assert [event.missing for event in said(harness, NodeDrifted)] == [0]
 
 
 async def test_each_node_is_told_of_with_its_own_figures(harness: NodeHarness) -> None:

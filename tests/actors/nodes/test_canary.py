@@ -16,6 +16,7 @@ from actors.conditions import ConditionBegan, ConditionEnded
 from actors.nodes.canary import CANARY_PASSES, CANARY_PROBES, Canary, CanarySettings
 from runtime import WakeUp
 from tests.actors.node_fixtures import NEVER, NodeHarness, node_harness
+from tests.stopping import stop
 from tests.vpn.agents import gone
 from tests.vpn.origin import Origin
 
@@ -193,7 +194,7 @@ async def test_a_frozen_xray_is_found_by_packets_alone(harness: NodeHarness) -> 
     await release(harness)
     await probe(harness)
     [xray] = harness.agents["oslo"].xray_pids()
-    os.kill(xray, signal.SIGSTOP)
+    stop(xray)
     try:
         assert await probe(harness) != {}
     finally:

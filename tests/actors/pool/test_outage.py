@@ -32,6 +32,7 @@ from runtime.testing import actor_system
 from tests.actors.pool_fixtures import POOL, pool_harness
 from tests.postgres_cluster import Cluster, temporary_root
 from tests.run_queue import PATIENCE, Stopwatch, at_most
+from tests.stopping import stop
 
 SMALL = PoolSettings(size=3, reserved=0)
 
@@ -239,14 +240,14 @@ async def test_a_stopped_backend_costs_no_place(empty_database_dsn: str) -> None
     async with pool_harness(empty_database_dsn, settings) as harness:
         stopped: list[int] = []
 
-        async def stop(tx: Tx) -> None:
+        async def stop_oneself(tx: Tx) -> None:
             stopped.append(await _pid(tx))
-            os.kill(stopped[0], signal.SIGSTOP)
+            stop(stopped[0])
             await tx.execute("SELECT 1")
 
         try:
             with trio.move_on_after(0.1) as scope:
-                await harness.pool.run("stopped", stop, hold=20)
+                await harness.pool.run("stopped", stop_oneself, hold=20)
             assert scope.cancelled_caught
             with at_most(3):
                 await harness.until_full()
@@ -261,8 +262,7 @@ async def test_a_stopped_server_does_not_hold_a_caller_beyond_its_deadline(own_c
     database = DatabaseSettings(purpose="test", connect_timeout=0.3)
     async with pool_harness(own_cluster.dsn(), attrs.evolve(SMALL, quarantine=0.3), database=database) as harness:
         group = [own_cluster.pid, *_children(own_cluster.pid)]
-        for pid in group:
-            os.kill(pid, signal.SIGSTOP)
+        stop(*group)
         try:
             with at_most(2), trio.move_on_after(0.2) as scope:
                 await harness.pool.run("unanswered", _one, hold=20)
@@ -286,7 +286,7 @@ async def test_a_server_that_takes_no_new_connection_degrades_the_pool_and_then_
 
     database = DatabaseSettings(purpose="test", connect_timeout=0.3)
     async with pool_harness(own_cluster.dsn(), attrs.evolve(SMALL, quarantine=0.3), database=database) as harness:
-        os.kill(own_cluster.pid, signal.SIGSTOP)
+        stop(own_cluster.pid)
         try:
             await give_up(harness.pool)
             await harness.until(PoolStatus.DEGRADED)

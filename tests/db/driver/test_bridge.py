@@ -21,6 +21,7 @@ from db.driver.stepping import InlineBridge, step
 from db.errors import ForeignAwait
 from tests.postgres_cluster import Cluster
 from tests.run_queue import PATIENCE
+from tests.stopping import stop
 
 BRIDGES = [InlineBridge, PlainBridge]
 
@@ -172,7 +173,7 @@ async def test_cutting_a_connection_wakes_the_task_that_waits_on_it(
 
 async def test_a_stopped_backend_holds_nobody(bridge_type: type[Bridge], empty_database_dsn: str) -> None:
     async def use(connection: DriverConnection) -> None:
-        os.kill(connection.backend_pid, signal.SIGSTOP)
+        stop(connection.backend_pid)
         try:
             with trio.fail_after(PATIENCE):
                 with trio.move_on_after(0.05) as scope:

@@ -19,6 +19,7 @@ from db.tx import Tx
 from runtime.config import Secret
 from tests.postgres_cluster import Cluster
 from tests.run_queue import PATIENCE
+from tests.stopping import stop
 
 
 async def _add(tx: Tx, one: int, other: int) -> int:
@@ -135,7 +136,7 @@ async def test_a_server_that_is_too_old_is_refused(empty_database_dsn: str, monk
 
 
 async def test_a_stopped_server_is_unreachable_within_the_limit(cluster: Cluster) -> None:
-    os.kill(cluster.pid, signal.SIGSTOP)
+    stop(cluster.pid)
     try:
         with trio.fail_after(PATIENCE), pytest.raises(DatabaseUnreachable, match=r"did not answer within 0\.2 s"):
             async with open_session(cluster.dsn(), "atlas/test", within=0.2):

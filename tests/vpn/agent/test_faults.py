@@ -19,6 +19,7 @@ import trio
 
 from tests.fork_server import ForkServer
 from tests.run_queue import at_most
+from tests.stopping import stop
 from tests.vpn.agents import RunningAgent, configured_agent, gone, key, running_agent
 from tests.vpn.origin import PAGE, Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
@@ -257,7 +258,7 @@ async def test_users_who_all_vanish_behind_our_back_come_back_without_cutting_an
         await client.sync(specs)
         boot = (await client.state()).boot_id
         async with open_stream(tunnel, origin) as stream:
-            watchful.child.send_signal(signal.SIGSTOP)  # or it would put them back one by one
+            stop(watchful.child.pid)  # or it would put them back one by one
             for spec in specs:
                 await xray.remove_user("vless", spec.key_id)
             watchful.child.send_signal(signal.SIGCONT)

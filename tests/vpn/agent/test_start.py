@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.stopping import stop
 from tests.vpn.agents import arguments, running_agent
 from vpn.agent.config.settings import AgentSettings
 from vpn.agent.run import run_agent, wait_until_free
@@ -132,7 +133,7 @@ async def test_an_agent_started_at_the_moment_the_one_before_is_killed_serves(tm
     async with running_agent(tmp_path / "node") as first:
         (xray,) = first.xray_pids()
         # held in the moment of its death: it lets go of the port only when it is allowed to go on
-        os.kill(xray, signal.SIGSTOP)
+        stop(xray)
         await first.kill()
         os.kill(xray, signal.SIGCONT)
         async with running_agent(tmp_path / "node") as second:

@@ -16,6 +16,7 @@ import trio.testing
 
 from tests.fork_server import ForkServer
 from tests.run_queue import PATIENCE
+from tests.stopping import stop
 from tests.vpn.agents import RunningAgent, configured_agent, gone, key, measured
 from tests.vpn.origin import PAGE, Origin
 from vpn.agent.state.identity import load_identity, save_identity
@@ -39,7 +40,7 @@ target = "www.example.com:443"
 async def port_taken(agent: RunningAgent) -> AsyncIterator[None]:
     """Xray is killed, and before the agent can start another one, its port is another program's."""
     [xray] = agent.xray_pids()
-    agent.child.send_signal(signal.SIGSTOP)
+    stop(agent.child.pid)
     os.kill(xray, signal.SIGKILL)
     with trio.fail_after(PATIENCE):
         while (taken := _listen(agent.facts.port)) is None:  # until the dead one has let go of it

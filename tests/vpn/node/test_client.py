@@ -15,6 +15,7 @@ import trio
 
 from runtime import LeaseHeldAcrossCall, current_lease
 from runtime.config import Secret
+from tests.stopping import stop
 from tests.vpn.agents import TOKEN, RunningAgent, arguments, key
 from tests.vpn.node.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.vpn.origin import Origin
@@ -257,7 +258,7 @@ async def test_a_node_whose_xray_hangs_says_so_and_applies_later_what_it_wrote_d
     guard = breaker(threshold=1)
     (xray,) = agent.xray_pids()
     async with client_of(agent.url, breaker=guard) as client:
-        os.kill(xray, signal.SIGSTOP)
+        stop(xray)
         try:
             with pytest.raises(NodeUnavailable, match="written down, not applied yet"):
                 await client.put(key(name))

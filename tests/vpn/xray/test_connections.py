@@ -14,6 +14,7 @@ import trio
 
 from tests.fork_server import ForkServer
 from tests.run_queue import PATIENCE, at_most
+from tests.stopping import stop
 from tests.vpn.agents import RunningAgent, configured_agent, gone, key, measured, running_agent
 from tests.vpn.origin import Origin
 from tests.vpn.streams import open_stream, read_more, read_until_cut
@@ -146,7 +147,7 @@ async def test_a_connection_nobody_reported_is_found_by_its_traffic(agent: Runni
     line is read away before it goes on."""
     async with served(agent, "hidden") as hidden, served(agent, "seen") as seen, agent.client() as client:
         (xray,) = agent.xray_pids()
-        agent.child.send_signal(signal.SIGSTOP)
+        stop(agent.child.pid)
         with reading_away(agent.child.pid, xray) as lines:
             async with open_stream(hidden.tunnel, origin) as stray:
                 await lines.until("hidden")
@@ -170,7 +171,7 @@ async def test_an_unreported_connection_that_was_idle_for_long_is_cut_once_it_mo
         agent.client() as client,
     ):
         (xray,) = agent.xray_pids()
-        agent.child.send_signal(signal.SIGSTOP)
+        stop(agent.child.pid)
         with reading_away(agent.child.pid, xray) as lines:
             stray = await hidden.tunnel.connect("127.0.0.1", origin.port)
             async with stray:

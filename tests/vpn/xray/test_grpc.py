@@ -15,6 +15,7 @@ import trio.testing
 
 from runtime import LeaseHeldAcrossCall, current_lease
 from tests.run_queue import at_most
+from tests.stopping import stop
 from tests.vpn.agents import RunningAgent, gone
 from tests.vpn.xray.test_tunnel import Held
 from vpn.errors import XrayCallFailed
@@ -116,7 +117,7 @@ async def test_an_xray_that_hangs_is_no_answer_in_time_and_the_next_call_after_i
     async with channel_to(agent, within=0.3) as channel:
         api = XrayApi(channel)
         assert await api.list_users("vless") == []
-        os.kill(xray, signal.SIGSTOP)
+        stop(xray)
         try:
             with pytest.raises(XrayCallFailed, match="TooSlowError"):
                 await api.list_users("vless")
@@ -130,7 +131,7 @@ async def test_the_end_of_xray_fails_every_call_on_its_way(agent: RunningAgent) 
     (xray,) = agent.xray_pids()
     failures: list[XrayCallFailed] = []
     async with channel_to(agent) as channel:
-        os.kill(xray, signal.SIGSTOP)
+        stop(xray)
 
         async def ask() -> None:
             try:
