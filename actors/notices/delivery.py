@@ -12,7 +12,6 @@ from typing import Final
 import attrs
 import trio
 
-from actors.notices.bot_api import BotAnswer, BotApi, SendResult
 from actors.notices.events import (
     NOTICE_SECONDS,
     NOTICES,
@@ -27,6 +26,8 @@ from actors.notices.rate_limits import RateLimits
 from actors.notices.rendering import LANGUAGES, UntellableNotice, is_stale, language_of, text_of
 from actors.notices.settings import TelegramNoticeSettings
 from actors.pool.client import Pool
+from actors.telegram.api import ApiAnswer, Outcome, TelegramApi
+from actors.telegram.methods import SendMessage
 from db.errors import LeaseError
 from db.tx import Tx
 from db.work.outbox import (
@@ -97,7 +98,7 @@ class DeliveryRound:
 
     context: Context
     pool: Pool
-    api: BotApi
+    api: TelegramApi
     pace: RateLimits
     telegram: TelegramNoticeSettings
     budget: Budget
@@ -112,7 +113,7 @@ class DeliveryRound:
     sent: int = attrs.field(init=False, default=0)
     undecided: int = attrs.field(init=False, default=0)
     answered: bool = attrs.field(init=False, default=False)
-    trouble: BotAnswer | None = attrs.field(init=False, default=None)
+    trouble: ApiAnswer | None = attrs.field(init=False, default=None)
     delays: list[float] = attrs.field(init=False, factory=list)
     """Seconds after which each of the messages that were given back is due."""
     _began: float = attrs.field(init=False, factory=trio.current_time)
@@ -190,7 +191,7 @@ class DeliveryRound:
                     return None
                 if wait <= 0:
                     self.context.failpoint("sending")
-                    answer = await self.api.send(chat, text)
+                    answer = await self.api.call(SendMessage(chat, text, parse_mode=None))
         if wait > 0:
             return NoticeOutcome(message, NoticeResult.POSTPONED, delay=wait, blocks_chat=True)
         self.context.failpoint("sent")
@@ -202,35 +203,35 @@ class DeliveryRound:
         now = trio.current_time()
         return self.pace.closed_until(chat, now) - now
 
-    def _outcome_of(self, chat: int, message: OutboxMessage, answer: BotAnswer) -> NoticeOutcome | None:
+    def _outcome_of(self, chat: int, message: OutboxMessage, answer: ApiAnswer) -> NoticeOutcome | None:
         self.answered = self.answered or answer.outcome not in (
-            SendResult.NOT_SENT,
-            SendResult.NO_ACCESS,
-            SendResult.UNKNOWN,
+            Outcome.NOT_SENT,
+            Outcome.NO_ACCESS,
+            Outcome.UNKNOWN,
         )
         match answer.outcome:
-            case SendResult.SENT:
+            case Outcome.DONE:
                 return NoticeOutcome(message, NoticeResult.SENT)
-            case SendResult.REFUSED:
+            case Outcome.REFUSED | Outcome.BAD_MARKUP | Outcome.GONE | Outcome.NOT_MODIFIED | Outcome.STALE_QUERY:
                 return NoticeOutcome(message, NoticeResult.UNDELIVERABLE, answer.why)
-            case SendResult.MOVED if message.telegram_id is None:
+            case Outcome.MOVED if message.telegram_id is None:
                 self.operator_chat = answer.moved_to
                 self.context.emit(OperatorChatMoved(actor=self.context.name, chat=answer.moved_to))
                 return NoticeOutcome(message, NoticeResult.POSTPONED, answer.why, blocks_chat=True)
-            case SendResult.UNREACHABLE | SendResult.MOVED if message.telegram_id is None:
+            case Outcome.UNREACHABLE | Outcome.MOVED if message.telegram_id is None:
                 # The operator's messages are never given up: the setting is wrong, or the bot was put out of the group.
                 return NoticeOutcome(message, NoticeResult.RETRY, answer.why, self._backoff(message), blocks_chat=True)
-            case SendResult.UNREACHABLE | SendResult.MOVED:
+            case Outcome.UNREACHABLE | Outcome.MOVED:
                 return NoticeOutcome(message, NoticeResult.UNDELIVERABLE, answer.why, is_unreachable=True)
-            case SendResult.UNKNOWN:
+            case Outcome.UNKNOWN:
                 return NoticeOutcome(message, NoticeResult.RETRY, answer.why, self._backoff(message), blocks_chat=True)
-            case SendResult.TOO_FAST:
+            case Outcome.TOO_FAST:
                 everything = self.pace.on_too_many_requests(chat, trio.current_time(), answer.retry_after)
                 self.context.emit(
                     TelegramTooFast(actor=self.context.name, seconds=answer.retry_after, everything=everything)
                 )
                 return NoticeOutcome(message, NoticeResult.POSTPONED, answer.why, answer.retry_after, blocks_chat=True)
-            case SendResult.NOT_SENT | SendResult.NO_ACCESS:
+            case Outcome.NOT_SENT | Outcome.NO_ACCESS:
                 self.trouble = answer
                 return None
 
@@ -283,7 +284,7 @@ class DeliveryRound:
     @property
     def pause(self) -> float:
         """Seconds for which nothing should be tried, because Telegram does not know the token or has closed everything."""
-        if self.trouble is not None and self.trouble.outcome is SendResult.NO_ACCESS:
+        if self.trouble is not None and self.trouble.outcome is Outcome.NO_ACCESS:
             return _NO_ACCESS_WAIT
         return self.pace.closed_for(trio.current_time())
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 import trio
 
-from actors.notices.bot_api import BotApi
 from actors.notices.delivery import RECORD_SECONDS, DeliveryRound, NoticeOutcome, record_outcome
 from actors.notices.events import TelegramAway, TelegramBack
 from actors.notices.rate_limits import RateLimits
 from actors.notices.settings import TelegramNoticeSettings
 from actors.pool.client import Pool, pool_of
 from actors.pool.database_worker import ClaimingWorker, close_at_end, outage_delay
+from actors.telegram.api import TelegramApi
 from db.errors import LeaseError
 from db.lease.queue import Lane
 from db.work.claims import Claimer
@@ -51,7 +51,7 @@ class Notifications(ClaimingWorker):
     """How long a claim lasts if this process dies; a successor under the same name does not wait for it."""
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     """Messages on their way at the same time: as many may be repeated when the process dies."""
-    _api: BotApi | None = attrs.field(init=False, default=None)
+    _api: TelegramApi | None = attrs.field(init=False, default=None)
     _pace: RateLimits = attrs.field(init=False)
     _slots: trio.CapacityLimiter = attrs.field(init=False)
     _operator_chat: int = attrs.field(init=False)
@@ -72,7 +72,7 @@ class Notifications(ClaimingWorker):
             self.context.describe(notices=_SILENT)
             log.warning(_SILENT, actor=self.context.name)
             return
-        self._api = BotApi(self.telegram)
+        self._api = TelegramApi(self.telegram.url, self.telegram.token, within=self.telegram.within)
         self.context.start_task(close_at_end, self._api.aclose, name="client", inherit_deadline=False)
 
     def check_configuration(self, name: str, shutdown: float) -> Iterable[str]:

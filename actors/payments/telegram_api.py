@@ -17,8 +17,8 @@ _CONNECTIONS = 100
 
 @attrs.frozen
 class TelegramApi:
-    """The calls of the Bot API that payments need. Its errors say whether to ask again; `actors.notices.bot_api` has a client
-    of its own, because there it matters whether a message was sent."""
+    """The calls of the Bot API that payments need. Its errors say whether to ask again; `actors.telegram` has a
+    client of its own, because there it matters whether a message was sent."""
 
     token: Secret
     client: httpx.AsyncClient

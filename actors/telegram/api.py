@@ -139,7 +139,7 @@ def read_answer(status: int, content: bytes) -> ApiAnswer:
             waits = float(seconds) if type(seconds) is int and seconds >= 0 else _DEFAULT_RETRY_AFTER
             return ApiAnswer(Outcome.TOO_FAST, why, retry_after=waits)
         case httpx.codes.UNAUTHORIZED | httpx.codes.NOT_FOUND:
-            return ApiAnswer(Outcome.NO_ACCESS, f"{why}; it does not know the bot")
+            return ApiAnswer(Outcome.NO_ACCESS, f"{why}; it does not know the bot: correct telegram.token_file")
         case httpx.codes.FORBIDDEN if fields.get("ok") is False:
             return ApiAnswer(Outcome.UNREACHABLE, why)
         case httpx.codes.BAD_REQUEST if fields.get("ok") is False:

@@ -26,6 +26,7 @@ from db.tx import Tx
 from runtime import Event, Ref, WakeUp
 from runtime.config import Secret
 from runtime.testing import OnCrash
+from tests.actors.nodes.lying_proxy import LyingProxy, lying_proxy
 from tests.actors.pool_fixtures import POOL, PoolHarness, pool_harness
 from tests.fork_server import shared_fork_server
 from tests.vpn.agents import TOKEN, RunningAgent, running_agent
@@ -59,6 +60,12 @@ class NodeHarness:
         )
         self.agents[name] = running
         return running
+
+    async def node_behind_proxy(self, name: str) -> LyingProxy:
+        """Start a node's actor, and between it and its agent a proxy, which is truthful so far."""
+        proxy = await self.stack.enter_async_context(lying_proxy((await self.agent(name)).url))
+        await self.node(name, proxy.url)
+        return proxy
 
     async def node(
         self,

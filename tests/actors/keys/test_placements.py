@@ -13,7 +13,6 @@ from actors.nodes.trouble import WRONG_KEYS
 from db.keys.placements import NodeKeys, wrong_keys
 from db.keys.reissue import request_reissue
 from tests.actors.node_fixtures import NodeHarness, node_harness
-from tests.actors.nodes.lying_proxy import lying_proxy
 from tests.vpn.agents import gone, key
 from tests.vpn.node.faulty_proxy import faulty_proxy
 from tests.vpn.origin import PAGE, Origin, origin_server
@@ -68,9 +67,7 @@ async def test_a_node_gets_back_all_it_lost_while_another_is_away_and_keys_are_r
         await harness.reconcile()
         await harness.node("oslo")
         await harness.node("rome")
-        bern = await harness.agent("bern")
-        proxy = await harness.stack.enter_async_context(lying_proxy(bern.url))
-        await harness.node("bern", proxy.url)
+        proxy = await harness.node_behind_proxy("bern")
         ids = await serve(harness, *range(1, 7))
         await harness.agents["rome"].kill()
         for renewed in (1, 2):

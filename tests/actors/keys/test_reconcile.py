@@ -14,7 +14,7 @@ from actors.keys.events import NodeDrifted, NodeRestored, PassStopped, SurplusRe
 from runtime import Event, WakeUp
 from runtime.testing import OnCrash
 from tests.actors.node_fixtures import NodeHarness, node_harness
-from tests.actors.nodes.lying_proxy import lists, lying_proxy
+from tests.actors.nodes.lying_proxy import lists
 from tests.vpn.agents import key
 from tests.vpn.node.faulty_proxy import faulty_proxy
 from vpn.node.wire import spec_to_json
@@ -251,9 +251,7 @@ async def test_what_is_missing_of_earlier_pages_is_looked_at_again_unless_it_was
     async with node_harness(database_dsn, tmp_path) as harness:
         await harness.activation()
         ref = await harness.reconcile(on_crash=OnCrash.RESTART, page_size=2)
-        agent = await harness.agent("oslo")
-        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
-        await harness.node("oslo", proxy.url)
+        proxy = await harness.node_behind_proxy("oslo")
         first = min(await serve(harness, *range(1, 7)))
         await harness.look()
         await harness.lose("oslo", first)
@@ -275,9 +273,7 @@ async def test_a_list_that_is_older_than_a_confirmation_makes_no_key_missing(dat
     async with node_harness(database_dsn, tmp_path) as harness:
         await harness.activation()
         await harness.reconcile()
-        agent = await harness.agent("oslo")
-        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
-        await harness.node("oslo", proxy.url)
+        proxy = await harness.node_behind_proxy("oslo")
         await serve(harness, 1)
         await harness.look()
         await harness.put_stranger("oslo", key("stranger"))
@@ -311,9 +307,7 @@ async def test_a_list_that_does_not_end_is_not_read_on(database_dsn: str, tmp_pa
     async with node_harness(database_dsn, tmp_path) as harness:
         await harness.activation()
         await harness.reconcile()
-        agent = await harness.agent("oslo")
-        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
-        await harness.node("oslo", proxy.url)
+        proxy = await harness.node_behind_proxy("oslo")
         await serve(harness, 1)
         await harness.put_stranger("oslo", key("stranger"))
         names = (f"x{number:012d}" for number in count())

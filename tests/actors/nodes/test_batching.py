@@ -15,7 +15,7 @@ from actors.nodes.batching import MAX_CHANGES, Change, ChangeBatcher, ChangeOutc
 from actors.nodes.messages import PutKey, RemoveKey
 from runtime import AskTimeout, Deferred
 from tests.actors.node_fixtures import node_harness
-from tests.actors.nodes.lying_proxy import loses, lying_proxy
+from tests.actors.nodes.lying_proxy import loses
 from tests.vpn.agents import key
 from vpn.errors import NodeAmbiguous, NodeConflict
 from vpn.protocol import Applied, KeySpec, KeyState, Removal, Removed
@@ -83,9 +83,8 @@ async def test_many_puts_at_once_are_few_requests_and_each_has_its_own_outcome(
     database_dsn: str, tmp_path: Path
 ) -> None:
     async with node_harness(database_dsn, tmp_path) as harness:
-        agent = await harness.agent("oslo")
-        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
-        node = await harness.node("oslo", proxy.url)
+        proxy = await harness.node_behind_proxy("oslo")
+        node = harness.pool.system.address("node.oslo").ref
         await harness.put_stranger("oslo", key("k7", generation=5))
         outcomes: dict[str, object] = {}
 
@@ -112,9 +111,8 @@ async def test_many_puts_at_once_are_few_requests_and_each_has_its_own_outcome(
 @pytest.mark.parametrize("times", [1, 1_000_000])
 async def test_a_group_whose_answer_is_lost_is_found_done(database_dsn: str, tmp_path: Path, times: int) -> None:
     async with node_harness(database_dsn, tmp_path) as harness:
-        agent = await harness.agent("oslo")
-        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
-        node = await harness.node("oslo", proxy.url)
+        proxy = await harness.node_behind_proxy("oslo")
+        node = harness.pool.system.address("node.oslo").ref
         proxy.lie = loses("POST /v1/batch", times=times)
         proxy.withheld = "PUT /v1/users/"
         async with trio.open_nursery() as nursery:
@@ -149,9 +147,8 @@ async def test_a_group_whose_answer_is_lost_is_found_done(database_dsn: str, tmp
 
 async def test_who_gave_up_before_the_change_was_sent_is_left_out(database_dsn: str, tmp_path: Path) -> None:
     async with node_harness(database_dsn, tmp_path) as harness:
-        agent = await harness.agent("oslo")
-        proxy = await harness.stack.enter_async_context(lying_proxy(agent.url))
-        node = await harness.node("oslo", proxy.url)
+        proxy = await harness.node_behind_proxy("oslo")
+        node = harness.pool.system.address("node.oslo").ref
         proxy.withheld = "PUT /v1/users/"
         async with trio.open_nursery() as nursery:
 

@@ -21,7 +21,7 @@ from actors.nodes.node import NodeActor, NodeAway, NodeBack
 from actors.nodes.trouble import CLOCK_SKEW, XRAY_ENDS, NodeXrayEnded
 from runtime.config import Secret
 from tests.actors.node_fixtures import NodeHarness, node_harness
-from tests.actors.nodes.lying_proxy import LyingProxy, lists, loses, lying_proxy
+from tests.actors.nodes.lying_proxy import LyingProxy, lists, loses
 from tests.fork_server import shared_fork_server
 from tests.vpn.agent.http.test_tls import tls_agent
 from tests.vpn.agent.test_faults import limit_files, xray_of
@@ -56,9 +56,7 @@ async def lied(database_dsn: str, tmp_path: Path) -> AsyncIterator[tuple[NodeHar
         await started.activation()
         await started.fast_expiry()
         await started.reconcile()
-        agent = await started.agent("oslo")
-        proxy = await started.stack.enter_async_context(lying_proxy(agent.url))
-        await started.node("oslo", proxy.url)
+        proxy = await started.node_behind_proxy("oslo")
         yield started, proxy
 
 

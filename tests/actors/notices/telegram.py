@@ -25,6 +25,7 @@ DEACTIVATED = (403, "Forbidden: user is deactivated")
 NO_CHAT = (400, "Bad Request: chat not found")
 NEVER_MET = (403, "Forbidden: bot can't initiate conversation with a user")
 TOO_LONG = (400, "Bad Request: message is too long")
+BAD_MARKUP = (400, "Bad Request: can't parse entities: unsupported start tag")
 BAD_GATEWAY = (502, "Bad Gateway")
 
 

@@ -27,6 +27,7 @@ from runtime.testing import OnCrash
 from tests.actors.notices.notice_fixtures import NoticeHarness, notice_harness
 from tests.actors.notices.telegram import (
     BAD_GATEWAY,
+    BAD_MARKUP,
     BLOCKED,
     DEACTIVATED,
     NEVER_MET,
@@ -186,16 +187,17 @@ async def test_a_contact_makes_a_customer_reachable_again(database_dsn: str) -> 
         assert await harness.is_reachable()
 
 
+@pytest.mark.parametrize("reply", [TOO_LONG, BAD_MARKUP], ids=lambda reply: str(reply[1]))
 async def test_a_message_telegram_never_takes_is_given_up_and_the_customer_is_unchanged(
-    database_dsn: str,
+    database_dsn: str, reply: tuple[int, str]
 ) -> None:
     async with notice_harness(database_dsn) as harness:
-        harness.telegram.arrange(1001, TOO_LONG)
+        harness.telegram.arrange(1001, reply)
         await harness.write()
         await harness.start()
         await harness.until_states("undeliverable")
         assert await harness.is_reachable()
-        assert (await harness.pool_harness.until_event(NoticeUndeliverable)).why.endswith("message is too long")
+        assert (await harness.pool_harness.until_event(NoticeUndeliverable)).why.endswith(reply[1])
 
 
 # ---- trouble on the way -------------------------------------------------------------------------------------------------
