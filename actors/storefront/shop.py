@@ -148,7 +148,7 @@ def _ways_to_pay(visit: Visit, offer: Offer) -> tuple[tuple[Button, ...], ...]:
 def provider_name(visit: Visit, provider: Provider) -> str:
     """What a provider is called among customers."""
     kind = "telegram_card" if provider.name == "telegram" and "XTR" not in provider.assets else provider.name
-    return visit.texts.tariff(kind)
+    return visit.texts.language.word(kind)
 
 
 @screen("bp")

@@ -50,25 +50,19 @@ def of_python() -> Iterator[Finding]:
     version = platform.python_version()
     yield Finding("python", "well", f"{version} on {platform.system()} {platform.release()}")
     pins = [match for text in importlib.metadata.requires("atlas") or () if (match := _PIN.match(text)) is not None]
-    for pin in pins:
-        name, wanted = pin[1], pin[2]
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "not there"
-        if found != wanted:
-            what = f"{name} is {found}, and {wanted} is needed exactly"
-            yield Finding("packages", "wrong", what, f"pip install {name}=={wanted}")
-    if all(importlib.metadata.version(pin[1]) == pin[2] for pin in pins if _is_there(pin[1])):
-        yield Finding("packages", "well", f"atlas {importlib.metadata.version('atlas')} with what it needs")
+    others = [(pin[1], pin[2], found) for pin in pins if (found := _version(pin[1])) != pin[2]]
+    for name, wanted, found in others:
+        what = f"{name} is {found}, and {wanted} is needed exactly"
+        yield Finding("packages", "wrong", what, f"pip install {name}=={wanted}")
+    if not others:
+        yield Finding("packages", "well", f"atlas {_version('atlas')} with what it needs")
 
 
-def _is_there(name: str) -> bool:
+def _version(package: str) -> str:
     try:
-        importlib.metadata.version(name)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return "not there"
 
 
 def of_configuration(ctx: click.Context) -> tuple[list[Finding], Config | None]:
@@ -134,15 +128,16 @@ def _clock_is_disciplined() -> bool | None:
 
 def of_system(ctx: click.Context) -> tuple[list[Finding], bool]:
     """What the running system says needs a human; and whether one runs."""
+    from runtime.control.client import ControlUnreachable  # as above
     from runtime.errors import AtlasError  # as above
     from runtime.wording import duration  # as above
 
     try:
         found: Any = call_control(ctx, "status")
-    except AtlasError as error:
-        if "is `atlas run` running?" not in str(error):
-            return [Finding("system", "wrong", str(error), "read its log; `atlas status` asks again")], True
+    except ControlUnreachable:
         return [Finding("system", "off", "it does not run", "atlas run")], False
+    except AtlasError as error:
+        return [Finding("system", "wrong", str(error), "read its log; `atlas status` asks again")], True
     lines = [
         Finding(
             one["name"],

@@ -42,13 +42,13 @@ def top(ctx: click.Context, every: float) -> None:
     with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         try:
             while True:
-                live.update(_look(ctx, console.size.height, console.size.width), refresh=True)
+                live.update(_look(ctx, console.size.height), refresh=True)
                 time.sleep(every)
         except KeyboardInterrupt:
             return
 
 
-def _look(ctx: click.Context, height: int, width: int) -> RenderableType:
+def _look(ctx: click.Context, height: int) -> RenderableType:
     from rich.text import Text  # as above
 
     from runtime.control.protocol import ControlError  # as above
@@ -57,14 +57,13 @@ def _look(ctx: click.Context, height: int, width: int) -> RenderableType:
         found = call_control(ctx, "status")
     except ControlError as error:
         return Text(safe(str(error)), style="bold red")
-    return screen(found, height, width)
+    return screen(found, height)
 
 
-def screen(found: dict[str, Any], height: int, width: int) -> RenderableType:
+def screen(found: dict[str, Any], height: int) -> RenderableType:
     """One screen: as much of what needs a human as half of it holds, and the rows that fit below, the worst first."""
     from rich.console import Group  # as above
     from rich.table import Table  # as above
-    from rich.text import Text  # as above
 
     from runtime.wording import duration, moment  # as above
 
@@ -96,8 +95,7 @@ def screen(found: dict[str, Any], height: int, width: int) -> RenderableType:
     lines.append(grid)
     if len(children) > room:
         lines.append(_line(f"{len(children) - room} more that are well or no worse", "dim"))
-    del width  # rich fits the grid
-    return Group(*lines) if lines else Text("")
+    return Group(*lines)
 
 
 def _cell(cell: object) -> RenderableType:

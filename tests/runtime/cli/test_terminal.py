@@ -130,7 +130,7 @@ def test_the_reference_explains_the_words_and_names_the_keys() -> None:
 def test_top_fits_its_screen_the_worst_first(columns: int, rows: int) -> None:
     console = Console(width=columns, height=rows, color_system=None, force_terminal=False)
     with console.capture() as capture:
-        console.print(screen(MANY, rows, columns))
+        console.print(screen(MANY, rows))
     lines = capture.get().splitlines()
     assert len(lines) <= rows
     assert max(map(display_width, lines)) <= columns
